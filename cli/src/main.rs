@@ -1,0 +1,3 @@
+//! The `strongroom` program.
+
+fn main() {}

@@ -1,0 +1,123 @@
+use std::sync::Arc;
+
+use crate::env::RandomUnavailable;
+use crate::storage;
+use crate::storage::Name;
+
+/// The result of an engine operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What of the repository is damaged: what, where, and what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The structure, in the words of `docs/format.md`: "commit", "tree node", "chunk", "header".
+    pub structure: &'static str,
+    /// The blob it was read from, where one is known.
+    pub blob: Option<Name>,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} damaged: {}", self.structure, self.detail)?;
+        if let Some(blob) = self.blob {
+            write!(formatter, " (blob {blob})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the engine can answer instead of a result. Cheap to clone, because one failed commit answers a whole group.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The storage failed.
+    #[error("{0}")]
+    Storage(Arc<storage::Error>),
+    /// There is no repository here.
+    #[error("no repository here: create one with `init`, or check the address")]
+    NotARepository,
+    /// There is a repository here already.
+    #[error("a repository is here already: open it, or choose another place")]
+    AlreadyExists,
+    /// No slot opens with these credentials.
+    #[error("wrong credentials: no slot opens with them")]
+    WrongCredentials,
+    /// Made by a newer version of the format, or with a feature that this version lacks.
+    #[error("made by a newer version ({detail}): update this program")]
+    NewerFormat {
+        /// What was met.
+        detail: String,
+    },
+    /// Something in storage is not what was put there.
+    #[error("{0}; restore it from a copy, or run `check`")]
+    Damaged(Damage),
+    /// The repository is older than what this device has seen.
+    #[error("rolled back: {detail}; if you restored an older copy yourself, pass --accept-rollback")]
+    RolledBack {
+        /// What contradicts.
+        detail: String,
+    },
+    /// The state that a reader looks at has been given up by the writers.
+    #[error("the state being read has expired: open the repository again")]
+    Expired,
+    /// Another transaction changed what this one had read or written.
+    #[error("conflict with another transaction: run it again")]
+    Conflict,
+    /// A commit may or may not have taken effect.
+    #[error("it is unknown whether commit {sequence} took effect ({detail}): look before trying again")]
+    CommitUnknown {
+        /// The sequence number of the commit.
+        sequence: u64,
+        /// What the storage answered.
+        detail: String,
+    },
+    /// Over a stated limit.
+    #[error("over the limit: {what} is {value}, at most {limit} is allowed")]
+    LimitExceeded {
+        /// What is limited, its unit last.
+        what: &'static str,
+        /// What was asked for.
+        value: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// A call that makes no sense.
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// The repository was opened for reading only.
+    #[error("opened for reading only")]
+    ReadOnly,
+    /// The handle was closed.
+    #[error("the repository was closed")]
+    Closed,
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomUnavailable),
+    /// The workers are gone: the process is shutting down, or a worker died.
+    #[error("a worker thread died; open the repository again")]
+    WorkerLost,
+}
+
+impl Error {
+    /// Damage, described.
+    pub fn damaged(structure: &'static str, blob: Option<Name>, detail: impl Into<String>) -> Self {
+        Self::Damaged(Damage { structure, blob, detail: detail.into() })
+    }
+
+    /// The kind of the storage error behind this, where there is one.
+    #[must_use]
+    pub fn storage_kind(&self) -> Option<storage::ErrorKind> {
+        match self {
+            Self::Storage(error) => Some(error.kind()),
+            _ => None,
+        }
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}

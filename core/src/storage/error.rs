@@ -1,0 +1,199 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What went wrong, coarse enough to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No blob, folder, bucket or store of that name.
+    NotFound,
+    /// A range past the end of the blob.
+    RangeInvalid,
+    /// Over a stated limit.
+    LimitExceeded,
+    /// The medium is full.
+    Full,
+    /// The medium refuses the caller.
+    PermissionDenied,
+    /// The medium can be read only.
+    ReadOnly,
+    /// Another process holds it.
+    Busy,
+    /// The medium did not answer in time, or is overloaded.
+    Unavailable,
+    /// Credentials are missing or wrong.
+    Credentials,
+    /// A URI or an option that makes no sense.
+    Invalid,
+    /// The scheme is unknown or its feature is off.
+    Unsupported,
+    /// The medium answers something that it must not.
+    Corrupt,
+    /// Anything else: see the source.
+    Other,
+}
+
+/// The operation that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Operation {
+    Open,
+    Put,
+    PutDurable,
+    Get,
+    Size,
+    Delete,
+    List,
+    Apply,
+    Sync,
+    Persist,
+    TryExclusive,
+}
+
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same call may succeed later.
+    CanHelp,
+    /// The same call will fail again.
+    Useless,
+}
+
+/// What a failed call may have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing changed.
+    None,
+    /// It may have taken effect, or may yet.
+    Unknown,
+}
+
+/// A failed storage operation (clause S11).
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: Operation,
+    context: String,
+    retry: Retry,
+    effect: Effect,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without retry or effect; `context` says on what, and holds no secret.
+    pub fn new(kind: ErrorKind, operation: Operation, context: impl Into<String>) -> Self {
+        let retry = match kind {
+            ErrorKind::Unavailable | ErrorKind::Busy => Retry::CanHelp,
+            _ => Retry::Useless,
+        };
+        Self { kind, operation, context: context.into(), retry, effect: Effect::None, source: None }
+    }
+
+    /// States whether a retry can help.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// States what may have happened.
+    #[must_use]
+    pub fn with_effect(mut self, effect: Effect) -> Self {
+        self.effect = effect;
+        self
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// An I/O error, its kind translated; the effect of a failed write is unknown, of anything else none.
+    pub fn from_io(operation: Operation, context: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match source.kind() {
+            Io::NotFound => ErrorKind::NotFound,
+            Io::PermissionDenied => ErrorKind::PermissionDenied,
+            Io::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Full,
+            Io::ResourceBusy | Io::WouldBlock => ErrorKind::Busy,
+            Io::TimedOut | Io::Interrupted => ErrorKind::Unavailable,
+            Io::InvalidInput | Io::InvalidFilename | Io::NotADirectory | Io::IsADirectory => ErrorKind::Invalid,
+            _ => ErrorKind::Other,
+        };
+        let effect = match operation {
+            Operation::Put | Operation::PutDurable | Operation::Delete | Operation::Apply | Operation::Sync => {
+                Effect::Unknown
+            }
+            _ => Effect::None,
+        };
+        Self::new(kind, operation, context).with_effect(effect).with_source(source)
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The operation that failed.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// On what it failed.
+    #[must_use]
+    pub fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// What the call may have done.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            ErrorKind::NotFound => "not found",
+            ErrorKind::RangeInvalid => "range past the end",
+            ErrorKind::LimitExceeded => "over the limit",
+            ErrorKind::Full => "storage is full: free some space there and try again",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::ReadOnly => "storage is read-only",
+            ErrorKind::Busy => "held by another process: try again when it has ended",
+            ErrorKind::Unavailable => "storage does not answer: try again",
+            ErrorKind::Credentials => "storage refuses the credentials",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::Unsupported => "not supported",
+            ErrorKind::Corrupt => "storage answers nonsense",
+            ErrorKind::Other => "failed",
+        };
+        write!(formatter, "{:?} of {}: {what}", self.operation, self.context)?;
+        if let Some(source) = &self.source {
+            write!(formatter, " ({source})")?;
+        }
+        if self.effect == Effect::Unknown {
+            write!(formatter, "; it may have taken effect")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,164 @@
+//! The storage seam: the only thing that a backend author sees.
+//!
+//! A storage is a write-once store of opaque blobs under opaque 16-byte names. It may be run by an enemy: nothing that it
+//! answers is believed before the engine has authenticated it. In return it promises the clauses S1 to S14, which stand
+//! on the methods of [`Storage`] and which the conformance suite proves one by one.
+//!
+//! Whole-trait clauses:
+//!
+//! * **S10** The process dying at any moment leaves each blob absent or whole; power loss too, save that a plain
+//!   [`Storage::put`] not yet synced may be torn where [`Capabilities::torn`] says so.
+//! * **S11** An error says its kind, the operation, the context without secrets, whether a retry can help, and whether
+//!   the effect is none or unknown.
+//! * **S12** Dropping a future in the middle leaves each blob absent or whole.
+//! * **S13** Any name and any bytes up to [`Capabilities::block_bytes_max`] work, the empty blob included; over it is
+//!   [`ErrorKind::LimitExceeded`].
+//! * **S14** Handles are `Send + Sync` (off wasm), cheap to clone behind `Arc`, and usable from many tasks at once.
+
+mod capabilities;
+mod error;
+mod ext;
+mod name;
+mod registry;
+mod uri;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use capabilities::{BatchSupport, Capabilities, Durability, ListOrder, RangeReads, Reach, Torn};
+pub use error::{Effect, Error, ErrorKind, Operation, Retry};
+pub use ext::StorageExt;
+pub use name::Name;
+pub use registry::{OpenMode, Registry, StorageConstructor};
+pub use uri::StorageUri;
+
+/// The result of a storage operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// `Send + Sync` off wasm, nothing on wasm, where there is one thread and futures are not `Send`.
+#[cfg(not(target_family = "wasm"))]
+pub trait MaybeSendSync: Send + Sync {}
+#[cfg(not(target_family = "wasm"))]
+impl<T: Send + Sync + ?Sized> MaybeSendSync for T {}
+/// `Send + Sync` off wasm, nothing on wasm, where there is one thread and futures are not `Send`.
+#[cfg(target_family = "wasm")]
+pub trait MaybeSendSync {}
+#[cfg(target_family = "wasm")]
+impl<T: ?Sized> MaybeSendSync for T {}
+
+/// What a put found: an outcome, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The name was free and now holds exactly the bytes given.
+    Created,
+    /// The name was taken; its content is untouched.
+    Exists,
+}
+
+/// One change in a batch.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// As [`Storage::put`].
+    Put(Name, Bytes),
+    /// As [`Storage::delete`].
+    Delete(Name),
+}
+
+/// Proof that no other handle, in any process, uses this storage; the proof lasts until it is dropped.
+pub trait ExclusiveGuard: MaybeSendSync {}
+
+/// A write-once store of opaque blobs.
+///
+/// # Examples
+///
+/// The smallest real implementation is the `strongroom-memory` crate; `docs/backends.md` walks through writing one.
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+pub trait Storage: MaybeSendSync + std::fmt::Debug {
+    /// What this storage can promise; constant for the life of the handle.
+    fn capabilities(&self) -> Capabilities;
+
+    /// **S1** Stores all of `bytes` or nothing, atomically, and answers [`Put::Created`], or [`Put::Exists`] with the
+    /// old content untouched. **S2** Of any number of concurrent puts of one name exactly one answers `Created`, within
+    /// [`Capabilities::reach`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::LimitExceeded`] for more than `block_bytes_max` bytes; what the medium raises, with its effect.
+    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put>;
+
+    /// **S9** As [`Storage::put`], and the blob is whole before it is visible, and durable when this answers. On
+    /// `Exists` nothing is promised about the durability of what is there: see [`Storage::persist`].
+    ///
+    /// # Errors
+    /// As [`Storage::put`].
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put>;
+
+    /// **S3** Returns exactly the bytes put; with `range` (bytes, end exclusive) that part of them. A range past the end
+    /// is [`ErrorKind::RangeInvalid`]; a reply of over `max_bytes` is [`ErrorKind::LimitExceeded`] before it is
+    /// buffered. **S4** An absent name is [`ErrorKind::NotFound`].
+    ///
+    /// # Errors
+    /// As said, and what the medium raises.
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes>;
+
+    /// The length of a blob in bytes. **S4** An absent name is [`ErrorKind::NotFound`]. **S5** After a put or delete
+    /// answers, every later `get`, `size` and `list` within the stated reach sees it.
+    ///
+    /// # Errors
+    /// As said, and what the medium raises.
+    async fn size(&self, name: Name) -> Result<u64>;
+
+    /// **S6** Removes a blob; an absent name succeeds; afterwards a new put of the name answers `Created`.
+    ///
+    /// # Errors
+    /// What the medium raises.
+    async fn delete(&self, name: Name) -> Result<()>;
+
+    /// One page of the names that start with `prefix` (at most 16 bytes), beginning after the name `after` where one is
+    /// given. **S7** Following the pages, every name that is present throughout comes exactly once; names that come or go
+    /// meanwhile may or may not appear. An empty page ends the listing. Pages are ordered where [`Capabilities::list_order`]
+    /// says so; otherwise a single page holds everything that is left.
+    ///
+    /// # Errors
+    /// What the medium raises.
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>>;
+
+    /// **S8** Applies the changes in order; where [`Capabilities::batch`] is [`BatchSupport::Atomic`], all or nothing,
+    /// across a crash too. Answers one outcome for each put, in order.
+    ///
+    /// # Errors
+    /// The first failure; what came before it may have taken effect unless the batch is atomic.
+    async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for change in batch {
+            match change {
+                Change::Put(name, bytes) => outcomes.push(self.put(name, bytes).await?),
+                Change::Delete(name) => self.delete(name).await?,
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// **S9** After this answers, everything that this process had acknowledged before it survives power loss.
+    ///
+    /// # Errors
+    /// What the medium raises; then nothing is promised about what was not durable before.
+    async fn sync(&self) -> Result<()>;
+
+    /// **S9** Makes durable what any process put under these names. An absent name is [`ErrorKind::NotFound`].
+    ///
+    /// # Errors
+    /// As said, and what the medium raises.
+    async fn persist(&self, names: &[Name]) -> Result<()>;
+
+    /// Proves, without waiting, that no other handle in any process uses this storage, and keeps newcomers waiting while
+    /// the guard lives (so hold it for moments). `None` where someone else is there, or where the medium cannot tell.
+    ///
+    /// # Errors
+    /// What the medium raises.
+    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,3 @@
+/// Where a storage is (in work).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageUri;
