@@ -1,12 +1,25 @@
-//! One file for each stored structure: encode and decode, nothing else.
+//! The stored structures, one file each: bytes to structs and back, nothing else. This module imports no sibling and
+//! does no cryptography beyond an unkeyed checksum; what it reads comes from hostile storage until a key holder has
+//! authenticated it, so every decoder refuses what it does not understand, before it allocates.
 //!
-//! Everything decoded here comes from storage, even where it was authenticated first: nothing is indexed or allocated
-//! before it was checked, and no input panics.
+//! Integers are little-endian and of fixed width; `docs/format.md` has the tables.
 
 mod block_id;
+mod bytes;
+mod directory;
+mod error;
+pub mod limits;
 mod pointer;
 mod record;
+mod trailer;
+pub mod well_known;
 
 pub use block_id::{BlockId, COUNTER_MAX};
+pub use bytes::{Reader, Writer};
+pub use directory::{DirectoryEntry, decode_directory};
+pub use error::FormatError;
 pub use pointer::Pointer;
-pub use record::{AAD_BYTES, BlockClass, DIRECTORY_INDEX, FORMAT_VERSION, INDEX_MAX, RecordKind, TRAILER_INDEX, aad};
+pub use record::{
+    AAD_BYTES, BlockClass, DIRECTORY_INDEX, RECORDS_COUNT_MAX, RecordKind, SALT_BYTES, SEAL_BYTES, TRAILER_INDEX, aad,
+};
+pub use trailer::Trailer;

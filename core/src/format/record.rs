@@ -1,8 +1,13 @@
-/// The version of the format that this program writes and reads: 0 until it is frozen as 1.
-pub const FORMAT_VERSION: u16 = 0;
+use super::limits::FORMAT_VERSION;
 
-/// The largest index of a record: the two above it belong to directory and trailer as `u16`.
-pub const INDEX_MAX: u16 = u16::MAX - 2;
+/// The length of the salt that every block begins with.
+pub const SALT_BYTES: usize = 16;
+
+/// What sealing adds to a record: its tag.
+pub const SEAL_BYTES: usize = 16;
+
+/// How many records a block can list: indices are `u16`, and two stay reserved.
+pub const RECORDS_COUNT_MAX: usize = u16::MAX as usize - 1;
 
 /// The nonce index of a block's directory.
 pub const DIRECTORY_INDEX: u64 = u64::MAX - 1;
