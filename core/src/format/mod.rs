@@ -9,6 +9,7 @@ mod bytes;
 mod directory;
 mod error;
 pub mod limits;
+pub mod node;
 mod pointer;
 mod record;
 mod trailer;
