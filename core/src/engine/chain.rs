@@ -11,9 +11,9 @@ use futures_util::future::join_all;
 
 use super::root::{Applied, Root};
 use crate::block::{BlockBuilder, BlockStore};
-use crate::format::block_id::BlockId;
+use crate::format::BlockId;
 use crate::format::commit::{CommitHead, Delta, Hint, SPILL_DEPTH_MAX, SpilledBody, decode_deltas};
-use crate::format::record::{BlockClass, RecordKind};
+use crate::format::{BlockClass, RecordKind};
 use crate::format::rows::DataBlock;
 use crate::format::well_known;
 use crate::storage::{self, Name, Storage, StorageExt};
@@ -110,7 +110,7 @@ impl Chain {
             context.open_record(name, self.id(sequence), blob, index, kind, offset, bytes)
         };
         let head_bytes = open(&prefix, 0, RecordKind::CommitHead, SALT_BYTES, CommitHead::BYTES)?;
-        let malformed = |error: crate::format::error::FormatError| Error::damaged("commit", Some(name), error.to_string());
+        let malformed = |error: crate::format::FormatError| Error::damaged("commit", Some(name), error.to_string());
         let head = CommitHead::decode(&head_bytes).map_err(malformed)?;
         if head.sequence != sequence {
             return Err(Error::damaged("commit", Some(name), "holds another sequence"));
@@ -155,7 +155,7 @@ impl Chain {
     }
 
     async fn unspill(&self, name: Name, body: &Bytes, spills: &mut Vec<DataBlock>) -> Result<Vec<Delta>> {
-        let malformed = |error: crate::format::error::FormatError| Error::damaged("commit", Some(name), error.to_string());
+        let malformed = |error: crate::format::FormatError| Error::damaged("commit", Some(name), error.to_string());
         let mut spilled = SpilledBody::decode(body).map_err(malformed)?;
         for _ in 0..=SPILL_DEPTH_MAX {
             let total = spilled.total_bytes as usize;

@@ -12,7 +12,7 @@ use super::root::Root;
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Direction};
 use crate::crypto::RootSecret;
-use crate::format::block_id::BlockId;
+use crate::format::BlockId;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
 use crate::storage::{Name, StorageExt};

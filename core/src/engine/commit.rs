@@ -16,8 +16,8 @@ use super::root::{Applied, Root};
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Op, Work, merge_row};
 use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
-use crate::format::pointer::Pointer;
-use crate::format::record::{BlockClass, RecordKind};
+use crate::format::Pointer;
+use crate::format::{BlockClass, RecordKind};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::storage::{Effect, Put};
 use crate::tree::TreeRoot;
@@ -530,6 +530,6 @@ fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
     }
 }
 
-fn over_limit(_: crate::format::error::FormatError) -> Error {
+fn over_limit(_: crate::format::FormatError) -> Error {
     Error::LimitExceeded { what: "commit_bytes", value: u64::MAX, limit: u64::from(crate::format::commit::DELTA_BYTES_MAX) }
 }

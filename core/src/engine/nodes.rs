@@ -8,8 +8,8 @@ use quick_cache::sync::Cache;
 
 use crate::block::BlockStore;
 use crate::format::node::Node;
-use crate::format::pointer::Pointer;
-use crate::format::record::{BlockClass, RecordKind};
+use crate::format::Pointer;
+use crate::format::{BlockClass, RecordKind};
 use crate::tree::NodeStore;
 use crate::{Error, Result};
 

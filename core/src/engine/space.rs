@@ -15,7 +15,7 @@ use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
 use super::transaction::Transaction;
 use super::view::table_range;
-use crate::format::block_id::BlockId;
+use crate::format::BlockId;
 use crate::format::rows::{self, DataBlock};
 use crate::storage::StorageExt;
 use crate::tree::{Direction, MergedCursor};

@@ -11,7 +11,7 @@ use super::root::{Overlay, Root};
 use super::shared::{Pin, Shared, lock};
 use super::view::{Scan, View, table_range};
 use super::{ChunkNumber, Table};
-use crate::format::record::{BlockClass, RecordKind};
+use crate::format::{BlockClass, RecordKind};
 use crate::format::rows::{self, ChunkRow, Place};
 use crate::tree::Direction;
 use crate::{Error, Result};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::root::{Overlay, Root};
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Table};
-use crate::format::record::RecordKind;
+use crate::format::RecordKind;
 use crate::format::rows::{self, ChunkRow, Place};
 use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};

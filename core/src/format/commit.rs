@@ -25,9 +25,9 @@
 
 use bytes::Bytes;
 
-use super::bytes::{Reader, Writer};
-use super::error::FormatError;
-use super::pointer::Pointer;
+use super::{Reader, Writer};
+use super::FormatError;
+use super::Pointer;
 
 const CHECKPOINT: u32 = 1;
 const SPILLED: u32 = 2;

@@ -15,9 +15,9 @@
 
 use bytes::Bytes;
 
-use super::bytes::{Reader, Writer};
-use super::error::FormatError;
-use super::pointer::Pointer;
+use super::{Reader, Writer};
+use super::FormatError;
+use super::Pointer;
 
 /// Chunk number -> references, birth, identity, place.
 pub const CHUNK: u8 = 0x01;
