@@ -10,20 +10,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::root::{Applied, Root};
-use crate::block::{BlockBuilder, BlockStore};
-use crate::format::BlockId;
+use crate::block::{BlockBuilder, BlockContext, BlockStore, Geometry, Place, READ_ALIGNMENT_BYTES};
 use crate::format::commit::{CommitHead, Delta, Hint, SPILL_DEPTH_MAX, SpilledBody, decode_deltas};
-use crate::format::{BlockClass, RecordKind};
 use crate::format::rows::DataBlock;
-use crate::format::well_known;
+use crate::format::{BlockClass, BlockId, RecordKind, SALT_BYTES, SEAL_BYTES, well_known};
 use crate::storage::{self, Name, Storage, StorageExt};
 use crate::{Error, Result};
 
 /// How many commits are asked for at once when the tail is read.
 const PROBE_WINDOW: u64 = 8;
 /// Storage sees reads of parts as multiples of this many bytes.
-const READ_UNIT_BYTES: u64 = 16 * 1024;
-const SALT_BYTES: usize = 16;
+const READ_UNIT_BYTES: u64 = READ_ALIGNMENT_BYTES as u64;
 
 /// A commit as storage has it, authenticated.
 pub(crate) struct LoadedCommit {
@@ -59,12 +56,16 @@ impl Chain {
         Self { blocks }
     }
 
+    fn context(&self) -> &Arc<BlockContext> {
+        self.blocks.reader.context()
+    }
+
     fn storage(&self) -> &Arc<dyn Storage> {
-        &self.blocks.context().storage
+        &self.context().storage
     }
 
     fn key_epoch(&self) -> u16 {
-        self.blocks.context().keys.newest_epoch()
+        self.context().keys.newest_epoch()
     }
 
     pub(crate) fn id(&self, sequence: u64) -> BlockId {
@@ -72,19 +73,19 @@ impl Chain {
     }
 
     pub(crate) fn name(&self, sequence: u64) -> Name {
-        self.blocks.context().name(self.id(sequence))
+        self.blocks.reader.name(&self.id(sequence))
     }
 
     /// How many bytes of body fit into the blob of a commit.
     pub(crate) fn body_bytes_max(&self) -> usize {
-        self.blocks.geometry().second_record_capacity(CommitHead::BYTES)
+        self.context().geometry.record_capacity().saturating_sub(CommitHead::BYTES + Geometry::RECORD_OVERHEAD_BYTES)
     }
 
     /// Seals a commit; `body` must fit.
     pub(crate) fn seal(&self, head: &CommitHead, body: &[u8]) -> Result<SealedCommit> {
-        let context = self.blocks.context();
-        let salt: [u8; SALT_BYTES] = context.env.random()?;
-        let mut builder = BlockBuilder::with_salt(context, BlockClass::Commit, self.id(head.sequence), salt)?;
+        let context = self.context();
+        let mut builder = BlockBuilder::new(context, BlockClass::Commit, &self.id(head.sequence))?;
+        let salt = *builder.salt();
         let head_bytes = head.encode();
         let too_large = || Error::Invalid("a commit that no block holds".into());
         builder.append(RecordKind::CommitHead, head.sequence, &head_bytes).ok_or_else(too_large)?;
@@ -92,22 +93,22 @@ impl Chain {
             builder.append(RecordKind::CommitBody, head.sequence, body).ok_or_else(too_large)?;
         }
         let hash = context.keys.commit_hash(&[&salt, &head_bytes, body]);
-        let (name, blob) = builder.seal()?;
-        Ok(SealedCommit { name, blob, hash, salt })
+        let sealed = builder.seal(&context.keys)?;
+        Ok(SealedCommit { name: sealed.name, blob: sealed.bytes, hash, salt })
     }
 
     /// Reads commit `sequence`; `None` where there is none.
     pub(crate) async fn read(&self, sequence: u64) -> Result<Option<LoadedCommit>> {
-        let context = self.blocks.context();
+        let context = self.context();
         let name = self.name(sequence);
-        let block_bytes = u64::from(self.blocks.geometry().block_bytes());
+        let block_bytes = u64::from(context.geometry.block_bytes());
         let first = READ_UNIT_BYTES.min(block_bytes);
         let prefix = match context.storage.get(name, Some(0..first), first).await {
             Ok(prefix) => prefix,
             Err(error) => return absent_or_damaged(error, name),
         };
         let open = |blob: &Bytes, index, kind, offset: usize, bytes: usize| {
-            context.open_record(name, self.id(sequence), blob, index, kind, offset, bytes)
+            self.open_record(name, blob, index, kind, offset, bytes)
         };
         let head_bytes = open(&prefix, 0, RecordKind::CommitHead, SALT_BYTES, CommitHead::BYTES)?;
         let malformed = |error: crate::format::FormatError| Error::damaged("commit", Some(name), error.to_string());
@@ -115,7 +116,7 @@ impl Chain {
         if head.sequence != sequence {
             return Err(Error::damaged("commit", Some(name), "holds another sequence"));
         }
-        let body_offset = SALT_BYTES + CommitHead::BYTES + crate::crypto::TAG_BYTES;
+        let body_offset = SALT_BYTES + CommitHead::BYTES + SEAL_BYTES;
         let body_bytes = head.body_bytes as usize;
         if body_bytes > self.body_bytes_max() {
             return Err(Error::damaged("commit", Some(name), "body longer than a block"));
@@ -123,7 +124,7 @@ impl Chain {
         let body = if body_bytes == 0 {
             Bytes::new()
         } else {
-            let end = (body_offset + body_bytes + crate::crypto::TAG_BYTES) as u64;
+            let end = (body_offset + body_bytes + SEAL_BYTES) as u64;
             let blob = if end <= first {
                 prefix.clone()
             } else {
@@ -152,6 +153,12 @@ impl Chain {
             decode_deltas(&body).map_err(malformed)?
         };
         Ok(Some(LoadedCommit { head, hash, salt, deltas, spills }))
+    }
+
+    fn open_record(&self, name: Name, blob: &Bytes, index: u16, kind: RecordKind, offset: usize, bytes: usize) -> Result<Bytes> {
+        let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::damaged("commit", Some(name), "over 4 GiB"));
+        let place = Place { index, offset: narrow(offset)?, length: narrow(bytes + SEAL_BYTES)? };
+        self.blocks.reader.open_record(name, self.key_epoch(), blob, &place, kind)
     }
 
     async fn unspill(&self, name: Name, body: &Bytes, spills: &mut Vec<DataBlock>) -> Result<Vec<Delta>> {
@@ -196,7 +203,7 @@ impl Chain {
 
     /// The salt of a blob, `None` where there is none.
     pub(crate) async fn salt_of(&self, name: Name) -> Result<Option<[u8; 16]>> {
-        let bytes = READ_UNIT_BYTES.min(u64::from(self.blocks.geometry().block_bytes()));
+        let bytes = READ_UNIT_BYTES.min(u64::from(self.context().geometry.block_bytes()));
         match self.storage().get(name, Some(0..bytes), bytes).await {
             Ok(prefix) => Ok(prefix.first_chunk().copied()),
             Err(error) if error.kind() == storage::ErrorKind::NotFound => Ok(None),
@@ -284,7 +291,7 @@ impl Chain {
 
     /// Every hint in storage with its name; one that does not authenticate is an error of its own.
     pub(crate) async fn hints(&self) -> Result<Vec<(Name, Result<Hint>)>> {
-        let names = self.storage().list_all(&well_known::hint_prefix()).await?;
+        let names = self.storage().list_all(&well_known::HINT_PREFIX).await?;
         let mut hints = Vec::new();
         for name in names {
             match self.read_hint(name).await {
@@ -297,29 +304,28 @@ impl Chain {
     }
 
     async fn read_hint(&self, name: Name) -> Result<Hint> {
-        let context = self.blocks.context();
-        let bytes = READ_UNIT_BYTES.min(u64::from(self.blocks.geometry().block_bytes()));
+        let context = self.context();
+        let bytes = READ_UNIT_BYTES.min(u64::from(context.geometry.block_bytes()));
         let prefix = match context.storage.get(name, Some(0..bytes), bytes).await {
             Ok(prefix) => prefix,
             Err(error) if error.kind() == storage::ErrorKind::NotFound => return Err(Error::Missing { structure: "hint", blob: name }),
             Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => return Err(Error::damaged("hint", Some(name), "shorter than a block")),
             Err(error) => return Err(error.into()),
         };
-        let plain = context.open_named_record(name, self.key_epoch(), &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
+        let plain = self.open_record(name, &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
         Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
     }
 
     /// Puts a hint for a checkpoint, then deletes the others.
     pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<()> {
-        let context = self.blocks.context();
-        let others = self.storage().list_all(&well_known::hint_prefix()).await?;
-        let name = well_known::hint_name(context.env.random()?);
-        let salt = context.env.random()?;
-        let mut builder = BlockBuilder::for_name(context, BlockClass::Hint, name, self.key_epoch(), salt)?;
+        let context = self.context();
+        let others = self.storage().list_all(&well_known::HINT_PREFIX).await?;
+        let name = Name::new(well_known::hint_name(context.env.random()?));
+        let mut builder = BlockBuilder::named(context, BlockClass::Hint, name, self.key_epoch())?;
         let hint = Hint { sequence, hash, key_epoch: self.key_epoch() };
         builder.append(RecordKind::Hint, sequence, &hint.encode()).ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
-        let (name, blob) = builder.seal()?;
-        self.storage().put_durable(name, blob).await?;
+        let sealed = builder.seal(&context.keys)?;
+        self.storage().put_durable(sealed.name, sealed.bytes).await?;
         for other in others {
             // A hint of a still newer checkpoint, by another writer, stays.
             let newer = matches!(self.read_hint(other).await, Ok(hint) if hint.sequence > sequence);
@@ -332,11 +338,10 @@ impl Chain {
 
     /// Without hints: looks at every name for commits, and takes the newest checkpoint of the newest unbroken run.
     async fn search_checkpoint(&self) -> Result<Option<LoadedCommit>> {
-        let context = self.blocks.context();
         let names = self.storage().list_all(&[]).await?;
         let sequences: BTreeMap<u64, Name> = names
             .into_iter()
-            .filter_map(|name| match context.identify(name) {
+            .filter_map(|name| match self.blocks.reader.block_id(name) {
                 Some(BlockId::Commit { sequence, .. }) => Some((sequence, name)),
                 _ => None,
             })

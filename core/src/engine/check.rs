@@ -11,11 +11,12 @@ use super::keyring::{self, CopyState, Header};
 use super::root::Root;
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Direction};
+use crate::block::BlockReader;
 use crate::crypto::RootSecret;
 use crate::format::BlockId;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
-use crate::storage::{Name, StorageExt};
+use crate::storage::{ErrorKind, Name, StorageExt};
 use crate::tree;
 use crate::{Damage, Error, Result};
 
@@ -78,7 +79,7 @@ pub(super) async fn run(shared: &Arc<Shared>, header: &Header, secret: &RootSecr
     check.trees().await?;
     check.chunks(options.references).await?;
     check.usage().await?;
-    check.blobs(header, options.data).await?;
+    check.blobs(options.data).await?;
     Ok(check.report)
 }
 
@@ -224,7 +225,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn blobs(&mut self, header: &Header, data: bool) -> Result<()> {
+    async fn blobs(&mut self, data: bool) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
         let names = shared.storage().list_all(&[]).await?;
         self.report.blobs = names.len() as u64;
@@ -247,7 +248,7 @@ impl Check<'_> {
             self.find("hint", None, format!("no hint names checkpoint {}", root.base));
         }
         for name in &names {
-            let id = shared.context().block_id(*name);
+            let id = shared.blocks.reader.block_id(*name);
             match id {
                 Some(BlockId::Commit { sequence, .. }) if sequence > root.sequence => {
                     // Another writer may have gone on since we looked; then our head still has its successor.
@@ -264,7 +265,6 @@ impl Check<'_> {
         if !data {
             return Ok(());
         }
-        let _ = header;
         let reader = shared.blocks.reader.clone();
         let opened: Vec<(Name, Result<()>)> = stream::iter(names)
             .filter(|name| std::future::ready(well_known::HeaderId::from_name(name.as_bytes()).is_none()))
@@ -272,7 +272,7 @@ impl Check<'_> {
                 let reader = reader.clone();
                 shared.env().spawn(async move {
                     let result = if well_known::is_hint_name(name.as_bytes()) {
-                        reader.read_whole_named(name).await.map(|_| ())
+                        open_hint(&reader, name).await
                     } else if reader.block_id(name).is_none() {
                         Ok(())
                     } else {
@@ -302,4 +302,18 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Hints have no number: their key epoch is the newest.
+async fn open_hint(reader: &BlockReader, name: Name) -> Result<()> {
+    let context = reader.context();
+    let bytes = match context.storage.get_all(name, u64::from(context.geometry.block_bytes())).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::Missing { structure: "checkpoint hint", blob: name }),
+        Err(error) if error.kind() == ErrorKind::LimitExceeded => {
+            return Err(Error::damaged("checkpoint hint", Some(name), "longer than a block"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    reader.open_whole(name, context.keys.newest_epoch(), bytes).map(|_| ())
 }

@@ -72,7 +72,7 @@ impl Shared {
             let mut row = ChunkRow::decode(value).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
             let Place::Inline(payload) = &row.place else { continue };
             let number = rows::decode_number_key(key).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
-            let pointers = self.blocks.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?;
+            let pointers = self.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?;
             count(&pointers, 1, draft);
             row.place = Place::Records(pointers);
             space.insert(key.clone(), Some(Bytes::from(row.encode())));
@@ -86,7 +86,7 @@ impl Shared {
         changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)> + Send,
         draft: &mut Draft,
     ) -> Result<Option<crate::tree::TreeRoot>> {
-        let applied = tree::apply(&self.nodes, side.tree.as_ref(), changes.map(|(key, value)| (key.clone(), value.clone()))).await?;
+        let applied = tree::apply(self.nodes.as_ref(), side.tree.as_ref(), changes.map(|(key, value)| (key.clone(), value.clone()))).await?;
         count(&applied.written, 1, draft);
         count(&applied.dead, -1, draft);
         Ok(applied.root)
@@ -96,8 +96,8 @@ impl Shared {
     pub(crate) async fn delete_condemned(&self, root: &Root) -> Result<Vec<Bytes>> {
         let mut deleted = Vec::new();
         let (start, end) = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
-        let mut cursor = MergedCursor::new(root.space.tree, root.space.overlay.clone(), (start, end), Direction::Ascending);
-        while let Some((key, _)) = cursor.next(&self.nodes).await? {
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), (start, end), Direction::Ascending);
+        while let Some((key, _)) = cursor.next().await? {
             let (sequence, block) =
                 rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             if sequence > root.floor {
@@ -128,7 +128,7 @@ impl Shared {
     }
 
     /// A hint to the root's checkpoint is durably there: nothing before that checkpoint may be deleted otherwise.
-    async fn ensure_hint(&self, root: &Root) -> Result<()> {
+    pub(crate) async fn ensure_hint(&self, root: &Root) -> Result<()> {
         if self.hinted.load(Ordering::Acquire) >= root.base {
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl Shared {
     }
 
     pub(crate) fn block_name(&self, block: DataBlock) -> crate::storage::Name {
-        self.context().name(block.id())
+        self.blocks.reader.name(&block.id())
     }
 }
 

@@ -331,11 +331,11 @@ impl Shared {
 
     /// Puts deltas that no commit blob holds into records, durably, and answers the body that points to them.
     async fn spill(&self, mut body: Vec<u8>, spills: &mut Vec<DataBlock>) -> Result<Vec<u8>> {
-        let piece_bytes = self.blocks.geometry().record_capacity().min(256 * 1024);
+        let piece_bytes = self.context.geometry.record_capacity().min(256 * 1024);
         for depth in 0..=SPILL_DEPTH_MAX {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
-                pointers.extend(self.blocks.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?);
+                pointers.extend(self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?);
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;
@@ -350,16 +350,16 @@ impl Shared {
 
     /// Everything appended so far is in storage, durably.
     pub(crate) async fn flush_blocks(&self) -> Result<()> {
-        let put = self.blocks.flush().await;
+        let put = self.blocks.writer.flush().await;
         let put = match put {
             Ok(put) => put,
             Err(error) => {
                 // The transactions that needed those blocks fail with this error; later ones start afresh.
-                let _ = self.blocks.take_failure();
+                let _ = self.blocks.writer.take_failure();
                 return Err(error);
             }
         };
-        lock(&self.unreferenced).extend(put);
+        self.note_unreferenced(put);
         self.storage().sync().await?;
         Ok(())
     }

@@ -2,15 +2,13 @@
 //! makes a new one that shares almost everything.
 
 use bytes::Bytes;
-use imbl::OrdMap;
 
 use crate::format::commit::{CommitHead, Delta};
 use crate::format::rows::{self, DataBlock};
 use crate::tree::{self, NodeStore, TreeRoot};
-use crate::{Error, Result};
 
-/// Changed rows; `None` hides a row of the tree.
-pub(crate) type Overlay = OrdMap<Bytes, Option<Bytes>>;
+pub(crate) use crate::tree::Overlay;
+use crate::{Error, Result};
 
 /// One of the two key spaces.
 #[derive(Clone, Default)]

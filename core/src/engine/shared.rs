@@ -88,9 +88,10 @@ pub(crate) struct EpochState {
 
 /// The engine behind its handles.
 pub(crate) struct Shared {
+    pub(crate) context: Arc<BlockContext>,
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) chain: Chain,
-    pub(crate) nodes: Nodes,
+    pub(crate) nodes: Arc<Nodes>,
     pub(crate) tuning: Tuning,
     pub(crate) read_only: bool,
     pub(crate) trusted: Option<Arc<dyn TrustedState>>,
@@ -111,16 +112,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn context(&self) -> &Arc<BlockContext> {
-        self.blocks.context()
-    }
-
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
-        &self.context().storage
+        &self.context.storage
     }
 
     pub(crate) fn env(&self) -> &Env {
-        &self.context().env
+        &self.context.env
     }
 
     pub(crate) fn root(&self) -> Arc<Root> {

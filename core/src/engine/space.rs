@@ -80,7 +80,7 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             }
-            self.blocks.set_epoch(epoch)?;
+            self.blocks.writer.set_epoch(epoch);
             *lock(&self.epoch) = EpochState { number: Some(epoch), next_number: 0 };
             if !dead.is_empty() {
                 self.sweep(&dead).await?;
@@ -106,7 +106,7 @@ impl Shared {
         let condemned = self.condemned(&root).await?;
         let mut swept = 0;
         for name in self.storage().list_all(&[]).await? {
-            match self.context().identify(name) {
+            match self.blocks.reader.block_id(name) {
                 Some(BlockId::Data { key_epoch, writer_epoch, counter }) if ended.contains(&writer_epoch) => {
                     let block = DataBlock { key_epoch, writer_epoch, counter };
                     let waits = root.spills.contains(&block) || condemned.contains(&block);
@@ -129,9 +129,9 @@ impl Shared {
     /// Blocks that are condemned wait for the floor: readers of older states still need them.
     async fn condemned(&self, root: &Root) -> Result<HashSet<DataBlock>> {
         let range = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
-        let mut cursor = MergedCursor::new(root.space.tree, root.space.overlay.clone(), range, Direction::Ascending);
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), range, Direction::Ascending);
         let mut blocks = HashSet::new();
-        while let Some((key, _)) = cursor.next(&self.nodes).await? {
+        while let Some((key, _)) = cursor.next().await? {
             let (_, block) = rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             blocks.insert(block);
         }
@@ -181,13 +181,20 @@ impl Shared {
         self.remember().await
     }
 
+    pub(crate) fn note_unreferenced(&self, put: Vec<BlockId>) {
+        lock(&self.unreferenced).extend(put.into_iter().filter_map(|id| match id {
+            BlockId::Data { key_epoch, writer_epoch, counter } => Some(DataBlock { key_epoch, writer_epoch, counter }),
+            BlockId::Commit { .. } => None,
+        }));
+    }
+
     /// Blocks of ours that no commit came to name: aborted transactions, lost checkpoints.
     async fn drop_unreferenced(&self) -> Result<()> {
-        let put = self.blocks.flush().await;
+        let put = self.blocks.writer.flush().await;
         if let Ok(put) = put {
-            lock(&self.unreferenced).extend(put);
+            self.note_unreferenced(put);
         }
-        let _ = self.blocks.take_failure();
+        let _ = self.blocks.writer.take_failure();
         let candidates: Vec<DataBlock> = lock(&self.unreferenced).drain().collect();
         if candidates.is_empty() {
             return Ok(());
@@ -207,6 +214,6 @@ impl Shared {
     pub(crate) async fn remember(&self) -> Result<()> {
         let Some(trusted) = &self.trusted else { return Ok(()) };
         let root = self.root();
-        trusted.store(self.context().keys.repository(), root.sequence, root.hash).await
+        trusted.store(self.context.keys.repository(), root.sequence, root.hash).await
     }
 }

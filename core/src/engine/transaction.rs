@@ -247,7 +247,7 @@ impl Transaction {
 
     async fn place(&mut self, number: u64, payload: &[u8]) -> Result<Place> {
         self.has_blocks = true;
-        Ok(Place::Records(self.shared.blocks.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?))
+        Ok(Place::Records(self.shared.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?))
     }
 
     /// A transaction that grows large packs what it had kept in rows.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::nodes::Nodes;
 use super::root::{Overlay, Root};
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Table};
@@ -37,7 +38,7 @@ pub trait View: MaybeSendSync {
 
 /// A running scan.
 pub struct Scan {
-    cursor: MergedCursor,
+    cursor: MergedCursor<Arc<Nodes>>,
     shared: Arc<Shared>,
     pin: Arc<Pin>,
 }
@@ -51,7 +52,7 @@ impl Scan {
         range: (Bound<Bytes>, Bound<Bytes>),
         direction: Direction,
     ) -> Self {
-        Self { cursor: MergedCursor::new(tree, overlay, range, direction), shared, pin }
+        Self { cursor: MergedCursor::new(shared.nodes.clone(), tree, overlay, range, direction), shared, pin }
     }
 
     /// The next row: key (without the table byte) and value.
@@ -59,7 +60,7 @@ impl Scan {
     /// # Errors
     /// [`Error::Damaged`] and [`Error::Expired`]; what the storage raises.
     pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        match self.cursor.next(&self.shared.nodes).await {
+        match self.cursor.next().await {
             Ok(row) => Ok(row.map(|(key, value)| (key.slice(1.min(key.len())..), value))),
             Err(error) => Err(self.shared.explain(error, self.pin.sequence).await),
         }

@@ -25,9 +25,8 @@
 
 use bytes::Bytes;
 
-use super::{Reader, Writer};
-use super::FormatError;
-use super::Pointer;
+use super::rows::read_pointer;
+use super::{FormatError, Pointer, Reader, Writer};
 
 const CHECKPOINT: u32 = 1;
 const SPILLED: u32 = 2;
@@ -82,7 +81,7 @@ impl CommitHead {
     /// The head's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_capacity(256);
         writer.u64(self.sequence);
         writer.bytes(&self.previous);
         writer.u32(if self.checkpoint { CHECKPOINT } else { 0 } | if self.spilled { SPILLED } else { 0 });
@@ -96,12 +95,9 @@ impl CommitHead {
         writer.u32(self.body_bytes);
         for root in [&self.content, &self.space] {
             match root {
-                Some((height, pointer)) => {
-                    writer.u8(*height);
-                    writer.bytes(&pointer.encode());
-                }
-                None => writer.bytes(&[0; 1 + Pointer::BYTES]),
-            }
+                Some((height, pointer)) => writer.u8(*height).bytes(&pointer.encode()),
+                None => writer.zeros(1 + Pointer::BYTES),
+            };
         }
         writer.into_vec()
     }
@@ -130,7 +126,8 @@ impl CommitHead {
             if height == 0 {
                 return if pointer == [0; Pointer::BYTES] { Ok(None) } else { Err(reader.error("pointer of an empty tree")) };
             }
-            Ok(Some((height, Pointer::decode(&pointer)?)))
+            let pointer = Pointer::decode(&pointer).ok_or_else(|| reader.error("root pointer"))?;
+            Ok(Some((height, pointer)))
         };
         let (content, space) = (root()?, root()?);
         reader.finish()?;
@@ -169,14 +166,16 @@ pub type Delta = (Bytes, Option<Bytes>);
 /// [`FormatError`] where a key or the whole is over its limit.
 pub fn encode_deltas<'a>(deltas: impl ExactSizeIterator<Item = (&'a Bytes, &'a Option<Bytes>)>) -> Result<Vec<u8>, FormatError> {
     let too_large = || FormatError::new("deltas", "over the limit of a commit");
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_capacity(256);
     writer.u32(u32::try_from(deltas.len()).map_err(|_| too_large())?);
     for (key, value) in deltas {
         writer.bytes(&u16::try_from(key.len()).map_err(|_| too_large())?.to_le_bytes());
         match value {
-            Some(value) => writer.u32(u32::try_from(value.len()).ok().filter(|length| *length != DELETED).ok_or_else(too_large)?),
+            Some(value) => {
+                writer.u32(u32::try_from(value.len()).ok().filter(|length| *length != DELETED).ok_or_else(too_large)?)
+            }
             None => writer.u32(DELETED),
-        }
+        };
         writer.bytes(key);
         writer.bytes(value.as_deref().unwrap_or_default());
     }
@@ -228,7 +227,7 @@ impl SpilledBody {
     /// The body's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_capacity(256);
         writer.u8(self.depth);
         writer.u32(self.total_bytes);
         writer.u16(u16::try_from(self.pointers.len()).unwrap_or(u16::MAX));
@@ -255,7 +254,7 @@ impl SpilledBody {
         let count = usize::from(reader.u16()?);
         let mut pointers = Vec::with_capacity(count.min(bytes.len() / Pointer::BYTES));
         for _ in 0..count {
-            pointers.push(Pointer::decode(&reader.array()?)?);
+            pointers.push(read_pointer(&mut reader)?);
         }
         reader.finish()?;
         Ok(Self { depth, total_bytes, pointers })
@@ -280,7 +279,7 @@ impl Hint {
     /// The hint's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_capacity(256);
         writer.u64(self.sequence);
         writer.bytes(&self.hash);
         writer.u16(self.key_epoch);

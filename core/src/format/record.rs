@@ -92,12 +92,14 @@ impl RecordKind {
 pub enum BlockClass {
     /// File content.
     Data = 1,
-    /// Tree nodes and spilled deltas.
+    /// Tree nodes.
     Metadata = 2,
     /// One commit.
     Commit = 3,
     /// One checkpoint hint.
     Hint = 4,
+    /// Spilled deltas of one commit.
+    Spill = 5,
 }
 
 impl BlockClass {
@@ -115,6 +117,7 @@ impl BlockClass {
             2 => Self::Metadata,
             3 => Self::Commit,
             4 => Self::Hint,
+            5 => Self::Spill,
             _ => return None,
         })
     }

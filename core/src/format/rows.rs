@@ -15,9 +15,7 @@
 
 use bytes::Bytes;
 
-use super::{Reader, Writer};
-use super::FormatError;
-use super::Pointer;
+use super::{BlockId, FormatError, Pointer, Reader, Writer};
 
 /// Chunk number -> references, birth, identity, place.
 pub const CHUNK: u8 = 0x01;
@@ -69,15 +67,16 @@ impl ChunkRow {
     /// The row's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_capacity(64);
         writer.u64(self.references);
         writer.u64(self.birth);
         match &self.identity {
             Some(identity) => {
-                writer.u8(1);
-                writer.bytes(identity);
+                writer.u8(1).bytes(identity);
             }
-            None => writer.u8(0),
+            None => {
+                writer.u8(0);
+            }
         }
         match &self.place {
             Place::Inline(bytes) => {
@@ -110,14 +109,14 @@ impl ChunkRow {
         };
         let place = match reader.u8()? {
             0 => {
-                let rest = reader.rest();
+                let rest = reader.take_rest();
                 Place::Inline(row.slice_ref(rest))
             }
             1 => {
                 let count = usize::from(reader.u8()?);
                 let mut pointers = Vec::with_capacity(count);
                 for _ in 0..count {
-                    pointers.push(Pointer::decode(&reader.array()?)?);
+                    pointers.push(read_pointer(&mut reader)?);
                 }
                 reader.finish()?;
                 Place::Records(pointers)
@@ -126,6 +125,12 @@ impl ChunkRow {
         };
         Ok(Self { references, birth, identity, place })
     }
+}
+
+/// A pointer.
+pub(super) fn read_pointer(reader: &mut Reader<'_>) -> Result<Pointer, FormatError> {
+    let bytes = reader.bytes(Pointer::BYTES)?;
+    Pointer::decode(bytes).ok_or_else(|| reader.error("a pointer of another shape"))
 }
 
 /// A block in keys: key epoch u16, writer epoch u32, counter u64, big-endian.
@@ -147,6 +152,12 @@ impl DataBlock {
     #[must_use]
     pub fn of(pointer: &Pointer) -> Self {
         Self { key_epoch: pointer.key_epoch, writer_epoch: pointer.writer_epoch, counter: pointer.counter }
+    }
+
+    /// The identifier that its name encrypts.
+    #[must_use]
+    pub const fn id(&self) -> BlockId {
+        BlockId::Data { key_epoch: self.key_epoch, writer_epoch: self.writer_epoch, counter: self.counter }
     }
 
     fn write(self, writer: &mut Writer) {
@@ -194,7 +205,7 @@ pub fn identity_key(identity: &[u8; 32]) -> Bytes {
 /// Key of a block's usage row.
 #[must_use]
 pub fn usage_key(block: DataBlock) -> Bytes {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_capacity(64);
     writer.u8(USAGE);
     block.write(&mut writer);
     Bytes::from(writer.into_vec())
@@ -221,7 +232,7 @@ pub fn counter_key(name: u8) -> Bytes {
 /// Key of a condemned block.
 #[must_use]
 pub fn condemned_key(sequence: u64, block: DataBlock) -> Bytes {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_capacity(64);
     writer.u8(CONDEMNED);
     writer.bytes(&sequence.to_be_bytes());
     block.write(&mut writer);
