@@ -238,6 +238,40 @@ proptest! {
             prop_assert_eq!(rows, within(&model, &range, direction));
         }
     }
+
+    #[test]
+    fn damaged_nodes_never_cause_a_panic_or_an_endless_walk(
+        batches in batches(), node in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte: u8,
+        batch in batches(),
+    ) {
+        let store = Memory::new(NODE_BYTES_MAX_MIN);
+        let (root, _) = build(&store, &batches);
+        let live: Vec<_> = shape(&store, root.as_ref()).pointers.into_iter().collect();
+        prop_assume!(!live.is_empty());
+        {
+            let mut nodes = store.nodes.lock().unwrap();
+            let bytes = nodes.get_mut(&live[node.index(live.len())]).unwrap();
+            let mut changed = bytes.to_vec();
+            changed[at.index(bytes.len())] = byte;
+            *bytes = changed.into();
+        }
+        let sound = |result: Result<()>| matches!(result, Ok(()) | Err(Error::Damaged(_)));
+        prop_assert!(sound(block_on(walk(&store, root.as_ref(), |visit| visit.node.map(|_| ())))));
+        for direction in [Direction::Ascending, Direction::Descending] {
+            let mut cursor = Cursor::new(&store, root, ALL, direction);
+            let end = loop {
+                match block_on(cursor.next()) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            prop_assert!(sound(end));
+        }
+        for batch in batch {
+            prop_assert!(sound(block_on(apply(&store, root.as_ref(), batch)).map(|_| ())));
+        }
+    }
 }
 
 fn row(number: u32, value_bytes: usize) -> (Bytes, Option<Bytes>) {
@@ -463,6 +497,59 @@ fn a_node_in_the_wrong_place_is_damage() {
     let low = inner_of(&store, 1, &[("", right)]);
     let nested = inner_of(&store, 2, &[("", low), ("n", good)]);
     assert_damaged(&store, root(nested, 3), "b", "last key is above its fence");
+}
+
+#[test]
+fn a_node_over_the_limits_is_damage() {
+    let long: &str = &"k".repeat(NODE_BYTES_MAX_MIN);
+    let store = Memory::new(NODE_BYTES_MAX_MIN);
+    let mut builder = LeafBuilder::leaf();
+    let value = Bytes::new();
+    assert!(builder.push(long.as_bytes(), &value, NODE_BYTES_MAX));
+    let root = TreeRoot { pointer: store.put(builder.build().unwrap().into()), height: 1 };
+    assert_damaged(&store, root, "k", "bytes long");
+}
+
+#[test]
+fn a_tree_grows_no_higher_than_its_limit() {
+    let store = Memory::new(NODE_BYTES_MAX_MIN);
+    let value = Bytes::from(vec![0; 470]);
+    let mut builder = LeafBuilder::leaf();
+    assert!([b"za", b"zb"].iter().all(|key| builder.push(&key[..], &value, NODE_BYTES_MAX_MIN)));
+    let mut pointer = store.put(builder.build().unwrap().into());
+    // Each node above is full, and its last entry is the way to the leaf; the others are never read.
+    for level in 1..HEIGHT_MAX {
+        let mut separators: Vec<_> =
+            (0..3).map(|number| [&[HEIGHT_MAX - level, number][..], &[0; 273]].concat()).collect();
+        separators.push(vec![HEIGHT_MAX - level, 3]);
+        let mut builder = InnerBuilder::inner(level);
+        assert!(separators.iter().all(|separator| builder.push(separator, &pointer, NODE_BYTES_MAX_MIN)));
+        pointer = store.put(builder.build().unwrap().into());
+    }
+    let root = TreeRoot { pointer, height: HEIGHT_MAX };
+    assert_eq!(block_on(get(&store, Some(&root), b"zb")).unwrap(), Some(value.clone()));
+    let answer = block_on(apply(&store, Some(&root), [(Bytes::from_static(b"zc"), Some(value))]));
+    assert!(matches!(answer, Err(Error::LimitExceeded { what: "tree_levels", value: 17, limit: 16 })), "{answer:?}");
+}
+
+#[test]
+fn futures_can_be_moved_between_threads() {
+    fn movable<T: Send>(value: T) -> T {
+        value
+    }
+    let store: Arc<dyn NodeStore> = Arc::new(Memory::new(NODE_BYTES_MAX_MIN));
+    let batch: Batch = (0..100).map(|number| row(number, 10)).collect();
+    let root = block_on(movable(apply(&*store, None, batch))).unwrap().root;
+    assert!(block_on(movable(get(&*store, root.as_ref(), &row(50, 0).0))).unwrap().is_some());
+    let mut count = 0;
+    block_on(movable(walk(&*store, root.as_ref(), |_| {
+        count += 1;
+        Ok(())
+    })))
+    .unwrap();
+    assert!(count > 1);
+    let mut cursor = MergedCursor::new(store, root, Overlay::new(), ALL, Direction::Ascending);
+    assert_eq!(block_on(movable(cursor.next())).unwrap(), Some((row(0, 10).0, row(0, 10).1.unwrap())));
 }
 
 #[test]
