@@ -93,7 +93,7 @@ fn opened<'a>(sealing: &Sealing<'_>, index: u64, kind: RecordKind, record: &'a m
 
 fn check_class(id: Option<BlockId>, class: BlockClass) -> std::result::Result<(), FormatError> {
     let fits = match id {
-        Some(BlockId::Data { .. }) => matches!(class, BlockClass::Data | BlockClass::Metadata),
+        Some(BlockId::Data { .. }) => matches!(class, BlockClass::Data | BlockClass::Metadata | BlockClass::Spill),
         Some(BlockId::Commit { .. }) => class == BlockClass::Commit,
         None => class == BlockClass::Hint,
     };

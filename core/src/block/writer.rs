@@ -55,6 +55,7 @@ struct State {
     next_counter: u64,
     open_data: Option<Arc<Slot>>,
     open_metadata: Option<Arc<Slot>>,
+    open_spill: Option<Arc<Slot>>,
     // By ticket; tickets ascend in the order in which uploads were started.
     in_flight: BTreeMap<u64, InFlight>,
     next_ticket: u64,
@@ -221,6 +222,7 @@ impl BlockWriter {
         *lock(&self.failure) = Failure { generation: state.generation, error: None };
         state.open_data = None;
         state.open_metadata = None;
+        state.open_spill = None;
         state.failed.clear();
         state.put.clear();
         self.pending_write().clear();
@@ -282,7 +284,7 @@ impl BlockWriter {
     }
 
     fn close_all(&self, state: &mut State) {
-        let open = [state.open_data.take(), state.open_metadata.take()];
+        let open = [state.open_data.take(), state.open_metadata.take(), state.open_spill.take()];
         for slot in open.into_iter().flatten() {
             self.start(state, slot);
         }
@@ -375,6 +377,7 @@ impl State {
         match class {
             BlockClass::Data => Ok(&mut self.open_data),
             BlockClass::Metadata => Ok(&mut self.open_metadata),
+            BlockClass::Spill => Ok(&mut self.open_spill),
             BlockClass::Commit | BlockClass::Hint => {
                 Err(Error::Invalid(format!("blocks of class {class:?} are put one by one")))
             }

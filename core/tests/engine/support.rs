@@ -12,22 +12,22 @@ use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{CheckOptions, CreateOptions, Direction, Engine, OpenOptions, Table, Tuning, Unlock, View};
 use strongroom_core::env::Env;
 
-pub const TABLE: Table = Table(0x80);
+pub(crate) const TABLE: Table = Table(0x80);
 
 /// A repository on a double, created once; opened by its root secret, so that key derivation is not the cost.
-pub struct Bed {
-    pub storage: CrashingStorage,
-    pub root: RootSecret,
-    pub tuning: Tuning,
+pub(crate) struct Bed {
+    pub(crate) storage: CrashingStorage,
+    pub(crate) root: RootSecret,
+    pub(crate) tuning: Tuning,
     seed: u64,
 }
 
-pub fn tuning() -> Tuning {
+pub(crate) fn tuning() -> Tuning {
     Tuning { checkpoint_commits: 12, close_commits: 8, ..Tuning::default() }
 }
 
 impl Bed {
-    pub async fn new(seed: u64, block_bytes: u32, suite: Suite, options: CrashOptions) -> (Self, Engine) {
+    pub(crate) async fn new(seed: u64, block_bytes: u32, suite: Suite, options: CrashOptions) -> (Self, Engine) {
         let storage = CrashingStorage::new(options);
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
@@ -44,11 +44,11 @@ impl Bed {
     }
 
     /// Another process opens it.
-    pub async fn open(&mut self) -> Result<Engine> {
+    pub(crate) async fn open(&mut self) -> Result<Engine> {
         self.open_with(|_| {}).await
     }
 
-    pub async fn open_with(&mut self, change: impl FnOnce(&mut OpenOptions<'_>)) -> Result<Engine> {
+    pub(crate) async fn open_with(&mut self, change: impl FnOnce(&mut OpenOptions<'_>)) -> Result<Engine> {
         self.seed += 1;
         let mut options = OpenOptions::new(Unlock::Root(&self.root));
         options.tuning = self.tuning;
@@ -57,7 +57,7 @@ impl Bed {
     }
 }
 
-pub async fn contents(view: &impl View) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+pub(crate) async fn contents(view: &impl View) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut scan = view.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
     let mut rows = BTreeMap::new();
     while let Some((key, value)) = scan.next().await? {
@@ -66,18 +66,18 @@ pub async fn contents(view: &impl View) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     Ok(rows)
 }
 
-pub async fn put(engine: &Engine, key: &[u8], value: &[u8]) -> Result<()> {
+pub(crate) async fn put(engine: &Engine, key: &[u8], value: &[u8]) -> Result<()> {
     let mut transaction = engine.begin();
     transaction.put(TABLE, key, value)?;
     transaction.commit().await.map(|_| ())
 }
 
-pub async fn get(engine: &Engine, key: &[u8]) -> Result<Option<Bytes>> {
+pub(crate) async fn get(engine: &Engine, key: &[u8]) -> Result<Option<Bytes>> {
     engine.snapshot().get(TABLE, key).await
 }
 
 /// Everything that check can find is in order.
-pub async fn assert_clean(engine: &Engine) {
+pub(crate) async fn assert_clean(engine: &Engine) {
     let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
