@@ -1,5 +1,7 @@
 //! Headers against a hostile storage: whatever is changed, opening gives the same root secret or a typed error.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // in helpers of tests too
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
