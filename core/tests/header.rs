@@ -614,3 +614,22 @@ fn an_exported_header_opens_again() {
     block_on(write_header(&as_storage(&hostile), &imported, &root_again)).unwrap();
     assert_eq!(block_on(verify_copy(&as_storage(&hostile), &header, &root, 1)).unwrap().1, CopyState::Intact);
 }
+
+#[test]
+fn futures_can_move_between_threads() {
+    fn sendable<T: Send>(future: T) -> T {
+        future
+    }
+    let env = Env::deterministic(19);
+    let (hostile, header, root) = create(&env);
+    let storage = as_storage(&hostile);
+    let password = Credentials::password(PASSWORD);
+    let set = block_on(sendable(read_headers(&storage))).unwrap();
+    block_on(sendable(set.unlock(&env, &password))).unwrap();
+    block_on(sendable(verify_copy(&storage, &header, &root, 0))).unwrap();
+    let edit = HeaderEdit { env: &env, header: &header, root: &root, generation: 2 };
+    let next = block_on(sendable(edit.add(&NewSlot { credentials: &password, label: "" }))).unwrap();
+    block_on(sendable(write_header(&storage, &next, &root))).unwrap();
+    let slots = [NewSlot { credentials: &password, label: "" }];
+    assert!(block_on(sendable(create_header(&storage, &env, &options(&slots)))).is_err());
+}
