@@ -8,9 +8,11 @@ mod block_id;
 mod bytes;
 mod directory;
 mod error;
+pub mod header;
 pub mod limits;
 mod pointer;
 mod record;
+pub mod slot;
 mod trailer;
 pub mod well_known;
 
