@@ -102,7 +102,18 @@ impl Model {
     }
 }
 
+/// Runs again on a conflict: a commit whose fate was open may settle between.
 async fn apply(engine: &Engine, changes: &[Change]) -> Result<()> {
+    for _ in 0..3 {
+        match attempt(engine, changes).await {
+            Err(Error::Conflict) => {}
+            result => return result,
+        }
+    }
+    Err(Error::Conflict)
+}
+
+async fn attempt(engine: &Engine, changes: &[Change]) -> Result<()> {
     let mut transaction = engine.begin();
     for change in changes {
         match change {
