@@ -4,7 +4,7 @@
 //! What must stay true: a transaction is answered `Ok` only after its commit is durable and part of the chain; whatever a
 //! cancelled or failed leader leaves behind (`Leader::in_flight`, `Leader::group`) is settled by the next one first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -223,6 +223,9 @@ impl Shared {
             work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete))
         };
         if since.iter().any(|keys| keys.iter().any(touches)) || draft.rows.keys().any(touches) {
+            return Err(Error::Conflict);
+        }
+        if work.has_blocks && shares_condemned(work, &since) {
             return Err(Error::Conflict);
         }
         let mut rows: Vec<Delta> = Vec::with_capacity(work.ops.len());
@@ -596,6 +599,29 @@ impl Shared {
         base.floor.max(allowed.min(pinned).min(sequence))
     }
 
+}
+
+/// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
+/// empty for the accounts may hold what this one put; it is not revived.
+fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
+    let mut condemned = since
+        .iter()
+        .flat_map(|keys| keys.iter())
+        .filter(|key| key.first() == Some(&rows::CONDEMNED))
+        .filter_map(|key| rows::decode_condemned_key(key).ok())
+        .map(|(_, block)| block)
+        .peekable();
+    if condemned.peek().is_none() {
+        return false;
+    }
+    let named: HashSet<DataBlock> = (work.ops.values())
+        .filter_map(|op| match op {
+            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) => Some(pointers),
+            _ => None,
+        })
+        .flat_map(|pointers| pointers.iter().map(DataBlock::of))
+        .collect();
+    condemned.any(|block| named.contains(&block))
 }
 
 fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
