@@ -253,18 +253,7 @@ impl Engine {
     async fn check_freshness(&self, head: &Root, accept_rollback: bool) -> Result<()> {
         let Some(trusted) = &self.shared.trusted else { return Ok(()) };
         let Some((sequence, hash)) = trusted.load(self.shared.context.keys.repository()).await? else { return Ok(()) };
-        let contradiction = if head.sequence < sequence {
-            Some(format!("this device has seen commit {sequence}, and the newest one here is {}", head.sequence))
-        } else {
-            let known = if head.sequence == sequence {
-                Some(head.hash.to_vec())
-            } else {
-                head.get(&self.shared.nodes, &rows::history_key(sequence)).await?.map(|row| row.to_vec())
-            };
-            // History too old to compare is no alarm.
-            known.filter(|known| known.as_slice() != hash).map(|_| format!("commit {sequence} is another one than this device has seen"))
-        };
-        match contradiction {
+        match self.shared.contradiction(head, sequence, &hash).await? {
             Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
             _ => Ok(()),
         }
