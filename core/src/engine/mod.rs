@@ -118,7 +118,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates a repository. The header comes last: until it is there, there is no repository.
+    /// Creates a repository: the first commit, then the header, which makes it one, then the hint, without which the
+    /// commit is found by looking at every name. So a creation that was cut short can be repeated, or was none.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] where one is; [`Error::Invalid`] for options that make no sense; what the storage raises.
@@ -154,8 +155,14 @@ impl Engine {
             }
         }
         let root = shared.root();
+        if let Err(error) = keyring::write_header(&storage, &header, &engine.secrets.root).await {
+            if matches!(error, Error::AlreadyExists) {
+                // Somebody else's repository is here: leave nothing of ours in it.
+                storage.delete(shared.chain.name(root.sequence)).await?;
+            }
+            return Err(error);
+        }
         shared.ensure_hint(&root).await?;
-        keyring::write_header(&storage, &header, &engine.secrets.root).await?;
         shared.remember().await?;
         Ok(engine)
     }
