@@ -13,9 +13,9 @@ use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Direction};
 use crate::block::BlockReader;
 use crate::crypto::RootSecret;
-use crate::format::BlockId;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
+use crate::format::{BlockId, SALT_BYTES};
 use crate::storage::{ErrorKind, Name, StorageExt};
 use crate::tree;
 use crate::{Damage, Error, Result};
@@ -62,6 +62,8 @@ struct Check<'a> {
     report: CheckReport,
     /// Live bytes as references tell.
     live: BTreeMap<DataBlock, u64>,
+    /// The sealing that references lead to: under the name there may be another, and a real one.
+    salts: HashMap<DataBlock, [u8; SALT_BYTES]>,
     /// Chunks by block, to name what a damaged block takes along.
     holds: HashMap<DataBlock, Vec<ChunkNumber>>,
 }
@@ -71,10 +73,22 @@ const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
 /// Blobs opened at once.
 const AT_ONCE: usize = 8;
 
-pub(super) async fn run(shared: &Arc<Shared>, header: &Header, secret: &RootSecret, options: CheckOptions<'_>) -> Result<CheckReport> {
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    header: &Header,
+    secret: &RootSecret,
+    options: CheckOptions<'_>,
+) -> Result<CheckReport> {
     let (root, pin) = shared.pin();
-    let mut check =
-        Check { shared, root, pin, report: CheckReport::default(), live: BTreeMap::new(), holds: HashMap::new() };
+    let mut check = Check {
+        shared,
+        root,
+        pin,
+        report: CheckReport::default(),
+        live: BTreeMap::new(),
+        salts: HashMap::new(),
+        holds: HashMap::new(),
+    };
     check.headers(header, secret).await?;
     check.trees().await?;
     check.chunks(options.references).await?;
@@ -85,7 +99,9 @@ pub(super) async fn run(shared: &Arc<Shared>, header: &Header, secret: &RootSecr
 
 impl Check<'_> {
     fn find(&mut self, structure: &'static str, blob: Option<Name>, detail: impl Into<String>) {
-        self.report.findings.push(Finding { damage: Damage { structure, blob, detail: detail.into() }, chunks: Vec::new() });
+        self.report
+            .findings
+            .push(Finding { damage: Damage { structure, blob, detail: detail.into() }, chunks: Vec::new() });
     }
 
     /// Damage becomes a finding; anything else stops the check.
@@ -103,7 +119,9 @@ impl Check<'_> {
             match keyring::verify_copy(self.shared.storage(), header, secret, copy).await? {
                 (_, CopyState::Intact) => {}
                 (name, CopyState::Missing) => self.find("header", Some(name), format!("copy {copy} is missing")),
-                (name, CopyState::Damaged { detail }) => self.find("header", Some(name), format!("copy {copy}: {detail}")),
+                (name, CopyState::Damaged { detail }) => {
+                    self.find("header", Some(name), format!("copy {copy}: {detail}"))
+                }
             }
         }
         Ok(())
@@ -118,6 +136,15 @@ impl Check<'_> {
                     Ok(_) => {
                         self.report.nodes += 1;
                         *self.live.entry(DataBlock::of(visit.pointer)).or_default() += u64::from(visit.pointer.length);
+                        if *self.salts.entry(DataBlock::of(visit.pointer)).or_insert(visit.pointer.salt)
+                            != visit.pointer.salt
+                        {
+                            failed.push(Error::damaged(
+                                "tree node",
+                                None,
+                                "two pointers name two sealings of one block",
+                            ));
+                        }
                     }
                     Err(error) => failed.push(error),
                 }
@@ -160,7 +187,11 @@ impl Check<'_> {
                 seen.insert(number);
                 let counted = references.get(&number).copied().unwrap_or(0);
                 if counted != row.references {
-                    self.find("chunk", None, format!("chunk {:#x} has {} references, {counted} are there", number.0, row.references));
+                    self.find(
+                        "chunk",
+                        None,
+                        format!("chunk {:#x} has {} references, {counted} are there", number.0, row.references),
+                    );
                 }
             }
             if let Some(identity) = row.identity {
@@ -170,6 +201,14 @@ impl Check<'_> {
                 for pointer in pointers {
                     let block = DataBlock::of(pointer);
                     *self.live.entry(block).or_default() += u64::from(pointer.length);
+                    if *self.salts.entry(block).or_insert(pointer.salt) != pointer.salt {
+                        let name = shared.block_name(block);
+                        self.find(
+                            "chunk",
+                            Some(name),
+                            format!("chunk {:#x} names another sealing of its block than others do", number.0),
+                        );
+                    }
                     let holds = self.holds.entry(block).or_default();
                     if holds.last() != Some(&number) {
                         holds.push(number);
@@ -181,7 +220,11 @@ impl Check<'_> {
         for (number, count) in references.into_iter().flatten() {
             if !seen.contains(number) {
                 self.report.findings.push(Finding {
-                    damage: Damage { structure: "chunk", blob: None, detail: format!("chunk {:#x} has no row, {count} references lead to it", number.0) },
+                    damage: Damage {
+                        structure: "chunk",
+                        blob: None,
+                        detail: format!("chunk {:#x} has no row, {count} references lead to it", number.0),
+                    },
                     chunks: vec![*number],
                 });
             }
@@ -196,8 +239,13 @@ impl Check<'_> {
         loop {
             match scan.next().await {
                 Ok(Some((identity, value))) => match rows::decode_count(&value).map(ChunkNumber) {
-                    Ok(number) if identities.get(&number).is_some_and(|known| known.as_slice() == identity.as_ref()) => {}
-                    Ok(number) => self.find("identity", None, format!("it leads to chunk {:#x}, which has another or is gone", number.0)),
+                    Ok(number)
+                        if identities.get(&number).is_some_and(|known| known.as_slice() == identity.as_ref()) => {}
+                    Ok(number) => self.find(
+                        "identity",
+                        None,
+                        format!("it leads to chunk {:#x}, which has another or is gone", number.0),
+                    ),
                     Err(error) => self.find("identity", None, error.to_string()),
                 },
                 Ok(None) => return Ok(()),
@@ -239,13 +287,22 @@ impl Check<'_> {
         Ok(())
     }
 
+    async fn commit_hash(&self, sequence: u64) -> Result<Option<Vec<u8>>> {
+        if sequence == self.root.sequence {
+            return Ok(Some(self.root.hash.to_vec()));
+        }
+        let row = self.shared.get_at(&self.root, &rows::history_key(sequence)).await?;
+        Ok(row.map(|row| row.to_vec()))
+    }
+
     async fn blobs(&mut self, data: bool) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
         let names = shared.storage().list_all(&[]).await?;
         self.report.blobs = names.len() as u64;
         let mut wanted: HashMap<Name, DataBlock> =
             self.live.keys().chain(&root.spills).map(|block| (shared.block_name(*block), *block)).collect();
-        let missing: Vec<_> = wanted.iter().filter(|(name, _)| !names.contains(name)).map(|(name, block)| (*name, *block)).collect();
+        let missing: Vec<_> =
+            wanted.iter().filter(|(name, _)| !names.contains(name)).map(|(name, block)| (*name, *block)).collect();
         for (name, block) in missing {
             wanted.remove(&name);
             let damage = Damage { structure: "block", blob: Some(name), detail: "missing from storage".into() };
@@ -258,10 +315,25 @@ impl Check<'_> {
         if first.is_none() {
             self.find("hint", None, format!("no hint leads to checkpoint {}", root.base));
         }
-        for sequence in first.unwrap_or(root.base).max(1)..=root.sequence {
+        let first = first.unwrap_or(root.base).max(1);
+        for sequence in first..=root.sequence {
             let name = shared.chain.name(sequence);
-            if !names.contains(&name) {
-                self.find("commit", Some(name), format!("commit {sequence} is missing"));
+            match shared.chain.read(sequence).await {
+                Ok(None) => self.find("commit", Some(name), format!("commit {sequence} is missing")),
+                Ok(Some(commit)) => {
+                    // Another one of the same number can be as real: one of a branch that was given up.
+                    let known = self.commit_hash(sequence).await;
+                    match known {
+                        Ok(known) if known.as_deref() == Some(commit.hash.as_slice()) => {}
+                        Ok(_) => self.find(
+                            "commit",
+                            Some(name),
+                            format!("commit {sequence} is another one than the history says"),
+                        ),
+                        Err(error) => self.note(error)?,
+                    }
+                }
+                Err(error) => self.note(error)?,
             }
         }
         for name in &names {
@@ -271,11 +343,16 @@ impl Check<'_> {
                     // Another writer may have gone on since we looked; then our head still has its successor.
                     shared.catch_up(!shared.read_only).await?;
                     if shared.root().sequence < sequence {
-                        self.find("commit chain", Some(*name), format!("commit {sequence} is there, and does not follow the head"));
+                        self.find(
+                            "commit chain",
+                            Some(*name),
+                            format!("commit {sequence} is there, and does not follow the head"),
+                        );
                     }
                 }
                 Some(_) => {}
-                None if well_known::is_hint_name(name.as_bytes()) || well_known::HeaderId::from_name(name.as_bytes()).is_some() => {}
+                None if well_known::is_hint_name(name.as_bytes())
+                    || well_known::HeaderId::from_name(name.as_bytes()).is_some() => {}
                 None => self.find("blob", Some(*name), "its name is none of this repository's"),
             }
         }
@@ -288,25 +365,27 @@ impl Check<'_> {
             Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
                 !wanted.contains_key(name) && !condemned.contains(&DataBlock { key_epoch, writer_epoch, counter })
             }
-            Some(BlockId::Commit { sequence, .. }) => sequence < root.base || sequence > root.sequence,
+            Some(BlockId::Commit { sequence, .. }) => sequence < first || sequence > root.sequence,
             None => false,
         };
         let (unnamed, names): (Vec<Name>, Vec<Name>) = names.into_iter().partition(unnamed);
         if !unnamed.is_empty() {
-            self.report.notices.push(format!("{} blobs belong to unfinished work, or wait to be deleted", unnamed.len()));
+            self.report
+                .notices
+                .push(format!("{} blobs belong to unfinished work, or wait to be deleted", unnamed.len()));
         }
         let reader = shared.blocks.reader.clone();
-        let opened: Vec<(Name, Result<()>)> = stream::iter(names)
+        let opened: Vec<(Name, Result<Option<[u8; SALT_BYTES]>>)> = stream::iter(names)
             .filter(|name| std::future::ready(well_known::HeaderId::from_name(name.as_bytes()).is_none()))
             .map(|name| {
                 let reader = reader.clone();
                 shared.env().spawn(async move {
                     let result = if well_known::is_hint_name(name.as_bytes()) {
-                        open_hint(&reader, name).await
+                        open_hint(&reader, name).await.map(|()| None)
                     } else if reader.block_id(name).is_none() {
-                        Ok(())
+                        Ok(None)
                     } else {
-                        reader.read_whole(name).await.map(|_| ())
+                        reader.read_whole(name).await.map(|block| Some(block.salt))
                     };
                     (name, result)
                 })
@@ -316,6 +395,15 @@ impl Check<'_> {
             .collect()
             .await;
         for (name, result) in opened {
+            let expected = wanted.get(&name).and_then(|block| self.salts.get(block)).copied();
+            let result = result.and_then(|salt| match (salt, expected) {
+                (Some(salt), Some(expected)) if salt != expected => Err(Error::damaged(
+                    "block",
+                    Some(name),
+                    "it is another sealing than the one that references lead to",
+                )),
+                _ => Ok(()),
+            });
             match result {
                 Ok(()) => self.report.blobs_opened += 1,
                 // Deleted since it was listed, by a writer that may.
@@ -339,7 +427,9 @@ async fn open_hint(reader: &BlockReader, name: Name) -> Result<()> {
     let context = reader.context();
     let bytes = match context.storage.get_all(name, u64::from(context.geometry.block_bytes())).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::Missing { structure: "checkpoint hint", blob: name }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::Missing { structure: "checkpoint hint", blob: name });
+        }
         Err(error) if error.kind() == ErrorKind::LimitExceeded => {
             return Err(Error::damaged("checkpoint hint", Some(name), "longer than a block"));
         }
