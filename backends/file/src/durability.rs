@@ -245,7 +245,8 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use strongroom_core::storage::{Effect, ErrorKind};
     use tempfile::TempDir;
