@@ -1,1 +1,4 @@
-//! To come.
+//! Encrypted, transactional storage.
+
+pub mod env;
+pub mod trust;
