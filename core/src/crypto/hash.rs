@@ -7,8 +7,16 @@ use super::Secret;
 /// varies is input of [`keyed_hash`] instead.
 #[must_use]
 pub fn derive(context: &'static str, secret: &Secret) -> Secret {
+    derive_from(context, &[secret.expose()])
+}
+
+/// A key from material of any length, as [`derive`]; the parts are concatenated, so all but one have a fixed width.
+#[must_use]
+pub fn derive_from(context: &'static str, parts: &[&[u8]]) -> Secret {
     let mut hasher = Hasher::new_derive_key(context);
-    hasher.update(secret.expose());
+    for part in parts {
+        hasher.update(part);
+    }
     finish(hasher)
 }
 

@@ -20,7 +20,7 @@ mod suite;
 
 pub use aead::{BlockKey, TAG_BYTES};
 pub use error::CryptoError;
-pub use hash::{derive, keyed_hash, keyed_stream};
+pub use hash::{derive, derive_from, keyed_hash, keyed_stream};
 pub use kdf::KdfParameters;
 pub use keys::{Keys, RootSecret};
 pub use name_cipher::NameCipher;

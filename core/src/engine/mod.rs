@@ -1,4 +1,7 @@
 //! The transactional, ordered key-value core: interface first.
+
+pub mod keyring;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -182,7 +185,7 @@ impl Engine {
     }
     /// The environment.
     pub fn env(&self) -> &Env {
-        unimplemented!()
+        panic!()
     }
     /// Block size in bytes.
     pub fn block_bytes(&self) -> u32 {

@@ -14,12 +14,14 @@ pub const BLOCK_BYTES_MAX: u32 = 4 << 20;
 pub const HEADER_BYTES: usize = 4 << 10;
 /// Copies of each header.
 pub const HEADER_COPIES_COUNT: u8 = 2;
+/// The generation of the first header.
+pub const HEADER_GENERATION_MIN: u64 = 1;
 /// The largest generation of a header: seven bytes of its name.
 pub const HEADER_GENERATION_MAX: u64 = (1 << 56) - 1;
 /// Slots in a header.
 pub const SLOTS_COUNT: usize = 8;
 /// The longest label of a slot, in bytes of UTF-8.
-pub const SLOT_LABEL_BYTES_MAX: usize = 39;
+pub const SLOT_LABEL_BYTES_MAX: usize = 48;
 
 /// Checks a block size: a power of two, 4 KiB to 4 MiB.
 ///

@@ -6,7 +6,9 @@
 
 mod bytes;
 mod error;
+pub mod header;
 pub mod limits;
+pub mod slot;
 pub mod well_known;
 
 pub use bytes::{Reader, Writer};

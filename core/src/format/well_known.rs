@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_header_name_is_spelled_as_the_format_says() {
-        let id = HeaderId { generation: 0x0102_0304_0506_07, copy: 1 };
+        let id = HeaderId { generation: 0x0001_0203_0405_0607, copy: 1 };
         assert_eq!(&id.name().unwrap(), b"strongrH\x01\x01\x02\x03\x04\x05\x06\x07");
         assert_eq!(HeaderId { generation: 1 << 56, copy: 0 }.name(), None);
         assert_eq!(HeaderId { generation: 0, copy: 2 }.name(), None);
