@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use strongroom::core;
+use strongroom::storage::{self, ErrorKind, Operation};
+
 /// The exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -79,5 +82,80 @@ impl fmt::Display for Failure {
     /// One line, whatever the cause wrote into it.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&crate::output::one_line(&self.message))
+    }
+}
+
+impl From<core::Error> for Failure {
+    fn from(error: core::Error) -> Self {
+        Self::new(exit_of(&error), error.to_string())
+    }
+}
+
+impl From<strongroom::Error> for Failure {
+    fn from(error: strongroom::Error) -> Self {
+        use strongroom::Error as E;
+        let exit = match &error {
+            E::Core(error) => exit_of(error),
+            E::InvalidPath { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<storage::Error> for Failure {
+    fn from(error: storage::Error) -> Self {
+        core::Error::from(error).into()
+    }
+}
+
+/// The one place that says which error of the engine means which exit code.
+pub(crate) fn exit_of(error: &core::Error) -> Exit {
+    use core::Error as E;
+    match error {
+        E::NotARepository => Exit::NoRepository,
+        E::WrongCredentials => Exit::Credentials,
+        E::Damaged(_) | E::RolledBack { .. } => Exit::Damaged,
+        E::Conflict => Exit::Busy,
+        E::Invalid(_) => Exit::Usage,
+        E::Storage(error) => match error.kind() {
+            ErrorKind::Busy => Exit::Busy,
+            ErrorKind::Credentials => Exit::Credentials,
+            ErrorKind::Corrupt => Exit::Damaged,
+            ErrorKind::Invalid | ErrorKind::Unsupported if error.operation() == Operation::Open => Exit::Usage,
+            _ => Exit::Failed,
+        },
+        _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_that_scripts_tell_apart_has_its_code() {
+        let storage = |kind, operation| core::Error::from(storage::Error::new(kind, operation, "test"));
+        for (error, code) in [
+            (core::Error::NotARepository, 10),
+            (core::Error::AlreadyExists, 1),
+            (core::Error::WrongCredentials, 12),
+            (core::Error::damaged("chunk", None, "test"), 13),
+            (core::Error::RolledBack { detail: String::new() }, 13),
+            (core::Error::Conflict, 11),
+            (core::Error::ReadOnly, 1),
+            (storage(ErrorKind::Busy, Operation::Put), 11),
+            (storage(ErrorKind::Full, Operation::Put), 1),
+            (storage(ErrorKind::Unsupported, Operation::Open), 2),
+        ] {
+            assert_eq!(Failure::from(error.clone()).exit().code(), code, "{error}");
+            assert_eq!(Failure::from(strongroom::Error::from(error.clone())).exit().code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::failed("a\nb").on("file:x");
+        assert_eq!(failure.to_string(), "file:x: a b");
     }
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use crate::arguments::Global;
+use crate::context::Age;
 use crate::exit::Failure;
 
 /// Over this many bytes a password is refused; the buffer is as large from the start, so that it is never moved and
@@ -40,6 +41,21 @@ pub(crate) fn new(global: &Global, repository: &str) -> Result<Password, Failure
         return Err(Failure::usage("the two passwords differ: run it again"));
     }
     Ok(first)
+}
+
+/// The password that goes with a key file, which may be the only factor: an answer without a password says so.
+pub(crate) fn beside_key_file(global: &Global, repository: &str, age: Age) -> Result<Option<Password>, Failure> {
+    if let Some(password) = given(global)? {
+        return Ok(Some(password));
+    }
+    if !can_ask(global) {
+        return Ok(None);
+    }
+    let first = prompt(&format!("Password for {repository}, beside the key file (Enter for none): "))?;
+    if age == Age::New && *first != *prompt("The same again: ")? {
+        return Err(Failure::usage("the two passwords differ: run it again"));
+    }
+    Ok((!first.is_empty()).then_some(first))
 }
 
 /// Whether there is someone to ask.
@@ -133,9 +149,13 @@ fn ask(global: &Global, prompt: &str) -> Result<Password, Failure> {
     if !can_ask(global) {
         return Err(Failure::usage(NO_SOURCE));
     }
-    let text = rpassword::prompt_password(prompt)
+    accept(self::prompt(prompt)?, "what was typed")
+}
+
+fn prompt(text: &str) -> Result<Password, Failure> {
+    let typed = rpassword::prompt_password(text)
         .map_err(|error| Failure::usage(format!("cannot ask for the password: {error}; {NO_SOURCE}")))?;
-    accept(Zeroizing::new(text.into_bytes()), "what was typed")
+    Ok(Zeroizing::new(typed.into_bytes()))
 }
 
 fn accept(password: Password, shown: &str) -> Result<Password, Failure> {
