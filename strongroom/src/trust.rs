@@ -8,6 +8,11 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
+use strongroom_core::engine::TrustedState;
+use strongroom_core::storage::{self, Operation};
+use strongroom_core::{Error, Result};
+
 /// The first line of the file; a later version has another.
 const MAGIC: &str = "strongroom trusted state 1";
 /// No such file is longer; one that is was not written by us.
@@ -94,6 +99,22 @@ impl LocalTrust {
         // The location is there for the person who looks; it is escaped so that it stays one line.
         format!("{MAGIC}\nsequence {sequence}\nhash {}\nlocation {:?}\n", to_hex(hash), self.location)
     }
+}
+
+#[async_trait]
+impl TrustedState for LocalTrust {
+    // A few hundred bytes of a local file: not worth a hop to another thread.
+    async fn load(&self, repository: &[u8; 16]) -> Result<Option<Seen>> {
+        self.load(repository).map_err(|error| refused(Operation::Get, error))
+    }
+
+    async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
+        self.store(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
+    }
+}
+
+fn refused(operation: Operation, error: io::Error) -> Error {
+    storage::Error::from_io(operation, "the trusted state of this device", error).into()
 }
 
 fn parse(text: &str) -> Option<Seen> {
