@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use strongroom::fs::{FileSystem, FsTransaction};
 use strongroom::storage::{BlockingMode, StorageUri};
 use strongroom::{Credentials, OpenOptions, RecoveryKey, Repository};
 use zeroize::Zeroizing;
@@ -139,4 +140,25 @@ fn read_secret(path: &Path, what: &str) -> Result<Password, Failure> {
         return Err(Failure::usage(format!("{what} {} is larger than 1MiB", path.display())));
     }
     Ok(bytes)
+}
+
+/// How often a transaction is run again because another process was faster.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// Runs operations in one transaction, again where another writer was faster.
+pub(crate) async fn transact<T>(
+    fs: &FileSystem,
+    mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut transaction = fs.begin();
+        let answer = operations(&mut transaction).await?;
+        match transaction.commit().await {
+            Ok(_) => return Ok(answer),
+            Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => fs.engine().refresh().await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

@@ -3,13 +3,16 @@
 mod arguments;
 mod command;
 mod context;
+mod entry;
 mod exit;
 mod interrupt;
 mod local;
 mod output;
 mod password;
 mod progress;
+mod transfer;
 mod units;
+mod walk;
 
 use std::process::ExitCode;
 

@@ -93,6 +93,23 @@ pub(crate) fn duration(time: Duration) -> String {
     text
 }
 
+/// Writes a moment, given in seconds since the Unix epoch, in UTC: `2026-01-31T23:59:59Z`.
+pub(crate) fn moment(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Days to a civil date (Howard Hinnant, "chrono-compatible low-level date algorithms"), in years that begin in March.
+    let shifted = i128::from(days) + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i128::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// A decimal number, exact: its digits without the point, and how many of them stand behind it.
 struct Number {
     digits: u64,
@@ -159,6 +176,21 @@ mod tests {
         for shift in 0..64 {
             assert_eq!(parse_size(&size(1 << shift)), Ok(1 << shift));
         }
+    }
+
+    #[test]
+    fn moments_are_utc_dates_before_and_after_the_epoch() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_200, "2024-03-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (-2_203_891_200, "1900-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(moment(seconds), text);
+        }
+        assert!(moment(i64::MAX).ends_with('Z') && moment(i64::MIN).starts_with('-'));
     }
 
     #[test]

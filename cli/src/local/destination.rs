@@ -34,6 +34,11 @@ impl Folder {
     /// The folder that the user named; it is created where it is missing.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
+        Self::existing(path)
+    }
+
+    /// The folder that the user named, which is there.
+    pub(crate) fn existing(path: &Path) -> io::Result<Self> {
         Ok(Self { descriptor: Arc::new(rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?) })
     }
 
