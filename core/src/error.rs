@@ -53,6 +53,16 @@ pub enum Error {
     /// Something in storage is not what was put there.
     #[error("{0}; restore it from a copy, or run `check`")]
     Damaged(Damage),
+    /// A blob that must be there is not: it was deleted, or has not arrived.
+    #[error(
+        "a block is missing: {structure} was to be read from blob {blob}; wait until everything has arrived, or restore it from a copy"
+    )]
+    Missing {
+        /// What was to be read from it.
+        structure: &'static str,
+        /// Its name.
+        blob: Name,
+    },
     /// The repository is older than what this device has seen.
     #[error("rolled back: {detail}; if you restored an older copy yourself, pass --accept-rollback")]
     RolledBack {

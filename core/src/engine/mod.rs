@@ -1,204 +1,482 @@
-//! The transactional, ordered key-value core: interface first.
-use std::ops::Bound;
-use std::sync::Arc;
+//! The engine: a transactional, ordered key space on blocks, with snapshots, chunks and a commit chain.
+//!
+//! * [`Root`](root) is a state: two copy-on-write trees under an overlay of recent changes.
+//! * [`chain`] reads and seals commits and finds the head; [`commit`] brings transactions into it, in groups.
+//! * [`checkpoint`] folds the overlay into the trees; [`space`] claims and ends writer epochs and gives space back.
+//! * [`keyring`] opens the header's slots; [`check`] verifies every reference and count.
+//!
+//! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
+//! what a reader may still look at (`floor`) is not deleted; nothing is revived once it is condemned.
 
-use async_trait::async_trait;
-use bytes::Bytes;
+mod chain;
+mod check;
+mod checkpoint;
+mod commit;
+pub mod keyring;
+mod nodes;
+mod options;
+mod root;
+mod shared;
+mod space;
+mod transaction;
+mod view;
 
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use crate::block::{BlockContext, BlockReader, BlockStore, BlockWriter, Geometry, WriterOptions};
+use crate::crypto::{Keys, RootSecret, Suite};
 use crate::env::Env;
-use crate::storage::{MaybeSendSync, Storage};
+use crate::format::header::Features;
+use crate::format::node;
+use crate::format::rows;
+use crate::storage::{Storage, StorageExt};
 use crate::{Error, Result};
 
-/// Which table a key lies in: fs uses 0x10..=0x7f, applications 0x80..=0xef.
+pub use crate::tree::Direction;
+pub use check::{CheckOptions, CheckReport, Finding};
+pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
+pub use transaction::{CommitInfo, Transaction};
+pub use view::{Scan, Snapshot, View};
+
+use chain::Chain;
+use commit::{Draft, Extra, Floor, Leader, Outcome};
+use keyring::{CreateHeader, Header, NewSlot};
+use nodes::Nodes;
+use root::Root;
+use shared::{EpochState, Recent, Shared, lock};
+
+/// Which table a key lies in: the file system uses 0x10 to 0x7f, applications 0x80 to 0xef.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Table(pub u8);
 
-/// The number of a chunk: writer epoch and counter.
+impl Table {
+    /// The last table that callers may use.
+    pub const LAST: u8 = 0xef;
+}
+
+/// The number of a chunk: writer epoch in the upper, counter in the lower 32 bits; ascending in the order of ingest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkNumber(pub u64);
 
-/// The direction of a scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// By ascending key.
-    Ascending,
-    /// By descending key.
-    Descending,
+/// Errors that may mean "run the transaction again".
+pub trait ConflictTest {
+    /// Whether this is [`Error::Conflict`].
+    fn is_conflict(&self) -> bool;
 }
 
-/// What a snapshot and a transaction have in common: reading.
-#[cfg_attr(not(target_family = "wasm"), async_trait)]
-#[cfg_attr(target_family = "wasm", async_trait(?Send))]
-pub trait View: MaybeSendSync {
-    /// The value of a key.
-    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
-    /// The rows in a range of keys; a transaction sees its own writes. The whole range counts as read.
-    fn scan(&self, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Scan;
-    /// The payload of a chunk, as given to `put_chunk`.
-    async fn chunk(&self, number: ChunkNumber) -> Result<Bytes>;
-}
-
-/// A running scan.
-pub struct Scan;
-impl Scan {
-    /// The next row: key (without the table byte) and value.
-    pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        Err(Error::Closed)
+impl ConflictTest for Error {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict)
     }
 }
 
-/// A pinned state, read only.
+/// What `info` tells of an open repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// The random id of the repository.
+    pub repository: [u8; 16],
+    /// The cipher suite.
+    pub suite: Suite,
+    /// Size of every blob in bytes.
+    pub block_bytes: u32,
+    /// Number of the newest commit.
+    pub sequence: u64,
+    /// Number of the last checkpoint.
+    pub checkpoint: u64,
+    /// The oldest commit that may still be read.
+    pub floor: u64,
+    /// Blobs in storage.
+    pub blobs: u64,
+    /// Chunks, and bytes of their records or inline payloads.
+    pub chunks: u64,
+    /// Bytes that live records take.
+    pub live_bytes: u64,
+    /// Writer epochs that are open.
+    pub open_epochs: u64,
+}
+
+/// An open repository; cheap to clone, usable from many tasks and threads. [`Engine::close`] leaves it tidy; dropping it
+/// loses nothing that was committed.
 #[derive(Clone)]
-pub struct Snapshot;
-impl Snapshot {
-    /// The commit whose state this is.
-    pub fn sequence(&self) -> u64 {
-        0
+pub struct Engine {
+    shared: Arc<Shared>,
+    secrets: Arc<Secrets>,
+}
+
+/// What `check` needs to judge header copies.
+struct Secrets {
+    header: Header,
+    root: RootSecret,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Engine").field("sequence", &self.shared.root().sequence).finish_non_exhaustive()
     }
 }
-/// A read-write transaction; dropping it aborts it.
-pub struct Transaction;
 
-macro_rules! view {
-    ($t:ty) => {
-        #[cfg_attr(not(target_family = "wasm"), async_trait)]
-        #[cfg_attr(target_family = "wasm", async_trait(?Send))]
-        impl View for $t {
-            async fn get(&self, _: Table, _: &[u8]) -> Result<Option<Bytes>> {
-                Err(Error::Closed)
-            }
-            fn scan(&self, _: Table, _: (Bound<&[u8]>, Bound<&[u8]>), _: Direction) -> Scan {
-                Scan
-            }
-            async fn chunk(&self, _: ChunkNumber) -> Result<Bytes> {
-                Err(Error::Closed)
+impl Engine {
+    /// Creates a repository. The header comes last: until it is there, there is no repository.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] where one is; [`Error::Invalid`] for options that make no sense; what the storage raises.
+    pub async fn create(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<Self> {
+        match keyring::read_headers(&storage).await {
+            Err(Error::NotARepository) => {}
+            Ok(_) | Err(Error::Damaged(_) | Error::NewerFormat { .. }) => return Err(Error::AlreadyExists),
+            Err(error) => return Err(error),
+        }
+        let limit = storage.capabilities().block_bytes_max;
+        if options.block_bytes > limit {
+            let (value, limit) = (u64::from(options.block_bytes), u64::from(limit));
+            return Err(Error::LimitExceeded { what: "block_bytes", value, limit });
+        }
+        let slots = [NewSlot { credentials: options.credentials, label: "" }];
+        let create = CreateHeader {
+            suite: options.suite,
+            block_bytes: options.block_bytes,
+            kdf: options.kdf,
+            features: Features::default(),
+            slots: &slots,
+        };
+        let (header, root_secret) = keyring::build_header(&env, &create).await?;
+        let genesis = Root::genesis(header.generation(), *header.hash());
+        let engine = Self::assemble(storage.clone(), env, &header, root_secret, options.tuning, options.trusted, false, genesis)?;
+        let shared = &engine.shared;
+        {
+            let mut leader = shared.leader.lock().await;
+            let extra = Extra { roots: Some((None, None)), floor: Floor::Grace, oldest: None };
+            match shared.publish(&mut leader, shared.root(), Draft::default(), extra).await? {
+                Outcome::Published(_) => {}
+                Outcome::Lost => return Err(Error::Conflict),
             }
         }
-    };
-}
-view!(Snapshot);
-view!(Transaction);
+        let root = shared.root();
+        shared.ensure_hint(&root).await?;
+        keyring::write_header(&storage, &header, &engine.secrets.root).await?;
+        shared.remember().await?;
+        Ok(engine)
+    }
 
-/// What a commit did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CommitInfo {
-    /// The commit's number in the chain.
-    pub sequence: u64,
-}
+    /// Opens a repository. With `read_only` nothing at all is written to it.
+    ///
+    /// # Errors
+    /// [`Error::NotARepository`], [`Error::WrongCredentials`], [`Error::NewerFormat`], [`Error::Damaged`] and
+    /// [`Error::RolledBack`], each for what it says; what the storage raises.
+    pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions<'_>) -> Result<Self> {
+        let headers = keyring::read_headers(&storage).await?;
+        let (header, root_secret) = match options.unlock {
+            Unlock::Credentials(credentials) => {
+                let (header, root) = headers.unlock(&env, credentials).await?;
+                (header.clone(), root)
+            }
+            Unlock::Root(root) => {
+                let mut opened = Err(Error::WrongCredentials);
+                for header in headers.headers() {
+                    opened = keyring::unlock_with_root(header, root.duplicate()).map(|root| (header.clone(), root));
+                    if opened.is_ok() {
+                        break;
+                    }
+                }
+                opened?
+            }
+        };
+        if !options.read_only && header.features().unknown() != Features::default() {
+            return Err(Error::NewerFormat { detail: "it has features that only reading tolerates; open it read-only".into() });
+        }
+        let genesis = Root::genesis(header.generation(), *header.hash());
+        let engine =
+            Self::assemble(storage, env, &header, root_secret, options.tuning, options.trusted, options.read_only, genesis)?;
+        let shared = &engine.shared;
+        let head = shared.chain.find_head().await?;
+        if head.header_generation > header.generation() {
+            let detail = format!("the header is of generation {}, the commits name {}", header.generation(), head.header_generation);
+            return Err(Error::RolledBack { detail });
+        }
+        if head.header_generation == header.generation() && head.header_hash != *header.hash() {
+            return Err(Error::damaged("header", None, "it is not the one that the commits name"));
+        }
+        engine.check_freshness(&head, options.accept_rollback).await?;
+        *lock(&shared.root) = Arc::new(head);
+        if !options.read_only {
+            // We build on it: it must not be lost after we have.
+            shared.persist_commit(shared.root().sequence).await?;
+        }
+        shared.remember().await?;
+        Ok(engine)
+    }
 
-#[allow(unused_variables)]
-impl Transaction {
-    /// Sets a key.
-    pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        Err(Error::Closed)
+    #[allow(clippy::too_many_arguments)]
+    fn assemble(
+        storage: Arc<dyn Storage>,
+        env: Env,
+        header: &Header,
+        root_secret: RootSecret,
+        tuning: Tuning,
+        trusted: Option<Arc<dyn TrustedState>>,
+        read_only: bool,
+        root: Root,
+    ) -> Result<Self> {
+        let keys = Arc::new(Keys::from_root(header.suite(), *header.repository(), &root_secret, &[]));
+        let geometry = Geometry::new(header.block_bytes())?;
+        let context = Arc::new(BlockContext { storage, env, keys, geometry });
+        let in_flight = usize::try_from(tuning.in_flight_bytes_max).unwrap_or(usize::MAX);
+        let blocks = Arc::new(BlockStore {
+            reader: BlockReader::new(context.clone()),
+            writer: Arc::new(BlockWriter::new(context.clone(), WriterOptions { in_flight_bytes_max: in_flight })),
+        });
+        let shared = Shared {
+            chain: Chain::new(blocks.clone()),
+            nodes: Arc::new(Nodes::new(blocks.clone(), tuning.node_cache_bytes_max)),
+            context,
+            blocks,
+            tuning,
+            read_only,
+            trusted,
+            root: Mutex::new(Arc::new(root)),
+            recent: Mutex::new(Recent::default()),
+            queue: Mutex::default(),
+            leader: async_lock::Mutex::new(Leader::default()),
+            epoch: Mutex::new(EpochState::default()),
+            claim: async_lock::Mutex::new(()),
+            unreferenced: Mutex::new(HashSet::new()),
+            pins: Mutex::new(BTreeMap::new()),
+            hinted: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Self { shared: Arc::new(shared), secrets: Arc::new(Secrets { header: header.clone(), root: root_secret }) })
     }
-    /// Removes a key.
-    pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
-        Err(Error::Closed)
-    }
-    /// Merge: the first 8 bytes, a little-endian u64, become the larger of old and new; merges never conflict with merges.
-    pub async fn max(&mut self, table: Table, key: &[u8], value: u64) -> Result<()> {
-        Err(Error::Closed)
-    }
-    /// Merge: adds to the first 8 bytes, a little-endian u64.
-    pub async fn add(&mut self, table: Table, key: &[u8], delta: i64) -> Result<()> {
-        Err(Error::Closed)
-    }
-    /// A fresh number (inode) under the writer's epoch, never handed out before nor again.
-    pub async fn number(&mut self) -> Result<u64> {
-        Err(Error::Closed)
-    }
-    /// Stores a payload under its identity, or adds a reference to the chunk that has it. The caller owns one reference.
-    pub async fn put_chunk(&mut self, identity: Option<[u8; 32]>, payload: Bytes) -> Result<ChunkNumber> {
-        Err(Error::Closed)
-    }
-    /// The chunk with this identity, one reference added.
-    pub async fn find_chunk(&mut self, identity: &[u8; 32]) -> Result<Option<ChunkNumber>> {
-        Err(Error::Closed)
-    }
-    /// One reference more.
-    pub fn retain_chunk(&mut self, number: ChunkNumber) -> Result<()> {
-        Err(Error::Closed)
-    }
-    /// One reference less; at none the chunk is freed.
-    pub fn release_chunk(&mut self, number: ChunkNumber) -> Result<()> {
-        Err(Error::Closed)
-    }
-    /// Bytes of rows and inline payloads held in memory by this transaction.
-    pub fn pending_bytes(&self) -> u64 {
-        0
-    }
-    /// Makes it durable, all or nothing.
-    pub async fn commit(self) -> Result<CommitInfo> {
-        Err(Error::Closed)
-    }
-}
 
-/// An open repository's engine; cheap to clone, usable from many tasks.
-#[derive(Clone)]
-pub struct Engine;
+    /// Compares the head with what this device remembers.
+    async fn check_freshness(&self, head: &Root, accept_rollback: bool) -> Result<()> {
+        let Some(trusted) = &self.shared.trusted else { return Ok(()) };
+        let Some((sequence, hash)) = trusted.load(self.shared.context.keys.repository()).await? else { return Ok(()) };
+        let contradiction = if head.sequence < sequence {
+            Some(format!("this device has seen commit {sequence}, and the newest one here is {}", head.sequence))
+        } else {
+            let known = if head.sequence == sequence {
+                Some(head.hash.to_vec())
+            } else {
+                head.get(&self.shared.nodes, &rows::history_key(sequence)).await?.map(|row| row.to_vec())
+            };
+            // History too old to compare is no alarm.
+            known.filter(|known| known.as_slice() != hash).map(|_| format!("commit {sequence} is another one than this device has seen"))
+        };
+        match contradiction {
+            Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
+            _ => Ok(()),
+        }
+    }
 
-#[allow(unused_variables)]
-impl Engine {
-    /// Opens (see `OpenOptions`).
-    pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions) -> Result<Engine> {
-        Err(Error::Closed)
+    /// A read-write transaction on the newest state that this process knows.
+    #[must_use]
+    pub fn begin(&self) -> Transaction {
+        Transaction::new(&self.shared)
     }
-    /// Creates a repository, refusing where one is.
-    pub async fn create(storage: Arc<dyn Storage>, env: Env, options: CreateOptions) -> Result<Engine> {
-        Err(Error::Closed)
-    }
-    /// A read-write transaction on the newest state this process knows.
-    pub async fn begin(&self) -> Result<Transaction> {
-        Err(Error::Closed)
-    }
-    /// The newest state this process knows, pinned.
+
+    /// The newest state that this process knows, pinned.
+    #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot
+        Snapshot::new(&self.shared)
     }
-    /// Learns what other processes committed.
+
+    /// Runs a closure in a transaction and commits it; on a conflict, again, on the newest state.
+    ///
+    /// # Errors
+    /// What the closure answers; [`Error::Conflict`] after [`Tuning::attempts_max`] attempts; as [`Transaction::commit`].
+    pub async fn transact<T, E>(&self, mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>) -> std::result::Result<T, E>
+    where
+        E: From<Error> + ConflictTest,
+    {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut transaction = self.begin();
+            let result = match closure(&mut transaction).await {
+                Ok(value) => transaction.commit().await.map(|_| value).map_err(E::from),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => self.refresh().await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Learns what other processes have committed.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and [`Error::RolledBack`]; what the storage raises.
     pub async fn refresh(&self) -> Result<()> {
-        Err(Error::Closed)
+        if self.shared.read_only {
+            return self.shared.catch_up(false).await;
+        }
+        let _leader = self.shared.leader.lock().await;
+        self.shared.catch_up(true).await
     }
-    /// Identity (keyed hash) of a chunk's plaintext, for dedup.
-    pub fn identity(&self, plaintext: &[u8]) -> [u8; 32] {
-        [0; 32]
+
+    /// Waits until every commit under way is answered, and makes a checkpoint when one is due.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub async fn flush(&self) -> Result<()> {
+        self.shared.check_writable()?;
+        let mut leader = self.shared.leader.lock().await;
+        self.shared.settle(&mut leader).await?;
+        if self.shared.checkpoint_due() {
+            self.shared.checkpoint(&mut leader).await?;
+        }
+        drop(leader);
+        self.shared.remember().await
     }
-    /// The repository's secret seed for chunk boundaries.
-    pub fn boundary_seed(&self) -> u64 {
-        0
+
+    /// Folds everything committed so far into the trees, and deletes what that makes superfluous.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub async fn checkpoint(&self) -> Result<()> {
+        self.shared.check_writable()?;
+        self.shared.hold_epoch().await?;
+        let mut leader = self.shared.leader.lock().await;
+        self.shared.checkpoint(&mut leader).await?;
+        drop(leader);
+        self.shared.remember().await
     }
-    /// The largest payload of a chunk in bytes: min(256 KiB, 4 blocks), a few bytes of framing included.
-    pub fn chunk_bytes_max(&self) -> usize {
-        0
-    }
-    /// Largest key in bytes (without the table byte), and largest value in a table row.
-    pub fn key_bytes_max(&self) -> usize {
-        0
-    }
-    /// Largest key and value together in bytes.
-    pub fn row_bytes_max(&self) -> usize {
-        0
-    }
-    /// The environment.
-    pub fn env(&self) -> &Env {
-        unimplemented!()
-    }
-    /// Block size in bytes.
-    pub fn block_bytes(&self) -> u32 {
-        0
-    }
-    /// Ends the writer's epoch and leaves the repository tidy.
+
+    /// Ends the writer's epoch and gives back what nothing needs. Later writes answer [`Error::Closed`].
+    ///
+    /// # Errors
+    /// What the storage raises; what was committed stays committed.
     pub async fn close(&self) -> Result<()> {
-        Err(Error::Closed)
+        self.shared.close().await
+    }
+
+    /// The identity of a chunk's plaintext, for dedup: a keyed hash.
+    #[must_use]
+    pub fn identity(&self, plaintext: &[u8]) -> [u8; 32] {
+        self.shared.context.keys.identity(plaintext)
+    }
+
+    /// The keys, for those who hash on other threads.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.shared.context.keys
+    }
+
+    /// The repository's secret seed for chunk boundaries.
+    #[must_use]
+    pub fn boundary_seed(&self) -> u64 {
+        self.shared.context.keys.boundary_seed()
+    }
+
+    /// The largest payload of a chunk in bytes: 256 KiB, or four blocks where that is less.
+    #[must_use]
+    pub fn chunk_bytes_max(&self) -> usize {
+        self.shared.chunk_bytes_max()
+    }
+
+    /// The largest key in bytes, without its table.
+    #[must_use]
+    pub fn key_bytes_max(&self) -> usize {
+        node::key_bytes_max(self.shared.context.geometry.node_bytes_max()).saturating_sub(1)
+    }
+
+    /// The largest key and value in bytes together, without the table.
+    #[must_use]
+    pub fn row_bytes_max(&self) -> usize {
+        node::leaf_entry_bytes_max(self.shared.context.geometry.node_bytes_max()).saturating_sub(1)
+    }
+
+    /// The size of every blob in bytes.
+    #[must_use]
+    pub fn block_bytes(&self) -> u32 {
+        self.shared.context.geometry.block_bytes()
+    }
+
+    /// Clock, randomness and workers.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.shared.context.env
+    }
+
+    /// Whether it was opened for reading only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.shared.read_only
+    }
+
+    /// A copy of the root secret: for an agent that opens the repository again without its credentials.
+    #[must_use]
+    pub fn root_secret(&self) -> RootSecret {
+        self.secrets.root.duplicate()
+    }
+
+    /// Counts, at the newest state that this process knows.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]; what the storage raises.
+    pub async fn info(&self) -> Result<EngineInfo> {
+        let shared = &self.shared;
+        let (root, pin) = shared.pin();
+        let mut info = EngineInfo {
+            repository: *shared.context.keys.repository(),
+            suite: shared.context.keys.suite(),
+            block_bytes: self.block_bytes(),
+            sequence: root.sequence,
+            checkpoint: root.base,
+            floor: root.floor,
+            blobs: shared.storage().list_all(&[]).await?.len() as u64,
+            chunks: 0,
+            live_bytes: 0,
+            open_epochs: 0,
+        };
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        for table in [rows::CHUNK, rows::USAGE, rows::EPOCH] {
+            let mut scan = shared.scan_root(&root, &pin, table, all, Direction::Ascending);
+            while let Some((_, value)) = scan.next().await? {
+                match table {
+                    rows::CHUNK => info.chunks += 1,
+                    rows::USAGE => info.live_bytes += rows::decode_count(&value).unwrap_or_default(),
+                    _ => info.open_epochs += 1,
+                }
+            }
+        }
+        Ok(info)
+    }
+
+    /// Verifies every reference and every count; see [`CheckOptions`].
+    ///
+    /// # Errors
+    /// What the storage raises. Damage is no error here: it is what the report lists.
+    pub async fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport> {
+        check::run(&self.shared, &self.secrets.header, &self.secrets.root, options).await
     }
 }
 
-/// How to open. (Fields come.)
-#[derive(Default)]
-#[non_exhaustive]
-pub struct OpenOptions {}
-/// How to create. (Fields come.)
-#[derive(Default)]
-#[non_exhaustive]
-pub struct CreateOptions {}
+impl Shared {
+    pub(crate) fn chunk_bytes_max(&self) -> usize {
+        (256 << 10).min(4 * self.context.geometry.block_bytes() as usize)
+    }
+
+    /// How many bytes of payloads a transaction may keep in its rows.
+    pub(crate) fn inline_bytes_max(&self) -> usize {
+        (64 << 10).min(self.context.geometry.block_bytes() as usize / 2)
+    }
+
+    pub(crate) fn check_row(&self, key_bytes: usize, value_bytes: usize) -> Result<()> {
+        self.check_writable()?;
+        let node_bytes_max = self.context.geometry.node_bytes_max();
+        let limits = [
+            ("key_bytes", key_bytes + 1, node::key_bytes_max(node_bytes_max)),
+            ("row_bytes", key_bytes + 1 + value_bytes, node::leaf_entry_bytes_max(node_bytes_max)),
+        ];
+        for (what, value, limit) in limits {
+            if value > limit {
+                return Err(Error::LimitExceeded { what, value: value as u64, limit: limit as u64 });
+            }
+        }
+        Ok(())
+    }
+}

@@ -34,7 +34,7 @@ pub enum ErrorKind {
 }
 
 /// The operation that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Operation {
@@ -49,6 +49,17 @@ pub enum Operation {
     Sync,
     Persist,
     TryExclusive,
+}
+
+impl Operation {
+    /// What a call of this operation may have done when nothing more is known than that it failed.
+    #[must_use]
+    pub fn effect_if_lost(self) -> Effect {
+        match self {
+            Self::Put | Self::PutDurable | Self::Delete | Self::Apply | Self::Sync | Self::Persist => Effect::Unknown,
+            Self::Open | Self::Get | Self::Size | Self::List | Self::TryExclusive => Effect::None,
+        }
+    }
 }
 
 /// Whether trying again can help.
@@ -124,13 +135,7 @@ impl Error {
             Io::InvalidInput | Io::InvalidFilename | Io::NotADirectory | Io::IsADirectory => ErrorKind::Invalid,
             _ => ErrorKind::Other,
         };
-        let effect = match operation {
-            Operation::Put | Operation::PutDurable | Operation::Delete | Operation::Apply | Operation::Sync => {
-                Effect::Unknown
-            }
-            _ => Effect::None,
-        };
-        Self::new(kind, operation, context).with_effect(effect).with_source(source)
+        Self::new(kind, operation, context).with_effect(operation.effect_if_lost()).with_source(source)
     }
 
     /// What went wrong.

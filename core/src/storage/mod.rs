@@ -15,6 +15,8 @@
 //!   [`ErrorKind::LimitExceeded`].
 //! * **S14** Handles are `Send + Sync` (off wasm), cheap to clone behind `Arc`, and usable from many tasks at once.
 
+mod blocking;
+pub mod bounds;
 mod capabilities;
 mod error;
 mod ext;
@@ -27,11 +29,12 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use blocking::{Blocking, BlockingMode};
 pub use capabilities::{BatchSupport, Capabilities, Durability, ListOrder, RangeReads, Reach, Torn};
 pub use error::{Effect, Error, ErrorKind, Operation, Retry};
 pub use ext::StorageExt;
 pub use name::Name;
-pub use registry::{OpenMode, Registry, StorageConstructor};
+pub use registry::{OpenContext, OpenMode, Registry, StorageConstructor};
 pub use uri::StorageUri;
 
 /// The result of a storage operation.

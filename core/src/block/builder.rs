@@ -1,0 +1,201 @@
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::sealing::{Sealing, impossible};
+use super::{BlockContext, Geometry};
+use crate::crypto::{BlockKey, Keys};
+use crate::format::{
+    BlockClass, BlockId, DIRECTORY_INDEX, DirectoryEntry, Pointer, RECORDS_COUNT_MAX, RecordKind, SALT_BYTES,
+    SEAL_BYTES, TRAILER_INDEX, Trailer, Writer,
+};
+use crate::storage::Name;
+use crate::{Error, Result};
+
+/// Where a record lies in its block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Its index: its nonce.
+    pub index: u16,
+    /// Where the sealed record begins, in bytes.
+    pub offset: u32,
+    /// The length of the sealed record in bytes, its tag included.
+    pub length: u32,
+}
+
+impl From<&Pointer> for Place {
+    fn from(pointer: &Pointer) -> Self {
+        Self { index: pointer.index, offset: pointer.offset, length: pointer.length }
+    }
+}
+
+impl From<&DirectoryEntry> for Place {
+    fn from(entry: &DirectoryEntry) -> Self {
+        Self { index: entry.index, offset: entry.offset, length: entry.length }
+    }
+}
+
+/// One open block: payloads are laid out where their ciphertext will be, in one buffer, and sealed there, once.
+pub struct BlockBuilder {
+    name: Name,
+    key_epoch: u16,
+    class: BlockClass,
+    salt: [u8; SALT_BYTES],
+    geometry: Geometry,
+    // The salt, then each payload and room for its tag.
+    bytes: Vec<u8>,
+    entries: Vec<DirectoryEntry>,
+}
+
+impl BlockBuilder {
+    /// Opens a numbered block; its salt is drawn here and nowhere else.
+    ///
+    /// # Errors
+    /// [`Error::Random`] where there is no randomness.
+    pub fn new(context: &BlockContext, class: BlockClass, id: &BlockId) -> Result<Self> {
+        let name = Name::new(context.keys.encrypt_name(id.encode()));
+        Self::named(context, class, name, id.key_epoch())
+    }
+
+    /// Opens a block with a name that is not a number, such as a checkpoint hint.
+    ///
+    /// # Errors
+    /// As [`BlockBuilder::new`].
+    pub fn named(context: &BlockContext, class: BlockClass, name: Name, key_epoch: u16) -> Result<Self> {
+        let salt = context.env.random()?;
+        let mut bytes = Vec::with_capacity(context.geometry.block_bytes() as usize);
+        bytes.extend_from_slice(&salt);
+        Ok(Self { name, key_epoch, class, salt, geometry: context.geometry, bytes, entries: Vec::new() })
+    }
+
+    /// The name that the block will be put under.
+    #[must_use]
+    pub const fn name(&self) -> Name {
+        self.name
+    }
+
+    /// The salt of the block.
+    #[must_use]
+    pub const fn salt(&self) -> &[u8; SALT_BYTES] {
+        &self.salt
+    }
+
+    /// Whether nothing was appended yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The largest payload in bytes that still fits, 0 where none does.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.room().unwrap_or(0)
+    }
+
+    // Apart from `remaining`, because an empty payload needs room too.
+    fn room(&self) -> Option<usize> {
+        if self.entries.len() >= RECORDS_COUNT_MAX {
+            return None;
+        }
+        let fixed = SEAL_BYTES + Trailer::SEALED_BYTES + Geometry::RECORD_OVERHEAD_BYTES;
+        let used = self.bytes.len() + self.entries.len() * DirectoryEntry::BYTES + fixed;
+        (self.geometry.block_bytes() as usize).checked_sub(used)
+    }
+
+    /// Lays a record out; `None` where it does not fit. `id` says whose it is: see [`DirectoryEntry::id`].
+    pub fn append(&mut self, kind: RecordKind, id: u64, payload: &[u8]) -> Option<Place> {
+        if !kind.is_listed() || payload.len() > self.room()? {
+            return None;
+        }
+        let index = u16::try_from(self.entries.len()).ok()?;
+        let offset = u32::try_from(self.bytes.len()).ok()?;
+        let length = u32::try_from(payload.len() + SEAL_BYTES).ok()?;
+        self.bytes.extend_from_slice(payload);
+        self.bytes.extend_from_slice(&[0; SEAL_BYTES]);
+        self.entries.push(DirectoryEntry { kind, index, offset, length, id });
+        Some(Place { index, offset, length })
+    }
+
+    /// The plaintext of a record; `None` where none of that kind lies exactly there.
+    #[must_use]
+    pub fn record(&self, place: &Place, kind: RecordKind) -> Option<&[u8]> {
+        let entry = self.entries.get(usize::from(place.index))?;
+        if Place::from(entry) != *place || entry.kind != kind {
+            return None;
+        }
+        let start = entry.offset as usize;
+        self.bytes.get(start..start + entry.length as usize - SEAL_BYTES)
+    }
+
+    /// Seals every record, the directory and the trailer, in place. The block takes itself: there is no second sealing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the key epoch is not at hand.
+    pub fn seal(mut self, keys: &Keys) -> Result<SealedBlock> {
+        let key = (keys.block_key(self.key_epoch, self.name.as_bytes(), &self.salt))
+            .ok_or_else(|| Error::Invalid(format!("key epoch {} is not at hand", self.key_epoch)))?;
+        self.lay_out_tail()?;
+        let sealing = Sealing { key: &key, repository: keys.repository(), name: self.name };
+        let overrun = || impossible("records over the end of their block");
+        let mut rest = self.bytes.get_mut(SALT_BYTES..).ok_or_else(overrun)?;
+        for entry in &self.entries {
+            let (record, tail) = rest.split_at_mut_checked(entry.length as usize).ok_or_else(overrun)?;
+            sealing.seal(entry.index.into(), entry.kind, record)?;
+            rest = tail;
+        }
+        let (directory, trailer) = rest.split_last_chunk_mut::<{ Trailer::SEALED_BYTES }>().ok_or_else(overrun)?;
+        sealing.seal(DIRECTORY_INDEX, RecordKind::Directory, directory)?;
+        sealing.seal(TRAILER_INDEX, RecordKind::Trailer, trailer)?;
+        Ok(SealedBlock {
+            name: self.name,
+            salt: self.salt,
+            bytes: Bytes::from(self.bytes),
+            key: Arc::new(key),
+            repository: *keys.repository(),
+        })
+    }
+
+    fn lay_out_tail(&mut self) -> Result<()> {
+        let too_many = |_| impossible("too many records");
+        let trailer = Trailer {
+            class: self.class,
+            records: u16::try_from(self.entries.len()).map_err(too_many)?,
+            directory_offset: u32::try_from(self.bytes.len()).map_err(too_many)?,
+        };
+        let block_bytes = self.geometry.block_bytes() as usize;
+        let mut directory = Writer::with_capacity(self.entries.len() * DirectoryEntry::BYTES);
+        self.entries.iter().for_each(|entry| entry.encode(&mut directory));
+        self.bytes.extend_from_slice(directory.as_slice());
+        self.bytes.resize(block_bytes - Trailer::SEALED_BYTES, 0);
+        self.bytes.extend_from_slice(&trailer.encode());
+        self.bytes.resize(block_bytes, 0);
+        Ok(())
+    }
+}
+
+/// A block as it is put: the same bytes however often.
+#[derive(Clone)]
+pub struct SealedBlock {
+    /// The name to put it under.
+    pub name: Name,
+    /// Its salt.
+    pub salt: [u8; SALT_BYTES],
+    /// Its bytes.
+    pub bytes: Bytes,
+    key: Arc<BlockKey>,
+    repository: [u8; 16],
+}
+
+impl SealedBlock {
+    /// Opens one of its records.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where no record of that kind lies exactly there.
+    pub fn record(&self, place: &Place, kind: RecordKind) -> Result<Bytes> {
+        let start = place.offset as usize;
+        let record = (self.bytes.get(start..start.saturating_add(place.length as usize)))
+            .ok_or_else(|| Error::damaged(kind.name(), Some(self.name), "a pointer past the end of a block"))?;
+        let sealing = Sealing { key: &self.key, repository: &self.repository, name: self.name };
+        sealing.open_owned(place.index.into(), kind, BytesMut::from(record))
+    }
+}

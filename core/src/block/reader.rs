@@ -1,0 +1,204 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use quick_cache::sync::Cache;
+
+use super::sealing::Sealing;
+use super::{BlockContext, Place, WholeBlock};
+use crate::crypto::BlockKey;
+use crate::format::{BlockId, COUNTER_MAX, Pointer, RECORDS_COUNT_MAX, RecordKind, SALT_BYTES};
+use crate::storage::{ErrorKind, Name};
+use crate::{Error, Result};
+
+/// Reads ask for parts aligned to this, so that storage learns no record boundary.
+pub const READ_ALIGNMENT_BYTES: u32 = 16 << 10;
+
+/// Block keys kept ready: deriving one costs about as much as opening a small record.
+const KEYS_COUNT_MAX: usize = 256;
+
+/// What one sealing is known by: key epoch, name and salt.
+type SealingId = (u16, Name, [u8; SALT_BYTES]);
+
+/// Reads records and whole blocks; cheap to clone, the clones share their keys.
+#[derive(Clone)]
+pub struct BlockReader {
+    context: Arc<BlockContext>,
+    keys: Arc<Cache<SealingId, Arc<BlockKey>>>,
+}
+
+impl BlockReader {
+    /// A reader.
+    #[must_use]
+    pub fn new(context: Arc<BlockContext>) -> Self {
+        Self { context, keys: Arc::new(Cache::new(KEYS_COUNT_MAX)) }
+    }
+
+    /// What it reads with.
+    #[must_use]
+    pub const fn context(&self) -> &Arc<BlockContext> {
+        &self.context
+    }
+
+    /// The payload of a record, authenticated as the one that the pointer was made for.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the block is not there, [`Error::Damaged`] where it is not what was put, and what the
+    /// storage raises.
+    pub async fn read(&self, pointer: &Pointer, kind: RecordKind) -> Result<Bytes> {
+        let name = self.name(&pointer.block_id());
+        if pointer.counter > COUNTER_MAX {
+            return Err(Error::damaged(kind.name(), Some(name), "a pointer to a block that there cannot be"));
+        }
+        let place = Place::from(pointer);
+        self.check_place(name, kind, &place)?;
+        let key = self.key(name, pointer.key_epoch, &pointer.salt, kind)?;
+        let part = self.aligned(&place);
+        let start = (place.offset - part.start) as usize;
+        let fetched = self.fetch(name, part, kind.name()).await?;
+        let sealing = Sealing { key: &key, repository: self.context.keys.repository(), name };
+        sealing.open_owned(place.index.into(), kind, cut(fetched, start, place.length as usize))
+    }
+
+    /// Everything in the block of that name.
+    ///
+    /// # Errors
+    /// As [`BlockReader::read`]; [`Error::Damaged`] too where the name is none that this repository gives to a numbered
+    /// block, and where any byte of the block is not what was put.
+    pub async fn read_whole(&self, name: Name) -> Result<WholeBlock> {
+        self.read_salvage(name).await?.intact()
+    }
+
+    /// What can still be opened of the block of that name; [`WholeBlock::damaged`] lists what cannot.
+    ///
+    /// # Errors
+    /// As [`BlockReader::read_whole`], save that a damaged record is none.
+    pub async fn read_salvage(&self, name: Name) -> Result<WholeBlock> {
+        let id = self
+            .block_id(name)
+            .ok_or_else(|| Error::damaged("block", Some(name), "its name is none of this repository's"))?;
+        let block_bytes = self.context.geometry.block_bytes();
+        let bytes = self.fetch(name, 0..block_bytes, "block").await?;
+        self.open_salvage(name, id.key_epoch(), bytes)
+    }
+
+    /// Opens a block whose bytes are at hand; names that are no numbers are welcome.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where any byte is not what was sealed under that name.
+    pub fn open_whole(&self, name: Name, key_epoch: u16, bytes: Bytes) -> Result<WholeBlock> {
+        self.open_salvage(name, key_epoch, bytes)?.intact()
+    }
+
+    fn open_salvage(&self, name: Name, key_epoch: u16, bytes: Bytes) -> Result<WholeBlock> {
+        let salt = *(bytes.first_chunk())
+            .ok_or_else(|| Error::damaged("block", Some(name), format!("has {} bytes", bytes.len())))?;
+        // Not through the cache: a walk over all blocks would wash it out.
+        let key = self.derive_key(name, key_epoch, &salt, "block")?;
+        let sealing = Sealing { key: &key, repository: self.context.keys.repository(), name };
+        let id = self.block_id(name).filter(|id| id.key_epoch() == key_epoch);
+        WholeBlock::open(&sealing, self.context.geometry, id, salt, bytes)
+    }
+
+    /// Opens one record of a block of which the beginning is at hand, by the salt found there: for commits, whose salt is
+    /// not known beforehand.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where no record of that kind lies exactly there.
+    pub fn open_record(
+        &self,
+        name: Name,
+        key_epoch: u16,
+        beginning: &[u8],
+        place: &Place,
+        kind: RecordKind,
+    ) -> Result<Bytes> {
+        self.check_place(name, kind, place)?;
+        let start = place.offset as usize;
+        let short = || Error::damaged(kind.name(), Some(name), "its block is too short");
+        let salt = beginning.first_chunk().ok_or_else(short)?;
+        let record = beginning.get(start..start + place.length as usize).ok_or_else(short)?;
+        let key = self.derive_key(name, key_epoch, salt, kind.name())?;
+        let sealing = Sealing { key: &key, repository: self.context.keys.repository(), name };
+        sealing.open_owned(place.index.into(), kind, BytesMut::from(record))
+    }
+
+    /// The name of a numbered block.
+    #[must_use]
+    pub fn name(&self, id: &BlockId) -> Name {
+        Name::new(self.context.keys.encrypt_name(id.encode()))
+    }
+
+    /// What a name says to the key holder; `None` for one that is no number of this repository.
+    #[must_use]
+    pub fn block_id(&self, name: Name) -> Option<BlockId> {
+        BlockId::decode(&self.context.keys.decrypt_name(*name.as_bytes()))
+    }
+
+    fn check_place(&self, name: Name, kind: RecordKind, place: &Place) -> Result<()> {
+        if !self.context.geometry.holds(place.offset, place.length) || usize::from(place.index) >= RECORDS_COUNT_MAX {
+            return Err(Error::damaged(kind.name(), Some(name), "a pointer to where no record can be"));
+        }
+        Ok(())
+    }
+
+    fn aligned(&self, place: &Place) -> Range<u32> {
+        let end = place.offset.saturating_add(place.length);
+        // Blocks are powers of two: either a multiple of the alignment, or one part altogether.
+        let end = end.next_multiple_of(READ_ALIGNMENT_BYTES).min(self.context.geometry.block_bytes());
+        place.offset / READ_ALIGNMENT_BYTES * READ_ALIGNMENT_BYTES..end
+    }
+
+    async fn fetch(&self, name: Name, part: Range<u32>, structure: &'static str) -> Result<Bytes> {
+        let expected = part.end - part.start;
+        // Asked for without a range, the whole must be whole: a blob of another length shows.
+        let whole = expected == self.context.geometry.block_bytes();
+        let range = (!whole).then_some(u64::from(part.start)..u64::from(part.end));
+        let damaged = |detail: String| Error::damaged(structure, Some(name), detail);
+        match self.context.storage.get(name, range, expected.into()).await {
+            Ok(bytes) if bytes.len() == expected as usize => Ok(bytes),
+            Ok(bytes) => Err(damaged(format!("{} bytes came where there are {expected}", bytes.len()))),
+            Err(error) => Err(match error.kind() {
+                ErrorKind::NotFound => Error::Missing { structure, blob: name },
+                ErrorKind::RangeInvalid => damaged("its blob is shorter than a block".into()),
+                ErrorKind::LimitExceeded => damaged("its blob is longer than a block".into()),
+                _ => error.into(),
+            }),
+        }
+    }
+
+    fn key(&self, name: Name, key_epoch: u16, salt: &[u8; SALT_BYTES], kind: RecordKind) -> Result<Arc<BlockKey>> {
+        let of = (key_epoch, name, *salt);
+        if let Some(key) = self.keys.get(&of) {
+            return Ok(key);
+        }
+        let key = Arc::new(self.derive_key(name, key_epoch, salt, kind.name())?);
+        self.keys.insert(of, key.clone());
+        Ok(key)
+    }
+
+    fn derive_key(
+        &self,
+        name: Name,
+        key_epoch: u16,
+        salt: &[u8; SALT_BYTES],
+        structure: &'static str,
+    ) -> Result<BlockKey> {
+        (self.context.keys.block_key(key_epoch, name.as_bytes(), salt)).ok_or_else(|| {
+            Error::damaged(structure, Some(name), format!("sealed in key epoch {key_epoch}, which is not at hand"))
+        })
+    }
+}
+
+/// The record in what was fetched, to be opened in place. A small one gets a buffer of its own, so that keeping it does not
+/// keep everything that was fetched around it.
+fn cut(fetched: Bytes, start: usize, length: usize) -> BytesMut {
+    let end = start.saturating_add(length).min(fetched.len());
+    let start = start.min(end);
+    if fetched.len() / 2 > length {
+        return BytesMut::from(fetched.get(start..end).unwrap_or_default());
+    }
+    let record = fetched.slice(start..end);
+    drop(fetched);
+    record.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()))
+}

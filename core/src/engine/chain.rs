@@ -1,0 +1,378 @@
+//! The commit chain in storage: reading commits, sealing them, finding the head.
+//!
+//! Commit *n* is a blob named from *n*. Names can be put again after deletion, so a successor counts only if its
+//! predecessor is afterwards still there with the expected salt ([`Chain::predecessor_is_there`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::root::{Applied, Root};
+use crate::block::{BlockBuilder, BlockContext, BlockStore, Geometry, Place, READ_ALIGNMENT_BYTES};
+use crate::format::commit::{CommitHead, Delta, Hint, SPILL_DEPTH_MAX, SpilledBody, decode_deltas};
+use crate::format::rows::DataBlock;
+use crate::format::{BlockClass, BlockId, RecordKind, SALT_BYTES, SEAL_BYTES, well_known};
+use crate::storage::{self, Name, Storage, StorageExt};
+use crate::{Error, Result};
+
+/// How many commits are asked for at once when the tail is read.
+const PROBE_WINDOW: u64 = 8;
+/// Storage sees reads of parts as multiples of this many bytes.
+const READ_UNIT_BYTES: u64 = READ_ALIGNMENT_BYTES as u64;
+
+/// A commit as storage has it, authenticated.
+pub(crate) struct LoadedCommit {
+    pub(crate) head: CommitHead,
+    pub(crate) hash: [u8; 32],
+    pub(crate) salt: [u8; 16],
+    pub(crate) deltas: Vec<Delta>,
+    pub(crate) spills: Vec<DataBlock>,
+}
+
+impl LoadedCommit {
+    pub(crate) fn as_applied(&self) -> Applied<'_> {
+        Applied { head: &self.head, hash: self.hash, salt: self.salt, deltas: &self.deltas, spills: &self.spills }
+    }
+}
+
+/// A sealed commit, ready to be put.
+pub(crate) struct SealedCommit {
+    pub(crate) name: Name,
+    pub(crate) blob: Bytes,
+    pub(crate) hash: [u8; 32],
+    pub(crate) salt: [u8; 16],
+}
+
+/// Access to the chain.
+#[derive(Clone)]
+pub(crate) struct Chain {
+    blocks: Arc<BlockStore>,
+}
+
+impl Chain {
+    pub(crate) fn new(blocks: Arc<BlockStore>) -> Self {
+        Self { blocks }
+    }
+
+    fn context(&self) -> &Arc<BlockContext> {
+        self.blocks.reader.context()
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.context().storage
+    }
+
+    fn key_epoch(&self) -> u16 {
+        self.context().keys.newest_epoch()
+    }
+
+    pub(crate) fn id(&self, sequence: u64) -> BlockId {
+        BlockId::Commit { key_epoch: self.key_epoch(), sequence }
+    }
+
+    pub(crate) fn name(&self, sequence: u64) -> Name {
+        self.blocks.reader.name(&self.id(sequence))
+    }
+
+    /// How many bytes of body fit into the blob of a commit.
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        self.context().geometry.record_capacity().saturating_sub(CommitHead::BYTES + Geometry::RECORD_OVERHEAD_BYTES)
+    }
+
+    /// Seals a commit; `body` must fit.
+    pub(crate) fn seal(&self, head: &CommitHead, body: &[u8]) -> Result<SealedCommit> {
+        let context = self.context();
+        let mut builder = BlockBuilder::new(context, BlockClass::Commit, &self.id(head.sequence))?;
+        let salt = *builder.salt();
+        let head_bytes = head.encode();
+        let too_large = || Error::Invalid("a commit that no block holds".into());
+        builder.append(RecordKind::CommitHead, head.sequence, &head_bytes).ok_or_else(too_large)?;
+        if !body.is_empty() {
+            builder.append(RecordKind::CommitBody, head.sequence, body).ok_or_else(too_large)?;
+        }
+        let hash = context.keys.commit_hash(&[&salt, &head_bytes, body]);
+        let sealed = builder.seal(&context.keys)?;
+        Ok(SealedCommit { name: sealed.name, blob: sealed.bytes, hash, salt })
+    }
+
+    /// Reads commit `sequence`; `None` where there is none.
+    pub(crate) async fn read(&self, sequence: u64) -> Result<Option<LoadedCommit>> {
+        let context = self.context();
+        let name = self.name(sequence);
+        let block_bytes = u64::from(context.geometry.block_bytes());
+        let first = READ_UNIT_BYTES.min(block_bytes);
+        let prefix = match context.storage.get(name, Some(0..first), first).await {
+            Ok(prefix) => prefix,
+            Err(error) => return absent_or_damaged(error, name),
+        };
+        let open = |blob: &Bytes, index, kind, offset: usize, bytes: usize| {
+            self.open_record(name, blob, index, kind, offset, bytes)
+        };
+        let head_bytes = open(&prefix, 0, RecordKind::CommitHead, SALT_BYTES, CommitHead::BYTES)?;
+        let malformed = |error: crate::format::FormatError| Error::damaged("commit", Some(name), error.to_string());
+        let head = CommitHead::decode(&head_bytes).map_err(malformed)?;
+        if head.sequence != sequence {
+            return Err(Error::damaged("commit", Some(name), "holds another sequence"));
+        }
+        let body_offset = SALT_BYTES + CommitHead::BYTES + SEAL_BYTES;
+        let body_bytes = head.body_bytes as usize;
+        if body_bytes > self.body_bytes_max() {
+            return Err(Error::damaged("commit", Some(name), "body longer than a block"));
+        }
+        let body = if body_bytes == 0 {
+            Bytes::new()
+        } else {
+            let end = (body_offset + body_bytes + SEAL_BYTES) as u64;
+            let blob = if end <= first {
+                prefix.clone()
+            } else {
+                let end = end.div_ceil(READ_UNIT_BYTES).saturating_mul(READ_UNIT_BYTES).min(block_bytes);
+                match context.storage.get(name, Some(0..end), end).await {
+                    Ok(blob) => blob,
+                    Err(error) => return absent_or_damaged(error, name),
+                }
+            };
+            if blob.get(..SALT_BYTES) != prefix.get(..SALT_BYTES) {
+                return Err(Error::damaged("commit", Some(name), "changed while it was read"));
+            }
+            open(&blob, 1, RecordKind::CommitBody, body_offset, body_bytes)?
+        };
+        let salt: [u8; SALT_BYTES] = prefix
+            .first_chunk()
+            .copied()
+            .ok_or_else(|| Error::damaged("commit", Some(name), "shorter than its salt"))?;
+        let hash = context.keys.commit_hash(&[&salt, &head_bytes, &body]);
+        let mut spills = Vec::new();
+        let deltas = if head.spilled {
+            self.unspill(name, &body, &mut spills).await?
+        } else if body.is_empty() {
+            Vec::new()
+        } else {
+            decode_deltas(&body).map_err(malformed)?
+        };
+        Ok(Some(LoadedCommit { head, hash, salt, deltas, spills }))
+    }
+
+    fn open_record(&self, name: Name, blob: &Bytes, index: u16, kind: RecordKind, offset: usize, bytes: usize) -> Result<Bytes> {
+        let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::damaged("commit", Some(name), "over 4 GiB"));
+        let place = Place { index, offset: narrow(offset)?, length: narrow(bytes + SEAL_BYTES)? };
+        self.blocks.reader.open_record(name, self.key_epoch(), blob, &place, kind)
+    }
+
+    async fn unspill(&self, name: Name, body: &Bytes, spills: &mut Vec<DataBlock>) -> Result<Vec<Delta>> {
+        let malformed = |error: crate::format::FormatError| Error::damaged("commit", Some(name), error.to_string());
+        let mut spilled = SpilledBody::decode(body).map_err(malformed)?;
+        for _ in 0..=SPILL_DEPTH_MAX {
+            let total = spilled.total_bytes as usize;
+            let mut joined = Vec::with_capacity(total.min(1 << 20));
+            for pointer in &spilled.pointers {
+                let block = DataBlock::of(pointer);
+                if spills.last() != Some(&block) {
+                    spills.push(block);
+                }
+                joined.extend_from_slice(&self.blocks.read(pointer, RecordKind::Spill).await?);
+                if joined.len() > total {
+                    break;
+                }
+            }
+            if joined.len() != total {
+                return Err(Error::damaged("commit", Some(name), "its spilled deltas have another length"));
+            }
+            let joined = Bytes::from(joined);
+            if spilled.depth == 0 {
+                return decode_deltas(&joined).map_err(malformed);
+            }
+            let deeper = SpilledBody::decode(&joined).map_err(malformed)?;
+            if deeper.depth + 1 != spilled.depth {
+                break;
+            }
+            spilled = deeper;
+        }
+        Err(Error::damaged("commit", Some(name), "spilled bodies nest wrongly"))
+    }
+
+    /// Whether the commit of this state is still in storage, by its salt.
+    pub(crate) async fn predecessor_is_there(&self, sequence: u64, salt: &[u8; 16]) -> Result<bool> {
+        if sequence == 0 {
+            return Ok(true);
+        }
+        Ok(self.salt_of(self.name(sequence)).await?.as_ref() == Some(salt))
+    }
+
+    /// The salt of a blob, `None` where there is none.
+    pub(crate) async fn salt_of(&self, name: Name) -> Result<Option<[u8; 16]>> {
+        let bytes = READ_UNIT_BYTES.min(u64::from(self.context().geometry.block_bytes()));
+        match self.storage().get(name, Some(0..bytes), bytes).await {
+            Ok(prefix) => Ok(prefix.first_chunk().copied()),
+            Err(error) if error.kind() == storage::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The commits after `sequence`, in order, as far as they go; several are asked for at once.
+    pub(crate) async fn successors(&self, sequence: u64, window: u64) -> Result<Vec<LoadedCommit>> {
+        let mut found = Vec::new();
+        let mut next = sequence + 1;
+        loop {
+            let answers = join_all((next..next + window).map(|sequence| self.read(sequence))).await;
+            let (mut gap, mut appeared) = (None, false);
+            for (asked, answer) in (next..).zip(answers) {
+                match (answer?, gap) {
+                    (Some(commit), None) => found.push(commit),
+                    (Some(_), Some(missing)) => {
+                        // It may have come between the two looks; if not, somebody took it away.
+                        if self.read(missing).await?.is_none() {
+                            let detail = format!("commit {missing} is missing while commit {asked} is there");
+                            return Err(Error::damaged("commit chain", Some(self.name(missing)), detail));
+                        }
+                        appeared = true;
+                        break;
+                    }
+                    (None, None) => gap = Some(asked),
+                    (None, Some(_)) => {}
+                }
+            }
+            if gap.is_some() && !appeared {
+                return Ok(found);
+            }
+            next = sequence + found.len() as u64 + 1;
+        }
+    }
+
+    /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
+    pub(crate) async fn find_head(&self) -> Result<Root> {
+        // The head can move on and its predecessors vanish while we look; then we look anew.
+        for _ in 0..16 {
+            let Some(checkpoint) = self.last_checkpoint().await? else { continue };
+            let mut root = Root::from_checkpoint(checkpoint.as_applied());
+            let Ok(tail) = self.successors(root.sequence, PROBE_WINDOW).await else {
+                // Damage, or a race with deletion: the latter shows in a new checkpoint.
+                if self.last_checkpoint().await?.is_some_and(|newer| newer.head.sequence > checkpoint.head.sequence) {
+                    continue;
+                }
+                let tail = self.successors(root.sequence, PROBE_WINDOW).await?;
+                root = extend(root, &tail)?;
+                return Ok(root);
+            };
+            let anchor = match tail.len() {
+                0 => return Ok(root),
+                1 => (checkpoint.head.sequence, checkpoint.salt),
+                more => match tail.get(more - 2) {
+                    Some(commit) => (commit.head.sequence, commit.salt),
+                    None => continue,
+                },
+            };
+            if !self.predecessor_is_there(anchor.0, &anchor.1).await? {
+                continue;
+            }
+            root = extend(root, &tail)?;
+            return Ok(root);
+        }
+        Err(Error::damaged("commit chain", None, "no checkpoint leads to a head that stays"))
+    }
+
+    /// The newest checkpoint that a hint names and that is there.
+    async fn last_checkpoint(&self) -> Result<Option<LoadedCommit>> {
+        let mut hints: Vec<Hint> = self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect();
+        hints.sort_by_key(|hint| std::cmp::Reverse(hint.sequence));
+        for hint in hints {
+            if let Some(commit) = self.read(hint.sequence).await?
+                && commit.hash == hint.hash
+                && commit.head.checkpoint
+            {
+                return Ok(Some(commit));
+            }
+        }
+        self.search_checkpoint().await
+    }
+
+    /// Every hint in storage with its name; one that does not authenticate is an error of its own.
+    pub(crate) async fn hints(&self) -> Result<Vec<(Name, Result<Hint>)>> {
+        let names = self.storage().list_all(&well_known::HINT_PREFIX).await?;
+        let mut hints = Vec::new();
+        for name in names {
+            match self.read_hint(name).await {
+                Err(Error::Missing { .. }) => {}
+                Err(Error::Storage(error)) if error.kind() != storage::ErrorKind::RangeInvalid => return Err(Error::Storage(error)),
+                other => hints.push((name, other)),
+            }
+        }
+        Ok(hints)
+    }
+
+    async fn read_hint(&self, name: Name) -> Result<Hint> {
+        let context = self.context();
+        let bytes = READ_UNIT_BYTES.min(u64::from(context.geometry.block_bytes()));
+        let prefix = match context.storage.get(name, Some(0..bytes), bytes).await {
+            Ok(prefix) => prefix,
+            Err(error) if error.kind() == storage::ErrorKind::NotFound => return Err(Error::Missing { structure: "hint", blob: name }),
+            Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => return Err(Error::damaged("hint", Some(name), "shorter than a block")),
+            Err(error) => return Err(error.into()),
+        };
+        let plain = self.open_record(name, &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
+        Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
+    }
+
+    /// Puts a hint for a checkpoint, then deletes the others.
+    pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<()> {
+        let context = self.context();
+        let others = self.storage().list_all(&well_known::HINT_PREFIX).await?;
+        let name = Name::new(well_known::hint_name(context.env.random()?));
+        let mut builder = BlockBuilder::named(context, BlockClass::Hint, name, self.key_epoch())?;
+        let hint = Hint { sequence, hash, key_epoch: self.key_epoch() };
+        builder.append(RecordKind::Hint, sequence, &hint.encode()).ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
+        let sealed = builder.seal(&context.keys)?;
+        self.storage().put_durable(sealed.name, sealed.bytes).await?;
+        for other in others {
+            // A hint of a still newer checkpoint, by another writer, stays.
+            let newer = matches!(self.read_hint(other).await, Ok(hint) if hint.sequence > sequence);
+            if !newer {
+                self.storage().delete(other).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without hints: looks at every name for commits, and takes the newest checkpoint of the newest unbroken run.
+    async fn search_checkpoint(&self) -> Result<Option<LoadedCommit>> {
+        let names = self.storage().list_all(&[]).await?;
+        let sequences: BTreeMap<u64, Name> = names
+            .into_iter()
+            .filter_map(|name| match self.blocks.reader.block_id(name) {
+                Some(BlockId::Commit { sequence, .. }) => Some((sequence, name)),
+                _ => None,
+            })
+            .collect();
+        let mut expected = None;
+        for &sequence in sequences.keys().rev() {
+            if expected.is_some_and(|expected| expected != sequence) {
+                break;
+            }
+            expected = sequence.checked_sub(1);
+            if let Some(commit) = self.read(sequence).await?
+                && commit.head.checkpoint
+            {
+                return Ok(Some(commit));
+            }
+        }
+        match sequences.last_key_value() {
+            Some((sequence, name)) => Err(Error::damaged("commit chain", Some(*name), format!("no checkpoint below commit {sequence}"))),
+            None => Err(Error::damaged("commit chain", None, "no commit is left")),
+        }
+    }
+}
+
+fn extend(root: Root, tail: &[LoadedCommit]) -> Result<Root> {
+    tail.iter().try_fold(root, |root, commit| root.after(commit.as_applied()))
+}
+
+fn absent_or_damaged<T>(error: storage::Error, name: Name) -> Result<Option<T>> {
+    match error.kind() {
+        storage::ErrorKind::NotFound => Ok(None),
+        storage::ErrorKind::RangeInvalid => Err(Error::damaged("commit", Some(name), "shorter than a block")),
+        _ => Err(error.into()),
+    }
+}

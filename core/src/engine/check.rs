@@ -1,0 +1,335 @@
+//! Check: every reference leads somewhere, every count is what it counts, and, where asked, every blob opens.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::keyring::{self, CopyState, Header};
+use super::root::Root;
+use super::shared::{Pin, Shared};
+use super::{ChunkNumber, Direction};
+use crate::block::BlockReader;
+use crate::crypto::RootSecret;
+use crate::format::BlockId;
+use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::well_known;
+use crate::storage::{ErrorKind, Name, StorageExt};
+use crate::tree;
+use crate::{Damage, Error, Result};
+
+/// How deep a check looks.
+#[derive(Default)]
+pub struct CheckOptions<'a> {
+    /// Open every blob in storage, not only what the trees lead to.
+    pub data: bool,
+    /// How many references the content holds on each chunk, where the caller has counted them.
+    pub references: Option<&'a HashMap<ChunkNumber, u64>>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What, and where.
+    pub damage: Damage,
+    /// The chunks that cannot be read because of it: whoever knows the files names them by it.
+    pub chunks: Vec<ChunkNumber>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Blobs in storage.
+    pub blobs: u64,
+    /// Blobs opened and authenticated whole.
+    pub blobs_opened: u64,
+    /// Tree nodes visited.
+    pub nodes: u64,
+    /// Chunks counted.
+    pub chunks: u64,
+    /// What is wrong; empty when all is well.
+    pub findings: Vec<Finding>,
+    /// What is odd without being damage.
+    pub notices: Vec<String>,
+}
+
+struct Check<'a> {
+    shared: &'a Arc<Shared>,
+    root: Arc<Root>,
+    pin: Arc<Pin>,
+    report: CheckReport,
+    /// Live bytes as references tell.
+    live: BTreeMap<DataBlock, u64>,
+    /// Chunks by block, to name what a damaged block takes along.
+    holds: HashMap<DataBlock, Vec<ChunkNumber>>,
+}
+
+const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
+
+/// Blobs opened at once.
+const AT_ONCE: usize = 8;
+
+pub(super) async fn run(shared: &Arc<Shared>, header: &Header, secret: &RootSecret, options: CheckOptions<'_>) -> Result<CheckReport> {
+    let (root, pin) = shared.pin();
+    let mut check =
+        Check { shared, root, pin, report: CheckReport::default(), live: BTreeMap::new(), holds: HashMap::new() };
+    check.headers(header, secret).await?;
+    check.trees().await?;
+    check.chunks(options.references).await?;
+    check.usage().await?;
+    check.blobs(options.data).await?;
+    Ok(check.report)
+}
+
+impl Check<'_> {
+    fn find(&mut self, structure: &'static str, blob: Option<Name>, detail: impl Into<String>) {
+        self.report.findings.push(Finding { damage: Damage { structure, blob, detail: detail.into() }, chunks: Vec::new() });
+    }
+
+    /// Damage becomes a finding; anything else stops the check.
+    fn note(&mut self, error: Error) -> Result<()> {
+        match error {
+            Error::Damaged(damage) => self.report.findings.push(Finding { damage, chunks: Vec::new() }),
+            Error::Missing { structure, blob } => self.find(structure, Some(blob), "missing from storage"),
+            other => return Err(other),
+        }
+        Ok(())
+    }
+
+    async fn headers(&mut self, header: &Header, secret: &RootSecret) -> Result<()> {
+        for copy in 0..2 {
+            match keyring::verify_copy(self.shared.storage(), header, secret, copy).await? {
+                (_, CopyState::Intact) => {}
+                (name, CopyState::Missing) => self.find("header", Some(name), format!("copy {copy} is missing")),
+                (name, CopyState::Damaged { detail }) => self.find("header", Some(name), format!("copy {copy}: {detail}")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn trees(&mut self) -> Result<()> {
+        let (shared, root) = (self.shared, self.root.clone());
+        for tree in [&root.content.tree, &root.space.tree] {
+            let mut failed = Vec::new();
+            let walked = tree::walk(&shared.nodes, tree.as_ref(), |visit| {
+                match visit.node {
+                    Ok(_) => {
+                        self.report.nodes += 1;
+                        *self.live.entry(DataBlock::of(visit.pointer)).or_default() += u64::from(visit.pointer.length);
+                    }
+                    Err(error) => failed.push(error),
+                }
+                Ok(())
+            })
+            .await;
+            walked?;
+            for error in failed {
+                self.note(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn chunks(&mut self, references: Option<&HashMap<ChunkNumber, u64>>) -> Result<()> {
+        let (shared, root) = (self.shared, self.root.clone());
+        let mut seen = HashSet::new();
+        let mut scan = shared.scan_root(&root, &self.pin, rows::CHUNK, ALL, Direction::Ascending);
+        loop {
+            let (key, value) = match scan.next().await {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) => return self.note(error),
+            };
+            let Ok(number) = <[u8; 8]>::try_from(key.as_ref()).map(u64::from_be_bytes) else {
+                self.find("chunk", None, "its key has another length");
+                continue;
+            };
+            let row = match ChunkRow::decode(&value) {
+                Ok(row) => row,
+                Err(error) => {
+                    self.find("chunk", None, format!("chunk {number:#x}: {error}"));
+                    continue;
+                }
+            };
+            self.report.chunks += 1;
+            let number = ChunkNumber(number);
+            if let Some(references) = references {
+                seen.insert(number);
+                let counted = references.get(&number).copied().unwrap_or(0);
+                if counted != row.references {
+                    self.find("chunk", None, format!("chunk {:#x} has {} references, {counted} are there", number.0, row.references));
+                }
+            }
+            if let Some(identity) = &row.identity {
+                let named = shared.get_at(&root, &rows::identity_key(identity)).await;
+                match named {
+                    Ok(Some(_)) => {}
+                    Ok(None) => self.find("identity", None, format!("chunk {:#x} has an identity that no row names", number.0)),
+                    Err(error) => self.note(error)?,
+                }
+            }
+            if let Place::Records(pointers) = &row.place {
+                for pointer in pointers {
+                    let block = DataBlock::of(pointer);
+                    *self.live.entry(block).or_default() += u64::from(pointer.length);
+                    let holds = self.holds.entry(block).or_default();
+                    if holds.last() != Some(&number) {
+                        holds.push(number);
+                    }
+                }
+            }
+        }
+        for (number, count) in references.into_iter().flatten() {
+            if !seen.contains(number) {
+                self.report.findings.push(Finding {
+                    damage: Damage { structure: "chunk", blob: None, detail: format!("chunk {:#x} has no row, {count} references lead to it", number.0) },
+                    chunks: vec![*number],
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn usage(&mut self) -> Result<()> {
+        let (shared, root) = (self.shared, self.root.clone());
+        let mut stated = BTreeMap::new();
+        let mut scan = shared.scan_root(&root, &self.pin, rows::USAGE, ALL, Direction::Ascending);
+        loop {
+            match scan.next().await {
+                Ok(Some((key, value))) => {
+                    let whole = rows::table_key(rows::USAGE, &key);
+                    match (rows::decode_usage_key(&whole), rows::decode_count(&value)) {
+                        (Ok(block), Ok(bytes)) => {
+                            stated.insert(block, bytes);
+                        }
+                        _ => self.find("usage", None, "a row of another shape"),
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return self.note(error),
+            }
+        }
+        let blocks: HashSet<DataBlock> = stated.keys().chain(self.live.keys()).copied().collect();
+        let mut wrong: Vec<_> = blocks
+            .into_iter()
+            .map(|block| (block, stated.get(&block).copied().unwrap_or(0), self.live.get(&block).copied().unwrap_or(0)))
+            .filter(|(_, stated, live)| stated != live)
+            .collect();
+        wrong.sort_by_key(|(block, _, _)| *block);
+        for (block, stated, live) in wrong {
+            let name = shared.block_name(block);
+            self.find("usage", Some(name), format!("{stated} live bytes stated, {live} found"));
+        }
+        Ok(())
+    }
+
+    async fn blobs(&mut self, data: bool) -> Result<()> {
+        let (shared, root) = (self.shared, self.root.clone());
+        let names = shared.storage().list_all(&[]).await?;
+        self.report.blobs = names.len() as u64;
+        let mut wanted: HashMap<Name, DataBlock> =
+            self.live.keys().chain(&root.spills).map(|block| (shared.block_name(*block), *block)).collect();
+        let missing: Vec<_> = wanted.iter().filter(|(name, _)| !names.contains(name)).map(|(name, block)| (*name, *block)).collect();
+        for (name, block) in missing {
+            wanted.remove(&name);
+            let damage = Damage { structure: "block", blob: Some(name), detail: "missing from storage".into() };
+            self.report.findings.push(Finding { damage, chunks: self.holds.get(&block).cloned().unwrap_or_default() });
+        }
+        // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head.
+        let hints = shared.chain.hints().await?;
+        let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence);
+        let first = hinted.filter(|sequence| (root.oldest..=root.base).contains(sequence)).max();
+        if first.is_none() {
+            self.find("hint", None, format!("no hint leads to checkpoint {}", root.base));
+        }
+        for sequence in first.unwrap_or(root.base).max(1)..=root.sequence {
+            let name = shared.chain.name(sequence);
+            if !names.contains(&name) {
+                self.find("commit", Some(name), format!("commit {sequence} is missing"));
+            }
+        }
+        for name in &names {
+            let id = shared.blocks.reader.block_id(*name);
+            match id {
+                Some(BlockId::Commit { sequence, .. }) if sequence > root.sequence => {
+                    // Another writer may have gone on since we looked; then our head still has its successor.
+                    shared.catch_up(false).await?;
+                    if shared.root().sequence < sequence {
+                        self.find("commit chain", Some(*name), format!("commit {sequence} is there, and does not follow the head"));
+                    }
+                }
+                Some(_) => {}
+                None if well_known::is_hint_name(name.as_bytes()) || well_known::HeaderId::from_name(name.as_bytes()).is_some() => {}
+                None => self.find("blob", Some(*name), "its name is none of this repository's"),
+            }
+        }
+        if !data {
+            return Ok(());
+        }
+        // What nothing names yet belongs to writers at work, or to ones that died: it may be torn, and is swept in time.
+        let condemned = shared.condemned(&root).await?;
+        let unnamed = |name: &Name| match shared.blocks.reader.block_id(*name) {
+            Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
+                !wanted.contains_key(name) && !condemned.contains(&DataBlock { key_epoch, writer_epoch, counter })
+            }
+            Some(BlockId::Commit { sequence, .. }) => sequence < root.base || sequence > root.sequence,
+            None => false,
+        };
+        let (unnamed, names): (Vec<Name>, Vec<Name>) = names.into_iter().partition(unnamed);
+        if !unnamed.is_empty() {
+            self.report.notices.push(format!("{} blobs belong to unfinished work, or wait to be deleted", unnamed.len()));
+        }
+        let reader = shared.blocks.reader.clone();
+        let opened: Vec<(Name, Result<()>)> = stream::iter(names)
+            .filter(|name| std::future::ready(well_known::HeaderId::from_name(name.as_bytes()).is_none()))
+            .map(|name| {
+                let reader = reader.clone();
+                shared.env().spawn(async move {
+                    let result = if well_known::is_hint_name(name.as_bytes()) {
+                        open_hint(&reader, name).await
+                    } else if reader.block_id(name).is_none() {
+                        Ok(())
+                    } else {
+                        reader.read_whole(name).await.map(|_| ())
+                    };
+                    (name, result)
+                })
+            })
+            .buffer_unordered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        for (name, result) in opened {
+            match result {
+                Ok(()) => self.report.blobs_opened += 1,
+                // Deleted since it was listed, by a writer that may.
+                Err(Error::Missing { .. }) if !wanted.contains_key(&name) => {}
+                Err(error) => {
+                    let before = self.report.findings.len();
+                    self.note(error)?;
+                    let chunks = wanted.get(&name).and_then(|block| self.holds.get(block)).cloned().unwrap_or_default();
+                    for finding in self.report.findings.iter_mut().skip(before) {
+                        finding.chunks.clone_from(&chunks);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hints have no number: their key epoch is the newest.
+async fn open_hint(reader: &BlockReader, name: Name) -> Result<()> {
+    let context = reader.context();
+    let bytes = match context.storage.get_all(name, u64::from(context.geometry.block_bytes())).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::Missing { structure: "checkpoint hint", blob: name }),
+        Err(error) if error.kind() == ErrorKind::LimitExceeded => {
+            return Err(Error::damaged("checkpoint hint", Some(name), "longer than a block"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    reader.open_whole(name, context.keys.newest_epoch(), bytes).map(|_| ())
+}

@@ -1,0 +1,165 @@
+//! Checkpoints: the overlay goes into the trees, payloads kept in rows into blocks, and the commits before become
+//! superfluous.
+//!
+//! Accounts lag one checkpoint: the usage rows that a checkpoint's own nodes cause are deltas of the checkpoint commit, on
+//! top of the new trees. That ends the recursion.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::commit::{Draft, Extra, Floor, Leader, Outcome};
+use super::root::{Root, Side};
+use super::shared::Shared;
+use super::view::table_range;
+use crate::format::Pointer;
+use crate::format::{BlockClass, RecordKind};
+use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::tree::{self, Direction, MergedCursor};
+use crate::{Error, Result};
+
+impl Shared {
+    pub(crate) fn checkpoint_due(&self) -> bool {
+        let root = self.root();
+        root.tail_bytes >= self.tuning.checkpoint_bytes || root.sequence - root.base >= self.tuning.checkpoint_commits
+    }
+
+    /// Makes a checkpoint on the newest state. A lost race leaves it to the winner.
+    pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader) -> Result<()> {
+        self.settle(leader).await?;
+        let base = self.root();
+        let guard = self.storage().try_exclusive().await?;
+        let mut draft = Draft::default();
+        let mut space = base.space.overlay.clone();
+        self.pack_inline(&base, &mut space, &mut draft).await?;
+        for key in self.delete_condemned(&base).await? {
+            space.insert(key, None);
+        }
+        let oldest = self.delete_commits(&base).await?;
+        let content_tree = self.write_tree(&base.content, base.content.overlay.iter(), &mut draft).await?;
+        let space_tree = self.write_tree(&base.space, space.iter(), &mut draft).await?;
+        let sequence = base.sequence + 1;
+        for block in &base.spills {
+            draft.rows.insert(rows::condemned_key(sequence, *block), Some(Bytes::new()));
+        }
+        self.flush_blocks().await?;
+        let extra = Extra {
+            roots: Some((content_tree, space_tree)),
+            floor: if guard.is_some() { Floor::Alone } else { Floor::Grace },
+            oldest: Some(oldest),
+        };
+        match self.publish(leader, base, draft, extra).await? {
+            Outcome::Published(sequence) => {
+                let root = self.root();
+                if root.sequence == sequence {
+                    self.ensure_hint(&root).await?;
+                }
+                drop(guard);
+                Ok(())
+            }
+            Outcome::Lost => Ok(()),
+        }
+    }
+
+    /// Payloads that small transactions kept in their rows share blocks from here on: this is the aggregation.
+    async fn pack_inline(&self, base: &Root, space: &mut super::root::Overlay, draft: &mut Draft) -> Result<()> {
+        let (start, end) = table_range(rows::CHUNK, (Bound::Unbounded, Bound::Unbounded));
+        for (key, value) in base.space.overlay.range((start, end)) {
+            let Some(value) = value else { continue };
+            let mut row = ChunkRow::decode(value).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+            let Place::Inline(payload) = &row.place else { continue };
+            let number = rows::decode_number_key(key).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+            let pointers = self.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?;
+            count(&pointers, 1, draft);
+            row.place = Place::Records(pointers);
+            space.insert(key.clone(), Some(Bytes::from(row.encode())));
+        }
+        Ok(())
+    }
+
+    async fn write_tree<'a>(
+        &self,
+        side: &Side,
+        changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)> + Send,
+        draft: &mut Draft,
+    ) -> Result<Option<crate::tree::TreeRoot>> {
+        let applied = tree::apply(self.nodes.as_ref(), side.tree.as_ref(), changes.map(|(key, value)| (key.clone(), value.clone()))).await?;
+        count(&applied.written, 1, draft);
+        count(&applied.dead, -1, draft);
+        Ok(applied.root)
+    }
+
+    /// Deletes the blocks that were condemned at or before the floor, and answers the rows that named them.
+    pub(crate) async fn delete_condemned(&self, root: &Root) -> Result<Vec<Bytes>> {
+        let mut deleted = Vec::new();
+        let (start, end) = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), (start, end), Direction::Ascending);
+        while let Some((key, _)) = cursor.next().await? {
+            let (sequence, block) =
+                rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
+            if sequence > root.floor {
+                break;
+            }
+            self.storage().delete(self.block_name(block)).await?;
+            deleted.push(key);
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes the commits that no readable state needs, ascending and without gaps, and answers the oldest one left.
+    pub(crate) async fn delete_commits(&self, root: &Root) -> Result<u64> {
+        // The checkpoint itself and its tail stay; so does everything while states before the checkpoint are readable.
+        if root.floor < root.base {
+            return Ok(root.oldest);
+        }
+        let mut oldest = root.oldest.max(1);
+        if oldest >= root.base {
+            return Ok(oldest);
+        }
+        self.ensure_hint(root).await?;
+        while oldest < root.base {
+            self.storage().delete(self.chain.name(oldest)).await?;
+            oldest += 1;
+        }
+        Ok(oldest)
+    }
+
+    /// A hint to the root's checkpoint is durably there: nothing before that checkpoint may be deleted otherwise.
+    pub(crate) async fn ensure_hint(&self, root: &Root) -> Result<()> {
+        if self.hinted.load(Ordering::Acquire) >= root.base {
+            return Ok(());
+        }
+        let hints = self.chain.hints().await?;
+        if hints.iter().any(|(_, hint)| hint.as_ref().is_ok_and(|hint| hint.sequence == root.base)) {
+            self.hinted.fetch_max(root.base, Ordering::AcqRel);
+            return Ok(());
+        }
+        let hash = if root.sequence == root.base {
+            root.hash
+        } else {
+            let row = root.get(&self.nodes, &rows::history_key(root.base)).await?;
+            let hash = row.and_then(|row| <[u8; 32]>::try_from(row.as_ref()).ok());
+            hash.ok_or_else(|| Error::damaged("history", None, format!("checkpoint {} is not in it", root.base)))?
+        };
+        self.chain.put_hint(root.base, hash).await?;
+        self.hinted.fetch_max(root.base, Ordering::AcqRel);
+        Ok(())
+    }
+
+    pub(crate) fn block_name(&self, block: DataBlock) -> crate::storage::Name {
+        self.blocks.reader.name(&block.id())
+    }
+}
+
+fn count(pointers: &[Pointer], sign: i64, draft: &mut Draft) {
+    let mut sums: BTreeMap<DataBlock, i64> = BTreeMap::new();
+    for pointer in pointers {
+        *sums.entry(DataBlock::of(pointer)).or_default() += sign * i64::from(pointer.length);
+    }
+    for (block, bytes) in sums {
+        *draft.usage.entry(block).or_default() += bytes;
+    }
+}

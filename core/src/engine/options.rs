@@ -1,0 +1,107 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::Result;
+use crate::crypto::{KdfParameters, RootSecret, Suite};
+use crate::engine::keyring::Credentials;
+use crate::storage::MaybeSendSync;
+
+/// What this device remembers of a repository at one place, in storage that it trusts.
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+pub trait TrustedState: MaybeSendSync {
+    /// The newest durable commit seen: sequence and hash.
+    ///
+    /// # Errors
+    /// When the local state cannot be read: then nothing can be said about freshness, and that must not pass silently.
+    async fn load(&self, repository: &[u8; 16]) -> Result<Option<(u64, [u8; 32])>>;
+
+    /// Remembers a commit.
+    ///
+    /// # Errors
+    /// When the local state cannot be written.
+    async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()>;
+}
+
+/// What opens a repository.
+#[derive(Clone, Copy)]
+pub enum Unlock<'a> {
+    /// Password, key file, recovery key: costs one key derivation.
+    Credentials(&'a Credentials),
+    /// The root secret itself, as an agent holds it.
+    Root(&'a RootSecret),
+}
+
+/// Bounds of the engine's work; the defaults suit a local repository.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// A checkpoint is due after this many bytes of deltas.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint is due after this many commits.
+    pub checkpoint_commits: u64,
+    /// Closing makes a checkpoint when the tail has this many commits.
+    pub close_commits: u64,
+    /// How long a superseded state stays readable for other processes, in milliseconds.
+    pub reader_grace_millis: u64,
+    /// Bytes of blocks that may be under way to storage at once.
+    pub in_flight_bytes_max: u64,
+    /// Bytes of decoded tree nodes kept.
+    pub node_cache_bytes_max: u64,
+    /// How often `transact` runs its closure.
+    pub attempts_max: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            checkpoint_bytes: 8 << 20,
+            checkpoint_commits: 256,
+            close_commits: 64,
+            reader_grace_millis: 10 * 60 * 1000,
+            in_flight_bytes_max: 16 << 20,
+            node_cache_bytes_max: 16 << 20,
+            attempts_max: 64,
+        }
+    }
+}
+
+/// How to open a repository.
+#[derive(Clone)]
+pub struct OpenOptions<'a> {
+    /// The credentials.
+    pub unlock: Unlock<'a>,
+    /// Write nothing at all.
+    pub read_only: bool,
+    /// Open even where this device has seen a newer state; what is found becomes the newest.
+    pub accept_rollback: bool,
+    /// What this device remembers; without it rollback cannot be noticed.
+    pub trusted: Option<Arc<dyn TrustedState>>,
+    /// Bounds.
+    pub tuning: Tuning,
+}
+
+impl<'a> OpenOptions<'a> {
+    /// Read and write, with these credentials, remembering nothing.
+    #[must_use]
+    pub fn new(unlock: Unlock<'a>) -> Self {
+        Self { unlock, read_only: false, accept_rollback: false, trusted: None, tuning: Tuning::default() }
+    }
+}
+
+/// How to create a repository.
+#[derive(Clone)]
+pub struct CreateOptions<'a> {
+    /// The credentials of its first slot.
+    pub credentials: &'a Credentials,
+    /// The cipher suite.
+    pub suite: Suite,
+    /// Size of every blob in bytes: a power of two from 4 KiB to 4 MiB.
+    pub block_bytes: u32,
+    /// Cost of the key derivation.
+    pub kdf: KdfParameters,
+    /// What this device remembers.
+    pub trusted: Option<Arc<dyn TrustedState>>,
+    /// Bounds.
+    pub tuning: Tuning,
+}

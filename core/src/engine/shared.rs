@@ -1,0 +1,174 @@
+//! What every handle of one open repository shares.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::chain::Chain;
+use super::commit::{Leader, Request};
+use super::nodes::Nodes;
+use super::options::{TrustedState, Tuning};
+use super::root::Root;
+use crate::block::{BlockContext, BlockStore};
+use crate::env::Env;
+use crate::format::rows::DataBlock;
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+/// A lock whose holder died is still a lock: nothing in the guarded values can be half-changed, because each change is a
+/// single assignment or insertion.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many commits' keys are remembered for validation, at most.
+const RECENT_COMMITS_MAX: usize = 4096;
+/// How many keys all those commits have together, at most.
+const RECENT_KEYS_MAX: usize = 1 << 20;
+
+/// The keys that recent commits wrote, to validate transactions that began before them.
+#[derive(Default)]
+pub(crate) struct Recent {
+    commits: VecDeque<RecentCommit>,
+    keys: usize,
+}
+
+struct RecentCommit {
+    sequence: u64,
+    time: u64,
+    keys: Arc<Vec<Bytes>>,
+}
+
+impl Recent {
+    pub(crate) fn push(&mut self, sequence: u64, time: u64, keys: Vec<Bytes>) {
+        if self.commits.back().is_some_and(|last| last.sequence + 1 != sequence) {
+            self.clear();
+        }
+        self.keys += keys.len();
+        self.commits.push_back(RecentCommit { sequence, time, keys: Arc::new(keys) });
+        while self.commits.len() > RECENT_COMMITS_MAX || (self.keys > RECENT_KEYS_MAX && self.commits.len() > 1) {
+            if let Some(first) = self.commits.pop_front() {
+                self.keys -= first.keys.len();
+            }
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.commits.clear();
+        self.keys = 0;
+    }
+
+    /// What was written after `base`, up to `head`; `None` where that is not remembered any more.
+    pub(crate) fn since(&self, base: u64, head: u64) -> Option<Vec<Arc<Vec<Bytes>>>> {
+        if base == head {
+            return Some(Vec::new());
+        }
+        let first = self.commits.front()?.sequence;
+        let last = self.commits.back()?.sequence;
+        if first > base + 1 || last != head {
+            return None;
+        }
+        Some(self.commits.iter().filter(|commit| commit.sequence > base).map(|commit| commit.keys.clone()).collect())
+    }
+
+    /// The newest commit made at or before `time`.
+    pub(crate) fn newest_at(&self, time: u64) -> Option<u64> {
+        self.commits.iter().rev().find(|commit| commit.time <= time).map(|commit| commit.sequence)
+    }
+}
+
+/// The writer epoch that this handle holds.
+#[derive(Default)]
+pub(crate) struct EpochState {
+    pub(crate) number: Option<u32>,
+    pub(crate) next_number: u32,
+}
+
+/// The engine behind its handles.
+pub(crate) struct Shared {
+    pub(crate) context: Arc<BlockContext>,
+    pub(crate) blocks: Arc<BlockStore>,
+    pub(crate) chain: Chain,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) tuning: Tuning,
+    pub(crate) read_only: bool,
+    pub(crate) trusted: Option<Arc<dyn TrustedState>>,
+    pub(crate) root: Mutex<Arc<Root>>,
+    pub(crate) recent: Mutex<Recent>,
+    pub(crate) queue: Mutex<Vec<Request>>,
+    pub(crate) leader: async_lock::Mutex<Leader>,
+    pub(crate) epoch: Mutex<EpochState>,
+    /// Serialises claims, so that a handle claims one epoch at a time.
+    pub(crate) claim: async_lock::Mutex<()>,
+    /// Blocks put under our epoch that no usage row may name yet.
+    pub(crate) unreferenced: Mutex<HashSet<DataBlock>>,
+    /// Sequences that handles of this process look at, with how many.
+    pub(crate) pins: Mutex<BTreeMap<u64, usize>>,
+    /// The newest checkpoint that a durable hint is known to name.
+    pub(crate) hinted: AtomicU64,
+    pub(crate) closed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.context.storage
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.context.env
+    }
+
+    pub(crate) fn root(&self) -> Arc<Root> {
+        lock(&self.root).clone()
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// The newest root, pinned: nothing that it reaches is deleted by this process while the pin lives.
+    pub(crate) fn pin(self: &Arc<Self>) -> (Arc<Root>, Arc<Pin>) {
+        // Under the root's lock, so that no floor can pass between the look and the pin.
+        let root = lock(&self.root);
+        *lock(&self.pins).entry(root.sequence).or_default() += 1;
+        (root.clone(), Arc::new(Pin { shared: self.clone(), sequence: root.sequence }))
+    }
+
+    /// The oldest sequence that a handle of this process looks at.
+    pub(crate) fn oldest_pin(&self) -> Option<u64> {
+        lock(&self.pins).first_key_value().map(|(sequence, _)| *sequence)
+    }
+
+    /// Makes of "a block is missing" what it means for a reader at `sequence`: expired, or damage.
+    pub(crate) async fn explain(&self, error: Error, sequence: u64) -> Error {
+        let Error::Missing { structure, blob } = error else { return error };
+        let floor = match self.chain.find_head().await {
+            Ok(head) => head.floor,
+            Err(error) => return error,
+        };
+        if sequence < floor { Error::Expired } else { Error::damaged(structure, Some(blob), "missing from storage") }
+    }
+}
+
+/// Keeps a sequence readable within this process.
+pub(crate) struct Pin {
+    shared: Arc<Shared>,
+    pub(crate) sequence: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = lock(&self.shared.pins);
+        if let Some(count) = pins.get_mut(&self.sequence) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.sequence);
+            }
+        }
+    }
+}

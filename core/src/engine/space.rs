@@ -1,0 +1,220 @@
+//! Writer epochs, and giving space back.
+//!
+//! A block that no usage row names belongs to an unfinished transaction, or to one that never finished. Which of the two,
+//! its writer epoch tells: only after an epoch has ended are its unreferenced blocks swept.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::commit::{Draft, Extra, Floor, Outcome};
+use super::root::Root;
+use super::shared::{EpochState, Shared, lock};
+use super::transaction::Transaction;
+use super::view::table_range;
+use crate::format::BlockId;
+use crate::format::rows::{self, DataBlock};
+use crate::storage::StorageExt;
+use crate::tree::{Direction, MergedCursor};
+use crate::{Error, Result};
+
+impl Shared {
+    /// A fresh number under our epoch, claiming one first where we hold none.
+    pub(crate) async fn fresh_number(self: &Arc<Self>) -> Result<(u32, u64)> {
+        loop {
+            let epoch = self.hold_epoch().await?;
+            let mut state = lock(&self.epoch);
+            if state.number != Some(epoch) {
+                continue;
+            }
+            match state.next_number.checked_add(1) {
+                Some(next) => {
+                    let number = u64::from(epoch) << 32 | u64::from(state.next_number);
+                    state.next_number = next;
+                    return Ok((epoch, number));
+                }
+                // Four thousand million numbers: time for another epoch.
+                None => *state = EpochState::default(),
+            }
+        }
+    }
+
+    /// Our writer epoch, claimed by a commit of its own where we hold none.
+    pub(crate) async fn hold_epoch(self: &Arc<Self>) -> Result<u32> {
+        self.check_writable()?;
+        if let Some(epoch) = lock(&self.epoch).number {
+            return Ok(epoch);
+        }
+        let _claim = self.claim.lock().await;
+        if let Some(epoch) = lock(&self.epoch).number {
+            return Ok(epoch);
+        }
+        for _ in 0..self.tuning.attempts_max {
+            let guard = self.storage().try_exclusive().await?;
+            let mut claim = Transaction::new(self);
+            let counter = rows::counter_key(rows::NEXT_EPOCH);
+            let epoch = match claim.get_own(&counter).await? {
+                Some(row) => rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
+                None => 1,
+            };
+            let epoch = u32::try_from(epoch).map_err(|_| Error::LimitExceeded {
+                what: "writer_epochs",
+                value: epoch,
+                limit: u64::from(u32::MAX),
+            })?;
+            // Nobody else is there: whoever left an epoch open died.
+            let dead = if guard.is_some() { self.open_epochs(&claim).await? } else { HashSet::new() };
+            for epoch in &dead {
+                claim.put_own(rows::epoch_key(*epoch), None);
+            }
+            claim.put_own(counter, Some(Bytes::copy_from_slice(&(u64::from(epoch) + 1).to_le_bytes())));
+            claim.put_own(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&self.env().now().to_le_bytes())));
+            match self.submit(claim.into_work()).await {
+                Ok(_) => {}
+                Err(Error::Conflict) => {
+                    self.catch_up(true).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.blocks.writer.set_epoch(epoch);
+            *lock(&self.epoch) = EpochState { number: Some(epoch), next_number: 0 };
+            if !dead.is_empty() {
+                self.sweep(&dead).await?;
+            }
+            return Ok(epoch);
+        }
+        Err(Error::Conflict)
+    }
+
+    async fn open_epochs(&self, view: &Transaction) -> Result<HashSet<u32>> {
+        let mut epochs = HashSet::new();
+        let mut scan = view.scan_own(rows::EPOCH);
+        while let Some((key, _)) = scan.next().await? {
+            let epoch = <[u8; 4]>::try_from(key.as_ref()).map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
+            epochs.insert(u32::from_be_bytes(epoch));
+        }
+        Ok(epochs)
+    }
+
+    /// Deletes the blocks of ended epochs that nothing names. What is not understood is kept.
+    pub(crate) async fn sweep(&self, ended: &HashSet<u32>) -> Result<u64> {
+        let root = self.root();
+        let condemned = self.condemned(&root).await?;
+        let mut swept = 0;
+        for name in self.storage().list_all(&[]).await? {
+            match self.blocks.reader.block_id(name) {
+                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if ended.contains(&writer_epoch) => {
+                    let block = DataBlock { key_epoch, writer_epoch, counter };
+                    let waits = root.spills.contains(&block) || condemned.contains(&block);
+                    if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
+                        self.storage().delete(name).await?;
+                        swept += 1;
+                    }
+                }
+                // Strays of writers that died before they could take them back.
+                Some(BlockId::Commit { sequence, .. }) if sequence < root.oldest => {
+                    self.storage().delete(name).await?;
+                    swept += 1;
+                }
+                _ => {}
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Blocks that are condemned wait for the floor: readers of older states still need them.
+    pub(crate) async fn condemned(&self, root: &Root) -> Result<HashSet<DataBlock>> {
+        let range = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), range, Direction::Ascending);
+        let mut blocks = HashSet::new();
+        while let Some((key, _)) = cursor.next().await? {
+            let (_, block) = rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
+            blocks.insert(block);
+        }
+        Ok(blocks)
+    }
+
+    /// Ends our epoch and gives back what nothing needs any more.
+    pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
+        if self.read_only || self.closed.swap(true, Ordering::AcqRel) {
+            return self.remember().await;
+        }
+        let mut leader = self.leader.lock().await;
+        self.settle(&mut leader).await?;
+        let held = lock(&self.epoch).number;
+        if let Some(epoch) = held {
+            let root = self.root();
+            let due = root.sequence - root.base >= self.tuning.close_commits;
+            if due || root.tail_bytes >= self.tuning.checkpoint_bytes / 8 {
+                self.checkpoint(&mut leader).await?;
+            }
+            let guard = self.storage().try_exclusive().await?;
+            // Before the epoch ends, so that its end proves that nothing of it is left over.
+            self.drop_unreferenced().await?;
+            for _ in 0..self.tuning.attempts_max {
+                let base = self.root();
+                if base.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_none() {
+                    break;
+                }
+                let mut draft = Draft::default();
+                draft.rows.insert(rows::epoch_key(epoch), None);
+                for key in self.delete_condemned(&base).await? {
+                    draft.rows.insert(key, None);
+                }
+                let oldest = Some(self.delete_commits(&base).await?);
+                let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
+                let extra = Extra { floor, oldest, ..Extra::default() };
+                if let Outcome::Published(_) = self.publish(&mut leader, base, draft, extra).await? {
+                    break;
+                }
+            }
+            *lock(&self.epoch) = EpochState::default();
+            let root = self.root();
+            self.delete_condemned(&root).await?;
+            self.delete_commits(&root).await?;
+            drop(guard);
+        }
+        drop(leader);
+        self.remember().await
+    }
+
+    pub(crate) fn note_unreferenced(&self, put: Vec<BlockId>) {
+        lock(&self.unreferenced).extend(put.into_iter().filter_map(|id| match id {
+            BlockId::Data { key_epoch, writer_epoch, counter } => Some(DataBlock { key_epoch, writer_epoch, counter }),
+            BlockId::Commit { .. } => None,
+        }));
+    }
+
+    /// Blocks of ours that no commit came to name: aborted transactions, lost checkpoints.
+    async fn drop_unreferenced(&self) -> Result<()> {
+        let put = self.blocks.writer.flush().await;
+        if let Ok(put) = put {
+            self.note_unreferenced(put);
+        }
+        let _ = self.blocks.writer.take_failure();
+        let candidates: Vec<DataBlock> = lock(&self.unreferenced).drain().collect();
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let root = self.root();
+        let condemned = self.condemned(&root).await?;
+        for block in candidates {
+            let waits = root.spills.contains(&block) || condemned.contains(&block);
+            if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
+                self.storage().delete(self.block_name(block)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down the newest commit that we know to be durable.
+    pub(crate) async fn remember(&self) -> Result<()> {
+        let Some(trusted) = &self.trusted else { return Ok(()) };
+        let root = self.root();
+        trusted.store(self.context.keys.repository(), root.sequence, root.hash).await
+    }
+}

@@ -1,0 +1,424 @@
+//! A read-write transaction: reads at its root, keeps its writes to itself, and is judged when it commits.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::root::{Overlay, Root};
+use super::shared::{Pin, Shared, lock};
+use super::view::{Scan, View, table_range};
+use super::{ChunkNumber, Table};
+use crate::format::{BlockClass, RecordKind};
+use crate::format::rows::{self, ChunkRow, Place};
+use crate::tree::Direction;
+use crate::{Error, Result};
+
+/// What a transaction does to one key.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Put(Bytes),
+    Delete,
+    /// Adds to the leading counter of a row.
+    Add(i64),
+    /// Raises the leading counter of a row.
+    Max(u64),
+    /// A chunk that did not exist: nobody else can name it yet.
+    NewChunk(ChunkRow),
+    /// Identity -> chunk, unless the identity has one by then.
+    Identity(u64),
+}
+
+/// What a transaction has looked at.
+#[derive(Default)]
+pub(crate) struct ReadSet {
+    pub(crate) points: HashSet<Bytes>,
+    pub(crate) ranges: Vec<(Bound<Bytes>, Bound<Bytes>)>,
+}
+
+impl ReadSet {
+    pub(crate) fn holds(&self, key: &Bytes) -> bool {
+        use std::ops::RangeBounds as _;
+        self.points.contains(key) || self.ranges.iter().any(|range| range.contains(key))
+    }
+}
+
+/// What the commit needs of a transaction.
+pub(crate) struct Work {
+    pub(crate) base: u64,
+    pub(crate) epoch: Option<u32>,
+    pub(crate) ops: BTreeMap<Bytes, Op>,
+    pub(crate) reads: ReadSet,
+    /// Whether payloads went into blocks, which must be durable first.
+    pub(crate) has_blocks: bool,
+    pub(crate) _pin: Arc<Pin>,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitInfo {
+    /// The commit's number in the chain; for a transaction without writes, of the state that it read.
+    pub sequence: u64,
+}
+
+/// A read-write transaction. Dropping it aborts it.
+///
+/// Its reads see the state at which it began and its own writes. On commit, what it read and wrote is checked against every
+/// commit since: disjoint ones are no conflict, and nothing is run or sent again.
+pub struct Transaction {
+    shared: Arc<Shared>,
+    root: Arc<Root>,
+    pin: Arc<Pin>,
+    /// The content overlay with our own writes in it.
+    content: Overlay,
+    ops: BTreeMap<Bytes, Op>,
+    reads: Mutex<ReadSet>,
+    epoch: Option<u32>,
+    /// Payloads kept in rows, as long as they are few.
+    inline: Vec<u64>,
+    inline_bytes: usize,
+    has_blocks: bool,
+    pending_bytes: u64,
+}
+
+impl Transaction {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let (root, pin) = shared.pin();
+        Self {
+            content: root.content.overlay.clone(),
+            shared: shared.clone(),
+            root,
+            pin,
+            ops: BTreeMap::new(),
+            reads: Mutex::default(),
+            epoch: None,
+            inline: Vec::new(),
+            inline_bytes: 0,
+            has_blocks: false,
+            pending_bytes: 0,
+        }
+    }
+
+    /// The commit whose state the transaction reads.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.root.sequence
+    }
+
+    /// Bytes of rows and of payloads kept in rows that this transaction holds in memory.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for a row that no tree node holds; [`Error::Invalid`] for a table that is not the caller's.
+    pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+        check_table(table)?;
+        self.shared.check_row(key.len(), value.len())?;
+        let (key, value) = (rows::table_key(table.0, key), Bytes::copy_from_slice(value));
+        self.pending_bytes += (key.len() + value.len() + 64) as u64;
+        self.content.insert(key.clone(), Some(value.clone()));
+        self.ops.insert(key, Op::Put(value));
+        Ok(())
+    }
+
+    /// Removes a key; an absent one is no error.
+    ///
+    /// # Errors
+    /// As [`Transaction::put`].
+    pub fn delete(&mut self, table: Table, key: &[u8]) -> Result<()> {
+        check_table(table)?;
+        self.shared.check_row(key.len(), 0)?;
+        let key = rows::table_key(table.0, key);
+        self.pending_bytes += (key.len() + 64) as u64;
+        self.content.insert(key.clone(), None);
+        self.ops.insert(key, Op::Delete);
+        Ok(())
+    }
+
+    /// Raises the little-endian u64 that starts the row to `value`, making the row where there is none. Merges do not
+    /// conflict with merges.
+    ///
+    /// # Errors
+    /// As [`Transaction::put`]; what reading the row raises.
+    pub async fn max(&mut self, table: Table, key: &[u8], value: u64) -> Result<()> {
+        self.merge(table, key, Op::Max(value)).await
+    }
+
+    /// Adds to the little-endian u64 that starts the row, making the row where there is none. Merges do not conflict with
+    /// merges; below zero is [`Error::Conflict`] when it commits.
+    ///
+    /// # Errors
+    /// As [`Transaction::put`]; what reading the row raises.
+    pub async fn add(&mut self, table: Table, key: &[u8], delta: i64) -> Result<()> {
+        self.merge(table, key, Op::Add(delta)).await
+    }
+
+    async fn merge(&mut self, table: Table, key: &[u8], op: Op) -> Result<()> {
+        check_table(table)?;
+        self.shared.check_row(key.len(), 8)?;
+        let key = rows::table_key(table.0, key);
+        let seen = self.look(&key).await?;
+        let merged = merge_row(seen.as_ref(), &op)?;
+        self.content.insert(key.clone(), Some(merged.clone()));
+        self.pending_bytes += (key.len() + 80) as u64;
+        let op = match (self.ops.get(&key), op) {
+            (None, op) => op,
+            (Some(Op::Add(before)), Op::Add(delta)) => Op::Add(before.saturating_add(delta)),
+            (Some(Op::Max(before)), Op::Max(value)) => Op::Max(value.max(*before)),
+            // A merge on top of another kind of write: what we see is what we write.
+            _ => {
+                lock(&self.reads).points.insert(key.clone());
+                Op::Put(merged)
+            }
+        };
+        self.ops.insert(key, op);
+        Ok(())
+    }
+
+    /// A fresh number under the writer's epoch (epoch in the upper 32 bits), never handed out before nor again.
+    ///
+    /// # Errors
+    /// What claiming an epoch raises.
+    pub async fn number(&mut self) -> Result<u64> {
+        let (epoch, number) = self.shared.fresh_number().await?;
+        self.epoch = Some(epoch);
+        Ok(number)
+    }
+
+    /// The chunk with this identity, one reference added; `None` where there is none.
+    ///
+    /// # Errors
+    /// What reading the identity raises.
+    pub async fn find_chunk(&mut self, identity: &[u8; 32]) -> Result<Option<ChunkNumber>> {
+        let key = rows::identity_key(identity);
+        let number = match self.ops.get(&key) {
+            Some(Op::Identity(number)) => Some(*number),
+            _ => match self.shared.get_at(&self.root, &key).await? {
+                Some(row) => {
+                    Some(rows::decode_count(&row).map_err(|error| Error::damaged("identity", None, error.to_string()))?)
+                }
+                None => None,
+            },
+        };
+        let Some(number) = number.map(ChunkNumber) else { return Ok(None) };
+        self.retain_chunk(number)?;
+        Ok(Some(number))
+    }
+
+    /// Stores a payload under its identity, or adds a reference to the chunk that has it. The caller owns one reference.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for a payload over [`super::Engine::chunk_bytes_max`]; what the storage raises.
+    pub async fn put_chunk(&mut self, identity: Option<[u8; 32]>, payload: Bytes) -> Result<ChunkNumber> {
+        self.shared.check_writable()?;
+        let limit = self.shared.chunk_bytes_max();
+        if payload.len() > limit {
+            return Err(Error::LimitExceeded { what: "chunk_bytes", value: payload.len() as u64, limit: limit as u64 });
+        }
+        if let Some(identity) = &identity
+            && let Some(number) = self.find_chunk(identity).await?
+        {
+            return Ok(number);
+        }
+        let number = self.number().await?;
+        let place = if !self.has_blocks && self.inline_bytes + payload.len() <= self.shared.inline_bytes_max() {
+            self.inline.push(number);
+            self.inline_bytes += payload.len();
+            self.pending_bytes += payload.len() as u64;
+            Place::Inline(payload)
+        } else {
+            self.move_inline_to_blocks().await?;
+            self.place(number, &payload).await?
+        };
+        let row = ChunkRow { references: 1, birth: self.root.sequence + 1, identity, place };
+        self.ops.insert(rows::chunk_key(number), Op::NewChunk(row));
+        self.pending_bytes += 256;
+        if let Some(identity) = identity {
+            self.ops.insert(rows::identity_key(&identity), Op::Identity(number));
+        }
+        Ok(ChunkNumber(number))
+    }
+
+    async fn place(&mut self, number: u64, payload: &[u8]) -> Result<Place> {
+        self.has_blocks = true;
+        Ok(Place::Records(self.shared.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?))
+    }
+
+    /// A transaction that grows large packs what it had kept in rows.
+    async fn move_inline_to_blocks(&mut self) -> Result<()> {
+        self.has_blocks = true;
+        while let Some(number) = self.inline.last().copied() {
+            let key = rows::chunk_key(number);
+            let payload = match self.ops.get(&key) {
+                Some(Op::NewChunk(ChunkRow { place: Place::Inline(payload), .. })) => payload.clone(),
+                _ => Bytes::new(),
+            };
+            if !payload.is_empty() {
+                let moved = self.place(number, &payload).await?;
+                if let Some(Op::NewChunk(row)) = self.ops.get_mut(&key) {
+                    row.place = moved;
+                }
+                self.pending_bytes = self.pending_bytes.saturating_sub(payload.len() as u64);
+            }
+            self.inline.pop();
+        }
+        self.inline_bytes = 0;
+        Ok(())
+    }
+
+    /// One reference more.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] and [`Error::Closed`].
+    pub fn retain_chunk(&mut self, number: ChunkNumber) -> Result<()> {
+        self.count_chunk(number, 1)
+    }
+
+    /// One reference less; at none the chunk is freed.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] and [`Error::Closed`].
+    pub fn release_chunk(&mut self, number: ChunkNumber) -> Result<()> {
+        self.count_chunk(number, -1)
+    }
+
+    fn count_chunk(&mut self, number: ChunkNumber, delta: i64) -> Result<()> {
+        self.shared.check_writable()?;
+        let key = rows::chunk_key(number.0);
+        let mut forgotten = None;
+        match self.ops.get_mut(&key) {
+            Some(Op::NewChunk(row)) => {
+                row.references = row.references.saturating_add_signed(delta);
+                if row.references == 0 {
+                    forgotten = Some(row.identity);
+                }
+            }
+            Some(Op::Add(before)) => *before = before.saturating_add(delta),
+            _ => {
+                self.ops.insert(key.clone(), Op::Add(delta));
+                self.pending_bytes += 80;
+            }
+        }
+        if let Some(identity) = forgotten {
+            self.ops.remove(&key);
+            if let Some(identity) = identity {
+                let identity = rows::identity_key(&identity);
+                if matches!(self.ops.get(&identity), Some(Op::Identity(named)) if *named == number.0) {
+                    self.ops.remove(&identity);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it durable, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where a commit since its beginning overlaps with it: run it again ([`super::Engine::transact`]
+    /// does); [`Error::CommitUnknown`]; what the storage raises.
+    pub async fn commit(self) -> Result<CommitInfo> {
+        if self.ops.is_empty() {
+            return Ok(CommitInfo { sequence: self.root.sequence });
+        }
+        self.shared.check_writable()?;
+        let shared = self.shared.clone();
+        shared.hold_epoch().await?;
+        shared.submit(self.into_work()).await
+    }
+
+    pub(crate) fn into_work(self) -> Work {
+        let reads = self.reads.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Work {
+            base: self.root.sequence,
+            epoch: self.epoch,
+            ops: self.ops,
+            reads,
+            has_blocks: self.has_blocks,
+            _pin: self.pin,
+        }
+    }
+
+    /// For the engine's own tables, which callers cannot name.
+    pub(crate) fn put_own(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.ops.insert(key, value.map_or(Op::Delete, Op::Put));
+    }
+
+    /// As [`View::get`], for the engine's own tables.
+    pub(crate) async fn get_own(&self, key: &Bytes) -> Result<Option<Bytes>> {
+        lock(&self.reads).points.insert(key.clone());
+        self.shared.get_at(&self.root, key).await
+    }
+
+    pub(crate) fn scan_own(&self, table: u8) -> Scan {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        lock(&self.reads).ranges.push(table_range(table, all));
+        self.shared.scan_root(&self.root, &self.pin, table, all, Direction::Ascending)
+    }
+
+    /// A content row with our own writes, not counted as read.
+    async fn look(&self, key: &Bytes) -> Result<Option<Bytes>> {
+        match self.content.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => match crate::tree::get(&self.shared.nodes, self.root.content.tree.as_ref(), key).await {
+                Err(error) => Err(self.shared.explain(error, self.root.sequence).await),
+                found => found,
+            },
+        }
+    }
+}
+
+/// A row after a merge.
+pub(crate) fn merge_row(row: Option<&Bytes>, op: &Op) -> Result<Bytes> {
+    let before = match row {
+        Some(row) => rows::decode_count(row).map_err(|_| Error::Invalid("merge into a row without a counter".into()))?,
+        None => 0,
+    };
+    let after = match op {
+        Op::Add(delta) => before.checked_add_signed(*delta).ok_or(Error::Conflict)?,
+        Op::Max(value) => before.max(*value),
+        _ => before,
+    };
+    let mut merged = after.to_le_bytes().to_vec();
+    if let Some(rest) = row.and_then(|row| row.get(8..)) {
+        merged.extend_from_slice(rest);
+    }
+    Ok(Bytes::from(merged))
+}
+
+fn check_table(table: Table) -> Result<()> {
+    if table.0 < rows::CONTENT_FIRST || table.0 > Table::LAST {
+        return Err(Error::Invalid(format!("table {:#04x} is not one for callers", table.0)));
+    }
+    Ok(())
+}
+
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+impl View for Transaction {
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        check_table(table)?;
+        let key = rows::table_key(table.0, key);
+        let found = self.look(&key).await;
+        lock(&self.reads).points.insert(key);
+        found
+    }
+
+    fn scan(&self, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Scan {
+        let range = table_range(table.0, range);
+        lock(&self.reads).ranges.push(range.clone());
+        Scan::new(self.shared.clone(), self.pin.clone(), self.root.content.tree, self.content.clone(), range, direction)
+    }
+
+    async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
+        match self.ops.get(&rows::chunk_key(number.0)) {
+            Some(Op::NewChunk(row)) => self.shared.chunk_payload(row).await,
+            _ => self.shared.chunk_at(&self.root, number.0).await,
+        }
+    }
+}

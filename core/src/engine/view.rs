@@ -1,0 +1,177 @@
+//! Reading: what snapshots and transactions have in common.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::nodes::Nodes;
+use super::root::{Overlay, Root};
+use super::shared::{Pin, Shared};
+use super::{ChunkNumber, Table};
+use crate::format::RecordKind;
+use crate::format::rows::{self, ChunkRow, Place};
+use crate::storage::MaybeSendSync;
+use crate::tree::{Direction, MergedCursor, TreeRoot};
+use crate::{Error, Result};
+
+/// Reading at one state: what snapshots and transactions have in common.
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+pub trait View: MaybeSendSync {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and [`Error::Expired`]; what the storage raises.
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// The rows in a range of keys; a transaction sees its own writes. The whole range counts as read.
+    fn scan(&self, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Scan;
+
+    /// The payload of a chunk, as given to `put_chunk`.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where no such chunk is, or its records do not authenticate; [`Error::Expired`].
+    async fn chunk(&self, number: ChunkNumber) -> Result<Bytes>;
+}
+
+/// A running scan.
+pub struct Scan {
+    cursor: MergedCursor<Arc<Nodes>>,
+    shared: Arc<Shared>,
+    pin: Arc<Pin>,
+}
+
+impl Scan {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pin: Arc<Pin>,
+        tree: Option<TreeRoot>,
+        overlay: Overlay,
+        range: (Bound<Bytes>, Bound<Bytes>),
+        direction: Direction,
+    ) -> Self {
+        Self { cursor: MergedCursor::new(shared.nodes.clone(), tree, overlay, range, direction), shared, pin }
+    }
+
+    /// The next row: key (without the table byte) and value.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and [`Error::Expired`]; what the storage raises.
+    pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
+        match self.cursor.next().await {
+            Ok(row) => Ok(row.map(|(key, value)| (key.slice(1.min(key.len())..), value))),
+            Err(error) => Err(self.shared.explain(error, self.pin.sequence).await),
+        }
+    }
+}
+
+/// A table's range as keys with their table byte.
+pub(crate) fn table_range(table: u8, range: (Bound<&[u8]>, Bound<&[u8]>)) -> (Bound<Bytes>, Bound<Bytes>) {
+    let start = match range.0 {
+        Bound::Included(key) => Bound::Included(rows::table_key(table, key)),
+        Bound::Excluded(key) => Bound::Excluded(rows::table_key(table, key)),
+        Bound::Unbounded => Bound::Included(rows::table_key(table, &[])),
+    };
+    let end = match range.1 {
+        Bound::Included(key) => Bound::Included(rows::table_key(table, key)),
+        Bound::Excluded(key) => Bound::Excluded(rows::table_key(table, key)),
+        Bound::Unbounded => match table.checked_add(1) {
+            Some(next) => Bound::Excluded(rows::table_key(next, &[])),
+            None => Bound::Unbounded,
+        },
+    };
+    (start, end)
+}
+
+impl Shared {
+    pub(crate) fn scan_root(
+        self: &Arc<Self>,
+        root: &Root,
+        pin: &Arc<Pin>,
+        table: u8,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+    ) -> Scan {
+        let side = root.side(table);
+        Scan::new(self.clone(), pin.clone(), side.tree, side.overlay.clone(), table_range(table, range), direction)
+    }
+
+    pub(crate) async fn get_at(&self, root: &Root, key: &[u8]) -> Result<Option<Bytes>> {
+        match root.get(&self.nodes, key).await {
+            Err(error) => Err(self.explain(error, root.sequence).await),
+            found => found,
+        }
+    }
+
+    pub(crate) async fn chunk_row(&self, root: &Root, number: u64) -> Result<ChunkRow> {
+        let row = self
+            .get_at(root, &rows::chunk_key(number))
+            .await?
+            .ok_or_else(|| Error::damaged("chunk", None, format!("chunk {number:#x} has no row")))?;
+        ChunkRow::decode(&row).map_err(|error| Error::damaged("chunk", None, error.to_string()))
+    }
+
+    pub(crate) async fn chunk_payload(&self, row: &ChunkRow) -> Result<Bytes> {
+        let pointers = match &row.place {
+            Place::Inline(bytes) => return Ok(bytes.clone()),
+            Place::Records(pointers) => pointers,
+        };
+        if let [pointer] = pointers.as_slice() {
+            return self.blocks.read(pointer, RecordKind::ChunkData).await;
+        }
+        let pieces =
+            futures_util::future::join_all(pointers.iter().map(|pointer| self.blocks.read(pointer, RecordKind::ChunkData))).await;
+        let mut payload = Vec::with_capacity(pointers.iter().map(|pointer| pointer.length as usize).sum());
+        for piece in pieces {
+            payload.extend_from_slice(&piece?);
+        }
+        Ok(Bytes::from(payload))
+    }
+
+    pub(crate) async fn chunk_at(&self, root: &Root, number: u64) -> Result<Bytes> {
+        let row = self.chunk_row(root, number).await?;
+        match self.chunk_payload(&row).await {
+            Err(error) => Err(self.explain(error, root.sequence).await),
+            payload => payload,
+        }
+    }
+}
+
+/// A pinned state, read only; cheap to clone. What it shows never changes.
+#[derive(Clone)]
+pub struct Snapshot {
+    shared: Arc<Shared>,
+    root: Arc<Root>,
+    pin: Arc<Pin>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let (root, pin) = shared.pin();
+        Self { shared: shared.clone(), root, pin }
+    }
+
+    /// The commit whose state this is.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.root.sequence
+    }
+}
+
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+impl View for Snapshot {
+    async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+        self.shared.get_at(&self.root, &rows::table_key(table.0, key)).await
+    }
+
+    fn scan(&self, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Scan {
+        self.shared.scan_root(&self.root, &self.pin, table.0, range, direction)
+    }
+
+    async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
+        self.shared.chunk_at(&self.root, number.0).await
+    }
+}

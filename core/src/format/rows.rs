@@ -1,0 +1,287 @@
+//! Rows of the space tables: what the engine itself keeps in its key space.
+//!
+//! A key is one table byte and the key proper; tables below [`CONTENT_FIRST`] belong to the *space* root, the others to
+//! the *content* root. Numbers inside keys are big-endian, so that they sort; in values little-endian.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | [`CHUNK`] | chunk number u64 | [`ChunkRow`] |
+//! | [`IDENTITY`] | keyed hash of the plaintext, 32 bytes | chunk number u64 |
+//! | [`USAGE`] | block: key epoch u16, writer epoch u32, counter u64 | live sealed bytes u64 |
+//! | [`HISTORY`] | commit sequence u64 | commit hash, 32 bytes |
+//! | [`EPOCH`] | writer epoch u32 | time of the claim u64 (ms) |
+//! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
+//! | [`COUNTER`] | name byte | u64 |
+
+use bytes::Bytes;
+
+use super::{BlockId, FormatError, Pointer, Reader, Writer};
+
+/// Chunk number -> references, birth, identity, place.
+pub const CHUNK: u8 = 0x01;
+/// Identity -> chunk number.
+pub const IDENTITY: u8 = 0x02;
+/// Block -> live bytes.
+pub const USAGE: u8 = 0x03;
+/// Sequence -> commit hash, for the last [`HISTORY_COMMITS`].
+pub const HISTORY: u8 = 0x04;
+/// Writer epochs that have not ended.
+pub const EPOCH: u8 = 0x05;
+/// Blocks to delete once `floor` has reached their sequence.
+pub const CONDEMNED: u8 = 0x06;
+/// Counters of the engine.
+pub const COUNTER: u8 = 0x07;
+/// The first table of the content root.
+pub const CONTENT_FIRST: u8 = 0x10;
+
+/// [`COUNTER`] key: the next writer epoch to claim.
+pub const NEXT_EPOCH: u8 = 0x01;
+/// How many commits the history remembers.
+pub const HISTORY_COMMITS: u64 = 65_536;
+
+/// Where the payload of a chunk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the row itself, until a checkpoint packs it into a block.
+    Inline(Bytes),
+    /// In records, in order.
+    Records(Vec<Pointer>),
+}
+
+/// A chunk's row. The reference count comes first, so that a merge finds it.
+///
+/// `references u64 ‖ birth u64 ‖ has identity u8 ‖ [identity 32] ‖ place u8 (0 inline, 1 records) ‖ bytes | count u8 ‖ pointers`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkRow {
+    /// How many extents name it.
+    pub references: u64,
+    /// The commit after which it exists.
+    pub birth: u64,
+    /// The keyed hash of its plaintext, where it takes part in dedup.
+    pub identity: Option<[u8; 32]>,
+    /// Where it is.
+    pub place: Place,
+}
+
+impl ChunkRow {
+    /// The row's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(64);
+        writer.u64(self.references);
+        writer.u64(self.birth);
+        match &self.identity {
+            Some(identity) => {
+                writer.u8(1).bytes(identity);
+            }
+            None => {
+                writer.u8(0);
+            }
+        }
+        match &self.place {
+            Place::Inline(bytes) => {
+                writer.u8(0);
+                writer.bytes(bytes);
+            }
+            Place::Records(pointers) => {
+                writer.u8(1);
+                writer.u8(u8::try_from(pointers.len()).unwrap_or(u8::MAX));
+                for pointer in pointers {
+                    writer.bytes(&pointer.encode());
+                }
+            }
+        }
+        writer.into_vec()
+    }
+
+    /// Reads a row; inline bytes are a slice of `row`.
+    ///
+    /// # Errors
+    /// [`FormatError`] for anything that `encode` does not write.
+    pub fn decode(row: &Bytes) -> Result<Self, FormatError> {
+        let mut reader = Reader::new("chunk row", row);
+        let references = reader.u64()?;
+        let birth = reader.u64()?;
+        let identity = match reader.u8()? {
+            0 => None,
+            1 => Some(reader.array()?),
+            other => return Err(reader.error(format!("identity flag {other}"))),
+        };
+        let place = match reader.u8()? {
+            0 => {
+                let rest = reader.take_rest();
+                Place::Inline(row.slice_ref(rest))
+            }
+            1 => {
+                let count = usize::from(reader.u8()?);
+                let mut pointers = Vec::with_capacity(count);
+                for _ in 0..count {
+                    pointers.push(read_pointer(&mut reader)?);
+                }
+                reader.finish()?;
+                Place::Records(pointers)
+            }
+            other => return Err(FormatError::new("chunk row", format!("place {other}"))),
+        };
+        Ok(Self { references, birth, identity, place })
+    }
+}
+
+/// A pointer.
+pub(super) fn read_pointer(reader: &mut Reader<'_>) -> Result<Pointer, FormatError> {
+    let bytes = reader.bytes(Pointer::BYTES)?;
+    Pointer::decode(bytes).ok_or_else(|| reader.error("a pointer of another shape"))
+}
+
+/// A block in keys: key epoch u16, writer epoch u32, counter u64, big-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DataBlock {
+    /// The key epoch it is sealed under.
+    pub key_epoch: u16,
+    /// The writer epoch that made it.
+    pub writer_epoch: u32,
+    /// Its number within the writer epoch.
+    pub counter: u64,
+}
+
+impl DataBlock {
+    /// Bytes of the encoding.
+    pub const BYTES: usize = 14;
+
+    /// The block that a pointer points into.
+    #[must_use]
+    pub fn of(pointer: &Pointer) -> Self {
+        Self { key_epoch: pointer.key_epoch, writer_epoch: pointer.writer_epoch, counter: pointer.counter }
+    }
+
+    /// The identifier that its name encrypts.
+    #[must_use]
+    pub const fn id(&self) -> BlockId {
+        BlockId::Data { key_epoch: self.key_epoch, writer_epoch: self.writer_epoch, counter: self.counter }
+    }
+
+    fn write(self, writer: &mut Writer) {
+        writer.bytes(&self.key_epoch.to_be_bytes());
+        writer.bytes(&self.writer_epoch.to_be_bytes());
+        writer.bytes(&self.counter.to_be_bytes());
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            key_epoch: u16::from_be_bytes(reader.array()?),
+            writer_epoch: u32::from_be_bytes(reader.array()?),
+            counter: u64::from_be_bytes(reader.array()?),
+        })
+    }
+}
+
+fn key(table: u8, parts: &[&[u8]]) -> Bytes {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    Bytes::from(key)
+}
+
+/// A key of any table.
+#[must_use]
+pub fn table_key(table: u8, rest: &[u8]) -> Bytes {
+    key(table, &[rest])
+}
+
+/// Key of a chunk's row.
+#[must_use]
+pub fn chunk_key(number: u64) -> Bytes {
+    key(CHUNK, &[&number.to_be_bytes()])
+}
+
+/// Key of an identity row.
+#[must_use]
+pub fn identity_key(identity: &[u8; 32]) -> Bytes {
+    key(IDENTITY, &[identity])
+}
+
+/// Key of a block's usage row.
+#[must_use]
+pub fn usage_key(block: DataBlock) -> Bytes {
+    let mut writer = Writer::with_capacity(64);
+    writer.u8(USAGE);
+    block.write(&mut writer);
+    Bytes::from(writer.into_vec())
+}
+
+/// Key of a history row.
+#[must_use]
+pub fn history_key(sequence: u64) -> Bytes {
+    key(HISTORY, &[&sequence.to_be_bytes()])
+}
+
+/// Key of an epoch row.
+#[must_use]
+pub fn epoch_key(epoch: u32) -> Bytes {
+    key(EPOCH, &[&epoch.to_be_bytes()])
+}
+
+/// Key of a counter.
+#[must_use]
+pub fn counter_key(name: u8) -> Bytes {
+    key(COUNTER, &[&[name]])
+}
+
+/// Key of a condemned block.
+#[must_use]
+pub fn condemned_key(sequence: u64, block: DataBlock) -> Bytes {
+    let mut writer = Writer::with_capacity(64);
+    writer.u8(CONDEMNED);
+    writer.bytes(&sequence.to_be_bytes());
+    block.write(&mut writer);
+    Bytes::from(writer.into_vec())
+}
+
+/// What a condemned key says.
+///
+/// # Errors
+/// [`FormatError`] for a key of another shape.
+pub fn decode_condemned_key(key: &[u8]) -> Result<(u64, DataBlock), FormatError> {
+    let mut reader = Reader::new("condemned key", key);
+    reader.u8()?;
+    let sequence = u64::from_be_bytes(reader.array()?);
+    let block = DataBlock::read(&mut reader)?;
+    reader.finish()?;
+    Ok((sequence, block))
+}
+
+/// The block that a usage key names.
+///
+/// # Errors
+/// [`FormatError`] for a key of another shape.
+pub fn decode_usage_key(key: &[u8]) -> Result<DataBlock, FormatError> {
+    let mut reader = Reader::new("usage key", key);
+    reader.u8()?;
+    let block = DataBlock::read(&mut reader)?;
+    reader.finish()?;
+    Ok(block)
+}
+
+/// The number in a chunk key, an epoch key (as u64) or a history key.
+///
+/// # Errors
+/// [`FormatError`] for a key of another shape.
+pub fn decode_number_key(key: &[u8]) -> Result<u64, FormatError> {
+    match key.split_first() {
+        Some((&EPOCH, rest)) => {
+            rest.try_into().map(|bytes| u64::from(u32::from_be_bytes(bytes))).map_err(|_| FormatError::new("epoch key", "length"))
+        }
+        Some((_, rest)) => rest.try_into().map(u64::from_be_bytes).map_err(|_| FormatError::new("number key", "length")),
+        None => Err(FormatError::new("number key", "empty")),
+    }
+}
+
+/// A value that is one little-endian u64, or starts with one.
+///
+/// # Errors
+/// [`FormatError`] for a shorter value.
+pub fn decode_count(value: &[u8]) -> Result<u64, FormatError> {
+    value.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(|| FormatError::new("counter", "shorter than 8 bytes"))
+}
