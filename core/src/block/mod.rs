@@ -18,6 +18,10 @@ mod reader;
 mod sealing;
 mod slot;
 mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod whole;
 mod writer;

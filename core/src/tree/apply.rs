@@ -354,6 +354,10 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
     }
 
     async fn write(&mut self, node: &[u8], level: u8, separator: Bytes) -> Result<()> {
+        if node.len() > self.node_bytes_max {
+            // What is within the limits fits: the old tree has a key that is not.
+            return Err(Error::damaged("tree node", None, format!("a node cannot be under {} bytes", node.len())));
+        }
         let pointer = self.store.write(node, level).await?;
         self.done.written.push(pointer);
         self.packer(level + 1).push(Entry { key: separator, payload: pointer, new: true });
@@ -394,7 +398,7 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
     }
 }
 
-/// The packer hands out no more than fits, so this does not happen.
+/// What is within the limits can be built: the old tree has a key that is not.
 fn unbuildable(error: FormatError) -> Error {
-    Error::Invalid(error.to_string())
+    Error::damaged(error.structure, None, error.reason)
 }

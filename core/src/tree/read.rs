@@ -115,10 +115,14 @@ impl Place {
 }
 
 async fn fetch<S: NodeStore + ?Sized>(store: &S, pointer: &Pointer) -> Result<Arc<Node>> {
-    match store.cached(pointer) {
-        Some(node) => Ok(node),
-        None => store.read(pointer).await,
+    let node = match store.cached(pointer) {
+        Some(node) => node,
+        None => store.read(pointer).await?,
+    };
+    if node.bytes().len() > store.node_bytes_max() {
+        return Err(misplaced(pointer, format_args!("it is {} bytes long", node.bytes().len())));
     }
+    Ok(node)
 }
 
 #[cold]

@@ -1,0 +1,2 @@
+mod sealed_blocks;
+mod writing;

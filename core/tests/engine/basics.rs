@@ -1,0 +1,152 @@
+use bytes::Bytes;
+use futures_lite::future::block_on;
+use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::Error;
+use strongroom_core::crypto::Suite;
+use strongroom_core::engine::{ChunkNumber, View};
+
+use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
+
+#[test]
+fn what_was_committed_is_there_after_reopening() {
+    block_on(async {
+        for (suite, block_bytes) in [(Suite::Aes256Gcm, 4096), (Suite::XChaCha20Poly1305, 16384), (Suite::Aes256Gcm, 1 << 20)] {
+            let (mut bed, engine) = Bed::new(1, block_bytes, suite, CrashOptions::default()).await;
+            for number in 0..40_u32 {
+                put(&engine, &number.to_be_bytes(), &vec![number as u8; number as usize]).await.unwrap();
+            }
+            assert_clean(&engine).await;
+            engine.close().await.unwrap();
+            assert!(matches!(put(&engine, b"late", b"").await, Err(Error::Closed)));
+            drop(engine);
+            let engine = bed.open().await.unwrap();
+            assert_clean(&engine).await;
+            assert_eq!(contents(&engine.snapshot()).await.unwrap().len(), 40);
+            assert_eq!(get(&engine, &7_u32.to_be_bytes()).await.unwrap().unwrap(), vec![7; 7]);
+            for blob in bed.storage.snapshot_blobs().values() {
+                assert_eq!(blob.len(), block_bytes as usize);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_dropped_transaction_leaves_nothing_behind() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(2, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"a", b"1").await.unwrap();
+        let before = bed.storage.snapshot_blobs().len();
+        {
+            let mut transaction = engine.begin();
+            transaction.put(TABLE, b"a", b"2").unwrap();
+            for _ in 0..20 {
+                transaction.put_chunk(None, Bytes::from(vec![1; 10_000])).await.unwrap();
+            }
+        }
+        assert_eq!(get(&engine, b"a").await.unwrap().unwrap(), "1");
+        engine.close().await.unwrap();
+        let engine = bed.open().await.unwrap();
+        assert_clean(&engine).await;
+        let after = bed.storage.snapshot_blobs().len();
+        assert!(after <= before + 2, "{before} blobs became {after}");
+    });
+}
+
+#[test]
+fn chunks_are_shared_by_identity_and_freed_with_their_last_reference() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(3, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        let payload = |byte: u8| Bytes::from(vec![byte; 9000]);
+        let identity = engine.identity(&payload(1));
+        let mut first = engine.begin();
+        let number = first.put_chunk(Some(identity), payload(1)).await.unwrap();
+        assert_eq!(first.put_chunk(Some(identity), payload(1)).await.unwrap(), number);
+        assert_eq!(first.chunk(number).await.unwrap(), payload(1));
+        first.commit().await.unwrap();
+        let mut second = engine.begin();
+        assert_eq!(second.find_chunk(&identity).await.unwrap(), Some(number));
+        second.commit().await.unwrap();
+        assert_eq!(engine.snapshot().chunk(number).await.unwrap(), payload(1));
+        let old = engine.snapshot();
+        for _ in 0..3 {
+            let mut release = engine.begin();
+            release.release_chunk(number).unwrap();
+            release.commit().await.unwrap();
+        }
+        let mut again = engine.begin();
+        assert_eq!(again.find_chunk(&identity).await.unwrap(), None);
+        assert_eq!(old.chunk(number).await.unwrap(), payload(1), "an older state keeps what it shows");
+        drop((again, old));
+        let mut release = engine.begin();
+        release.release_chunk(number).unwrap();
+        assert!(matches!(release.commit().await, Err(Error::Conflict)), "what is condemned is never revived");
+        engine.close().await.unwrap();
+        let engine = bed.open().await.unwrap();
+        assert!(engine.snapshot().chunk(number).await.is_err());
+        assert!(engine.snapshot().chunk(ChunkNumber(77)).await.is_err());
+        assert_clean(&engine).await;
+    });
+}
+
+#[test]
+fn overlapping_transactions_conflict_and_disjoint_ones_do_not() {
+    block_on(async {
+        let (_bed, engine) = Bed::new(4, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"a", b"1").await.unwrap();
+        let (mut one, mut two, mut three, mut four) = (engine.begin(), engine.begin(), engine.begin(), engine.begin());
+        one.get(TABLE, b"a").await.unwrap();
+        one.put(TABLE, b"b", b"from one").unwrap();
+        two.put(TABLE, b"a", b"2").unwrap();
+        three.put(TABLE, b"c", b"3").unwrap();
+        three.add(TABLE, b"n", 5).await.unwrap();
+        four.add(TABLE, b"n", 7).await.unwrap();
+        two.commit().await.unwrap();
+        assert!(matches!(one.commit().await, Err(Error::Conflict)));
+        three.commit().await.unwrap();
+        four.commit().await.unwrap();
+        assert_eq!(get(&engine, b"n").await.unwrap().unwrap().as_ref(), 12_u64.to_le_bytes());
+        assert_eq!(get(&engine, b"b").await.unwrap(), None);
+    });
+}
+
+#[test]
+fn concurrent_transactions_share_a_commit() {
+    block_on(async {
+        let (_bed, engine) = Bed::new(5, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"first", b"").await.unwrap();
+        let before = engine.snapshot().sequence();
+        let commits = (0..32_u32).map(|number| {
+            let engine = engine.clone();
+            async move { put(&engine, &number.to_be_bytes(), b"x").await }
+        });
+        for result in futures_util::future::join_all(commits).await {
+            result.unwrap();
+        }
+        let used = engine.snapshot().sequence() - before;
+        assert!(used <= 3, "{used} commits for 32 transactions at once");
+    });
+}
+
+#[test]
+fn a_commit_larger_than_a_block_spills_and_reads_back() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(6, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        let mut transaction = engine.begin();
+        for number in 0..5000_u32 {
+            transaction.put(TABLE, &number.to_be_bytes(), &[7; 100]).unwrap();
+        }
+        transaction.commit().await.unwrap();
+        drop(engine);
+        bed.storage.process_kill();
+        let engine = bed.open().await.unwrap();
+        assert_eq!(contents(&engine.snapshot()).await.unwrap().len(), 5000);
+        assert_clean(&engine).await;
+        put(&engine, b"more", b"").await.unwrap();
+        engine.checkpoint().await.unwrap();
+        assert_clean(&engine).await;
+        engine.close().await.unwrap();
+        let engine = bed.open().await.unwrap();
+        assert_eq!(contents(&engine.snapshot()).await.unwrap().len(), 5001);
+        assert_clean(&engine).await;
+    });
+}
