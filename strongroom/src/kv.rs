@@ -8,6 +8,7 @@
 //!     | 2 u8 ‖ length u64 ‖ number u64 of the chunk that holds that list, where the list does not fit either
 //! ```
 
+use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ const PREFIX_BYTES: usize = 9;
 const NUMBER_BYTES: usize = 8;
 
 /// How often [`Kv::transact`] runs its closure before it gives up.
-const ATTEMPTS_MAX: u32 = 64;
+pub(crate) const ATTEMPTS_MAX: u32 = 64;
 
 /// The key-value store of a repository; cheap to clone, usable from many tasks.
 #[derive(Clone)]
@@ -93,6 +94,32 @@ impl Kv {
     /// As [`Kv::scan`], the last key first.
     pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
         Scan::new(self.engine.snapshot(), range, Direction::Descending)
+    }
+
+    /// Learns what other processes have committed since.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        self.engine.refresh().await
+    }
+
+    /// Counts the keys and what they refer to, and with `data` reads every value.
+    pub(crate) async fn check(&self, data: bool, references: &mut HashMap<ChunkNumber, u64>) -> Result<u64> {
+        let snapshot = self.engine.snapshot();
+        let mut scan = snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        let mut keys = 0;
+        while let Some((_, row)) = scan.next().await? {
+            keys += 1;
+            let value = Value::read(&row)?;
+            for number in value.numbers(&snapshot).await? {
+                *references.entry(number).or_default() += 1;
+            }
+            if let Value::Listed { list, .. } = value {
+                *references.entry(list).or_default() += 1;
+            }
+            if data {
+                fetch(&snapshot, &row).await?;
+            }
+        }
+        Ok(keys)
     }
 
     /// Begins a transaction on the newest state that this process knows.
