@@ -1,8 +1,12 @@
 //! What any Strongroom storage must pass, and the doubles that tests of the engine run on.
 //!
+//! * [`storage`]: the clauses S1 to S14, which a backend proves in one line, [`storage_conformance!`].
 //! * [`crash`]: a storage that loses power, dies, fails and lies on request, deterministically.
 
 pub mod crash;
 mod dice;
+pub mod storage;
 
 pub use dice::Dice;
+#[doc(hidden)]
+pub use futures_lite::future::block_on;

@@ -1,1 +1,27 @@
-//! To come.
+//! Strongroom storage in a folder: one file a blob, durable where it says so.
+//!
+//! ```text
+//! folder/3f/3f9c…  (32 hexadecimal digits)   a blob, in the sub-folder of its first byte
+//! folder/incoming/                           blobs that are being written; what is left there by a crash is removed
+//! ```
+//!
+//! A blob is written in `incoming` and becomes visible under its name in one step that never replaces anything, so
+//! it is absent or whole whenever the process dies. Files that are none of these are left alone.
+//!
+//! ```
+//! use strongroom_core::storage::Registry;
+//!
+//! let mut registry = Registry::new();
+//! strongroom_file::register(&mut registry); // `file:dir`, `file:///abs/dir`, and bare paths
+//! ```
+
+mod config;
+mod durability;
+mod error;
+mod folder;
+mod layout;
+mod lock;
+mod storage;
+
+pub use config::{FileConstructor, register};
+pub use storage::FileStorage;

@@ -23,11 +23,14 @@ impl Name {
     /// Thirty-two lower-case hexadecimal digits.
     #[must_use]
     pub fn to_hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        // On the path of every call of some storages, so without the formatter.
+        let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
+        let mut text = String::with_capacity(2 * Self::BYTES);
+        for byte in self.0 {
+            text.push(digit(byte >> 4));
+            text.push(digit(byte & 15));
+        }
+        text
     }
 
     /// Reads what [`Name::to_hex`] wrote; anything else (upper case too) is `None`, so that each name has one spelling.

@@ -1,0 +1,246 @@
+//! What is visible and not yet durable, and the barriers that make it so.
+//!
+//! Two rules keep a barrier honest. What was acknowledged before it began is in its batch, what came later belongs to
+//! the next. And what an fsync failed on stays *suspect*: the operating system may drop the data and call the file
+//! clean, so a second fsync that succeeds proves nothing; every barrier fails until the blob is deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use strongroom_core::storage::bounds::not_found;
+use strongroom_core::storage::{Error, Name, Operation, Result};
+
+use crate::error::{reading, unknown_durability};
+use crate::folder::Folder;
+use crate::layout::{Shard, blob_path, shard_from, shard_of, shard_path};
+
+/// From so many files on, one flush of the file system is cheaper than one a file.
+const WHOLE_FLUSH_FILES: usize = 32;
+
+/// So many files are kept open until they are synced: an error of write-back is then certainly seen.
+const OPEN_FILES_MAX: usize = 128;
+
+/// Over so many bytes or files it is time to begin writing back, so that the barrier at the end finds little to do.
+const HEAVY_BYTES: u64 = 32 * 1024 * 1024;
+const HEAVY_FILES: usize = 512;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    state: Mutex<State>,
+    /// Held by whoever flushes: the next one finds the rest, after the first has ended.
+    flushing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: Batch,
+    suspect_names: BTreeSet<Name>,
+    suspect_shards: BTreeSet<Shard>,
+    root_is_suspect: bool,
+    /// The shards whose own entry in the folder is known to be durable.
+    durable_shards: BTreeSet<Shard>,
+}
+
+/// Changes that no barrier covered.
+#[derive(Debug, Default)]
+struct Batch {
+    /// The files put, open where there was room for it.
+    files: BTreeMap<Name, Option<File>>,
+    open_files: usize,
+    bytes: u64,
+    /// The shards in which names were made or removed.
+    shards: BTreeSet<Shard>,
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a put that became visible. True when it is time to flush.
+    pub(crate) fn note_put(&self, name: Name, file: File, bytes: u64) -> bool {
+        let pending = &mut self.lock().pending;
+        let keep_open = pending.open_files < OPEN_FILES_MAX;
+        pending.open_files += usize::from(keep_open);
+        if let Some(Some(_)) = pending.files.insert(name, keep_open.then_some(file)) {
+            pending.open_files -= 1;
+        }
+        pending.shards.insert(shard_of(name));
+        pending.bytes += bytes;
+        pending.bytes >= HEAVY_BYTES || pending.files.len() >= HEAVY_FILES
+    }
+
+    /// Notes a deletion that became visible: the content need not be durable any more, the absence must.
+    pub(crate) fn note_delete(&self, name: Name) {
+        let mut state = self.lock();
+        if let Some(Some(_)) = state.pending.files.remove(&name) {
+            state.pending.open_files -= 1;
+        }
+        state.pending.shards.insert(shard_of(name));
+        state.suspect_names.remove(&name);
+    }
+
+    /// Makes everything durable that was noted before.
+    pub(crate) fn flush(&self, folder: &Folder) -> Result<()> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = std::mem::take(&mut self.lock().pending);
+        let mut outcome = Ok(());
+        let whole = (batch.files.len() >= WHOLE_FLUSH_FILES).then(|| folder.sync_filesystem()).flatten();
+        match whole {
+            Some(Ok(())) => self.lock().durable_shards.extend(&batch.shards),
+            Some(Err(error)) => {
+                self.suspect(folder, batch.files.into_keys());
+                self.lock().suspect_shards.extend(&batch.shards);
+                outcome = Err(Error::from_io(Operation::Sync, "the file system", error));
+            }
+            None => {
+                for (name, file) in batch.files {
+                    outcome = outcome.and(self.flush_file(folder, name, file));
+                }
+                outcome = outcome.and(self.flush_shards(folder, Operation::Sync, &batch.shards));
+            }
+        }
+        outcome.and(self.check())
+    }
+
+    /// Makes durable what any process put under these names.
+    pub(crate) fn persist(&self, folder: &Folder, names: &[Name]) -> Result<()> {
+        for name in names {
+            let path = blob_path(*name);
+            let file = match folder.open_to_sync(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(not_found(Operation::Persist, *name));
+                }
+                Err(error) => return Err(reading(Operation::Persist, &path, error)),
+            };
+            if self.lock().suspect_names.contains(name) {
+                return Err(unknown_durability(Operation::Persist, path, "its content may be lost"));
+            }
+            if let Err(error) = folder.sync_file(&file) {
+                self.suspect(folder, [*name]);
+                return Err(Error::from_io(Operation::Persist, path, error));
+            }
+        }
+        self.flush_shards(folder, Operation::Persist, &names.iter().copied().map(shard_of).collect())
+    }
+
+    /// Makes the names in these shards durable, and the shards themselves.
+    pub(crate) fn flush_shards(&self, folder: &Folder, operation: Operation, shards: &BTreeSet<Shard>) -> Result<()> {
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        for shard in shards {
+            let path = shard_path(*shard);
+            if self.lock().suspect_shards.contains(shard) {
+                outcome = outcome.and(Err(unknown_durability(operation, path, "names in it may be lost")));
+            } else if let Err(error) = folder.sync_directory(&path) {
+                let mut state = self.lock();
+                if is_passing(&error) {
+                    state.pending.shards.insert(*shard);
+                } else {
+                    state.suspect_shards.insert(*shard);
+                }
+                outcome = outcome.and(Err(Error::from_io(operation, path, error)));
+            }
+        }
+        outcome.and_then(|()| self.flush_root(folder, operation, shards)).and_then(|()| {
+            folder.barrier().map_err(|error| {
+                self.lock().pending.shards.extend(shards);
+                Error::from_io(operation, "the folder", error)
+            })
+        })
+    }
+
+    /// Makes the shards' own names durable, once for all that exist.
+    fn flush_root(&self, folder: &Folder, operation: Operation, shards: &BTreeSet<Shard>) -> Result<()> {
+        {
+            let state = self.lock();
+            if state.root_is_suspect {
+                return Err(unknown_durability(operation, "the folder", "names in it may be lost"));
+            }
+            if shards.is_subset(&state.durable_shards) {
+                return Ok(());
+            }
+        }
+        let mut present = BTreeSet::new();
+        let synced =
+            folder.each_entry(".", |entry| present.extend(shard_from(entry))).and_then(|()| folder.sync_root());
+        let mut state = self.lock();
+        match synced {
+            Ok(()) => {
+                state.durable_shards.extend(present);
+                Ok(())
+            }
+            Err(error) => {
+                state.root_is_suspect |= !is_passing(&error);
+                state.pending.shards.extend(shards);
+                Err(Error::from_io(operation, "the folder", error))
+            }
+        }
+    }
+
+    fn flush_file(&self, folder: &Folder, name: Name, file: Option<File>) -> Result<()> {
+        let path = blob_path(name);
+        let file = match file.map_or_else(|| folder.open_to_sync(&path), Ok) {
+            Ok(file) => file,
+            // Deleted meanwhile: by another process, or by a task of ours that ran beside this.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Nothing was tried, so the next barrier may try.
+            Err(error) => {
+                self.lock().pending.files.entry(name).or_insert(None);
+                return Err(Error::from_io(Operation::Sync, path, error));
+            }
+        };
+        folder.sync_file(&file).map_err(|error| {
+            self.suspect(folder, [name]);
+            Error::from_io(Operation::Sync, path, error)
+        })
+    }
+
+    /// Notes names whose content may be lost, save those that are gone: the order here and in `delete` (gone first,
+    /// then cleared) is such that none is left behind.
+    fn suspect(&self, folder: &Folder, names: impl IntoIterator<Item = Name>) {
+        for name in names {
+            self.lock().suspect_names.insert(name);
+            let gone = folder.file_bytes(&blob_path(name)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if gone {
+                self.lock().suspect_names.remove(&name);
+            }
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let state = self.lock();
+        if state.root_is_suspect {
+            return Err(unknown_durability(Operation::Sync, "the folder", "names in it may be lost"));
+        }
+        if let Some(shard) = state.suspect_shards.first() {
+            return Err(unknown_durability(Operation::Sync, shard_path(*shard), "names in it may be lost"));
+        }
+        match state.suspect_names.first() {
+            None => Ok(()),
+            Some(name) => {
+                let what =
+                    format!("{} blobs may be lost until they are deleted and put again", state.suspect_names.len());
+                Err(unknown_durability(Operation::Sync, blob_path(*name), &what))
+            }
+        }
+    }
+}
+
+/// Whether a failed sync of a folder left its changes pending, rather than dropped: it was refused, or lacked space.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound
+    )
+}

@@ -1,0 +1,440 @@
+//! The handle: what the clauses ask for, as steps on the folder.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_channel::oneshot;
+use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
+use strongroom_core::storage::{
+    BatchSupport, Blocking, BlockingMode, Capabilities, Durability, Effect, Error, ErrorKind, ExclusiveGuard,
+    ListOrder, Name, OpenContext, OpenMode, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri, Torn,
+};
+
+use crate::durability::Ledger;
+use crate::error::{corrupt, publishing, reading, without_effect};
+use crate::folder::{Folder, Published, create_folder, read_at};
+use crate::layout::{INCOMING, Shard, blob_path, shard_from, shard_of, shard_path, temporary_path, temporary_tag};
+use crate::lock::{Locks, Patience};
+
+const CAPABILITIES: Capabilities = Capabilities {
+    reach: Reach::Host,
+    durability: Durability::Power,
+    torn: Torn::BeforeSync,
+    batch: BatchSupport::Sequential,
+    list_order: ListOrder::Ascending,
+    range_reads: RangeReads::Native,
+    block_bytes_best: 128 * 1024,
+    block_bytes_max: 4 * 1024 * 1024,
+};
+
+/// A page of a listing ends with the shard that makes it at least so long.
+const PAGE_NAMES_MIN: usize = 1024;
+
+/// Unfinished files older than this were left behind: no put takes so long.
+const LEFTOVER_AGE_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
+/// A handle on a folder.
+#[derive(Debug)]
+pub struct FileStorage {
+    inner: Arc<Inner>,
+    blocking: Blocking,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: Folder,
+    locks: Locks,
+    ledger: Ledger,
+    /// Tells our unfinished files from those of others.
+    tag: u64,
+    temporaries: AtomicU64,
+    /// Whether files are written back while more are put: where the environment has workers.
+    flushes_early: bool,
+    is_flushing_early: AtomicBool,
+    early_flush: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl FileStorage {
+    /// Opens a folder; waits while another handle holds it exclusively. A folder that cannot be written to can be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where it is absent and may not be created; [`ErrorKind::Invalid`] where the path is
+    /// something else than a folder; what the medium raises.
+    pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
+        let blocking = context.blocking();
+        let tag = context
+            .env
+            .random()
+            .map(u64::from_le_bytes)
+            .map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "the folder").with_source(error))?;
+        let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
+        let opened = {
+            let shown = shown.clone();
+            blocking.run(Operation::Open, move || enter(path, mode, &shown)).await?
+        };
+        let (folder, locks) = match opened {
+            Entered::Inside(folder, locks) => (folder, locks),
+            Entered::AtTheGate(folder) => wait_at_gate(folder, context.blocking, &shown).await?,
+        };
+        let inner = Inner {
+            folder,
+            locks,
+            ledger: Ledger::default(),
+            tag,
+            temporaries: AtomicU64::new(0),
+            flushes_early: context.env.parallelism() > 1,
+            is_flushing_early: AtomicBool::new(false),
+            early_flush: Mutex::new(None),
+        };
+        let storage = Self { inner: Arc::new(inner), blocking };
+        let now = context.env.now();
+        storage
+            .run(Operation::Open, move |inner| {
+                inner.remove_leftovers(Some(now));
+                Ok(())
+            })
+            .await?;
+        Ok(storage)
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(&Arc<Inner>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        self.blocking.run(operation, move || call(&inner)).await
+    }
+}
+
+impl Drop for FileStorage {
+    /// A handle that was dropped holds no locks: so it waits for the thread that still uses them.
+    fn drop(&mut self) {
+        let early_flush = self.inner.early_flush.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = early_flush {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The path as errors show it.
+fn shown(path: &Path) -> String {
+    StorageUri::from_path(path).map_or_else(|_| "the folder".to_owned(), |uri| uri.redacted())
+}
+
+enum Entered {
+    Inside(Folder, Locks),
+    AtTheGate(Folder),
+}
+
+fn enter(path: PathBuf, mode: OpenMode, shown: &str) -> Result<Entered> {
+    let failed = |error| without_effect(Operation::Open, shown, error);
+    if mode == OpenMode::CreateIfMissing {
+        create_folder(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => failed(io::ErrorKind::NotADirectory.into()),
+            _ => failed(error),
+        })?;
+    }
+    let folder = Folder::open(&path).map_err(failed)?;
+    if mode == OpenMode::CreateIfMissing {
+        // Where it cannot be created the folder is for reading only, which the first put will tell.
+        let _ = folder.create_directory(INCOMING);
+    }
+    match Locks::enter(&folder, Patience::Leave).map_err(failed)? {
+        Some(locks) => Ok(Entered::Inside(folder, locks)),
+        None => Ok(Entered::AtTheGate(folder)),
+    }
+}
+
+/// Waits in a thread of its own, unless the caller's may block: a worker that waits here could be the one that whoever
+/// is inside needs in order to leave.
+async fn wait_at_gate(folder: Folder, mode: BlockingMode, shown: &str) -> Result<(Folder, Locks)> {
+    let wait = move || match Locks::enter(&folder, Patience::Wait) {
+        Ok(Some(locks)) => Ok((folder, locks)),
+        Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(error) => Err(error),
+    };
+    let outcome: io::Result<_> = match mode {
+        BlockingMode::Inline => wait(),
+        BlockingMode::Offload => {
+            let (sender, receiver) = oneshot::channel();
+            let thread = thread::Builder::new().name("strongroom-gate".to_owned()).spawn(move || {
+                let _ = sender.send(wait());
+            });
+            match thread {
+                Ok(_) => receiver.await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+                Err(error) => Err(error),
+            }
+        }
+    };
+    outcome.map_err(|error| without_effect(Operation::Open, shown, error))
+}
+
+/// An unfinished file, removed again unless it was published.
+struct Temporary<'a> {
+    folder: &'a Folder,
+    path: String,
+    is_published: bool,
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.is_published {
+            let _ = self.folder.remove(&self.path);
+        }
+    }
+}
+
+impl Inner {
+    fn put(self: &Arc<Self>, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        let path = blob_path(name);
+        let (mut temporary, mut file) = self.create_temporary().map_err(|e| without_effect(operation, &path, e))?;
+        let durable = operation == Operation::PutDurable;
+        file.write_all(bytes)
+            .and_then(|()| if durable { self.folder.sync_file_now(&file) } else { Ok(()) })
+            .map_err(|error| without_effect(operation, &path, error))?;
+        match self.publish(&temporary.path, &path, name).map_err(|error| publishing(operation, &path, error))? {
+            Published::Taken => return Ok(Put::Exists),
+            Published::Created => temporary.is_published = true,
+        }
+        if durable {
+            self.ledger
+                .flush_shards(&self.folder, operation, &BTreeSet::from([shard_of(name)]))
+                .map_err(|error| error.with_effect(Effect::Unknown))?;
+        } else if self.ledger.note_put(name, file, bytes.len() as u64) {
+            self.flush_early();
+        }
+        Ok(Put::Created)
+    }
+
+    fn create_temporary(&self) -> io::Result<(Temporary<'_>, File)> {
+        loop {
+            let path = temporary_path(self.tag, self.temporaries.fetch_add(1, Ordering::Relaxed));
+            match self.folder.create_file(&path) {
+                Ok(file) => return Ok((Temporary { folder: &self.folder, path, is_published: false }, file)),
+                // Numbers end some time, and so do files of one folder.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.folder.create_directory(INCOMING)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn publish(&self, temporary: &str, path: &str, name: Name) -> io::Result<Published> {
+        match self.folder.publish(temporary, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder.create_directory(&shard_path(shard_of(name)))?;
+                self.folder.publish(temporary, path)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Begins to write back in a thread of its own, one at a time. What fails is told by the next barrier.
+    fn flush_early(self: &Arc<Self>) {
+        if !self.flushes_early || self.is_flushing_early.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // Held while the thread begins, so that the handle kept is that of the last one.
+        let mut kept = self.early_flush.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.clone();
+        let thread = thread::Builder::new().name("strongroom-flush".to_owned()).spawn(move || {
+            let _ = inner.ledger.flush(&inner.folder);
+            inner.is_flushing_early.store(false, Ordering::SeqCst);
+        });
+        match thread {
+            Ok(thread) => *kept = Some(thread),
+            Err(_) => self.is_flushing_early.store(false, Ordering::SeqCst),
+        }
+    }
+
+    fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        let path = blob_path(name);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => not_found(Operation::Get, name),
+            _ => reading(Operation::Get, &path, error),
+        };
+        let file = self.folder.open_blob(&path).map_err(failed)?;
+        // A part that is there needs no question for the length.
+        if let Some(range) = &range
+            && let Some(length) =
+                range.end.checked_sub(range.start).filter(|length| *length > 0 && *length <= max_bytes)
+            && length <= u64::from(CAPABILITIES.block_bytes_max)
+            && range.end <= i64::MAX as u64
+        {
+            let bytes = read_at(&file, range.start, length as usize).map_err(failed)?;
+            if bytes.len() as u64 == length {
+                return Ok(bytes.into());
+            }
+        }
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(corrupt(Operation::Get, &path, "something else than a file is in its place"));
+        }
+        let range = check_range(name, range, metadata.len(), max_bytes)?;
+        let length = usize::try_from(range.end - range.start)
+            .map_err(|_| Error::new(ErrorKind::LimitExceeded, Operation::Get, path.clone()))?;
+        let bytes = if length == 0 { Vec::new() } else { read_at(&file, range.start, length).map_err(failed)? };
+        if bytes.len() != length {
+            return Err(corrupt(Operation::Get, &path, "it became shorter while it was read"));
+        }
+        Ok(bytes.into())
+    }
+
+    fn size(&self, name: Name) -> Result<u64> {
+        let path = blob_path(name);
+        match self.folder.file_bytes(&path) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(corrupt(Operation::Size, &path, "something else than a file is in its place")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(Operation::Size, name)),
+            Err(error) => Err(reading(Operation::Size, &path, error)),
+        }
+    }
+
+    fn delete(&self, name: Name) -> Result<()> {
+        let path = blob_path(name);
+        match self.folder.remove(&path) {
+            Ok(()) => {
+                self.ledger.note_delete(name);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(publishing(Operation::Delete, &path, error)),
+        }
+    }
+
+    fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let Some((first, last)) = name_range(prefix, after) else { return Ok(Vec::new()) };
+        let failed = |error| Error::from_io(Operation::List, "the folder", error);
+        let (first_shard, last_shard) = (shard_of(first), shard_of(last));
+        let mut shards = BTreeSet::new();
+        if first_shard == last_shard {
+            shards.insert(first_shard);
+        } else {
+            let wanted = first_shard..=last_shard;
+            let found = |entry: &str| shards.extend(shard_from(entry).filter(|shard| wanted.contains(shard)));
+            self.folder.each_entry(".", found).map_err(failed)?;
+        }
+        let mut page = Vec::new();
+        for shard in shards {
+            self.list_shard(shard, first, last, &mut page)?;
+            if page.len() >= PAGE_NAMES_MIN {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn list_shard(&self, shard: Shard, first: Name, last: Name, page: &mut Vec<Name>) -> Result<()> {
+        let mut names = BTreeSet::new();
+        let listed = self.folder.each_entry(&shard_path(shard), |entry| {
+            // What is none of ours is left alone.
+            let name = Name::from_hex(entry).filter(|name| shard_of(*name) == shard);
+            names.extend(name.filter(|name| first <= *name && *name <= last));
+        });
+        match listed {
+            Ok(()) => page.extend(names),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(Error::from_io(Operation::List, shard_path(shard), error)),
+        }
+        Ok(())
+    }
+
+    /// Removes what crashes left behind: files older than a day where `now` is given, else all that are not our own.
+    /// What cannot be removed stays for the next time.
+    fn remove_leftovers(&self, now: Option<u64>) {
+        let mut leftovers = Vec::new();
+        let _ = self.folder.each_entry(INCOMING, |entry| {
+            if temporary_tag(entry).is_some_and(|tag| tag != self.tag) {
+                leftovers.push(format!("{INCOMING}/{entry}"));
+            }
+        });
+        for path in leftovers {
+            let is_old = match (now, self.folder.file_written(&path)) {
+                (Some(now), Ok(Some(written))) => now.saturating_sub(written) > LEFTOVER_AGE_MILLIS,
+                (None, Ok(Some(_))) => true,
+                (_, Ok(None) | Err(_)) => false,
+            };
+            if is_old {
+                let _ = self.folder.remove(&path);
+            }
+        }
+    }
+}
+
+struct Alone(Arc<Inner>);
+
+impl ExclusiveGuard for Alone {}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.locks.no_longer_alone();
+    }
+}
+
+#[async_trait]
+impl Storage for FileStorage {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        check_blob_bytes(Operation::Put, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
+        self.run(Operation::Put, move |inner| inner.put(Operation::Put, name, &bytes)).await
+    }
+
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        check_blob_bytes(Operation::PutDurable, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
+        self.run(Operation::PutDurable, move |inner| inner.put(Operation::PutDurable, name, &bytes)).await
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.run(Operation::Get, move |inner| inner.get(name, range, max_bytes)).await
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        self.run(Operation::Size, move |inner| inner.size(name)).await
+    }
+
+    async fn delete(&self, name: Name) -> Result<()> {
+        self.run(Operation::Delete, move |inner| inner.delete(name)).await
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let prefix = prefix.to_vec();
+        self.run(Operation::List, move |inner| inner.list(&prefix, after)).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.run(Operation::Sync, |inner| inner.ledger.flush(&inner.folder)).await
+    }
+
+    async fn persist(&self, names: &[Name]) -> Result<()> {
+        let names = names.to_vec();
+        self.run(Operation::Persist, move |inner| inner.ledger.persist(&inner.folder, &names)).await
+    }
+
+    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
+        self.run(Operation::TryExclusive, |inner| {
+            let alone = inner
+                .locks
+                .try_alone(&inner.folder)
+                .map_err(|error| Error::from_io(Operation::TryExclusive, "the folder", error))?;
+            if !alone {
+                return Ok(None);
+            }
+            let guard = Box::new(Alone(inner.clone())) as Box<dyn ExclusiveGuard>;
+            inner.remove_leftovers(None);
+            Ok(Some(guard))
+        })
+        .await
+    }
+}

@@ -1,0 +1,28 @@
+//! The clauses that every storage keeps.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use strongroom_conformance::storage::Place;
+use strongroom_core::env::Env;
+use strongroom_core::storage::{OpenContext, OpenMode, Registry, Result, Storage, StorageUri};
+
+struct Memory(Registry);
+
+impl Memory {
+    fn new() -> Self {
+        let mut registry = Registry::new();
+        strongroom_memory::register(&mut registry);
+        Self(registry)
+    }
+}
+
+#[async_trait]
+impl Place for Memory {
+    async fn open(&self) -> Result<Arc<dyn Storage>> {
+        let context = OpenContext::new(Env::deterministic(1)).with_mode(OpenMode::CreateIfMissing);
+        self.0.open(&StorageUri::parse("mem://place")?, &context).await
+    }
+}
+
+strongroom_conformance::storage_conformance!(Memory::new());
