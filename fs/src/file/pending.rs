@@ -27,7 +27,7 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) async fn begin(shared: &Shared, inode: u64) -> Result<Self> {
-        let transaction = shared.engine.begin().await?;
+        let transaction = shared.engine.begin();
         let before = inodes::content(&transaction, inode).await?.ok_or(Error::Stale)?;
         Ok(Self { transaction, inode, before, rows_size: before.size, appender: None, dirty: DirtyRanges::default() })
     }

@@ -77,7 +77,7 @@ impl FileSystem {
             return Err(core::Error::Invalid("block size too small for a file system".into()).into());
         }
         let shared = Arc::new(Shared::new(engine, row, Tuning::default()));
-        let mut transaction = shared.engine.begin().await?;
+        let mut transaction = shared.engine.begin();
         if transaction.get(OPTIONS, OPTIONS_KEY).await?.is_some() {
             return Err(core::Error::AlreadyExists.into());
         }
@@ -127,7 +127,7 @@ impl FileSystem {
     /// # Errors
     /// Those of the engine.
     pub async fn begin(&self) -> Result<FsTransaction> {
-        Ok(FsTransaction::new(self.shared.clone(), self.shared.engine.begin().await?))
+        Ok(FsTransaction::new(self.shared.clone(), self.shared.engine.begin()))
     }
 
     /// The file system over a transaction that the caller began, to change files and application tables together.
