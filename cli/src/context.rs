@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use strongroom::fs::{FileSystem, FsTransaction};
 use strongroom::storage::{BlockingMode, StorageUri};
-use strongroom::{Credentials, OpenOptions, RecoveryKey, Repository};
+use strongroom::{Credentials, OpenOptions, RecoveryKey, Repository, SecretBytes};
 use zeroize::Zeroizing;
 
 use crate::arguments::Global;
@@ -120,9 +120,9 @@ pub(crate) fn header_options() -> strongroom::HeaderOptions {
     strongroom::HeaderOptions { storage_calls: BlockingMode::Inline, ..strongroom::HeaderOptions::default() }
 }
 
-fn secret(mut bytes: Password) -> Vec<u8> {
+fn secret(mut bytes: Password) -> SecretBytes {
     // Moved, not copied: what takes it erases it.
-    std::mem::take(&mut *bytes)
+    SecretBytes::new(std::mem::take(&mut *bytes))
 }
 
 fn read_secret(path: &Path, what: &str) -> Result<Password, Failure> {
@@ -153,7 +153,7 @@ pub(crate) async fn transact<T>(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut transaction = fs.begin();
+        let mut transaction = fs.begin().await?;
         let answer = operations(&mut transaction).await?;
         match transaction.commit().await {
             Ok(_) => return Ok(answer),

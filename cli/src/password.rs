@@ -58,6 +58,18 @@ pub(crate) fn beside_key_file(global: &Global, repository: &str, age: Age) -> Re
     Ok((!first.is_empty()).then_some(first))
 }
 
+/// Whether the flags or the environment name credentials.
+pub(crate) fn is_given(global: &Global) -> bool {
+    global.password_file.is_some()
+        || global.password_command.is_some()
+        || global.password_fd.is_some()
+        || global.key_file.is_some()
+        || global.recovery_key.is_some()
+        || ["PASSWORD_FILE", "PASSWORD_COMMAND", "PASSWORD", "KEY_FILE"]
+            .iter()
+            .any(|name| variable(&format!("STRONGROOM_{name}")).is_some())
+}
+
 /// Whether there is someone to ask.
 pub(crate) fn can_ask(global: &Global) -> bool {
     // The prompt goes to the terminal itself. Where neither end of this process is one, a person is not expected.

@@ -56,10 +56,9 @@ impl Progress {
     pub(crate) fn elapsed(&self) -> Duration {
         self.bar.elapsed()
     }
-}
 
-impl Drop for Progress {
-    fn drop(&mut self) {
+    /// Takes the display away for good.
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }

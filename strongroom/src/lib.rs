@@ -49,7 +49,7 @@ mod repository;
 pub mod trust;
 
 pub use strongroom_core as core;
-pub use strongroom_core::crypto::{KdfParameters, Suite};
+pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};
 pub use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
 pub use strongroom_core::engine::{EngineInfo, TrustedState, Tuning};
 pub use strongroom_core::storage;

@@ -36,7 +36,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
     let storage = match registry.open(&uri, &context).await {
         Ok(storage) => storage,
         // Where there is no storage, there is no repository: callers are told one thing.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(crate::Error::NotARepository),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(strongroom_core::Error::NotARepository),
         Err(error) => return Err(error.into()),
     };
     // Located only now: a folder that was just created has a real path, and had none before.

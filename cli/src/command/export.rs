@@ -87,7 +87,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let Export { mut report, damaged, progress, .. } = export;
     report.seconds = progress.elapsed().as_secs_f64();
     let elapsed = progress.elapsed();
-    drop(progress);
+    progress.finish();
     repository.close().await?;
     summarise(&report, &arguments, elapsed, context)?;
     let left_out = u64::try_from(report.left_out.len()).unwrap_or(u64::MAX);

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     versions: Option<u32>,
 
     /// What one attempt at a password costs here, in milliseconds; never below a floor
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = millis)]
     kdf_time: Option<u64>,
 
     /// Write a recovery key to a file, as a second way in
@@ -74,6 +74,14 @@ impl Arguments {
     }
 }
 
+/// A number of milliseconds, or a duration with its unit.
+fn millis(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(millis) => Ok(millis),
+        Err(_) => units::parse_duration(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
 #[derive(Serialize)]
 pub(crate) struct Report {
     repository: String,
@@ -92,11 +100,14 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if context.output.json() {
         return context.output.document("strongroom/init/1", &report);
     }
-    context.output.summary(&format!(
-        "created {uri}: {}, blocks of {}",
-        report.cipher,
-        units::size(report.block_bytes.into())
-    ))
+    context.output.summary(&report.line())
+}
+
+impl Report {
+    /// For a person.
+    pub(crate) fn line(&self) -> String {
+        format!("created {}: {}, blocks of {}", self.uri, self.cipher, units::size(self.block_bytes.into()))
+    }
 }
 
 /// Says before any question is asked that a repository is there.

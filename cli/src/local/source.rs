@@ -223,19 +223,18 @@ impl SourceFile {
     }
 }
 
-/// Files and bytes of a tree, as far as they can be counted; for the progress display alone.
-pub(crate) fn measure(path: &Path, limits: &Limits, stop: impl Fn() -> bool) -> (u64, u64) {
-    let (mut files, mut bytes) = (0, 0);
+/// Bytes of a tree, as far as they can be counted; for the progress display alone.
+pub(crate) fn measure(path: &Path, limits: &Limits, stop: impl Fn() -> bool) -> u64 {
+    let mut bytes = 0;
     for event in Walk::new(path.to_owned(), Vec::new(), limits) {
         if stop() {
             break;
         }
         if let Event::Leaf(Entry { kind: Kind::File { size }, .. }) = event {
-            files += 1;
             bytes += size;
         }
     }
-    (files, bytes)
+    bytes
 }
 
 #[cfg(test)]
