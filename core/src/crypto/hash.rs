@@ -10,7 +10,7 @@ pub fn derive(context: &'static str, secret: &Secret) -> Secret {
     derive_from(context, &[secret.expose()])
 }
 
-/// A key from material of any length, as [`derive`]; the parts are concatenated, so all but one have a fixed width.
+/// A key from material of any length, as [`derive()`]; the parts are concatenated, so all but one have a fixed width.
 #[must_use]
 pub fn derive_from(context: &'static str, parts: &[&[u8]]) -> Secret {
     let mut hasher = Hasher::new_derive_key(context);

@@ -6,7 +6,7 @@
 //! * An AEAD key is used for one sealing of one thing (a block, a slot): fresh random salts make fresh keys, and nonces
 //!   are small counters under them. See [`BlockKey`].
 //! * BLAKE3 in derive-key mode makes keys from keys, with a constant context each; whatever varies enters as fixed-width
-//!   input of keyed BLAKE3. See [`derive`] and [`keyed_hash`].
+//!   input of keyed BLAKE3. See [`derive()`] and [`keyed_hash`].
 //! * Secrets are erased on drop, compared in constant time, and have no `Debug`.
 
 mod aead;

@@ -132,6 +132,11 @@ impl Shared {
         if self.hinted.load(Ordering::Acquire) >= root.base {
             return Ok(());
         }
+        let hints = self.chain.hints().await?;
+        if hints.iter().any(|(_, hint)| hint.as_ref().is_ok_and(|hint| hint.sequence == root.base)) {
+            self.hinted.fetch_max(root.base, Ordering::AcqRel);
+            return Ok(());
+        }
         let hash = if root.sequence == root.base {
             root.hash
         } else {

@@ -127,7 +127,7 @@ impl Shared {
     }
 
     /// Blocks that are condemned wait for the floor: readers of older states still need them.
-    async fn condemned(&self, root: &Root) -> Result<HashSet<DataBlock>> {
+    pub(crate) async fn condemned(&self, root: &Root) -> Result<HashSet<DataBlock>> {
         let range = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
         let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), range, Direction::Ascending);
         let mut blocks = HashSet::new();
@@ -145,12 +145,13 @@ impl Shared {
         }
         let mut leader = self.leader.lock().await;
         self.settle(&mut leader).await?;
-        let root = self.root();
-        if root.sequence - root.base >= self.tuning.close_commits || root.tail_bytes >= self.tuning.checkpoint_bytes / 8 {
-            self.checkpoint(&mut leader).await?;
-        }
         let held = lock(&self.epoch).number;
         if let Some(epoch) = held {
+            let root = self.root();
+            let due = root.sequence - root.base >= self.tuning.close_commits;
+            if due || root.tail_bytes >= self.tuning.checkpoint_bytes / 8 {
+                self.checkpoint(&mut leader).await?;
+            }
             let guard = self.storage().try_exclusive().await?;
             // Before the epoch ends, so that its end proves that nothing of it is left over.
             self.drop_unreferenced().await?;
