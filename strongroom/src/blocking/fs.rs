@@ -1,6 +1,8 @@
 use futures_lite::future::block_on;
 use strongroom_core::engine::CommitInfo;
-use strongroom_fs::{AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp};
+use strongroom_fs::{
+    AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp,
+};
 
 use super::File;
 
