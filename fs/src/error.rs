@@ -167,6 +167,12 @@ impl Error {
     }
 }
 
+impl core::engine::ConflictTest for Error {
+    fn is_conflict(&self) -> bool {
+        Self::is_conflict(self)
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.io_kind(), error)

@@ -31,6 +31,14 @@ impl Shared {
     pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader) -> Result<()> {
         self.settle(leader).await?;
         let base = self.root();
+        let sequence = base.sequence;
+        match self.checkpoint_on(leader, base).await {
+            Err(error) => self.move_on(error, sequence).await,
+            done => done,
+        }
+    }
+
+    async fn checkpoint_on(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>) -> Result<()> {
         let guard = self.storage().try_exclusive().await?;
         let mut draft = Draft::default();
         let mut space = base.space.overlay.clone();

@@ -142,28 +142,48 @@ impl Shared {
         }
         loop {
             let base = self.root();
-            let mut draft = Draft::default();
-            let mut refused = Vec::new();
-            for (position, request) in leader.group.iter().enumerate() {
-                match self.admit(&base, &request.work, &mut draft).await {
-                    Ok(()) => {}
-                    Err(error) => refused.push((position, error)),
-                }
-            }
-            for (position, error) in refused.into_iter().rev() {
-                let request = leader.group.remove(position);
-                let _ = request.answer.send(Err(error));
-            }
-            if leader.group.is_empty() {
-                return Ok(());
-            }
-            if let Outcome::Published(sequence) = self.publish(leader, base, draft, Extra::default()).await? {
-                for request in leader.group.drain(..) {
-                    let _ = request.answer.send(Ok(CommitInfo { sequence }));
-                }
-                return Ok(());
+            let sequence = base.sequence;
+            match self.try_group(leader, base).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => self.move_on(error, sequence).await?,
             }
         }
+    }
+
+    /// One attempt to commit the group on a state; `false` where another commit came first.
+    async fn try_group(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>) -> Result<bool> {
+        let mut draft = Draft::default();
+        let mut refused = Vec::new();
+        for (position, request) in leader.group.iter().enumerate() {
+            match self.admit(&base, &request.work, &mut draft).await {
+                Ok(()) => {}
+                Err(error @ (Error::Missing { .. } | Error::Expired)) => return Err(error),
+                Err(error) => refused.push((position, error)),
+            }
+        }
+        for (position, error) in refused.into_iter().rev() {
+            let request = leader.group.remove(position);
+            let _ = request.answer.send(Err(error));
+        }
+        if leader.group.is_empty() {
+            return Ok(true);
+        }
+        let Outcome::Published(sequence) = self.publish(leader, base, draft, Extra::default()).await? else { return Ok(false) };
+        for request in leader.group.drain(..) {
+            let _ = request.answer.send(Ok(CommitInfo { sequence }));
+        }
+        Ok(true)
+    }
+
+    /// Something of the state that we build on is missing: others may have given that state up. Then there is a newer one
+    /// to build on, and this answers `Ok`; otherwise it is damage.
+    pub(crate) async fn move_on(&self, error: Error, sequence: u64) -> Result<()> {
+        if !matches!(error, Error::Missing { .. } | Error::Expired) {
+            return Err(error);
+        }
+        self.catch_up(true).await?;
+        if self.root().sequence > sequence { Ok(()) } else { Err(self.explain(error, sequence).await) }
     }
 
     /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
@@ -441,16 +461,19 @@ impl Shared {
         Ok(Outcome::Lost)
     }
 
-    /// Makes a state the newest.
+    /// Makes a state the newest, unless somebody has seen to that: the leader and one who learns may meet.
     fn adopt(&self, next: Arc<Root>, keys: Vec<Bytes>) {
         let mut root = lock(&self.root);
-        lock(&self.recent).push(next.sequence, next.time, keys);
-        *root = next;
+        if root.sequence + 1 == next.sequence {
+            lock(&self.recent).push(next.sequence, next.time, keys);
+            *root = next;
+        }
     }
 
+    /// Jumps to a state; what was written between is not known, so nothing that began before can be validated.
     fn replace_root(&self, head: Root) {
         let mut root = lock(&self.root);
-        if head.sequence != root.sequence || head.hash != root.hash {
+        if head.sequence > root.sequence {
             lock(&self.recent).clear();
             *root = Arc::new(head);
         }

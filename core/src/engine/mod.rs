@@ -62,13 +62,13 @@ pub struct ChunkNumber(pub u64);
 
 /// Errors that may mean "run the transaction again".
 pub trait ConflictTest {
-    /// Whether this is [`Error::Conflict`].
+    /// Whether this is [`Error::Conflict`], or [`Error::Expired`]: the state that the transaction began on is out of date.
     fn is_conflict(&self) -> bool;
 }
 
 impl ConflictTest for Error {
     fn is_conflict(&self) -> bool {
-        matches!(self, Self::Conflict)
+        matches!(self, Self::Conflict | Self::Expired)
     }
 }
 

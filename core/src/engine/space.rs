@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::commit::{Draft, Extra, Floor, Outcome};
+use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
 use super::transaction::Transaction;
@@ -56,7 +56,14 @@ impl Shared {
             let guard = self.storage().try_exclusive().await?;
             let mut claim = Transaction::new(self);
             let counter = rows::counter_key(rows::NEXT_EPOCH);
-            let epoch = match claim.get_own(&counter).await? {
+            let seen = match claim.get_own(&counter).await {
+                Err(error) => {
+                    self.move_on(error, claim.base()).await?;
+                    continue;
+                }
+                seen => seen?,
+            };
+            let epoch = match seen {
                 Some(row) => rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
                 None => 1,
             };
@@ -153,23 +160,13 @@ impl Shared {
                 self.checkpoint(&mut leader).await?;
             }
             let guard = self.storage().try_exclusive().await?;
-            // Before the epoch ends, so that its end proves that nothing of it is left over.
-            self.drop_unreferenced().await?;
             for _ in 0..self.tuning.attempts_max {
                 let base = self.root();
-                if base.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_none() {
-                    break;
-                }
-                let mut draft = Draft::default();
-                draft.rows.insert(rows::epoch_key(epoch), None);
-                for key in self.delete_condemned(&base).await? {
-                    draft.rows.insert(key, None);
-                }
-                let oldest = Some(self.delete_commits(&base).await?);
-                let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
-                let extra = Extra { floor, oldest, ..Extra::default() };
-                if let Outcome::Published(_) = self.publish(&mut leader, base, draft, extra).await? {
-                    break;
+                let sequence = base.sequence;
+                match self.end_epoch(&mut leader, base, epoch, guard.is_some()).await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => self.move_on(error, sequence).await?,
                 }
             }
             *lock(&self.epoch) = EpochState::default();
@@ -189,24 +186,43 @@ impl Shared {
         }));
     }
 
+    /// One attempt to end our epoch on a state; `false` where another commit came first.
+    async fn end_epoch(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, epoch: u32, alone: bool) -> Result<bool> {
+        // Before the epoch ends, so that its end proves that nothing of it is left over.
+        self.drop_unreferenced(&base).await?;
+        let key = rows::epoch_key(epoch);
+        if base.get(&self.nodes, &key).await?.is_none() {
+            return Ok(true);
+        }
+        let mut draft = Draft::default();
+        draft.rows.insert(key, None);
+        for key in self.delete_condemned(&base).await? {
+            draft.rows.insert(key, None);
+        }
+        let oldest = Some(self.delete_commits(&base).await?);
+        let floor = if alone { Floor::Alone } else { Floor::Grace };
+        let extra = Extra { floor, oldest, ..Extra::default() };
+        Ok(matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_)))
+    }
+
     /// Blocks of ours that no commit came to name: aborted transactions, lost checkpoints.
-    async fn drop_unreferenced(&self) -> Result<()> {
+    async fn drop_unreferenced(&self, root: &Root) -> Result<()> {
         let put = self.blocks.writer.flush().await;
         if let Ok(put) = put {
             self.note_unreferenced(put);
         }
         let _ = self.blocks.writer.take_failure();
-        let candidates: Vec<DataBlock> = lock(&self.unreferenced).drain().collect();
+        let candidates: Vec<DataBlock> = lock(&self.unreferenced).iter().copied().collect();
         if candidates.is_empty() {
             return Ok(());
         }
-        let root = self.root();
-        let condemned = self.condemned(&root).await?;
+        let condemned = self.condemned(root).await?;
         for block in candidates {
             let waits = root.spills.contains(&block) || condemned.contains(&block);
             if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
                 self.storage().delete(self.block_name(block)).await?;
             }
+            lock(&self.unreferenced).remove(&block);
         }
         Ok(())
     }
