@@ -394,7 +394,7 @@ async fn through_a_handle(file: &File, expected: &mut Vec<u8>, writes: &[(u64, u
 }
 
 async fn assert_content(file: &File, expected: &[u8]) {
-    let mut out = vec![0; expected.len() + 1];
+    let mut out = vec![0; expected.len() + 100];
     assert_eq!(file.read_at(0, &mut out).await.unwrap(), expected.len());
     assert!(out[..expected.len()] == *expected);
     let middle = expected.len() / 2;
