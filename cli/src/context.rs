@@ -45,7 +45,9 @@ impl Context {
     /// The address of the repository.
     pub(crate) fn uri(&self) -> Result<StorageUri, Failure> {
         let given = self.global.repo.as_ref().filter(|given| !given.is_empty()).ok_or_else(|| {
-            Failure::usage("no repository named: pass -r URI or set STRONGROOM_REPO (a path, or for example file:my-repo)")
+            Failure::usage(
+                "no repository named: pass -r URI or set STRONGROOM_REPO (a path, or for example file:my-repo)",
+            )
         })?;
         match given.to_str() {
             Some(text) => Ok(StorageUri::parse(text)?),
@@ -83,18 +85,22 @@ impl Context {
     pub(crate) fn credentials(&self, uri: &StorageUri, age: Age) -> Result<Credentials, Failure> {
         if let Some(path) = &self.global.recovery_key {
             if age == Age::New {
-                return Err(Failure::usage("a repository is not created with a recovery key: leave --recovery-key out"));
+                return Err(Failure::usage(
+                    "a repository is not created with a recovery key: leave --recovery-key out",
+                ));
             }
             let text = read_secret(path, "the recovery key")?;
             let text = std::str::from_utf8(&text)
                 .map_err(|_| Failure::usage(format!("{} holds no recovery key", path.display())))?;
-            let key = RecoveryKey::from_text(text)
-                .map_err(|error| Failure::usage(error.to_string()).on(path.display()))?;
+            let key =
+                RecoveryKey::from_text(text).map_err(|error| Failure::usage(error.to_string()).on(path.display()))?;
             return Ok(Credentials::recovery(&key));
         }
-        let key_file = self.global.key_file.clone().or_else(|| {
-            std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
-        });
+        let key_file = self
+            .global
+            .key_file
+            .clone()
+            .or_else(|| std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from));
         let Some(path) = key_file else {
             let password = match age {
                 Age::Existing => password::existing(&self.global, &uri.to_string()),
@@ -153,7 +159,7 @@ pub(crate) async fn transact<T>(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut transaction = fs.begin().await?;
+        let mut transaction = fs.begin();
         let answer = operations(&mut transaction).await?;
         match transaction.commit().await {
             Ok(_) => return Ok(answer),

@@ -104,7 +104,9 @@ pub(crate) fn shown(name: &[u8]) -> String {
             match character {
                 '\\' => text.push_str("\\\\"),
                 // Control characters act on terminals; the marks of direction reorder what is read.
-                c if c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                c if c.is_control()
+                    || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+                {
                     text.extend(c.escape_default());
                 }
                 c => text.push(c),

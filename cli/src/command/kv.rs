@@ -145,13 +145,7 @@ async fn print_rows(kv: &Kv, arguments: &Scan, context: &mut Context) -> Result<
 fn row(key: &[u8], value: Option<&[u8]>, bytes: u64) -> Row {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
     let as_hex = |bytes: &[u8]| std::str::from_utf8(bytes).is_err().then(|| hex(bytes));
-    Row {
-        key: text(key),
-        key_hex: as_hex(key),
-        value: value.and_then(text),
-        value_hex: value.and_then(as_hex),
-        bytes,
-    }
+    Row { key: text(key), key_hex: as_hex(key), value: value.and_then(text), value_hex: value.and_then(as_hex), bytes }
 }
 
 fn read_stdin() -> Result<Vec<u8>, Failure> {

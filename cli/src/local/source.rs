@@ -141,9 +141,8 @@ impl Entry {
 }
 
 fn sorted_names(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-    let mut names = std::fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.file_name()))
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut names =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable_by(|one, other| bytes_of(other).cmp(bytes_of(one)));
     Ok(names)
 }
@@ -153,9 +152,7 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
     let kind = match metadata.file_type() {
         kind if kind.is_dir() => Kind::Directory,
         kind if kind.is_file() => Kind::File { size: metadata.size() },
-        kind if kind.is_symlink() => {
-            Kind::Symlink { target: bytes_of(std::fs::read_link(path)?.as_os_str()).to_vec() }
-        }
+        kind if kind.is_symlink() => Kind::Symlink { target: bytes_of(std::fs::read_link(path)?.as_os_str()).to_vec() },
         kind if kind.is_fifo() => Kind::Special("FIFO"),
         kind if kind.is_socket() => Kind::Special("socket"),
         kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
@@ -269,8 +266,19 @@ mod tests {
             })
             .collect();
         let expected = [
-            "+src", "src/a", "+src/b", "src/b/f", "+src/b/inner", "-src/b/inner", "-src/b", "src/b.c", "+src/cache",
-            "-src/cache", "src/link", "src/z", "-src",
+            "+src",
+            "src/a",
+            "+src/b",
+            "src/b/f",
+            "+src/b/inner",
+            "-src/b/inner",
+            "-src/b",
+            "src/b.c",
+            "+src/cache",
+            "-src/cache",
+            "src/link",
+            "src/z",
+            "-src",
         ];
         assert_eq!(seen, expected);
     }

@@ -25,7 +25,7 @@ use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::local::exclude::Exclude;
 use crate::local::source::{self, Entry, Event, Kind, Limits, Walk};
-use crate::local::{bytes_of, Attributes};
+use crate::local::{Attributes, bytes_of};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer;
@@ -261,7 +261,11 @@ impl Import<'_> {
         let folder = match there {
             Some(metadata) if metadata.kind == FsKind::Directory => {
                 let touched = !same_attributes(&entry.attributes, &metadata);
-                if touched { self.report.folders += 1 } else { self.report.unchanged += 1 }
+                if touched {
+                    self.report.folders += 1
+                } else {
+                    self.report.unchanged += 1
+                }
                 Folder { known: Known::folder(snapshot, &path).await?, touched }
             }
             _ => {
@@ -337,7 +341,11 @@ impl Import<'_> {
     }
 
     /// What the repository had under this name when the import began.
-    async fn find(&mut self, entry: &Entry, snapshot: &strongroom::fs::FsSnapshot) -> Result<Option<Metadata>, Failure> {
+    async fn find(
+        &mut self,
+        entry: &Entry,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<Option<Metadata>, Failure> {
         let name = entry.relative.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let Some(folder) = self.folders.last_mut() else { return Ok(None) };
         match folder.known.find(name).await? {
@@ -409,12 +417,7 @@ fn same_attributes(here: &Attributes, there: &Metadata) -> bool {
     *here == transfer::to_local(there)
 }
 
-fn summarise(
-    report: &Report,
-    arguments: &Arguments,
-    elapsed: Duration,
-    context: &mut Context,
-) -> Result<(), Failure> {
+fn summarise(report: &Report, arguments: &Arguments, elapsed: Duration, context: &mut Context) -> Result<(), Failure> {
     if context.output.json() {
         return context.output.document("strongroom/import/1", report);
     }
