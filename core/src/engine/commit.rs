@@ -15,10 +15,10 @@ use super::chain::{LoadedCommit, SealedCommit};
 use super::root::{Applied, Root};
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Op, Work, merge_row};
-use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::Pointer;
-use crate::format::{BlockClass, RecordKind};
+use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::{BlockClass, RecordKind};
 use crate::storage::{Effect, Put};
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
@@ -169,7 +169,9 @@ impl Shared {
         if leader.group.is_empty() {
             return Ok(true);
         }
-        let Outcome::Published(sequence) = self.publish(leader, base, draft, Extra::default()).await? else { return Ok(false) };
+        let Outcome::Published(sequence) = self.publish(leader, base, draft, Extra::default()).await? else {
+            return Ok(false);
+        };
         for request in leader.group.drain(..) {
             let _ = request.answer.send(Ok(CommitInfo { sequence }));
         }
@@ -194,9 +196,7 @@ impl Shared {
             return Err(Error::Conflict);
         }
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
-        let touches = |key: &Bytes| {
-            work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete))
-        };
+        let touches = |key: &Bytes| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
         if since.iter().any(|keys| keys.iter().any(touches)) || draft.rows.keys().any(touches) {
             return Err(Error::Conflict);
         }
@@ -221,7 +221,8 @@ impl Shared {
                     // A chunk that is gone was condemned since we looked: it is never revived.
                     let row = self.current(base, draft, key).await?.ok_or(Error::Conflict)?;
                     let merged = merge_row(Some(&row), op)?;
-                    let chunk = ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                    let chunk =
+                        ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
                     if chunk.references > 0 {
                         rows.push((key.clone(), Some(merged)));
                         continue;
@@ -279,7 +280,9 @@ impl Shared {
         for (block, change) in usage {
             let key = rows::usage_key(block);
             let before = match base.get(&self.nodes, &key).await? {
-                Some(row) => Some(rows::decode_count(&row).map_err(|error| Error::damaged("usage", None, error.to_string()))?),
+                Some(row) => {
+                    Some(rows::decode_count(&row).map_err(|error| Error::damaged("usage", None, error.to_string()))?)
+                }
                 None => None,
             };
             let after = before.unwrap_or(0).checked_add_signed(change).ok_or_else(|| {
@@ -304,7 +307,13 @@ impl Shared {
 
     /// Seals a commit on `base` and brings it into the chain. On [`Outcome::Lost`] the state has moved on and the draft must
     /// be made anew.
-    pub(crate) async fn publish(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, mut draft: Draft, extra: Extra) -> Result<Outcome> {
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        mut draft: Draft,
+        extra: Extra,
+    ) -> Result<Outcome> {
         let sequence = base.sequence + 1;
         let named = self.settle_usage(&base, &mut draft, sequence).await?;
         let now = self.env().now();
@@ -312,7 +321,8 @@ impl Shared {
         let checkpoint = extra.roots.is_some();
         let (content, space) = extra.roots.unwrap_or_default();
         let pointer = |root: Option<TreeRoot>| root.map(|root| (root.height, root.pointer));
-        let mut body = if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
+        let mut body =
+            if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
         let spilled = body.len() > self.chain.body_bytes_max();
         let mut spills = Vec::new();
         if spilled {
@@ -336,7 +346,13 @@ impl Shared {
         };
         let sealed = self.chain.seal(&head, &body)?;
         let deltas: Vec<Delta> = draft.rows.into_iter().collect();
-        let next = Arc::new(base.after(Applied { head: &head, hash: sealed.hash, salt: sealed.salt, deltas: &deltas, spills: &spills })?);
+        let next = Arc::new(base.after(Applied {
+            head: &head,
+            hash: sealed.hash,
+            salt: sealed.salt,
+            deltas: &deltas,
+            spills: &spills,
+        })?);
         let keys = deltas.into_iter().map(|(key, _)| key).collect();
         leader.in_flight = Some(Prepared { sealed, base, next, keys });
         let outcome = self.finish(leader).await?;
@@ -355,7 +371,9 @@ impl Shared {
         for depth in 0..=SPILL_DEPTH_MAX {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
-                pointers.extend(self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?);
+                pointers.extend(
+                    self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?,
+                );
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;
@@ -365,7 +383,11 @@ impl Shared {
                 return Ok(body);
             }
         }
-        Err(Error::LimitExceeded { what: "commit_bytes", value: body.len() as u64, limit: self.chain.body_bytes_max() as u64 })
+        Err(Error::LimitExceeded {
+            what: "commit_bytes",
+            value: body.len() as u64,
+            limit: self.chain.body_bytes_max() as u64,
+        })
     }
 
     /// Everything appended so far is in storage, durably.
@@ -446,10 +468,16 @@ impl Shared {
             let row = head.get(&self.nodes, &rows::history_key(sequence)).await?;
             match row {
                 Some(row) => row.as_ref() == hash.as_slice(),
-                None => return Err(Error::CommitUnknown { sequence, detail: "the history no longer remembers it".into() }),
+                None => {
+                    return Err(Error::CommitUnknown { sequence, detail: "the history no longer remembers it".into() });
+                }
             }
         } else {
-            return Err(Error::damaged("commit chain", Some(name), format!("the head went back from {sequence} to {}", head.sequence)));
+            return Err(Error::damaged(
+                "commit chain",
+                Some(name),
+                format!("the head went back from {sequence} to {}", head.sequence),
+            ));
         };
         leader.in_flight = None;
         self.replace_root(head);
@@ -493,7 +521,9 @@ impl Shared {
                 // Deletion has passed us: find the head anew. It never goes back.
                 let head = self.chain.find_head().await?;
                 if head.sequence < base.sequence {
-                    return Err(Error::RolledBack { detail: format!("the head went back from {} to {}", base.sequence, head.sequence) });
+                    return Err(Error::RolledBack {
+                        detail: format!("the head went back from {} to {}", base.sequence, head.sequence),
+                    });
                 }
                 if persist {
                     self.persist_commit(head.sequence).await?;
@@ -544,7 +574,6 @@ impl Shared {
         let pinned = self.oldest_pin().unwrap_or(sequence);
         base.floor.max(allowed.min(pinned).min(sequence))
     }
-
 }
 
 fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
@@ -554,5 +583,9 @@ fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
 }
 
 fn over_limit(_: crate::format::FormatError) -> Error {
-    Error::LimitExceeded { what: "commit_bytes", value: u64::MAX, limit: u64::from(crate::format::commit::DELTA_BYTES_MAX) }
+    Error::LimitExceeded {
+        what: "commit_bytes",
+        value: u64::MAX,
+        limit: u64::from(crate::format::commit::DELTA_BYTES_MAX),
+    }
 }
