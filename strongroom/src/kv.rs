@@ -361,7 +361,7 @@ impl Value {
         }
         let rest = row.slice(PREFIX_BYTES..);
         match kind {
-            CHUNKS if rest.len() % NUMBER_BYTES == 0 => Ok(Self::Chunks { length, numbers: rest }),
+            CHUNKS if rest.len().is_multiple_of(NUMBER_BYTES) => Ok(Self::Chunks { length, numbers: rest }),
             LISTED => {
                 let list = number_of(&rest).map(ChunkNumber).ok_or_else(|| damaged("it names no list"))?;
                 Ok(Self::Listed { length, list })
@@ -377,7 +377,7 @@ impl Value {
             Self::Chunks { numbers, .. } => numbers.clone(),
             Self::Listed { list, .. } => view.chunk(*list).await?,
         };
-        if list.len() % NUMBER_BYTES != 0 {
+        if !list.len().is_multiple_of(NUMBER_BYTES) {
             return Err(Error::damaged("key-value row", None, "its list of chunks is cut short"));
         }
         Ok(list.chunks_exact(NUMBER_BYTES).filter_map(number_of).map(ChunkNumber).collect())
