@@ -186,3 +186,23 @@ proptest! {
         prop_assert!(repository.fs().read("/file").unwrap() == expected);
     }
 }
+
+/// Executors with many threads take only futures that can move between them.
+#[test]
+fn futures_can_move_between_threads() {
+    fn movable<T: Send>(_: T) {}
+    fn check(repository: &Repository) {
+        let (fs, kv) = (repository.fs(), repository.kv());
+        movable(fs.write("/x", b"x"));
+        movable(fs.read("/x"));
+        movable(kv.get(b"x"));
+        movable(kv.delete(b"x"));
+        movable(kv.put(b"x", b"x"));
+        movable(repository.info());
+        movable(repository.check(CheckOptions::default(), |_| {}));
+        movable(repository.close());
+    }
+    movable(Repository::create("mem://x", create()));
+    movable(Repository::open("mem://x", open()));
+    let _ = check;
+}
