@@ -1,5 +1,7 @@
 //! The commands on single files and keys.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
 mod common;
 
 use std::fs;

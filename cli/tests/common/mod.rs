@@ -1,5 +1,6 @@
 //! What several suites of the program share: odd trees made from a seed, their comparison, and runs of the real binary.
 #![allow(dead_code, unreachable_pub)] // each suite uses a part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
