@@ -58,6 +58,7 @@ impl Shared {
             roots: Some((content_tree, space_tree)),
             floor: if guard.is_some() { Floor::Alone } else { Floor::Grace },
             oldest: Some(oldest),
+            answers_group: false,
         };
         match self.publish(leader, base, draft, extra).await? {
             Outcome::Published(sequence) => {

@@ -156,7 +156,7 @@ impl Engine {
         let shared = &engine.shared;
         {
             let mut leader = shared.leader.lock().await;
-            let extra = Extra { roots: Some((None, None)), floor: Floor::Grace, oldest: None };
+            let extra = Extra { roots: Some((None, None)), ..Extra::default() };
             match shared.publish(&mut leader, shared.root(), Draft::default(), extra).await? {
                 Outcome::Published(_) => {}
                 Outcome::Lost => return Err(Error::Conflict),

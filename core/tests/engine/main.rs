@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 mod basics;
+mod freshness;
+mod hostile;
 mod model;
 mod processes;
+mod races;
 mod support;
