@@ -41,7 +41,7 @@ pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 
 use chain::Chain;
-use commit::{Draft, Extra, Floor, Leader, Outcome};
+use commit::{Draft, Extra, Leader, Outcome};
 use keyring::{CreateHeader, Header, NewSlot};
 use nodes::Nodes;
 use root::Root;
