@@ -177,7 +177,7 @@ pub(crate) async fn transact<T>(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut transaction = fs.begin().await?;
+        let mut transaction = fs.begin();
         let answer = operations(&mut transaction).await?;
         match transaction.commit().await {
             Ok(_) => return Ok(answer),

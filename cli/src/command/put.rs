@@ -98,7 +98,7 @@ async fn put_file(
 
 /// What comes from stdin comes once: a transaction that loses a race is not run again.
 async fn put_stdin(fs: &strongroom::fs::FileSystem, path: &[u8], context: &Context) -> Result<(), Failure> {
-    let mut transaction = fs.begin().await?;
+    let mut transaction = fs.begin();
     let mut writer = transaction.write_file(path, Attributes::file()).await?;
     let mut stdin = std::io::stdin().lock();
     let mut buffer = vec![0; PIECE_BYTES];

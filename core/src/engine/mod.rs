@@ -41,7 +41,7 @@ pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 
 use chain::Chain;
-use commit::{Draft, Extra, Floor, Leader, Outcome};
+use commit::{Draft, Extra, Leader, Outcome};
 use keyring::{CreateHeader, Header, NewSlot};
 use nodes::Nodes;
 use root::Root;
@@ -143,11 +143,20 @@ impl Engine {
         };
         let (header, root_secret) = keyring::build_header(&env, &create).await?;
         let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine = Self::assemble(storage.clone(), env, &header, root_secret, options.tuning, options.trusted, false, genesis)?;
+        let engine = Self::assemble(
+            storage.clone(),
+            env,
+            &header,
+            root_secret,
+            options.tuning,
+            options.trusted,
+            false,
+            genesis,
+        )?;
         let shared = &engine.shared;
         {
             let mut leader = shared.leader.lock().await;
-            let extra = Extra { roots: Some((None, None)), floor: Floor::Grace, oldest: None };
+            let extra = Extra { roots: Some((None, None)), ..Extra::default() };
             match shared.publish(&mut leader, shared.root(), Draft::default(), extra).await? {
                 Outcome::Published(_) => {}
                 Outcome::Lost => return Err(Error::Conflict),
@@ -184,15 +193,29 @@ impl Engine {
             }
         };
         if !options.read_only && header.features().unknown() != Features::default() {
-            return Err(Error::NewerFormat { detail: "it has features that only reading tolerates; open it read-only".into() });
+            return Err(Error::NewerFormat {
+                detail: "it has features that only reading tolerates; open it read-only".into(),
+            });
         }
         let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine =
-            Self::assemble(storage, env, &header, root_secret, options.tuning, options.trusted, options.read_only, genesis)?;
+        let engine = Self::assemble(
+            storage,
+            env,
+            &header,
+            root_secret,
+            options.tuning,
+            options.trusted,
+            options.read_only,
+            genesis,
+        )?;
         let shared = &engine.shared;
         let head = shared.chain.find_head().await?;
         if head.header_generation > header.generation() {
-            let detail = format!("the header is of generation {}, the commits name {}", header.generation(), head.header_generation);
+            let detail = format!(
+                "the header is of generation {}, the commits name {}",
+                header.generation(),
+                head.header_generation
+            );
             return Err(Error::RolledBack { detail });
         }
         if head.header_generation == header.generation() && head.header_hash != *header.hash() {
@@ -262,7 +285,9 @@ impl Engine {
                 head.get(&self.shared.nodes, &rows::history_key(sequence)).await?.map(|row| row.to_vec())
             };
             // History too old to compare is no alarm.
-            known.filter(|known| known.as_slice() != hash).map(|_| format!("commit {sequence} is another one than this device has seen"))
+            known
+                .filter(|known| known.as_slice() != hash)
+                .map(|_| format!("commit {sequence} is another one than this device has seen"))
         };
         match contradiction {
             Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
@@ -286,7 +311,10 @@ impl Engine {
     ///
     /// # Errors
     /// What the closure answers; [`Error::Conflict`] after [`Tuning::attempts_max`] attempts; as [`Transaction::commit`].
-    pub async fn transact<T, E>(&self, mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>) -> std::result::Result<T, E>
+    pub async fn transact<T, E>(
+        &self,
+        mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
     where
         E: From<Error> + ConflictTest,
     {
@@ -299,7 +327,9 @@ impl Engine {
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => self.refresh().await?,
+                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => {
+                    self.refresh().await?
+                }
                 result => return result,
             }
         }

@@ -252,7 +252,7 @@ impl Batch {
     async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
         let transaction = match &mut self.transaction {
             Some(transaction) => transaction,
-            None => self.transaction.insert(self.fs.begin().await?),
+            None => self.transaction.insert(self.fs.begin()),
         };
         match step {
             Step::Way { path } => transaction.create_dir_all(path).await?,

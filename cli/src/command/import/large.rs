@@ -46,7 +46,7 @@ pub(super) async fn store(
     sink.file.close().await?;
     batch::tell_if_changed(&source, local, context, progress);
     let change = batch::change(&transfer::to_repository(&source.attributes));
-    let mut transaction = fs.begin().await?;
+    let mut transaction = fs.begin();
     if batch::kind(&transaction, path).await? == Some(Kind::Directory) {
         return Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned()));
     }
