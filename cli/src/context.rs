@@ -21,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) output: Output,
     pub(crate) interrupt: Interrupt,
+    /// What is open, so that it is left tidy however the command ends.
+    opened: Option<Repository>,
 }
 
 /// What a command does to the repository.
@@ -39,7 +41,7 @@ pub(crate) enum Age {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
-        Self { output: Output::new(&global), global, interrupt: Interrupt::default() }
+        Self { output: Output::new(&global), global, interrupt: Interrupt::default(), opened: None }
     }
 
     /// The address of the repository.
@@ -77,8 +79,24 @@ impl Context {
             .read_only(access == Access::Read)
             .accept_rollback(self.global.accept_rollback);
         let repository = Repository::open(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
-        self.interrupt.listen()?;
+        self.begin(&repository)?;
         Ok(repository)
+    }
+
+    /// From here on the first signal asks to stop, and the repository is closed at the end.
+    pub(crate) fn begin(&mut self, repository: &Repository) -> Result<(), Failure> {
+        self.opened = Some(repository.clone());
+        if !repository.remembers() && repository.uri().is_some_and(|uri| uri.scheme() != "mem") {
+            self.output.notice("no folder to remember this repository's state in: a rollback would go unnoticed");
+        }
+        self.interrupt.listen()
+    }
+
+    /// Closes what a command that failed has left open. Why it failed is what counts: this adds nothing to it.
+    pub(crate) async fn tidy(&mut self) {
+        if let Some(repository) = self.opened.take() {
+            let _ = repository.close().await;
+        }
     }
 
     /// The credentials that the flags, the environment or the user give.

@@ -70,6 +70,15 @@ impl Output {
         if self.quiet || self.json { Ok(()) } else { self.line(text) }
     }
 
+    /// With `--json`, that a command which has nothing else to say is done.
+    pub(crate) fn done(&mut self, command: &'static str) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        struct Done {
+            command: &'static str,
+        }
+        if self.json { self.document("strongroom/done/1", &Done { command }) } else { Ok(()) }
+    }
+
     /// Something to know, on stderr, unless `-q` is given.
     pub(crate) fn notice(&self, text: &str) {
         if !self.quiet {

@@ -124,6 +124,12 @@ fn every_json_document_says_its_schema() {
         &["export", "/", "out"],
         &["check"],
         &["info"],
+        &["mkdir", "/made"],
+        &["mv", "/made", "/moved"],
+        &["rm", "-r", "/moved"],
+        &["kv", "put", "key", "value"],
+        &["kv", "scan"],
+        &["kv", "del", "key"],
     ] {
         let stdout = scratch.succeeds(arguments.iter().chain(&["--json"]));
         let documents = json_lines(&stdout);
@@ -172,6 +178,15 @@ fn the_flag_for_the_repository_works_before_and_after_every_command() {
     run(&["-r", "repo", "rm", "-r", "/a"]);
     run(&["rm", "--repo", "repo", "-r", "/c"]);
     assert_eq!(scratch.succeeds(["ls"]), b"");
+}
+
+#[test]
+fn where_no_state_can_be_kept_it_works_and_says_so() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("not a folder"), "").unwrap();
+    let output = scratch.command().env("XDG_STATE_HOME", scratch.path("not a folder")).arg("ls").output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("rollback"));
 }
 
 #[test]

@@ -83,6 +83,17 @@ fn import_goes_where_it_is_told_and_leaves_out_what_it_is_told() {
 }
 
 #[test]
+fn the_repository_is_not_stored_into_itself() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("file"), "content").unwrap();
+    for _ in 0..2 {
+        scratch.succeeds(["import", ".", "--exclude", "state"]);
+    }
+    let name = scratch.root.path().file_name().unwrap().to_str().unwrap();
+    assert_eq!(String::from_utf8(scratch.succeeds(["ls", "-R"])).unwrap(), format!("{name}\n{name}/file\n"));
+}
+
+#[test]
 fn what_cannot_be_stored_is_listed_and_the_rest_is_stored() {
     let scratch = Scratch::with_repository();
     let tree = scratch.path("tree");

@@ -91,7 +91,8 @@ async fn put(key: &OsStr, value: &OsStr, context: &mut Context) -> Result<(), Fa
     let value = if value == "-" { read_stdin()? } else { bytes_of(value).to_vec() };
     let repository = context.open(Access::Write).await?;
     repository.kv().put(bytes_of(key), &value).await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("kv put")
 }
 
 async fn delete(keys: &[OsString], context: &mut Context) -> Result<(), Failure> {
@@ -106,7 +107,8 @@ async fn delete(keys: &[OsString], context: &mut Context) -> Result<(), Failure>
         Ok(())
     })
     .await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("kv del")
 }
 
 async fn scan(arguments: &Scan, context: &mut Context) -> Result<(), Failure> {

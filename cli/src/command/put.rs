@@ -46,7 +46,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             }
         }
     }
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("put")
 }
 
 fn open(local: &Path) -> Result<SourceFile, Failure> {

@@ -159,8 +159,11 @@ impl Batch {
                     self.replay(context, progress).await?;
                 }
                 // A replay took this step too, unless it was left out.
-                let path = self.steps.last().map_or(&[][..], Step::path);
-                if self.left_out.contains(path) { None } else { Some(0) }
+                match self.steps.last() {
+                    Some(step) if self.left_out.contains(step.path()) => None,
+                    Some(Step::File { size, .. }) => Some(*size),
+                    _ => Some(0),
+                }
             }
         };
         let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);

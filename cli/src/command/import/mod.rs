@@ -24,7 +24,7 @@ use crate::command::init;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::local::exclude::Exclude;
-use crate::local::source::{self, Entry, Event, Kind, Limits, Walk};
+use crate::local::source::{self, Entry, Event, Identity, Kind, Limits, Walk};
 use crate::local::{Attributes, bytes_of};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
@@ -101,13 +101,17 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if arguments.delete {
         return Err(Failure::usage("--delete is not supported yet: leave it out"));
     }
-    let limits = Arc::new(Limits {
-        exclude: Exclude::new(&arguments.exclude, &arguments.exclude_file)?,
-        exclude_caches: arguments.exclude_caches,
-        one_file_system: arguments.one_file_system,
-    });
+    let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
     let sources = name_sources(&arguments.sources)?;
     let repository = open_or_create(&arguments, context).await?;
+    // Only now is it there for certain.
+    let storage = context.uri()?.local_path().ok().filter(|path| path.is_dir());
+    let limits = Arc::new(Limits {
+        exclude,
+        exclude_caches: arguments.exclude_caches,
+        one_file_system: arguments.one_file_system,
+        storage: storage.as_deref().and_then(Identity::at),
+    });
     let progress = Progress::new(&context.global);
     let measuring = Measuring::start(&progress, &sources, &limits);
     let mut import = Import {
@@ -169,7 +173,7 @@ async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<
                 let (repository, report) =
                     init::create(&init::Arguments::defaults(), &uri, credentials, context).await?;
                 context.output.detail(&report.line());
-                context.interrupt.listen()?;
+                context.begin(&repository)?;
                 return Ok(repository);
             }
             Err(failure) if failure.exit() == Exit::Failed => {}
@@ -234,6 +238,11 @@ impl Import<'_> {
         match event {
             Event::Unreadable(path, error) => {
                 self.left_out(bytes_of(path.as_os_str()), format!("cannot be read: {error}"));
+                Ok(())
+            }
+            Event::Storage(path) => {
+                let text = format!("{}: the repository itself is not stored", path.display());
+                self.progress.aside(|| self.context.output.notice(&text));
                 Ok(())
             }
             Event::Enter(entry) => self.enter(entry, snapshot).await,
