@@ -18,6 +18,7 @@ use super::view::table_range;
 use crate::format::Pointer;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::{BlockClass, RecordKind};
+use crate::storage::ErrorKind;
 use crate::tree::{self, Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -121,9 +122,12 @@ impl Shared {
         while let Some((key, _)) = cursor.next().await? {
             let (sequence, block) = rows::decode_condemned_key(&key)
                 .map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
-            if sequence > root.floor {
+            // A reader may have come to the state before while the commit that raised the floor was under way.
+            if sequence > root.floor.min(self.oldest_pin().unwrap_or(u64::MAX)) {
                 break;
             }
+            // An older hint leads through commits whose spilled deltas may be condemned.
+            self.ensure_hint(root).await?;
             self.storage().delete(self.block_name(block)).await?;
             deleted.push(key);
         }
@@ -154,9 +158,18 @@ impl Shared {
             return Ok(());
         }
         let hints = self.chain.hints().await?;
-        if hints.iter().any(|(_, hint)| hint.as_ref().is_ok_and(|hint| hint.sequence == root.base)) {
-            self.hinted.fetch_max(root.base, Ordering::AcqRel);
-            return Ok(());
+        if let Some((name, _)) =
+            hints.iter().find(|(_, hint)| hint.as_ref().is_ok_and(|hint| hint.sequence == root.base))
+        {
+            // Whoever put it may have died before it was durable.
+            match self.storage().persist(&[*name]).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => {
+                    done?;
+                    self.hinted.fetch_max(root.base, Ordering::AcqRel);
+                    return Ok(());
+                }
+            }
         }
         let hash = if root.sequence == root.base {
             root.hash

@@ -4,7 +4,7 @@
 //! What must stay true: a transaction is answered `Ok` only after its commit is durable and part of the chain; whatever a
 //! cancelled or failed leader leaves behind (`Leader::in_flight`, `Leader::group`) is settled by the next one first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +25,8 @@ use crate::{Error, Result};
 
 /// How often an ambiguous put is tried again before the caller is told.
 const PUT_ATTEMPTS: usize = 3;
+/// How often the chain is looked at anew while commits vanish under the look.
+const CATCH_UP_ATTEMPTS: usize = 16;
 
 /// A transaction waiting for its commit.
 pub(crate) struct Request {
@@ -221,6 +223,9 @@ impl Shared {
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
         let touches = |key: &Bytes| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
         if since.iter().any(|keys| keys.iter().any(touches)) || draft.rows.keys().any(touches) {
+            return Err(Error::Conflict);
+        }
+        if work.has_blocks && shares_condemned(work, &since) {
             return Err(Error::Conflict);
         }
         let mut rows: Vec<Delta> = Vec::with_capacity(work.ops.len());
@@ -556,46 +561,59 @@ impl Shared {
 
     /// Learns what others committed. A writer makes it durable before it builds on it.
     pub(crate) async fn catch_up(&self, persist: bool) -> Result<()> {
-        loop {
+        for _ in 0..CATCH_UP_ATTEMPTS {
             let base = self.root();
-            let found: Vec<LoadedCommit> = self.chain.successors(base.sequence, 1).await?;
-            let last_link = match found.as_slice() {
-                [] => (base.sequence, base.salt),
-                [_] => (base.sequence, base.salt),
-                [.., before, _] => (before.head.sequence, before.salt),
+            let found = self.chain.successors(base.sequence, 1).await;
+            let linked = found.and_then(|found| Ok((link(&base, &found)?, found)));
+            let anchor = match &linked {
+                Ok((states, _)) => states.iter().rev().nth(1).unwrap_or(&base),
+                Err(_) => &base,
             };
-            if !self.chain.predecessor_is_there(last_link.0, &last_link.1).await? {
-                // Deletion has passed us: find the head anew. It never goes back.
-                let head = self.chain.find_head().await?;
-                if head.sequence < base.sequence {
-                    return Err(Error::RolledBack {
-                        detail: format!("the head went back from {} to {}", base.sequence, head.sequence),
-                    });
-                }
-                if persist {
-                    self.persist_commit(head.sequence).await?;
-                }
-                self.replace_root(head);
-                return Ok(());
+            if !self.chain.predecessor_is_there(anchor.sequence, &anchor.salt).await? {
+                // Deletion has passed us, and what we saw may be strays: find the head anew.
+                return self.jump(&base, persist).await;
             }
-            if found.is_empty() {
-                return Ok(());
-            }
-            if persist {
+            let (states, found) = linked?;
+            if persist && !found.is_empty() {
                 let names: Vec<_> = found.iter().map(|commit| self.chain.name(commit.head.sequence)).collect();
                 match self.storage().persist(&names).await {
                     Err(error) if error.kind() == crate::storage::ErrorKind::NotFound => continue,
                     done => done?,
                 }
             }
-            let mut root = base;
-            for commit in &found {
-                let next = Arc::new(root.after(commit.as_applied())?);
-                let keys = commit.deltas.iter().map(|(key, _)| key.clone()).collect();
-                root = next.clone();
-                self.adopt(next, keys);
+            for (state, commit) in states.into_iter().zip(found) {
+                self.adopt(state, commit.deltas.into_iter().map(|(key, _)| key).collect());
             }
+            return Ok(());
         }
+        Err(Error::damaged("commit chain", None, "its commits come and go"))
+    }
+
+    /// Goes on to the head, however far it is; it must continue what we know.
+    async fn jump(&self, base: &Root, persist: bool) -> Result<()> {
+        let head = self.chain.find_head().await?;
+        if let Some(detail) = self.contradiction(&head, base.sequence, &base.hash).await? {
+            return Err(Error::RolledBack { detail });
+        }
+        if persist {
+            self.persist_commit(head.sequence).await?;
+        }
+        self.replace_root(head);
+        Ok(())
+    }
+
+    /// What in a state contradicts a commit that is known to have been. History too old to compare is no contradiction.
+    pub(crate) async fn contradiction(&self, head: &Root, sequence: u64, hash: &[u8; 32]) -> Result<Option<String>> {
+        if head.sequence < sequence {
+            return Ok(Some(format!("commit {sequence} was seen here, and the newest one now is {}", head.sequence)));
+        }
+        let known = if head.sequence == sequence {
+            Some(Bytes::copy_from_slice(&head.hash))
+        } else {
+            head.get(&self.nodes, &rows::history_key(sequence)).await?
+        };
+        let differs = sequence > 0 && known.is_some_and(|known| known.as_ref() != hash.as_slice());
+        Ok(differs.then(|| format!("commit {sequence} is another one than was seen here")))
     }
 
     pub(crate) async fn persist_commit(&self, sequence: u64) -> Result<()> {
@@ -621,6 +639,39 @@ impl Shared {
         let pinned = self.oldest_pin().unwrap_or(sequence);
         base.floor.max(allowed.min(pinned).min(sequence))
     }
+}
+
+/// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
+/// empty for the accounts may hold what this one put; it is not revived.
+fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
+    let mut condemned = since
+        .iter()
+        .flat_map(|keys| keys.iter())
+        .filter(|key| key.first() == Some(&rows::CONDEMNED))
+        .filter_map(|key| rows::decode_condemned_key(key).ok())
+        .map(|(_, block)| block)
+        .peekable();
+    if condemned.peek().is_none() {
+        return false;
+    }
+    let named: HashSet<DataBlock> = (work.ops.values())
+        .filter_map(|op| match op {
+            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) => Some(pointers),
+            _ => None,
+        })
+        .flat_map(|pointers| pointers.iter().map(DataBlock::of))
+        .collect();
+    condemned.any(|block| named.contains(&block))
+}
+
+/// The states after each of the commits.
+fn link(base: &Root, commits: &[LoadedCommit]) -> Result<Vec<Arc<Root>>> {
+    let mut states: Vec<Arc<Root>> = Vec::with_capacity(commits.len());
+    for commit in commits {
+        let next = states.last().map_or(base, Arc::as_ref).after(commit.as_applied())?;
+        states.push(Arc::new(next));
+    }
+    Ok(states)
 }
 
 fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {

@@ -118,7 +118,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates a repository. The header comes last: until it is there, there is no repository.
+    /// Creates a repository: the first commit, then the header, which makes it one, then the hint, without which the
+    /// commit is found by looking at every name. So a creation that was cut short can be repeated, or was none.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] where one is; [`Error::Invalid`] for options that make no sense; what the storage raises.
@@ -163,8 +164,14 @@ impl Engine {
             }
         }
         let root = shared.root();
+        if let Err(error) = keyring::write_header(&storage, &header, &engine.secrets.root).await {
+            if matches!(error, Error::AlreadyExists) {
+                // Somebody else's repository is here: leave nothing of ours in it.
+                storage.delete(shared.chain.name(root.sequence)).await?;
+            }
+            return Err(error);
+        }
         shared.ensure_hint(&root).await?;
-        keyring::write_header(&storage, &header, &engine.secrets.root).await?;
         shared.remember().await?;
         Ok(engine)
     }
@@ -276,20 +283,7 @@ impl Engine {
     async fn check_freshness(&self, head: &Root, accept_rollback: bool) -> Result<()> {
         let Some(trusted) = &self.shared.trusted else { return Ok(()) };
         let Some((sequence, hash)) = trusted.load(self.shared.context.keys.repository()).await? else { return Ok(()) };
-        let contradiction = if head.sequence < sequence {
-            Some(format!("this device has seen commit {sequence}, and the newest one here is {}", head.sequence))
-        } else {
-            let known = if head.sequence == sequence {
-                Some(head.hash.to_vec())
-            } else {
-                head.get(&self.shared.nodes, &rows::history_key(sequence)).await?.map(|row| row.to_vec())
-            };
-            // History too old to compare is no alarm.
-            known
-                .filter(|known| known.as_slice() != hash)
-                .map(|_| format!("commit {sequence} is another one than this device has seen"))
-        };
-        match contradiction {
+        match self.shared.contradiction(head, sequence, &hash).await? {
             Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
             _ => Ok(()),
         }

@@ -184,9 +184,13 @@ impl Transaction {
     /// A fresh number under the writer's epoch (epoch in the upper 32 bits), never handed out before nor again.
     ///
     /// # Errors
-    /// What claiming an epoch raises.
+    /// [`Error::Conflict`] where the epoch of earlier numbers was ended meanwhile; what claiming an epoch raises.
     pub async fn number(&mut self) -> Result<u64> {
         let (epoch, number) = self.shared.fresh_number().await?;
+        if self.epoch.is_some_and(|before| before != epoch) {
+            // What it made before is under an epoch that ended, and may be swept.
+            return Err(Error::Conflict);
+        }
         self.epoch = Some(epoch);
         Ok(number)
     }
