@@ -214,7 +214,7 @@ impl Shared {
     }
 
     /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
-    async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
+    pub(crate) async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
         self.check_epoch(base, draft).await?;
         if work.epoch.is_some_and(|epoch| lock(&self.epoch).number != Some(epoch)) {
             // Drawn under an epoch that others have ended: void.
