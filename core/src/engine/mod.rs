@@ -263,7 +263,11 @@ impl Engine {
             // We build on it: it must not be lost after we have.
             shared.persist_commit(shared.root().sequence).await?;
         }
-        if options.accept_rollback { shared.remember_instead().await? } else { shared.remember().await? }
+        if options.accept_rollback {
+            shared.remember_instead().await?
+        } else {
+            shared.remember().await?
+        }
         Ok(engine)
     }
 
