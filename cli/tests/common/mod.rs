@@ -1,5 +1,5 @@
 //! What several suites of the program share: odd trees made from a seed, their comparison, and runs of the real binary.
-#![allow(dead_code)] // each suite uses a part
+#![allow(dead_code, unreachable_pub)] // each suite uses a part
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -10,6 +10,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, sym
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
+
+pub mod acceptance;
 
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
