@@ -65,7 +65,14 @@ fn limits(scale: &Scale) {
     let copy = (0..scale.rounds).map(|_| timed(|| target.copy_from_slice(&source)).0).collect();
     report("limit: memcpy", source.len() as u64, copy);
     let hash = (0..scale.rounds)
-        .map(|_| timed(|| source.chunks(64 << 10).for_each(|chunk| drop(blake3::keyed_hash(&[7; 32], chunk)))).0)
+        .map(|_| {
+            timed(|| {
+                source.chunks(64 << 10).for_each(|chunk| {
+                    std::hint::black_box(blake3::keyed_hash(&[7; 32], chunk));
+                })
+            })
+            .0
+        })
         .collect();
     report("limit: BLAKE3 keyed, 64 KiB, one core", source.len() as u64, hash);
 }
@@ -128,12 +135,13 @@ fn sequential(name: &str, scale: &Scale, place: impl Fn() -> Outcome<(String, Ke
         assert_eq!(result?, source.len() as u64);
         reads.push(duration);
         let mut file = fs.open_file("/large")?;
+        let mut page = [0; 4096];
         let (duration, result) = timed(|| -> Outcome {
             let mut at = 1_u64;
             for _ in 0..scale.reads {
                 at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 file.seek(SeekFrom::Start((at >> 20) % (source.len() as u64 - 4096)))?;
-                file.read_exact(&mut buffer[..4096])?;
+                file.read_exact(&mut page)?;
             }
             Ok(())
         });

@@ -21,6 +21,8 @@ pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) output: Output,
     pub(crate) interrupt: Interrupt,
+    /// What is open, so that it is left tidy however the command ends.
+    opened: Option<Repository>,
 }
 
 /// What a command does to the repository.
@@ -39,13 +41,15 @@ pub(crate) enum Age {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
-        Self { output: Output::new(&global), global, interrupt: Interrupt::default() }
+        Self { output: Output::new(&global), global, interrupt: Interrupt::default(), opened: None }
     }
 
     /// The address of the repository.
     pub(crate) fn uri(&self) -> Result<StorageUri, Failure> {
         let given = self.global.repo.as_ref().filter(|given| !given.is_empty()).ok_or_else(|| {
-            Failure::usage("no repository named: pass -r URI or set STRONGROOM_REPO (a path, or for example file:my-repo)")
+            Failure::usage(
+                "no repository named: pass -r URI or set STRONGROOM_REPO (a path, or for example file:my-repo)",
+            )
         })?;
         match given.to_str() {
             Some(text) => Ok(StorageUri::parse(text)?),
@@ -75,26 +79,46 @@ impl Context {
             .read_only(access == Access::Read)
             .accept_rollback(self.global.accept_rollback);
         let repository = Repository::open(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
-        self.interrupt.listen()?;
+        self.begin(&repository)?;
         Ok(repository)
+    }
+
+    /// From here on the first signal asks to stop, and the repository is closed at the end.
+    pub(crate) fn begin(&mut self, repository: &Repository) -> Result<(), Failure> {
+        self.opened = Some(repository.clone());
+        if !repository.remembers() && repository.uri().is_some_and(|uri| uri.scheme() != "mem") {
+            self.output.notice("no folder to remember this repository's state in: a rollback would go unnoticed");
+        }
+        self.interrupt.listen()
+    }
+
+    /// Closes what a command that failed has left open. Why it failed is what counts: this adds nothing to it.
+    pub(crate) async fn tidy(&mut self) {
+        if let Some(repository) = self.opened.take() {
+            let _ = repository.close().await;
+        }
     }
 
     /// The credentials that the flags, the environment or the user give.
     pub(crate) fn credentials(&self, uri: &StorageUri, age: Age) -> Result<Credentials, Failure> {
         if let Some(path) = &self.global.recovery_key {
             if age == Age::New {
-                return Err(Failure::usage("a repository is not created with a recovery key: leave --recovery-key out"));
+                return Err(Failure::usage(
+                    "a repository is not created with a recovery key: leave --recovery-key out",
+                ));
             }
             let text = read_secret(path, "the recovery key")?;
             let text = std::str::from_utf8(&text)
                 .map_err(|_| Failure::usage(format!("{} holds no recovery key", path.display())))?;
-            let key = RecoveryKey::from_text(text)
-                .map_err(|error| Failure::usage(error.to_string()).on(path.display()))?;
+            let key =
+                RecoveryKey::from_text(text).map_err(|error| Failure::usage(error.to_string()).on(path.display()))?;
             return Ok(Credentials::recovery(&key));
         }
-        let key_file = self.global.key_file.clone().or_else(|| {
-            std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
-        });
+        let key_file = self
+            .global
+            .key_file
+            .clone()
+            .or_else(|| std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from));
         let Some(path) = key_file else {
             let password = match age {
                 Age::Existing => password::existing(&self.global, &uri.to_string()),
@@ -153,7 +177,7 @@ pub(crate) async fn transact<T>(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut transaction = fs.begin().await?;
+        let mut transaction = fs.begin();
         let answer = operations(&mut transaction).await?;
         match transaction.commit().await {
             Ok(_) => return Ok(answer),

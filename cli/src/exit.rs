@@ -115,7 +115,7 @@ pub(crate) fn exit_of(error: &core::Error) -> Exit {
     match error {
         E::NotARepository => Exit::NoRepository,
         E::WrongCredentials => Exit::Credentials,
-        E::Damaged(_) | E::RolledBack { .. } => Exit::Damaged,
+        E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } => Exit::Damaged,
         E::Conflict => Exit::Busy,
         E::Invalid(_) => Exit::Usage,
         E::Storage(error) => match error.kind() {

@@ -25,7 +25,13 @@ use crate::exit::Failure;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut context = Context::new(arguments.global);
-    let done = strongroom::blocking::block_on(run(arguments.command, &mut context));
+    let done = strongroom::blocking::block_on(async {
+        let done = run(arguments.command, &mut context).await;
+        if done.is_err() {
+            context.tidy().await;
+        }
+        done
+    });
     // What was found before it failed is shown before the error is.
     let done = match context.output.flush() {
         Err(failure) if done.is_ok() => Err(failure),

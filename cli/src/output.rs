@@ -70,6 +70,15 @@ impl Output {
         if self.quiet || self.json { Ok(()) } else { self.line(text) }
     }
 
+    /// With `--json`, that a command which has nothing else to say is done.
+    pub(crate) fn done(&mut self, command: &'static str) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        struct Done {
+            command: &'static str,
+        }
+        if self.json { self.document("strongroom/done/1", &Done { command }) } else { Ok(()) }
+    }
+
     /// Something to know, on stderr, unless `-q` is given.
     pub(crate) fn notice(&self, text: &str) {
         if !self.quiet {
@@ -104,7 +113,9 @@ pub(crate) fn shown(name: &[u8]) -> String {
             match character {
                 '\\' => text.push_str("\\\\"),
                 // Control characters act on terminals; the marks of direction reorder what is read.
-                c if c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                c if c.is_control()
+                    || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+                {
                     text.extend(c.escape_default());
                 }
                 c => text.push(c),

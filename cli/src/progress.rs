@@ -7,8 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::arguments::Global;
 
-const TEMPLATE: &str =
-    "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left  {wide_msg}";
+const TEMPLATE: &str = "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left  {wide_msg}";
 
 /// A progress display; hidden where nobody looks.
 #[derive(Clone)]
@@ -22,7 +21,7 @@ impl Progress {
         let shown = !global.quiet && !global.no_progress && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-        Self { bar: ProgressBar::with_draw_target(Some(0), target).with_style(style) }
+        Self { bar: ProgressBar::with_draw_target(None, target).with_style(style) }
     }
 
     /// Whether someone looks.

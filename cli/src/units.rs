@@ -4,8 +4,7 @@ use std::time::Duration;
 
 const BINARY: [(&str, u64); 6] =
     [("EiB", 1 << 60), ("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-const DECIMAL: [(&str, u64); 4] =
-    [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+const DECIMAL: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
 const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Reads a size in bytes: a number, with a binary (`KiB`, `MiB`, …) or decimal (`kB`, `MB`, …) unit or none.
@@ -202,9 +201,14 @@ mod tests {
 
     #[test]
     fn durations_read_and_print_as_the_contract_says() {
-        for (text, millis) in
-            [("90s", 90_000), ("30m", 1_800_000), ("8h", 28_800_000), ("1h30m", 5_400_000), ("500ms", 500), ("1.5s", 1_500)]
-        {
+        for (text, millis) in [
+            ("90s", 90_000),
+            ("30m", 1_800_000),
+            ("8h", 28_800_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+            ("1.5s", 1_500),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "90", "s", "1m1h", "1s1s", "-1s", "1w", "99999999999999999999d"] {

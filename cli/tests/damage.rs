@@ -1,5 +1,7 @@
 //! Whatever the storage does to its bytes, it is noticed and named, and what comes out all the same is right.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
 mod common;
 
 use std::collections::BTreeSet;

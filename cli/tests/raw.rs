@@ -1,5 +1,7 @@
 //! What whoever runs the storage sees: blobs of one size and names, all of them noise.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
 mod common;
 
 use std::collections::HashMap;

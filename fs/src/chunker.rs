@@ -13,7 +13,7 @@ use fastcdc::v2020;
 
 /// Chunks are slices of windows of about this many bytes, so a byte is copied once on its way in (and the rest of a
 /// window, less than a chunk, once more).
-const WINDOW_BYTES: usize = 2 << 20;
+const WINDOW_BYTES: usize = 1 << 20;
 /// How much is asked of a reader at once.
 const READ_BYTES: usize = 128 << 10;
 
@@ -30,14 +30,15 @@ pub struct ChunkSizes {
 
 impl ChunkSizes {
     /// The sizes for a repository: half a block on average between 4 and 64 KiB, so that blocks pack well and a small
-    /// read opens little; a quarter to four times of that around it, within the engine's largest payload.
+    /// read opens little; half to four times of that around it, within the engine's largest payload. The scan skips what is
+    /// below the shortest, and a long shortest makes it faster.
     #[must_use]
     pub fn for_block(block_bytes: u32, payload_bytes_max: usize) -> Self {
         let average_bytes = (block_bytes / 2).clamp(4 << 10, 64 << 10);
         let payload = u32::try_from(payload_bytes_max).unwrap_or(u32::MAX);
         // Even, as the scan takes two bytes at a time, with room for the framing.
         let most = payload.saturating_sub(crate::codec::FRAMING_BYTES) & !1;
-        Self { min_bytes: average_bytes / 4, average_bytes, max_bytes: most.min(average_bytes * 4) }
+        Self { min_bytes: average_bytes / 2, average_bytes, max_bytes: most.min(average_bytes * 4) }
     }
 
     pub(crate) fn valid(&self) -> bool {
@@ -82,7 +83,8 @@ impl Boundaries {
         }
     }
 
-    /// Length of the first chunk of a window that holds `max` bytes, or all that is left of the content.
+    /// Length of the first chunk of a window. The whole window means that no boundary is in it: then it must hold `max`
+    /// bytes, or all that is left of the content.
     fn cut(&self, window: &[u8]) -> usize {
         let (_, length) = v2020::cut_gear(
             window,
@@ -99,9 +101,9 @@ impl Boundaries {
         length
     }
 
-    /// Bytes that a chunk has at least, unless content ends.
-    pub(crate) fn min_bytes(&self) -> usize {
-        self.min
+    /// Below this length a last chunk is cut again with what follows it.
+    pub(crate) fn short_bytes(&self) -> usize {
+        self.average / 4
     }
 
     /// Bytes that a chunk has around.
@@ -123,14 +125,23 @@ fn split_mix(state: &mut u64) -> u64 {
 #[derive(Default)]
 pub(crate) struct Chunker {
     buffer: BytesMut,
+    /// No boundary is in the first `searched` bytes of the buffer.
+    searched: usize,
     /// Whether a chunk was cut: a long file gets whole windows, a small one only what it needs.
     long: bool,
 }
 
 impl Chunker {
+    /// How many bytes the buffer should hold before it is searched: as many as almost certainly hold a boundary, and where
+    /// they did not, the longest chunk.
+    fn wanted(&self, boundaries: &Boundaries) -> usize {
+        let likely = (2 * boundaries.average).min(boundaries.max);
+        if self.searched < likely { likely } else { boundaries.max }
+    }
+
     /// Takes bytes off the front of `bytes`, up to what the next cut needs; answers how many.
     pub(crate) fn feed(&mut self, boundaries: &Boundaries, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(boundaries.max.saturating_sub(self.buffer.len()));
+        let taken = bytes.len().min(self.wanted(boundaries).saturating_sub(self.buffer.len()));
         self.make_room(boundaries, taken);
         self.buffer.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         taken
@@ -139,7 +150,7 @@ impl Chunker {
     /// As [`Self::feed`], from a reader; 0 where it ended, or where a cut is due first.
     pub(crate) fn feed_from(&mut self, boundaries: &Boundaries, reader: &mut impl Read) -> std::io::Result<usize> {
         let start = self.buffer.len();
-        let wanted = boundaries.max.saturating_sub(start).min(READ_BYTES);
+        let wanted = self.wanted(boundaries).saturating_sub(start).min(READ_BYTES);
         if wanted == 0 {
             return Ok(0);
         }
@@ -157,12 +168,21 @@ impl Chunker {
 
     /// The next chunk, where enough was fed to know it.
     pub(crate) fn ready(&mut self, boundaries: &Boundaries) -> Option<Bytes> {
-        (self.buffer.len() >= boundaries.max).then(|| self.split(boundaries))
+        let held = self.buffer.len();
+        if held < self.wanted(boundaries) {
+            return None;
+        }
+        let length = boundaries.cut(&self.buffer);
+        if length >= held && held < boundaries.max {
+            self.searched = held;
+            return None;
+        }
+        Some(self.split(length))
     }
 
     /// The next chunk, given that nothing follows.
     pub(crate) fn rest(&mut self, boundaries: &Boundaries) -> Option<Bytes> {
-        (!self.buffer.is_empty()).then(|| self.split(boundaries))
+        (!self.buffer.is_empty()).then(|| self.split(boundaries.cut(&self.buffer)))
     }
 
     /// What was fed and is not yet cut.
@@ -170,9 +190,15 @@ impl Chunker {
         &self.buffer
     }
 
-    fn split(&mut self, boundaries: &Boundaries) -> Bytes {
-        self.long = true;
-        let length = boundaries.cut(&self.buffer).clamp(1, self.buffer.len());
+    /// Whether chunks are slices of windows that are longer than they.
+    pub(crate) fn is_long(&self) -> bool {
+        self.long
+    }
+
+    fn split(&mut self, length: usize) -> Bytes {
+        self.searched = 0;
+        let length = length.clamp(1, self.buffer.len());
+        self.long |= length < self.buffer.len();
         self.buffer.split_to(length).freeze()
     }
 
@@ -282,5 +308,17 @@ mod tests {
         let mut chunker = Chunker::default();
         chunker.feed(&boundaries(1), &[1; 1000]);
         assert!(chunker.buffer.capacity() < 4096);
+    }
+
+    #[test]
+    fn searching_early_cuts_where_searching_late_does() {
+        for seed in 0..40 {
+            let (rule, content) = (boundaries(seed), noise(seed, 20_000));
+            let whole = rule.cut(&content[..rule.max]);
+            for window in (rule.min..rule.max).step_by(97) {
+                let early = rule.cut(&content[..window]);
+                assert!(early == whole || (early == window && whole >= window));
+            }
+        }
     }
 }

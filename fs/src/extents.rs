@@ -262,7 +262,7 @@ pub(crate) async fn replace(
     }
     if hole_after.is_none() {
         for _ in 0..ABSORBED_MAX {
-            if ingest.uncut().len() >= shared.boundaries.min_bytes() {
+            if ingest.uncut().len() >= shared.boundaries.short_bytes() {
                 break;
             }
             let mut next = walk(transaction, inode, ingest.end());
@@ -276,7 +276,7 @@ pub(crate) async fn replace(
     ingest.finish(transaction).await
 }
 
-/// A writer at the end of a file. A last chunk shorter than the shortest is cut again with what follows, so that many
+/// A writer at the end of a file. A last chunk that is short is cut again with what follows, so that many
 /// small appends make few chunks.
 pub(crate) async fn append(
     shared: &std::sync::Arc<Shared>,
@@ -287,7 +287,7 @@ pub(crate) async fn append(
     if size > 0 {
         let last = find(transaction, inode, size - 1).await?;
         if let Extent::Data { length, .. } = last.extent
-            && (length as usize) < shared.boundaries.min_bytes()
+            && (length as usize) < shared.boundaries.short_bytes()
         {
             let bytes = data(shared, transaction, &last.extent).await?;
             remove(transaction, inode, &last)?;

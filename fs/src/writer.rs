@@ -51,7 +51,7 @@ struct Prepared {
     payload: Option<Bytes>,
 }
 
-fn prepare(shared: &Shared, plain: &[u8], compress: bool) -> Prepared {
+fn prepare(shared: &Shared, plain: &Bytes, compress: bool) -> Prepared {
     Prepared {
         identity: shared.options.dedup.then(|| shared.engine.identity(plain)),
         payload: compress.then(|| codec::encode(plain, shared.options.compression)),
@@ -184,7 +184,7 @@ impl Ingest {
             };
             let chunk = self.store(transaction, &job.plain, prepared).await?;
             // A short chunk at the end of a file is what the next append starts from.
-            if job.plain.len() < self.shared.boundaries.min_bytes() {
+            if job.plain.len() < self.shared.boundaries.short_bytes() {
                 // Copied, so that it does not hold on to the window it was cut from.
                 self.shared.keep(chunk, &Bytes::copy_from_slice(&job.plain));
             }
@@ -194,7 +194,7 @@ impl Ingest {
         Ok(())
     }
 
-    async fn store(&mut self, transaction: &mut Transaction, plain: &[u8], prepared: Prepared) -> Result<ChunkNumber> {
+    async fn store(&mut self, transaction: &mut Transaction, plain: &Bytes, prepared: Prepared) -> Result<ChunkNumber> {
         if let Some(identity) = &prepared.identity {
             let known = transaction.find_chunk(identity).await?;
             self.duplicates_expected = known.is_some();
@@ -202,7 +202,11 @@ impl Ingest {
                 return Ok(chunk);
             }
         }
-        let payload = prepared.payload.unwrap_or_else(|| codec::encode(plain, self.shared.options.compression));
+        let mut payload = prepared.payload.unwrap_or_else(|| codec::encode(plain, self.shared.options.compression));
+        if payload.len() < HANDED_OVER_BYTES_MIN && self.chunker.is_long() {
+            // The engine may keep a short one in a row; it must not hold on to the window it was cut from.
+            payload = Bytes::copy_from_slice(&payload);
+        }
         Ok(transaction.put_chunk(prepared.identity, payload).await?)
     }
 }

@@ -15,7 +15,9 @@ use strongroom_core::format::rows::{self, ChunkRow, DataBlock, Place};
 use strongroom_core::format::slot::{Factors, SLOT_DIRECTORY_BYTES, Slot, SlotDirectory, SlotEntry, SlotPayload};
 use strongroom_core::format::well_known::{HeaderId, hint_name};
 use strongroom_core::format::{BlockClass, DirectoryEntry, Pointer, RecordKind, Trailer, Writer};
-use strongroom_core::{engine::keyring::RecoveryKey, env::Env};
+use strongroom_core::{engine::ChunkNumber, engine::keyring::RecoveryKey, env::Env};
+use strongroom_fs::format::{Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT};
+use strongroom_fs::{ChunkSizes, Timestamp};
 
 const POINTER: Pointer =
     Pointer { key_epoch: 0, writer_epoch: 1, counter: 2, index: 3, offset: 16, length: 4112, salt: [9; 16] };
@@ -27,6 +29,7 @@ fn main() -> Result<()> {
     node()?;
     commit()?;
     rows_and_keys()?;
+    files()?;
     pointer()?;
     uri()
 }
@@ -131,6 +134,33 @@ fn rows_and_keys() -> Result<()> {
     seed("rows", "key-of-usage", rows::usage_key(block))?;
     seed("rows", "key-of-chunk", rows::chunk_key(6))?;
     seed("rows", "key-of-epoch", rows::epoch_key(7))
+}
+
+fn files() -> Result<()> {
+    let sizes = ChunkSizes::for_block(128 << 10, 256 << 10);
+    let options = OptionsRow { compression: Compression::Lz4, dedup: true, versions: 0, sizes };
+    seed("files", "options", options.encode())?;
+    let time = Timestamp::new(-1, 999_999_999).expect("before 1970");
+    let link = InodeRow {
+        kind: Kind::Symlink,
+        mode: 0o777,
+        uid: 1000,
+        gid: 1000,
+        nlink: 1,
+        versions: 0,
+        btime: time,
+        ctime: time,
+        mtime: time,
+        atime: time,
+        mtime_set: 0,
+        inline: Some(b"../target".to_vec()),
+    };
+    seed("files", "link", link.encode())?;
+    seed("files", "regular", InodeRow { kind: Kind::File, inline: None, ..link }.encode())?;
+    seed("files", "named", EntryRow { inode: ROOT, kind: Kind::Directory }.encode())?;
+    seed("files", "extent", Extent::Data { chunk: ChunkNumber(1 << 32), length: 100, skip: 5 }.encode())?;
+    seed("files", "hole", Extent::Hole { length: 1 << 40 }.encode())?;
+    seed("files", "content", ContentRow { changed: 1, size: 2 }.encode())
 }
 
 fn pointer() -> Result<()> {

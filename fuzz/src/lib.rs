@@ -16,6 +16,7 @@ use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, Sl
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
 use strongroom_core::format::{BlockId, Pointer};
 use strongroom_core::storage::StorageUri;
+use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow};
 
 pub use block::block;
 
@@ -112,6 +113,26 @@ pub fn rows(bytes: &[u8]) {
     }
     let _ = rows::decode_number_key(bytes);
     let _ = rows::decode_count(bytes);
+}
+
+/// Rows of the file system.
+pub fn files(bytes: &[u8]) {
+    if let Ok(row) = OptionsRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = InodeRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = EntryRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = Extent::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = ContentRow::decode(bytes) {
+        // A directory's row has no size.
+        assert!(row.encode().starts_with(bytes));
+    }
 }
 
 /// Pointers and names.

@@ -54,11 +54,7 @@ impl Repository {
     ///
     /// # Errors
     /// What keeps the check from going on; damage is a finding, not an error.
-    pub async fn check(
-        &self,
-        options: CheckOptions,
-        mut report: impl FnMut(Finding) + Send,
-    ) -> Result<CheckReport> {
+    pub async fn check(&self, options: CheckOptions, mut report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
         let mut findings = 0;
         let mut found = |finding: Finding| {
             findings += 1;

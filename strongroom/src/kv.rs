@@ -33,6 +33,23 @@ const NUMBER_BYTES: usize = 8;
 /// How often [`Kv::transact`] runs its closure before it gives up.
 pub(crate) const ATTEMPTS_MAX: u32 = 64;
 
+/// Operations as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
+macro_rules! transact {
+    ($self:expr, $transaction:ident => $operations:expr) => {{
+        let mut attempts_left = ATTEMPTS_MAX;
+        loop {
+            attempts_left -= 1;
+            let mut $transaction = $self.begin();
+            let answer = $operations?;
+            match $transaction.commit().await {
+                Err(Error::Conflict) if attempts_left > 0 => $self.engine.refresh().await?,
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(answer),
+            }
+        }
+    }};
+}
+
 /// The key-value store of a repository; cheap to clone, usable from many tasks.
 #[derive(Clone)]
 pub struct Kv {
@@ -65,7 +82,7 @@ impl Kv {
     /// # Errors
     /// [`Error::LimitExceeded`] for a key or value that is too large; what the storage raises.
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.transact(async |transaction| transaction.put(key, value).await).await
+        transact!(self, transaction => transaction.put(key, value).await)
     }
 
     /// Removes a key, in one durable transaction; answers whether it was there.
@@ -73,7 +90,7 @@ impl Kv {
     /// # Errors
     /// What the storage raises.
     pub async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.transact(async |transaction| transaction.delete(key).await).await
+        transact!(self, transaction => transaction.delete(key).await)
     }
 
     /// The rows in a range of keys, as they are now; later changes do not show.
@@ -129,6 +146,7 @@ impl Kv {
     }
 
     /// Runs the closure in a transaction and commits it; runs it again where another transaction changed what it had read.
+    /// The future stays on its thread; for one that can move, loop over [`Kv::begin`] and [`Transaction::commit`].
     ///
     /// # Errors
     /// What the closure answers; [`Error::Conflict`] where it lost every time; what the commit raises.
@@ -136,17 +154,7 @@ impl Kv {
         &self,
         mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let mut transaction = self.begin();
-            let answer = closure(&mut transaction).await?;
-            match transaction.commit().await {
-                Err(Error::Conflict) if attempt < ATTEMPTS_MAX => self.engine.refresh().await?,
-                Err(error) => return Err(error.into()),
-                Ok(_) => return Ok(answer),
-            }
-        }
+        transact!(self, transaction => closure(&mut transaction).await)
     }
 }
 
@@ -361,7 +369,7 @@ impl Value {
         }
         let rest = row.slice(PREFIX_BYTES..);
         match kind {
-            CHUNKS if rest.len() % NUMBER_BYTES == 0 => Ok(Self::Chunks { length, numbers: rest }),
+            CHUNKS if rest.len().is_multiple_of(NUMBER_BYTES) => Ok(Self::Chunks { length, numbers: rest }),
             LISTED => {
                 let list = number_of(&rest).map(ChunkNumber).ok_or_else(|| damaged("it names no list"))?;
                 Ok(Self::Listed { length, list })
@@ -377,7 +385,7 @@ impl Value {
             Self::Chunks { numbers, .. } => numbers.clone(),
             Self::Listed { list, .. } => view.chunk(*list).await?,
         };
-        if list.len() % NUMBER_BYTES != 0 {
+        if !list.len().is_multiple_of(NUMBER_BYTES) {
             return Err(Error::damaged("key-value row", None, "its list of chunks is cut short"));
         }
         Ok(list.chunks_exact(NUMBER_BYTES).filter_map(number_of).map(ChunkNumber).collect())

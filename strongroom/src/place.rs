@@ -41,8 +41,11 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
     };
     // Located only now: a folder that was just created has a real path, and had none before.
     let trusted = match surroundings.trust {
+        // A user who cannot keep state (in a container, or a service without a home) can still work: see
+        // `Repository::remembers`.
         Trust::User => location(&uri)
             .and_then(LocalTrust::for_user)
+            .filter(LocalTrust::is_possible)
             .map(|trust| -> Arc<dyn TrustedState> { Arc::new(trust) }),
         trust => given(trust),
     };

@@ -21,6 +21,7 @@ pub struct Repository {
     fs: FileSystem,
     kv: Kv,
     uri: Option<StorageUri>,
+    remembers: bool,
 }
 
 impl Repository {
@@ -98,7 +99,8 @@ impl Repository {
     }
 
     fn assemble(engine: Engine, fs: FileSystem, opened: Opened) -> Self {
-        Self { kv: Kv::new(engine.clone()), engine, fs, uri: opened.uri }
+        let remembers = opened.trusted.is_some();
+        Self { kv: Kv::new(engine.clone()), engine, fs, uri: opened.uri, remembers }
     }
 
     /// Its files.
@@ -123,6 +125,12 @@ impl Repository {
     #[must_use]
     pub fn uri(&self) -> Option<&StorageUri> {
         self.uri.as_ref()
+    }
+
+    /// Whether this device remembers what it sees here, so that a storage which goes back in time is noticed.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        self.remembers
     }
 
     /// Learns what other processes have committed since.

@@ -45,6 +45,12 @@ impl LocalTrust {
         Self { folder: folder.into(), location: location.into() }
     }
 
+    /// Whether the folder is there or can be made.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        create_private_folder(&self.folder).is_ok()
+    }
+
     /// What was stored last, `None` where nothing was.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let snapshot = repository.fs().snapshot();
     let path = bytes_of(&arguments.path);
     get(&snapshot, path, &arguments.local, context).await.map_err(|failure| failure.on(shown(path)))?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    if arguments.local == "-" { Ok(()) } else { context.output.done("get") }
 }
 
 async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Context) -> Result<(), Failure> {

@@ -155,9 +155,9 @@ pub(crate) async fn create(
     }
     let repository = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
     if !arguments.no_recovery {
-        context.output.notice(
-            "no recovery key was made: whoever loses the credentials of this repository loses the data in it",
-        );
+        context
+            .output
+            .notice("no recovery key was made: whoever loses the credentials of this repository loses the data in it");
     }
     let info = repository.info().await?;
     let report = Report {

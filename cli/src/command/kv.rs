@@ -91,7 +91,8 @@ async fn put(key: &OsStr, value: &OsStr, context: &mut Context) -> Result<(), Fa
     let value = if value == "-" { read_stdin()? } else { bytes_of(value).to_vec() };
     let repository = context.open(Access::Write).await?;
     repository.kv().put(bytes_of(key), &value).await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("kv put")
 }
 
 async fn delete(keys: &[OsString], context: &mut Context) -> Result<(), Failure> {
@@ -106,7 +107,8 @@ async fn delete(keys: &[OsString], context: &mut Context) -> Result<(), Failure>
         Ok(())
     })
     .await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("kv del")
 }
 
 async fn scan(arguments: &Scan, context: &mut Context) -> Result<(), Failure> {
@@ -145,13 +147,7 @@ async fn print_rows(kv: &Kv, arguments: &Scan, context: &mut Context) -> Result<
 fn row(key: &[u8], value: Option<&[u8]>, bytes: u64) -> Row {
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
     let as_hex = |bytes: &[u8]| std::str::from_utf8(bytes).is_err().then(|| hex(bytes));
-    Row {
-        key: text(key),
-        key_hex: as_hex(key),
-        value: value.and_then(text),
-        value_hex: value.and_then(as_hex),
-        bytes,
-    }
+    Row { key: text(key), key_hex: as_hex(key), value: value.and_then(text), value_hex: value.and_then(as_hex), bytes }
 }
 
 fn read_stdin() -> Result<Vec<u8>, Failure> {

@@ -51,9 +51,7 @@ async fn list(arguments: &Arguments, snapshot: &FsSnapshot, context: &mut Contex
                     continue;
                 }
                 let shown = match found.metadata(snapshot).await {
-                    Ok(metadata) => {
-                        show(arguments, snapshot, &found.relative, &found.path, &metadata, context).await
-                    }
+                    Ok(metadata) => show(arguments, snapshot, &found.relative, &found.path, &metadata, context).await,
                     Err(failure) => Err(failure),
                 };
                 match shown {

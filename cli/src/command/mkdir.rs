@@ -31,5 +31,6 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Ok(())
     })
     .await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("mkdir")
 }

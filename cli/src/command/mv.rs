@@ -37,7 +37,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Ok(())
     })
     .await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("mv")
 }
 
 async fn is_folder(transaction: &FsTransaction, path: &[u8]) -> Result<bool, Failure> {

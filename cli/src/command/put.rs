@@ -46,7 +46,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             }
         }
     }
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("put")
 }
 
 fn open(local: &Path) -> Result<SourceFile, Failure> {
@@ -97,7 +98,7 @@ async fn put_file(
 
 /// What comes from stdin comes once: a transaction that loses a race is not run again.
 async fn put_stdin(fs: &strongroom::fs::FileSystem, path: &[u8], context: &Context) -> Result<(), Failure> {
-    let mut transaction = fs.begin().await?;
+    let mut transaction = fs.begin();
     let mut writer = transaction.write_file(path, Attributes::file()).await?;
     let mut stdin = std::io::stdin().lock();
     let mut buffer = vec![0; PIECE_BYTES];

@@ -15,6 +15,10 @@ pub(crate) struct Arguments {
     /// Remove folders and all in them
     #[arg(short, long)]
     recursive: bool,
+    /// The repository, as a URI; here `-r` means folders, so the short form stands before the command
+    // Of the same id as the flag of every command, which it takes the place of: clap hands the value on to it.
+    #[arg(id = "repo", long = "repo", value_name = "URI", env = "STRONGROOM_REPO", hide_env_values = true)]
+    _repo: Option<OsString>,
     /// What is not there is no error
     #[arg(short, long)]
     force: bool,
@@ -43,5 +47,6 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Ok(())
     })
     .await?;
-    Ok(repository.close().await?)
+    repository.close().await?;
+    context.output.done("rm")
 }

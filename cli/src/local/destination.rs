@@ -66,26 +66,18 @@ impl Folder {
     pub(crate) fn create(&self, name: &[u8]) -> io::Result<Draft> {
         let name = checked(name)?.to_vec();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (draft, descriptor) = self.fresh(|draft| {
-            rustix::fs::openat(&*self.descriptor, draft, flags, Mode::RUSR | Mode::WUSR)
-        })?;
+        let (draft, descriptor) =
+            self.fresh(|draft| rustix::fs::openat(&*self.descriptor, draft, flags, Mode::RUSR | Mode::WUSR))?;
         Ok(Draft { folder: self.clone(), name, draft: Some(draft), file: File::from(descriptor), length: 0 })
     }
 
     /// Writes a link; its target is data and is never followed.
     pub(crate) fn symlink(&self, name: &[u8], target: &[u8], attributes: &Attributes) -> io::Result<()> {
         let name = checked(name)?;
-        let (draft, ()) =
-            self.fresh(|draft| rustix::fs::symlinkat(name_of(target), &*self.descriptor, draft))?;
+        let (draft, ()) = self.fresh(|draft| rustix::fs::symlinkat(name_of(target), &*self.descriptor, draft))?;
         let (owner, group) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
         // Only root can give files away; the owner of a link means little otherwise.
-        let _ = rustix::fs::chownat(
-            &*self.descriptor,
-            &draft,
-            Some(owner),
-            Some(group),
-            AtFlags::SYMLINK_NOFOLLOW,
-        );
+        let _ = rustix::fs::chownat(&*self.descriptor, &draft, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW);
         let done = rustix::fs::utimensat(&*self.descriptor, &draft, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
             .and_then(|()| rustix::fs::renameat(&*self.descriptor, &draft, &*self.descriptor, name_of(name)));
         if done.is_err() {

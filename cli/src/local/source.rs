@@ -44,6 +44,8 @@ pub(crate) enum Event {
     /// The folder with this path from the name of the SRC on is done.
     Leave(Entry),
     Leaf(Entry),
+    /// The folder that the repository itself lies in: not gone into.
+    Storage(PathBuf),
     /// It cannot be read; the walk goes on without it.
     Unreadable(PathBuf, io::Error),
 }
@@ -54,6 +56,23 @@ pub(crate) struct Limits {
     pub(crate) exclude: Exclude,
     pub(crate) exclude_caches: bool,
     pub(crate) one_file_system: bool,
+    /// The folder of the repository itself, where it lies in one: stored into itself it would grow with every import.
+    pub(crate) storage: Option<Identity>,
+}
+
+/// What a file is on this machine, whatever its path: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(u64, u64);
+
+impl Identity {
+    /// Of what is at a path; `None` where nothing is.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::of)
+    }
+
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
 }
 
 /// A walk over one SRC, names ascending by bytes.
@@ -82,6 +101,9 @@ impl<'a> Walk<'a> {
                 let device = *self.device.get_or_insert(metadata.dev());
                 // The mount point itself is kept, empty.
                 if matches!(entry.kind, Kind::Directory) {
+                    if self.limits.storage == Some(Identity::of(&metadata)) {
+                        return Event::Storage(path);
+                    }
                     let other = self.limits.one_file_system && device != metadata.dev();
                     return self.enter(entry, other);
                 }
@@ -141,9 +163,8 @@ impl Entry {
 }
 
 fn sorted_names(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-    let mut names = std::fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.file_name()))
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut names =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable_by(|one, other| bytes_of(other).cmp(bytes_of(one)));
     Ok(names)
 }
@@ -153,9 +174,7 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
     let kind = match metadata.file_type() {
         kind if kind.is_dir() => Kind::Directory,
         kind if kind.is_file() => Kind::File { size: metadata.size() },
-        kind if kind.is_symlink() => {
-            Kind::Symlink { target: bytes_of(std::fs::read_link(path)?.as_os_str()).to_vec() }
-        }
+        kind if kind.is_symlink() => Kind::Symlink { target: bytes_of(std::fs::read_link(path)?.as_os_str()).to_vec() },
         kind if kind.is_fifo() => Kind::Special("FIFO"),
         kind if kind.is_socket() => Kind::Special("socket"),
         kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
@@ -245,7 +264,7 @@ mod tests {
 
     fn limits() -> Limits {
         let exclude = Exclude::new(&["*.skip".to_owned()], &[]).unwrap();
-        Limits { exclude, exclude_caches: true, one_file_system: false }
+        Limits { exclude, exclude_caches: true, one_file_system: false, storage: None }
     }
 
     #[test]
@@ -265,12 +284,23 @@ mod tests {
                 Event::Enter(entry) => format!("+{}", String::from_utf8(entry.relative).unwrap()),
                 Event::Leave(entry) => format!("-{}", String::from_utf8(entry.relative).unwrap()),
                 Event::Leaf(entry) => String::from_utf8(entry.relative).unwrap(),
-                Event::Unreadable(..) => panic!(),
+                Event::Unreadable(..) | Event::Storage(_) => panic!(),
             })
             .collect();
         let expected = [
-            "+src", "src/a", "+src/b", "src/b/f", "+src/b/inner", "-src/b/inner", "-src/b", "src/b.c", "+src/cache",
-            "-src/cache", "src/link", "src/z", "-src",
+            "+src",
+            "src/a",
+            "+src/b",
+            "src/b/f",
+            "+src/b/inner",
+            "-src/b/inner",
+            "-src/b",
+            "src/b.c",
+            "+src/cache",
+            "-src/cache",
+            "src/link",
+            "src/z",
+            "-src",
         ];
         assert_eq!(seen, expected);
     }

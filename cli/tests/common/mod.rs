@@ -1,5 +1,6 @@
 //! What several suites of the program share: odd trees made from a seed, their comparison, and runs of the real binary.
 #![allow(dead_code, unreachable_pub)] // each suite uses a part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -56,8 +57,20 @@ pub fn generate_tree(root: &Path, seed: u64, bytes: u64, files: u64) {
     fs::create_dir(&odd).unwrap();
     let longest = vec![b'n'; 255];
     let names: [&[u8]; 14] = [
-        b" leading and trailing ", b"-rf", b"new\nline", b"tab\tand\x1b[31mescape", b"\xff\xfe not utf-8", &longest, b"back\\slash",
-        "\u{e4}\u{6f22}\u{1f510}".as_bytes(), b"quote'\"", b"*?[glob]", b"...", b"..name", b"%41", b".hidden",
+        b" leading and trailing ",
+        b"-rf",
+        b"new\nline",
+        b"tab\tand\x1b[31mescape",
+        b"\xff\xfe not utf-8",
+        &longest,
+        b"back\\slash",
+        "\u{e4}\u{6f22}\u{1f510}".as_bytes(),
+        b"quote'\"",
+        b"*?[glob]",
+        b"...",
+        b"..name",
+        b"%41",
+        b".hidden",
     ];
     for name in names {
         fs::write(odd.join(os(name)), numbers.bytes(name.len())).unwrap();

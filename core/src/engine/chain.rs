@@ -155,8 +155,17 @@ impl Chain {
         Ok(Some(LoadedCommit { head, hash, salt, deltas, spills }))
     }
 
-    fn open_record(&self, name: Name, blob: &Bytes, index: u16, kind: RecordKind, offset: usize, bytes: usize) -> Result<Bytes> {
-        let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::damaged("commit", Some(name), "over 4 GiB"));
+    fn open_record(
+        &self,
+        name: Name,
+        blob: &Bytes,
+        index: u16,
+        kind: RecordKind,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<Bytes> {
+        let narrow =
+            |number: usize| u32::try_from(number).map_err(|_| Error::damaged("commit", Some(name), "over 4 GiB"));
         let place = Place { index, offset: narrow(offset)?, length: narrow(bytes + SEAL_BYTES)? };
         self.blocks.reader.open_record(name, self.key_epoch(), blob, &place, kind)
     }
@@ -244,49 +253,54 @@ impl Chain {
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
     pub(crate) async fn find_head(&self) -> Result<Root> {
+        let (mut failed_at, mut withheld) = (None, None);
         // The head can move on and its predecessors vanish while we look; then we look anew.
         for _ in 0..16 {
-            let Some(checkpoint) = self.last_checkpoint().await? else { continue };
-            let mut root = Root::from_checkpoint(checkpoint.as_applied());
-            let Ok(tail) = self.successors(root.sequence, PROBE_WINDOW).await else {
+            let (checkpoint, hinted) = self.last_checkpoint().await?;
+            let base = Root::from_checkpoint(checkpoint.as_applied());
+            let found = self.successors(base.sequence, PROBE_WINDOW).await.and_then(|tail| {
+                let anchor = match tail.as_slice() {
+                    [] | [_] => (base.sequence, base.salt),
+                    [.., before, _] => (before.head.sequence, before.salt),
+                };
+                Ok((extend(base, &tail)?, anchor))
+            });
+            match found {
                 // Damage, or a race with deletion: the latter shows in a new checkpoint.
-                if self.last_checkpoint().await?.is_some_and(|newer| newer.head.sequence > checkpoint.head.sequence) {
-                    continue;
+                Err(error) if failed_at == Some(checkpoint.head.sequence) => return Err(error),
+                Err(_) => failed_at = Some(checkpoint.head.sequence),
+                Ok((head, anchor)) => {
+                    if !self.predecessor_is_there(anchor.0, &anchor.1).await? {
+                        continue;
+                    }
+                    if head.sequence >= hinted {
+                        return Ok(head);
+                    }
+                    // A hint comes after its checkpoint: that was there, and so was everything up to it.
+                    withheld = Some(hinted);
                 }
-                let tail = self.successors(root.sequence, PROBE_WINDOW).await?;
-                root = extend(root, &tail)?;
-                return Ok(root);
-            };
-            let anchor = match tail.len() {
-                0 => return Ok(root),
-                1 => (checkpoint.head.sequence, checkpoint.salt),
-                more => match tail.get(more - 2) {
-                    Some(commit) => (commit.head.sequence, commit.salt),
-                    None => continue,
-                },
-            };
-            if !self.predecessor_is_there(anchor.0, &anchor.1).await? {
-                continue;
             }
-            root = extend(root, &tail)?;
-            return Ok(root);
         }
-        Err(Error::damaged("commit chain", None, "no checkpoint leads to a head that stays"))
+        Err(match withheld {
+            Some(sequence) => Error::Missing { structure: "commit", blob: self.name(sequence) },
+            None => Error::damaged("commit chain", None, "no checkpoint leads to a head that stays"),
+        })
     }
 
-    /// The newest checkpoint that a hint names and that is there.
-    async fn last_checkpoint(&self) -> Result<Option<LoadedCommit>> {
+    /// The newest checkpoint that a hint names and that is there; and the newest that any hint names.
+    async fn last_checkpoint(&self) -> Result<(LoadedCommit, u64)> {
         let mut hints: Vec<Hint> = self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect();
         hints.sort_by_key(|hint| std::cmp::Reverse(hint.sequence));
+        let newest = hints.first().map_or(0, |hint| hint.sequence);
         for hint in hints {
             if let Some(commit) = self.read(hint.sequence).await?
                 && commit.hash == hint.hash
                 && commit.head.checkpoint
             {
-                return Ok(Some(commit));
+                return Ok((commit, newest));
             }
         }
-        self.search_checkpoint().await
+        Ok((self.search_checkpoint().await?, newest))
     }
 
     /// Every hint in storage with its name; one that does not authenticate is an error of its own.
@@ -296,7 +310,9 @@ impl Chain {
         for name in names {
             match self.read_hint(name).await {
                 Err(Error::Missing { .. }) => {}
-                Err(Error::Storage(error)) if error.kind() != storage::ErrorKind::RangeInvalid => return Err(Error::Storage(error)),
+                Err(Error::Storage(error)) if error.kind() != storage::ErrorKind::RangeInvalid => {
+                    return Err(Error::Storage(error));
+                }
                 other => hints.push((name, other)),
             }
         }
@@ -308,8 +324,12 @@ impl Chain {
         let bytes = READ_UNIT_BYTES.min(u64::from(context.geometry.block_bytes()));
         let prefix = match context.storage.get(name, Some(0..bytes), bytes).await {
             Ok(prefix) => prefix,
-            Err(error) if error.kind() == storage::ErrorKind::NotFound => return Err(Error::Missing { structure: "hint", blob: name }),
-            Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => return Err(Error::damaged("hint", Some(name), "shorter than a block")),
+            Err(error) if error.kind() == storage::ErrorKind::NotFound => {
+                return Err(Error::Missing { structure: "hint", blob: name });
+            }
+            Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => {
+                return Err(Error::damaged("hint", Some(name), "shorter than a block"));
+            }
             Err(error) => return Err(error.into()),
         };
         let plain = self.open_record(name, &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
@@ -323,7 +343,9 @@ impl Chain {
         let name = Name::new(well_known::hint_name(context.env.random()?));
         let mut builder = BlockBuilder::named(context, BlockClass::Hint, name, self.key_epoch())?;
         let hint = Hint { sequence, hash, key_epoch: self.key_epoch() };
-        builder.append(RecordKind::Hint, sequence, &hint.encode()).ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
+        builder
+            .append(RecordKind::Hint, sequence, &hint.encode())
+            .ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
         let sealed = builder.seal(&context.keys)?;
         self.storage().put_durable(sealed.name, sealed.bytes).await?;
         for other in others {
@@ -337,7 +359,7 @@ impl Chain {
     }
 
     /// Without hints: looks at every name for commits, and takes the newest checkpoint of the newest unbroken run.
-    async fn search_checkpoint(&self) -> Result<Option<LoadedCommit>> {
+    async fn search_checkpoint(&self) -> Result<LoadedCommit> {
         let names = self.storage().list_all(&[]).await?;
         let sequences: BTreeMap<u64, Name> = names
             .into_iter()
@@ -355,11 +377,13 @@ impl Chain {
             if let Some(commit) = self.read(sequence).await?
                 && commit.head.checkpoint
             {
-                return Ok(Some(commit));
+                return Ok(commit);
             }
         }
         match sequences.last_key_value() {
-            Some((sequence, name)) => Err(Error::damaged("commit chain", Some(*name), format!("no checkpoint below commit {sequence}"))),
+            Some((sequence, name)) => {
+                Err(Error::damaged("commit chain", Some(*name), format!("no checkpoint below commit {sequence}")))
+            }
             None => Err(Error::damaged("commit chain", None, "no commit is left")),
         }
     }

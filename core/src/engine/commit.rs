@@ -4,7 +4,7 @@
 //! What must stay true: a transaction is answered `Ok` only after its commit is durable and part of the chain; whatever a
 //! cancelled or failed leader leaves behind (`Leader::in_flight`, `Leader::group`) is settled by the next one first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,16 +15,18 @@ use super::chain::{LoadedCommit, SealedCommit};
 use super::root::{Applied, Root};
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Op, Work, merge_row};
-use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::Pointer;
-use crate::format::{BlockClass, RecordKind};
+use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::{BlockClass, RecordKind};
 use crate::storage::{Effect, Put};
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
 
 /// How often an ambiguous put is tried again before the caller is told.
 const PUT_ATTEMPTS: usize = 3;
+/// How often the chain is looked at anew while commits vanish under the look.
+const CATCH_UP_ATTEMPTS: usize = 16;
 
 /// A transaction waiting for its commit.
 pub(crate) struct Request {
@@ -35,12 +37,10 @@ pub(crate) struct Request {
 /// What the leader keeps between turns.
 #[derive(Default)]
 pub(crate) struct Leader {
-    /// Taken from the queue and not answered yet.
+    /// Taken from the queue, not answered yet, and in no commit that was put.
     group: Vec<Request>,
     /// Put, and not known to be in the chain or out of it.
     in_flight: Option<Prepared>,
-    /// Whether the commit in flight may already have reached storage.
-    ambiguous: bool,
 }
 
 /// Rows to write, gathered over a group.
@@ -59,6 +59,8 @@ pub(crate) struct Extra {
     pub(crate) floor: Floor,
     /// Commits below this were deleted.
     pub(crate) oldest: Option<u64>,
+    /// Whether this is the commit of the leader's group, so that its fate answers the group.
+    pub(crate) answers_group: bool,
 }
 
 /// How far a commit raises the floor.
@@ -77,6 +79,34 @@ struct Prepared {
     base: Arc<Root>,
     next: Arc<Root>,
     keys: Vec<Bytes>,
+    /// The transactions in it: its fate is theirs, whoever comes to learn it.
+    requests: Vec<Request>,
+    /// Whether it may have reached storage already.
+    put: bool,
+}
+
+impl Leader {
+    /// The commit in flight is in the chain.
+    fn published(&mut self, sequence: u64) {
+        for request in self.in_flight.take().into_iter().flat_map(|prepared| prepared.requests) {
+            let _ = request.answer.send(Ok(CommitInfo { sequence }));
+        }
+    }
+
+    /// The commit in flight is out of the chain, and its transactions wait again.
+    fn lost(&mut self) {
+        if let Some(mut prepared) = self.in_flight.take() {
+            prepared.requests.append(&mut self.group);
+            self.group = prepared.requests;
+        }
+    }
+
+    /// Nobody can say what becomes of the commit in flight.
+    fn unknown(&mut self, error: &Error) {
+        for request in self.in_flight.iter_mut().flat_map(|prepared| prepared.requests.drain(..)) {
+            let _ = request.answer.send(Err(error.clone()));
+        }
+    }
 }
 
 /// What became of a commit.
@@ -169,11 +199,8 @@ impl Shared {
         if leader.group.is_empty() {
             return Ok(true);
         }
-        let Outcome::Published(sequence) = self.publish(leader, base, draft, Extra::default()).await? else { return Ok(false) };
-        for request in leader.group.drain(..) {
-            let _ = request.answer.send(Ok(CommitInfo { sequence }));
-        }
-        Ok(true)
+        let extra = Extra { answers_group: true, ..Extra::default() };
+        Ok(matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_)))
     }
 
     /// Something of the state that we build on is missing: others may have given that state up. Then there is a newer one
@@ -194,10 +221,11 @@ impl Shared {
             return Err(Error::Conflict);
         }
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
-        let touches = |key: &Bytes| {
-            work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete))
-        };
+        let touches = |key: &Bytes| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
         if since.iter().any(|keys| keys.iter().any(touches)) || draft.rows.keys().any(touches) {
+            return Err(Error::Conflict);
+        }
+        if work.has_blocks && shares_condemned(work, &since) {
             return Err(Error::Conflict);
         }
         let mut rows: Vec<Delta> = Vec::with_capacity(work.ops.len());
@@ -221,7 +249,8 @@ impl Shared {
                     // A chunk that is gone was condemned since we looked: it is never revived.
                     let row = self.current(base, draft, key).await?.ok_or(Error::Conflict)?;
                     let merged = merge_row(Some(&row), op)?;
-                    let chunk = ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                    let chunk =
+                        ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
                     if chunk.references > 0 {
                         rows.push((key.clone(), Some(merged)));
                         continue;
@@ -279,7 +308,9 @@ impl Shared {
         for (block, change) in usage {
             let key = rows::usage_key(block);
             let before = match base.get(&self.nodes, &key).await? {
-                Some(row) => Some(rows::decode_count(&row).map_err(|error| Error::damaged("usage", None, error.to_string()))?),
+                Some(row) => {
+                    Some(rows::decode_count(&row).map_err(|error| Error::damaged("usage", None, error.to_string()))?)
+                }
                 None => None,
             };
             let after = before.unwrap_or(0).checked_add_signed(change).ok_or_else(|| {
@@ -304,7 +335,13 @@ impl Shared {
 
     /// Seals a commit on `base` and brings it into the chain. On [`Outcome::Lost`] the state has moved on and the draft must
     /// be made anew.
-    pub(crate) async fn publish(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, mut draft: Draft, extra: Extra) -> Result<Outcome> {
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        mut draft: Draft,
+        extra: Extra,
+    ) -> Result<Outcome> {
         let sequence = base.sequence + 1;
         let named = self.settle_usage(&base, &mut draft, sequence).await?;
         let now = self.env().now();
@@ -312,7 +349,8 @@ impl Shared {
         let checkpoint = extra.roots.is_some();
         let (content, space) = extra.roots.unwrap_or_default();
         let pointer = |root: Option<TreeRoot>| root.map(|root| (root.height, root.pointer));
-        let mut body = if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
+        let mut body =
+            if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
         let spilled = body.len() > self.chain.body_bytes_max();
         let mut spills = Vec::new();
         if spilled {
@@ -336,9 +374,16 @@ impl Shared {
         };
         let sealed = self.chain.seal(&head, &body)?;
         let deltas: Vec<Delta> = draft.rows.into_iter().collect();
-        let next = Arc::new(base.after(Applied { head: &head, hash: sealed.hash, salt: sealed.salt, deltas: &deltas, spills: &spills })?);
+        let next = Arc::new(base.after(Applied {
+            head: &head,
+            hash: sealed.hash,
+            salt: sealed.salt,
+            deltas: &deltas,
+            spills: &spills,
+        })?);
         let keys = deltas.into_iter().map(|(key, _)| key).collect();
-        leader.in_flight = Some(Prepared { sealed, base, next, keys });
+        let requests = if extra.answers_group { std::mem::take(&mut leader.group) } else { Vec::new() };
+        leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, put: false });
         let outcome = self.finish(leader).await?;
         if matches!(outcome, Outcome::Published(_)) {
             let mut unreferenced = lock(&self.unreferenced);
@@ -355,7 +400,9 @@ impl Shared {
         for depth in 0..=SPILL_DEPTH_MAX {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
-                pointers.extend(self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?);
+                pointers.extend(
+                    self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?,
+                );
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;
@@ -365,7 +412,11 @@ impl Shared {
                 return Ok(body);
             }
         }
-        Err(Error::LimitExceeded { what: "commit_bytes", value: body.len() as u64, limit: self.chain.body_bytes_max() as u64 })
+        Err(Error::LimitExceeded {
+            what: "commit_bytes",
+            value: body.len() as u64,
+            limit: self.chain.body_bytes_max() as u64,
+        })
     }
 
     /// Everything appended so far is in storage, durably.
@@ -387,57 +438,69 @@ impl Shared {
     /// Brings the commit in flight into the chain, or finds that it is out of it. On an error that leaves its fate open it
     /// stays in flight, and the same bytes are put again next time.
     async fn finish(self: &Arc<Self>, leader: &mut Leader) -> Result<Outcome> {
-        let Some(prepared) = &leader.in_flight else { return Ok(Outcome::Lost) };
-        let (name, salt, sequence) = (prepared.sealed.name, prepared.sealed.salt, prepared.next.sequence);
+        let outcome = self.bring_in(leader).await;
+        if let Err(error) = &outcome {
+            leader.unknown(error);
+        }
+        outcome
+    }
+
+    async fn bring_in(self: &Arc<Self>, leader: &mut Leader) -> Result<Outcome> {
+        let Some(prepared) = &mut leader.in_flight else { return Ok(Outcome::Lost) };
+        // Before the first await: whoever finds it in flight must not take it for one that never left.
+        let mut put_before = std::mem::replace(&mut prepared.put, true);
+        let (base, sequence) = (prepared.base.clone(), prepared.next.sequence);
+        let (name, salt, blob) = (prepared.sealed.name, prepared.sealed.salt, prepared.sealed.blob.clone());
         let unknown = |error: Error| Error::CommitUnknown { sequence, detail: error.to_string() };
+        let is_anchored = async || self.chain.predecessor_is_there(base.sequence, &base.salt).await.map_err(unknown);
         let mut attempt = 0;
         let (ours, durable) = loop {
+            // It may have been counted and deleted since: put anew, it would pass for one that others may follow.
+            if put_before && !is_anchored().await? {
+                break (self.chain.salt_of(name).await.map_err(unknown)? == Some(salt), false);
+            }
             attempt += 1;
-            match self.storage().put_durable(name, prepared.sealed.blob.clone()).await {
+            match self.storage().put_durable(name, blob.clone()).await {
                 Ok(Put::Created) => break (true, true),
                 Ok(Put::Exists) => break (self.chain.salt_of(name).await.map_err(unknown)? == Some(salt), false),
-                Err(error) if error.effect() == Effect::None && attempt == 1 && !leader.ambiguous => {
-                    leader.in_flight = None;
+                Err(error) if error.effect() == Effect::None && !put_before => {
+                    leader.lost();
                     return Err(error.into());
                 }
                 Err(error) => match self.chain.salt_of(name).await {
                     Ok(Some(found)) => break (found == salt, false),
-                    _ if attempt < PUT_ATTEMPTS => {}
-                    _ => {
-                        leader.ambiguous = true;
-                        return Err(unknown(error.into()));
-                    }
+                    _ if attempt < PUT_ATTEMPTS => put_before = true,
+                    _ => return Err(unknown(error.into())),
                 },
             }
         };
-        leader.ambiguous = true;
-        if ours {
-            if !durable {
-                self.persist_commit(sequence).await.map_err(unknown)?;
-            }
-            if self.chain.predecessor_is_there(prepared.base.sequence, &prepared.base.salt).await.map_err(unknown)? {
-                leader.ambiguous = false;
-                let Some(prepared) = leader.in_flight.take() else { return Ok(Outcome::Lost) };
-                self.adopt(prepared.next, prepared.keys);
-                return Ok(Outcome::Published(sequence));
-            }
+        if ours && !durable {
+            self.persist_commit(sequence).await.map_err(unknown)?;
         }
-        let outcome = self.resolve(leader, ours).await.map_err(|error| match error {
-            Error::CommitUnknown { .. } | Error::Damaged(_) => error,
-            error => unknown(error),
-        })?;
-        leader.ambiguous = false;
-        Ok(outcome)
+        if !is_anchored().await? {
+            return self.resolve(leader, ours).await.map_err(|error| match error {
+                Error::CommitUnknown { .. } | Error::Damaged(_) => error,
+                error => unknown(error),
+            });
+        }
+        if ours {
+            // First visible, then answered: who has the answer sees the commit.
+            if let Some(prepared) = &mut leader.in_flight {
+                self.adopt(prepared.next.clone(), std::mem::take(&mut prepared.keys));
+            }
+            leader.published(sequence);
+            return Ok(Outcome::Published(sequence));
+        }
+        // Nothing was deleted here yet, so what is there was there first.
+        leader.lost();
+        self.catch_up(true).await?;
+        Ok(Outcome::Lost)
     }
 
-    /// Our commit's place was taken, or its predecessor is gone: what does the chain say?
+    /// The predecessor of the commit in flight is gone: the chain went past it, with it or without. `ours` says whether the
+    /// commit is in storage now.
     async fn resolve(self: &Arc<Self>, leader: &mut Leader, ours: bool) -> Result<Outcome> {
         let Some(prepared) = &leader.in_flight else { return Ok(Outcome::Lost) };
-        if !ours {
-            leader.in_flight = None;
-            self.catch_up(true).await?;
-            return Ok(Outcome::Lost);
-        }
         let (sequence, hash, name) = (prepared.next.sequence, prepared.sealed.hash, prepared.sealed.name);
         let head = self.chain.find_head().await?;
         let in_chain = if head.sequence == sequence {
@@ -446,18 +509,35 @@ impl Shared {
             let row = head.get(&self.nodes, &rows::history_key(sequence)).await?;
             match row {
                 Some(row) => row.as_ref() == hash.as_slice(),
-                None => return Err(Error::CommitUnknown { sequence, detail: "the history no longer remembers it".into() }),
+                None => {
+                    // Nobody will ever know; what comes after it must not wait for that.
+                    let error = Error::CommitUnknown { sequence, detail: "the history no longer remembers it".into() };
+                    self.persist_commit(head.sequence).await?;
+                    leader.unknown(&error);
+                    leader.lost();
+                    self.replace_root(head);
+                    return Err(error);
+                }
             }
         } else {
-            return Err(Error::damaged("commit chain", Some(name), format!("the head went back from {sequence} to {}", head.sequence)));
+            return Err(Error::damaged(
+                "commit chain",
+                Some(name),
+                format!("the head went back from {sequence} to {}", head.sequence),
+            ));
         };
-        leader.in_flight = None;
+        // Others may have put the head: what we build on must be durable.
+        self.persist_commit(head.sequence).await?;
+        if ours && (!in_chain || sequence < head.oldest) {
+            // A stray, or put anew after its deletion: it must not be in the way of anybody.
+            self.storage().delete(name).await?;
+        }
         self.replace_root(head);
         if in_chain {
+            leader.published(sequence);
             return Ok(Outcome::Published(sequence));
         }
-        // A stray: nobody counts it, and it must not be in the way of anybody.
-        self.storage().delete(name).await?;
+        leader.lost();
         Ok(Outcome::Lost)
     }
 
@@ -481,44 +561,59 @@ impl Shared {
 
     /// Learns what others committed. A writer makes it durable before it builds on it.
     pub(crate) async fn catch_up(&self, persist: bool) -> Result<()> {
-        loop {
+        for _ in 0..CATCH_UP_ATTEMPTS {
             let base = self.root();
-            let found: Vec<LoadedCommit> = self.chain.successors(base.sequence, 1).await?;
-            let last_link = match found.as_slice() {
-                [] => (base.sequence, base.salt),
-                [_] => (base.sequence, base.salt),
-                [.., before, _] => (before.head.sequence, before.salt),
+            let found = self.chain.successors(base.sequence, 1).await;
+            let linked = found.and_then(|found| Ok((link(&base, &found)?, found)));
+            let anchor = match &linked {
+                Ok((states, _)) => states.iter().rev().nth(1).unwrap_or(&base),
+                Err(_) => &base,
             };
-            if !self.chain.predecessor_is_there(last_link.0, &last_link.1).await? {
-                // Deletion has passed us: find the head anew. It never goes back.
-                let head = self.chain.find_head().await?;
-                if head.sequence < base.sequence {
-                    return Err(Error::RolledBack { detail: format!("the head went back from {} to {}", base.sequence, head.sequence) });
-                }
-                if persist {
-                    self.persist_commit(head.sequence).await?;
-                }
-                self.replace_root(head);
-                return Ok(());
+            if !self.chain.predecessor_is_there(anchor.sequence, &anchor.salt).await? {
+                // Deletion has passed us, and what we saw may be strays: find the head anew.
+                return self.jump(&base, persist).await;
             }
-            if found.is_empty() {
-                return Ok(());
-            }
-            if persist {
+            let (states, found) = linked?;
+            if persist && !found.is_empty() {
                 let names: Vec<_> = found.iter().map(|commit| self.chain.name(commit.head.sequence)).collect();
                 match self.storage().persist(&names).await {
                     Err(error) if error.kind() == crate::storage::ErrorKind::NotFound => continue,
                     done => done?,
                 }
             }
-            let mut root = base;
-            for commit in &found {
-                let next = Arc::new(root.after(commit.as_applied())?);
-                let keys = commit.deltas.iter().map(|(key, _)| key.clone()).collect();
-                root = next.clone();
-                self.adopt(next, keys);
+            for (state, commit) in states.into_iter().zip(found) {
+                self.adopt(state, commit.deltas.into_iter().map(|(key, _)| key).collect());
             }
+            return Ok(());
         }
+        Err(Error::damaged("commit chain", None, "its commits come and go"))
+    }
+
+    /// Goes on to the head, however far it is; it must continue what we know.
+    async fn jump(&self, base: &Root, persist: bool) -> Result<()> {
+        let head = self.chain.find_head().await?;
+        if let Some(detail) = self.contradiction(&head, base.sequence, &base.hash).await? {
+            return Err(Error::RolledBack { detail });
+        }
+        if persist {
+            self.persist_commit(head.sequence).await?;
+        }
+        self.replace_root(head);
+        Ok(())
+    }
+
+    /// What in a state contradicts a commit that is known to have been. History too old to compare is no contradiction.
+    pub(crate) async fn contradiction(&self, head: &Root, sequence: u64, hash: &[u8; 32]) -> Result<Option<String>> {
+        if head.sequence < sequence {
+            return Ok(Some(format!("commit {sequence} was seen here, and the newest one now is {}", head.sequence)));
+        }
+        let known = if head.sequence == sequence {
+            Some(Bytes::copy_from_slice(&head.hash))
+        } else {
+            head.get(&self.nodes, &rows::history_key(sequence)).await?
+        };
+        let differs = sequence > 0 && known.is_some_and(|known| known.as_ref() != hash.as_slice());
+        Ok(differs.then(|| format!("commit {sequence} is another one than was seen here")))
     }
 
     pub(crate) async fn persist_commit(&self, sequence: u64) -> Result<()> {
@@ -544,7 +639,39 @@ impl Shared {
         let pinned = self.oldest_pin().unwrap_or(sequence);
         base.floor.max(allowed.min(pinned).min(sequence))
     }
+}
 
+/// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
+/// empty for the accounts may hold what this one put; it is not revived.
+fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
+    let mut condemned = since
+        .iter()
+        .flat_map(|keys| keys.iter())
+        .filter(|key| key.first() == Some(&rows::CONDEMNED))
+        .filter_map(|key| rows::decode_condemned_key(key).ok())
+        .map(|(_, block)| block)
+        .peekable();
+    if condemned.peek().is_none() {
+        return false;
+    }
+    let named: HashSet<DataBlock> = (work.ops.values())
+        .filter_map(|op| match op {
+            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) => Some(pointers),
+            _ => None,
+        })
+        .flat_map(|pointers| pointers.iter().map(DataBlock::of))
+        .collect();
+    condemned.any(|block| named.contains(&block))
+}
+
+/// The states after each of the commits.
+fn link(base: &Root, commits: &[LoadedCommit]) -> Result<Vec<Arc<Root>>> {
+    let mut states: Vec<Arc<Root>> = Vec::with_capacity(commits.len());
+    for commit in commits {
+        let next = states.last().map_or(base, Arc::as_ref).after(commit.as_applied())?;
+        states.push(Arc::new(next));
+    }
+    Ok(states)
 }
 
 fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
@@ -554,5 +681,9 @@ fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
 }
 
 fn over_limit(_: crate::format::FormatError) -> Error {
-    Error::LimitExceeded { what: "commit_bytes", value: u64::MAX, limit: u64::from(crate::format::commit::DELTA_BYTES_MAX) }
+    Error::LimitExceeded {
+        what: "commit_bytes",
+        value: u64::MAX,
+        limit: u64::from(crate::format::commit::DELTA_BYTES_MAX),
+    }
 }

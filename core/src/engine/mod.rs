@@ -41,7 +41,7 @@ pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 
 use chain::Chain;
-use commit::{Draft, Extra, Floor, Leader, Outcome};
+use commit::{Draft, Extra, Leader, Outcome};
 use keyring::{CreateHeader, Header, NewSlot};
 use nodes::Nodes;
 use root::Root;
@@ -118,7 +118,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates a repository. The header comes last: until it is there, there is no repository.
+    /// Creates a repository: the first commit, then the header, which makes it one, then the hint, without which the
+    /// commit is found by looking at every name. So a creation that was cut short can be repeated, or was none.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] where one is; [`Error::Invalid`] for options that make no sense; what the storage raises.
@@ -143,19 +144,34 @@ impl Engine {
         };
         let (header, root_secret) = keyring::build_header(&env, &create).await?;
         let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine = Self::assemble(storage.clone(), env, &header, root_secret, options.tuning, options.trusted, false, genesis)?;
+        let engine = Self::assemble(
+            storage.clone(),
+            env,
+            &header,
+            root_secret,
+            options.tuning,
+            options.trusted,
+            false,
+            genesis,
+        )?;
         let shared = &engine.shared;
         {
             let mut leader = shared.leader.lock().await;
-            let extra = Extra { roots: Some((None, None)), floor: Floor::Grace, oldest: None };
+            let extra = Extra { roots: Some((None, None)), ..Extra::default() };
             match shared.publish(&mut leader, shared.root(), Draft::default(), extra).await? {
                 Outcome::Published(_) => {}
                 Outcome::Lost => return Err(Error::Conflict),
             }
         }
         let root = shared.root();
+        if let Err(error) = keyring::write_header(&storage, &header, &engine.secrets.root).await {
+            if matches!(error, Error::AlreadyExists) {
+                // Somebody else's repository is here: leave nothing of ours in it.
+                storage.delete(shared.chain.name(root.sequence)).await?;
+            }
+            return Err(error);
+        }
         shared.ensure_hint(&root).await?;
-        keyring::write_header(&storage, &header, &engine.secrets.root).await?;
         shared.remember().await?;
         Ok(engine)
     }
@@ -184,15 +200,29 @@ impl Engine {
             }
         };
         if !options.read_only && header.features().unknown() != Features::default() {
-            return Err(Error::NewerFormat { detail: "it has features that only reading tolerates; open it read-only".into() });
+            return Err(Error::NewerFormat {
+                detail: "it has features that only reading tolerates; open it read-only".into(),
+            });
         }
         let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine =
-            Self::assemble(storage, env, &header, root_secret, options.tuning, options.trusted, options.read_only, genesis)?;
+        let engine = Self::assemble(
+            storage,
+            env,
+            &header,
+            root_secret,
+            options.tuning,
+            options.trusted,
+            options.read_only,
+            genesis,
+        )?;
         let shared = &engine.shared;
         let head = shared.chain.find_head().await?;
         if head.header_generation > header.generation() {
-            let detail = format!("the header is of generation {}, the commits name {}", header.generation(), head.header_generation);
+            let detail = format!(
+                "the header is of generation {}, the commits name {}",
+                header.generation(),
+                head.header_generation
+            );
             return Err(Error::RolledBack { detail });
         }
         if head.header_generation == header.generation() && head.header_hash != *header.hash() {
@@ -253,18 +283,7 @@ impl Engine {
     async fn check_freshness(&self, head: &Root, accept_rollback: bool) -> Result<()> {
         let Some(trusted) = &self.shared.trusted else { return Ok(()) };
         let Some((sequence, hash)) = trusted.load(self.shared.context.keys.repository()).await? else { return Ok(()) };
-        let contradiction = if head.sequence < sequence {
-            Some(format!("this device has seen commit {sequence}, and the newest one here is {}", head.sequence))
-        } else {
-            let known = if head.sequence == sequence {
-                Some(head.hash.to_vec())
-            } else {
-                head.get(&self.shared.nodes, &rows::history_key(sequence)).await?.map(|row| row.to_vec())
-            };
-            // History too old to compare is no alarm.
-            known.filter(|known| known.as_slice() != hash).map(|_| format!("commit {sequence} is another one than this device has seen"))
-        };
-        match contradiction {
+        match self.shared.contradiction(head, sequence, &hash).await? {
             Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
             _ => Ok(()),
         }
@@ -286,7 +305,10 @@ impl Engine {
     ///
     /// # Errors
     /// What the closure answers; [`Error::Conflict`] after [`Tuning::attempts_max`] attempts; as [`Transaction::commit`].
-    pub async fn transact<T, E>(&self, mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>) -> std::result::Result<T, E>
+    pub async fn transact<T, E>(
+        &self,
+        mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
     where
         E: From<Error> + ConflictTest,
     {
@@ -299,7 +321,9 @@ impl Engine {
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => self.refresh().await?,
+                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => {
+                    self.refresh().await?
+                }
                 result => return result,
             }
         }

@@ -3,7 +3,7 @@
 //! A block that no usage row names belongs to an unfinished transaction, or to one that never finished. Which of the two,
 //! its writer epoch tells: only after an epoch has ended are its unreferenced blocks swept.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,6 +20,9 @@ use crate::format::rows::{self, DataBlock};
 use crate::storage::StorageExt;
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
+
+/// How many dead writers' epochs one claim ends, at most.
+const DEAD_EPOCHS_MAX: usize = 100;
 
 impl Shared {
     /// A fresh number under our epoch, claiming one first where we hold none.
@@ -58,13 +61,14 @@ impl Shared {
             let counter = rows::counter_key(rows::NEXT_EPOCH);
             let seen = match claim.get_own(&counter).await {
                 Err(error) => {
-                    self.move_on(error, claim.base()).await?;
+                    self.move_on(error, claim.began_at()).await?;
                     continue;
                 }
                 seen => seen?,
             };
             let epoch = match seen {
-                Some(row) => rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
+                Some(row) => rows::decode_count(&row)
+                    .map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
                 None => 1,
             };
             let epoch = u32::try_from(epoch).map_err(|_| Error::LimitExceeded {
@@ -73,7 +77,11 @@ impl Shared {
                 limit: u64::from(u32::MAX),
             })?;
             // Nobody else is there: whoever left an epoch open died.
-            let dead = if guard.is_some() { self.open_epochs(&claim).await? } else { HashSet::new() };
+            let mut dead = if guard.is_some() { self.open_epochs(&claim).await? } else { BTreeSet::new() };
+            // As many as the smallest commit has room for: without an epoch nothing can spill.
+            while dead.len() > DEAD_EPOCHS_MAX {
+                dead.pop_last();
+            }
             for epoch in &dead {
                 claim.put_own(rows::epoch_key(*epoch), None);
             }
@@ -90,31 +98,37 @@ impl Shared {
             self.blocks.writer.set_epoch(epoch);
             *lock(&self.epoch) = EpochState { number: Some(epoch), next_number: 0 };
             if !dead.is_empty() {
-                self.sweep(&dead).await?;
+                self.sweep(epoch).await?;
             }
             return Ok(epoch);
         }
         Err(Error::Conflict)
     }
 
-    async fn open_epochs(&self, view: &Transaction) -> Result<HashSet<u32>> {
-        let mut epochs = HashSet::new();
+    async fn open_epochs(&self, view: &Transaction) -> Result<BTreeSet<u32>> {
+        let mut epochs = BTreeSet::new();
         let mut scan = view.scan_own(rows::EPOCH);
         while let Some((key, _)) = scan.next().await? {
-            let epoch = <[u8; 4]>::try_from(key.as_ref()).map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
+            let epoch = <[u8; 4]>::try_from(key.as_ref())
+                .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
             epochs.insert(u32::from_be_bytes(epoch));
         }
         Ok(epochs)
     }
 
-    /// Deletes the blocks of ended epochs that nothing names. What is not understood is kept.
-    pub(crate) async fn sweep(&self, ended: &HashSet<u32>) -> Result<u64> {
+    /// Deletes the blocks that nothing names of the ended epochs before this one: of all, because an earlier sweep may have
+    /// been cut short. What is not understood is kept.
+    pub(crate) async fn sweep(self: &Arc<Self>, before: u32) -> Result<u64> {
+        let view = Transaction::new(self);
+        let open = self.open_epochs(&view).await?;
         let root = self.root();
         let condemned = self.condemned(&root).await?;
         let mut swept = 0;
         for name in self.storage().list_all(&[]).await? {
             match self.blocks.reader.block_id(name) {
-                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if ended.contains(&writer_epoch) => {
+                Some(BlockId::Data { key_epoch, writer_epoch, counter })
+                    if writer_epoch < before && !open.contains(&writer_epoch) =>
+                {
                     let block = DataBlock { key_epoch, writer_epoch, counter };
                     let waits = root.spills.contains(&block) || condemned.contains(&block);
                     if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
@@ -136,10 +150,17 @@ impl Shared {
     /// Blocks that are condemned wait for the floor: readers of older states still need them.
     pub(crate) async fn condemned(&self, root: &Root) -> Result<HashSet<DataBlock>> {
         let range = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
-        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), range, Direction::Ascending);
+        let mut cursor = MergedCursor::new(
+            self.nodes.clone(),
+            root.space.tree,
+            root.space.overlay.clone(),
+            range,
+            Direction::Ascending,
+        );
         let mut blocks = HashSet::new();
         while let Some((key, _)) = cursor.next().await? {
-            let (_, block) = rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
+            let (_, block) = rows::decode_condemned_key(&key)
+                .map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             blocks.insert(block);
         }
         Ok(blocks)
@@ -147,9 +168,11 @@ impl Shared {
 
     /// Ends our epoch and gives back what nothing needs any more.
     pub(crate) async fn close(self: &Arc<Self>) -> Result<()> {
-        if self.read_only || self.closed.swap(true, Ordering::AcqRel) {
+        if self.read_only {
             return self.remember().await;
         }
+        // Closing again finishes what was cut short.
+        self.closed.store(true, Ordering::Release);
         let mut leader = self.leader.lock().await;
         self.settle(&mut leader).await?;
         let held = lock(&self.epoch).number;
@@ -187,7 +210,13 @@ impl Shared {
     }
 
     /// One attempt to end our epoch on a state; `false` where another commit came first.
-    async fn end_epoch(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, epoch: u32, alone: bool) -> Result<bool> {
+    async fn end_epoch(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        epoch: u32,
+        alone: bool,
+    ) -> Result<bool> {
         // Before the epoch ends, so that its end proves that nothing of it is left over.
         self.drop_unreferenced(&base).await?;
         let key = rows::epoch_key(epoch);

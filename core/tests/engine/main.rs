@@ -1,6 +1,10 @@
 //! The engine on a storage that crashes, against in-memory models.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 mod basics;
+mod freshness;
+mod hostile;
 mod model;
 mod processes;
+mod races;
 mod support;

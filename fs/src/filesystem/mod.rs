@@ -11,7 +11,7 @@ mod transaction;
 use std::sync::Arc;
 
 use strongroom_core as core;
-use strongroom_core::engine::{Engine, Transaction, View};
+use strongroom_core::engine::{ConflictTest, Engine, Transaction, View};
 
 use crate::error::{Error, Result, damaged};
 use crate::file::File;
@@ -50,7 +50,7 @@ macro_rules! transact {
     ($self:expr, $transaction:ident => $operation:expr) => {{
         let mut attempt = 0;
         loop {
-            let mut $transaction = $self.begin().await?;
+            let mut $transaction = $self.begin();
             let result = match $operation {
                 Ok(value) => $transaction.commit().await.map(|_| value),
                 Err(error) => Err(error),
@@ -122,12 +122,10 @@ impl FileSystem {
         Options { compression, dedup, versions }
     }
 
-    /// A transaction over many files. Dropping it aborts it.
-    ///
-    /// # Errors
-    /// Those of the engine.
-    pub async fn begin(&self) -> Result<FsTransaction> {
-        Ok(FsTransaction::new(self.shared.clone(), self.shared.engine.begin()))
+    /// A transaction over many files, on the newest state that this process knows. Dropping it aborts it.
+    #[must_use]
+    pub fn begin(&self) -> FsTransaction {
+        FsTransaction::new(self.shared.clone(), self.shared.engine.begin())
     }
 
     /// The file system over a transaction that the caller began, to change files and application tables together.
@@ -141,13 +139,13 @@ impl FileSystem {
     ///
     /// # Errors
     /// What `operations` answers, then nothing was changed; those of the engine.
-    pub async fn transact<T, E: From<Error> + IsConflict>(
+    pub async fn transact<T, E: From<Error> + ConflictTest>(
         &self,
         mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut attempt = 0;
         loop {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin();
             let result = match operations(&mut transaction).await {
                 Ok(value) => transaction.commit().await.map(|_| value).map_err(E::from),
                 Err(error) => Err(error),
@@ -389,17 +387,5 @@ impl FileSystem {
     pub async fn set_len(&self, path: impl AsRef<[u8]>, size: u64) -> Result<()> {
         let path = path.as_ref();
         transact!(self, transaction => transaction.set_len(path, size).await)
-    }
-}
-
-/// Errors that can say that another transaction was faster.
-pub trait IsConflict {
-    /// Whether running the transaction again may succeed.
-    fn is_conflict(&self) -> bool;
-}
-
-impl IsConflict for Error {
-    fn is_conflict(&self) -> bool {
-        Self::is_conflict(self)
     }
 }

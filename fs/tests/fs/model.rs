@@ -394,7 +394,7 @@ async fn through_a_handle(file: &File, expected: &mut Vec<u8>, writes: &[(u64, u
 }
 
 async fn assert_content(file: &File, expected: &[u8]) {
-    let mut out = vec![0; expected.len() + 1];
+    let mut out = vec![0; expected.len() + 100];
     assert_eq!(file.read_at(0, &mut out).await.unwrap(), expected.len());
     assert!(out[..expected.len()] == *expected);
     let middle = expected.len() / 2;
@@ -478,7 +478,7 @@ async fn run(seed: u64, crash: CrashOptions, options: Options, steps: Vec<Step>)
 }
 
 fn cases() -> u32 {
-    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
 }
 
 proptest! {

@@ -1,6 +1,8 @@
 use futures_lite::future::block_on;
 use strongroom_core::engine::CommitInfo;
-use strongroom_fs::{AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp};
+use strongroom_fs::{
+    AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp,
+};
 
 use super::File;
 
@@ -108,11 +110,9 @@ impl FileSystem {
     }
 
     /// Begins a transaction over many files; dropping it aborts it.
-    ///
-    /// # Errors
-    /// As [`strongroom_fs::FileSystem::begin`].
-    pub fn begin(&self) -> Result<Transaction> {
-        Ok(Transaction { inner: block_on(self.inner.begin())? })
+    #[must_use]
+    pub fn begin(&self) -> Transaction {
+        Transaction { inner: self.inner.begin() }
     }
 
     /// Runs the closure in a transaction and commits it, all or nothing; again where another transaction was faster.
@@ -126,7 +126,7 @@ impl FileSystem {
         let mut attempts_left = crate::kv::ATTEMPTS_MAX;
         loop {
             attempts_left -= 1;
-            let mut transaction = self.begin()?;
+            let mut transaction = self.begin();
             let answer = closure(&mut transaction)?;
             match transaction.commit() {
                 Err(error) if error.is_conflict() && attempts_left > 0 => {

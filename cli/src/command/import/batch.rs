@@ -27,11 +27,27 @@ const ATTEMPTS_MAX: u32 = 8;
 #[derive(Debug)]
 pub(super) enum Step {
     /// A folder and those that lead to it.
-    Way { path: Vec<u8> },
-    Folder { path: Vec<u8>, attributes: Attributes },
-    File { path: Vec<u8>, source: PathBuf, size: u64 },
-    Link { path: Vec<u8>, target: Vec<u8>, attributes: Attributes },
-    Attributes { path: Vec<u8>, attributes: Attributes },
+    Way {
+        path: Vec<u8>,
+    },
+    Folder {
+        path: Vec<u8>,
+        attributes: Attributes,
+    },
+    File {
+        path: Vec<u8>,
+        source: PathBuf,
+        size: u64,
+    },
+    Link {
+        path: Vec<u8>,
+        target: Vec<u8>,
+        attributes: Attributes,
+    },
+    Attributes {
+        path: Vec<u8>,
+        attributes: Attributes,
+    },
 }
 
 impl Step {
@@ -143,8 +159,11 @@ impl Batch {
                     self.replay(context, progress).await?;
                 }
                 // A replay took this step too, unless it was left out.
-                let path = self.steps.last().map_or(&[][..], Step::path);
-                if self.left_out.contains(path) { None } else { Some(0) }
+                match self.steps.last() {
+                    Some(step) if self.left_out.contains(step.path()) => None,
+                    Some(Step::File { size, .. }) => Some(*size),
+                    _ => Some(0),
+                }
             }
         };
         let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);
@@ -233,7 +252,7 @@ impl Batch {
     async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
         let transaction = match &mut self.transaction {
             Some(transaction) => transaction,
-            None => self.transaction.insert(self.fs.begin().await?),
+            None => self.transaction.insert(self.fs.begin()),
         };
         match step {
             Step::Way { path } => transaction.create_dir_all(path).await?,
@@ -291,12 +310,7 @@ pub(super) fn unreadable(error: std::io::Error) -> Stopped {
     Stopped::LeftOut(format!("cannot be read: {error}"))
 }
 
-pub(super) fn tell_if_changed(
-    source: &SourceFile,
-    local: &std::path::Path,
-    context: &Context,
-    progress: &Progress,
-) {
+pub(super) fn tell_if_changed(source: &SourceFile, local: &std::path::Path, context: &Context, progress: &Progress) {
     if source.has_changed().unwrap_or(true) {
         let text = format!("{}: changed while it was read: import it again", local.display());
         progress.aside(|| context.output.notice(&text));

@@ -46,7 +46,7 @@ pub(super) async fn store(
     sink.file.close().await?;
     batch::tell_if_changed(&source, local, context, progress);
     let change = batch::change(&transfer::to_repository(&source.attributes));
-    let mut transaction = fs.begin().await?;
+    let mut transaction = fs.begin();
     if batch::kind(&transaction, path).await? == Some(Kind::Directory) {
         return Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned()));
     }
@@ -120,7 +120,10 @@ mod tests {
     #[test]
     fn unfinished_files_lie_beside_their_place_and_have_names_that_fit() {
         let [one, other] = unfinished_names(b"/a/big.iso");
-        assert_eq!((one.as_slice(), other.as_slice()), (&b"/a/.big.iso.0.unfinished"[..], &b"/a/.big.iso.1.unfinished"[..]));
+        assert_eq!(
+            (one.as_slice(), other.as_slice()),
+            (&b"/a/.big.iso.0.unfinished"[..], &b"/a/.big.iso.1.unfinished"[..])
+        );
         assert_eq!(unfinished_names(b"big")[0], b".big.0.unfinished");
         let [long, _] = unfinished_names(&[b'n'; 255]);
         assert!(long.len() <= 255);

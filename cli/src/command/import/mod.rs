@@ -24,8 +24,8 @@ use crate::command::init;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::local::exclude::Exclude;
-use crate::local::source::{self, Entry, Event, Kind, Limits, Walk};
-use crate::local::{bytes_of, Attributes};
+use crate::local::source::{self, Entry, Event, Identity, Kind, Limits, Walk};
+use crate::local::{Attributes, bytes_of};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer;
@@ -101,13 +101,17 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if arguments.delete {
         return Err(Failure::usage("--delete is not supported yet: leave it out"));
     }
-    let limits = Arc::new(Limits {
-        exclude: Exclude::new(&arguments.exclude, &arguments.exclude_file)?,
-        exclude_caches: arguments.exclude_caches,
-        one_file_system: arguments.one_file_system,
-    });
+    let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
     let sources = name_sources(&arguments.sources)?;
     let repository = open_or_create(&arguments, context).await?;
+    // Only now is it there for certain.
+    let storage = context.uri()?.local_path().ok().filter(|path| path.is_dir());
+    let limits = Arc::new(Limits {
+        exclude,
+        exclude_caches: arguments.exclude_caches,
+        one_file_system: arguments.one_file_system,
+        storage: storage.as_deref().and_then(Identity::at),
+    });
     let progress = Progress::new(&context.global);
     let measuring = Measuring::start(&progress, &sources, &limits);
     let mut import = Import {
@@ -169,7 +173,7 @@ async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<
                 let (repository, report) =
                     init::create(&init::Arguments::defaults(), &uri, credentials, context).await?;
                 context.output.detail(&report.line());
-                context.interrupt.listen()?;
+                context.begin(&repository)?;
                 return Ok(repository);
             }
             Err(failure) if failure.exit() == Exit::Failed => {}
@@ -236,6 +240,11 @@ impl Import<'_> {
                 self.left_out(bytes_of(path.as_os_str()), format!("cannot be read: {error}"));
                 Ok(())
             }
+            Event::Storage(path) => {
+                let text = format!("{}: the repository itself is not stored", path.display());
+                self.progress.aside(|| self.context.output.notice(&text));
+                Ok(())
+            }
             Event::Enter(entry) => self.enter(entry, snapshot).await,
             Event::Leave(entry) => {
                 let Some(folder) = self.folders.pop() else { return Ok(()) };
@@ -261,7 +270,11 @@ impl Import<'_> {
         let folder = match there {
             Some(metadata) if metadata.kind == FsKind::Directory => {
                 let touched = !same_attributes(&entry.attributes, &metadata);
-                if touched { self.report.folders += 1 } else { self.report.unchanged += 1 }
+                if touched {
+                    self.report.folders += 1
+                } else {
+                    self.report.unchanged += 1
+                }
                 Folder { known: Known::folder(snapshot, &path).await?, touched }
             }
             _ => {
@@ -337,7 +350,11 @@ impl Import<'_> {
     }
 
     /// What the repository had under this name when the import began.
-    async fn find(&mut self, entry: &Entry, snapshot: &strongroom::fs::FsSnapshot) -> Result<Option<Metadata>, Failure> {
+    async fn find(
+        &mut self,
+        entry: &Entry,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<Option<Metadata>, Failure> {
         let name = entry.relative.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let Some(folder) = self.folders.last_mut() else { return Ok(None) };
         match folder.known.find(name).await? {
@@ -409,12 +426,7 @@ fn same_attributes(here: &Attributes, there: &Metadata) -> bool {
     *here == transfer::to_local(there)
 }
 
-fn summarise(
-    report: &Report,
-    arguments: &Arguments,
-    elapsed: Duration,
-    context: &mut Context,
-) -> Result<(), Failure> {
+fn summarise(report: &Report, arguments: &Arguments, elapsed: Duration, context: &mut Context) -> Result<(), Failure> {
     if context.output.json() {
         return context.output.document("strongroom/import/1", report);
     }
