@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+pub mod acceptance;
+
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
 
