@@ -4,20 +4,18 @@
 //! and threads through [`env::Env`]. Modules depend one way only:
 //!
 //! ```text
-//! engine -> tree -> block -> { crypto, format }        layer, cache -> storage
+//! engine -> tree -> block -> { crypto, format }
 //!     \________________________-> storage, env
 //! ```
 //!
 //! `crypto` and `format` import no sibling; a test enforces it.
 
 pub mod block;
-pub mod cache;
 pub mod crypto;
 pub mod engine;
 pub mod env;
 mod error;
 pub mod format;
-pub mod layer;
 pub mod storage;
 pub mod tree;
 

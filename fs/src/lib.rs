@@ -1,1 +1,37 @@
-//! To come.
+//! Files, directories and links on the Strongroom engine.
+//!
+//! A [`FileSystem`] is a cheap handle on the rows that it keeps in the engine's tables (`src/format`). Every operation is
+//! one transaction; [`FileSystem::begin`] and [`FileSystem::transact`] put many into one. A [`File`] is read and written
+//! at offsets; what was written becomes visible and durable, all at once, with [`File::flush`].
+//!
+//! Paths are bytes, or text in UTF-8, from the root, with or without a leading slash; see [`NAME_BYTES_MAX`] and its
+//! neighbours for the limits.
+
+mod check;
+mod chunker;
+mod codec;
+mod error;
+mod extents;
+mod file;
+mod filesystem;
+pub mod format;
+mod inodes;
+mod options;
+mod path;
+mod shared;
+mod time;
+mod writer;
+
+pub use check::{CheckOptions, CheckSummary, Finding};
+pub use chunker::ChunkSizes;
+pub use error::{Error, Result};
+pub use file::File;
+pub use filesystem::{
+    AttributeChange, Attributes, DirEntry, FileSystem, FileWriter, FsSnapshot, FsTransaction, ReadDir,
+};
+pub use format::{
+    FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
+};
+pub use inodes::Metadata;
+pub use options::{Compression, OpenOptions, Options, Tuning};
+pub use time::Timestamp;

@@ -1,1 +1,65 @@
-//! To come.
+//! Encrypted, transactional, versioned, deduplicated storage for files and key-value data, on any storage that can hold
+//! named blobs.
+//!
+//! A [`Repository`] is one encrypted store at one place. It holds files ([`Repository::fs`]) and keys with values
+//! ([`Repository::kv`]); whoever runs the storage learns how many equal blobs there are, and nothing of what is in them.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use strongroom::blocking::Repository;
+//! use strongroom::{CreateOptions, Credentials, OpenOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let place = folder.path().join("my-repo").display().to_string();
+//! // `place` is a URI or a path; creating takes a moment, because trying a password is made to cost.
+//! let password = || Credentials::password("correct horse battery staple");
+//! let repository = Repository::create(place.as_str(), CreateOptions::new(password()).kdf_millis(1))?;
+//!
+//! repository.fs().create_dir_all("/letters/2026")?;
+//! let mut file = repository.fs().create_file("/letters/2026/to-anna.txt")?;
+//! file.write_all(b"Dear Anna, ...")?;
+//! file.close()?; // durable from here on, all of it or, after a crash before, nothing
+//!
+//! repository.kv().put(b"theme", b"dark")?;
+//! repository.close()?;
+//!
+//! let repository = Repository::open(place.as_str(), OpenOptions::new(password()).read_only(true))?;
+//! let mut letter = String::new();
+//! repository.fs().open_file("/letters/2026/to-anna.txt")?.read_to_string(&mut letter)?;
+//! assert_eq!(letter, "Dear Anna, ...");
+//! # Ok(()) }
+//! ```
+//!
+//! The API is async and asks for no runtime; [`blocking`] is the same for threads. The crates below are public too:
+//! [`core`] is the engine and what a new storage implements, [`fs`] the file system.
+//!
+//! # Features
+//!
+//! `memory` (`mem:`) and `file` (`file:`), both on by default, are the storages that [`registry::default`] knows.
+
+/// The README's example, compiled and run with the other documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
+pub mod blocking;
+pub mod check;
+pub mod env;
+pub mod kv;
+mod options;
+mod place;
+pub mod registry;
+mod repository;
+pub mod trust;
+
+pub use strongroom_core as core;
+pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};
+pub use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
+pub use strongroom_core::engine::{EngineInfo, TrustedState, Tuning};
+pub use strongroom_core::storage;
+pub use strongroom_fs as fs;
+pub use strongroom_fs::{Compression, Error, Result};
+
+pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
+pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};

@@ -244,3 +244,77 @@ fn is_passing(error: &io::Error) -> bool {
             | io::ErrorKind::NotFound
     )
 }
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use strongroom_core::storage::{Effect, ErrorKind};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NAME: Name = Name::new([0xab; 16]);
+
+    /// A file that cannot be synced, in the place of one that was put.
+    fn put_that_cannot_be_synced(place: &TempDir, ledger: &Ledger) {
+        std::fs::create_dir_all(place.path().join("ab")).unwrap();
+        std::fs::write(place.path().join(blob_path(NAME)), b"content").unwrap();
+        ledger.note_put(NAME, File::open("/dev/null").unwrap(), 7);
+    }
+
+    #[test]
+    fn after_a_failed_sync_no_sync_succeeds_until_the_blob_is_deleted() {
+        let place = TempDir::new().unwrap();
+        let (folder, ledger) = (Folder::open(place.path()).unwrap(), Ledger::default());
+        put_that_cannot_be_synced(&place, &ledger);
+        ledger.flush(&folder).unwrap_err();
+        for _ in 0..2 {
+            let error = ledger.flush(&folder).unwrap_err();
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Other, Effect::Unknown));
+            assert!(error.to_string().contains("may be lost"), "{error}");
+            ledger.persist(&folder, &[NAME]).unwrap_err();
+        }
+        folder.remove(&blob_path(NAME)).unwrap();
+        ledger.note_delete(NAME);
+        ledger.flush(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_blob_that_was_deleted_meanwhile_needs_no_sync() {
+        let place = TempDir::new().unwrap();
+        let (folder, ledger) = (Folder::open(place.path()).unwrap(), Ledger::default());
+        put_that_cannot_be_synced(&place, &ledger);
+        std::fs::remove_file(place.path().join(blob_path(NAME))).unwrap();
+        // The sync fails, and what it was for is gone: only that one barrier may say so.
+        ledger.flush(&folder).unwrap_err();
+        ledger.flush(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_reached_is_tried_again() {
+        let place = TempDir::new().unwrap();
+        let (folder, ledger) = (Folder::open(place.path()).unwrap(), Ledger::default());
+        ledger.note_delete(NAME);
+        ledger.flush(&folder).unwrap_err();
+        ledger.flush(&folder).unwrap_err();
+        std::fs::create_dir(place.path().join("ab")).unwrap();
+        ledger.flush(&folder).unwrap();
+    }
+
+    #[test]
+    fn only_so_many_files_stay_open_and_all_are_synced() {
+        let place = TempDir::new().unwrap();
+        let (folder, ledger) = (Folder::open(place.path()).unwrap(), Ledger::default());
+        std::fs::create_dir(place.path().join("00")).unwrap();
+        for number in 0..OPEN_FILES_MAX + 10 {
+            let mut bytes = [0; 16];
+            bytes[15] = number as u8;
+            let path = place.path().join(blob_path(Name::new(bytes)));
+            ledger.note_put(Name::new(bytes), File::create(path).unwrap(), 1);
+        }
+        assert_eq!(ledger.lock().pending.open_files, OPEN_FILES_MAX);
+        ledger.flush(&folder).unwrap();
+        assert!(ledger.lock().pending.files.is_empty());
+        assert_eq!(ledger.lock().durable_shards, BTreeSet::from([0]));
+    }
+}

@@ -155,8 +155,17 @@ impl Chain {
         Ok(Some(LoadedCommit { head, hash, salt, deltas, spills }))
     }
 
-    fn open_record(&self, name: Name, blob: &Bytes, index: u16, kind: RecordKind, offset: usize, bytes: usize) -> Result<Bytes> {
-        let narrow = |number: usize| u32::try_from(number).map_err(|_| Error::damaged("commit", Some(name), "over 4 GiB"));
+    fn open_record(
+        &self,
+        name: Name,
+        blob: &Bytes,
+        index: u16,
+        kind: RecordKind,
+        offset: usize,
+        bytes: usize,
+    ) -> Result<Bytes> {
+        let narrow =
+            |number: usize| u32::try_from(number).map_err(|_| Error::damaged("commit", Some(name), "over 4 GiB"));
         let place = Place { index, offset: narrow(offset)?, length: narrow(bytes + SEAL_BYTES)? };
         self.blocks.reader.open_record(name, self.key_epoch(), blob, &place, kind)
     }
@@ -301,7 +310,9 @@ impl Chain {
         for name in names {
             match self.read_hint(name).await {
                 Err(Error::Missing { .. }) => {}
-                Err(Error::Storage(error)) if error.kind() != storage::ErrorKind::RangeInvalid => return Err(Error::Storage(error)),
+                Err(Error::Storage(error)) if error.kind() != storage::ErrorKind::RangeInvalid => {
+                    return Err(Error::Storage(error));
+                }
                 other => hints.push((name, other)),
             }
         }
@@ -313,8 +324,12 @@ impl Chain {
         let bytes = READ_UNIT_BYTES.min(u64::from(context.geometry.block_bytes()));
         let prefix = match context.storage.get(name, Some(0..bytes), bytes).await {
             Ok(prefix) => prefix,
-            Err(error) if error.kind() == storage::ErrorKind::NotFound => return Err(Error::Missing { structure: "hint", blob: name }),
-            Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => return Err(Error::damaged("hint", Some(name), "shorter than a block")),
+            Err(error) if error.kind() == storage::ErrorKind::NotFound => {
+                return Err(Error::Missing { structure: "hint", blob: name });
+            }
+            Err(error) if error.kind() == storage::ErrorKind::RangeInvalid => {
+                return Err(Error::damaged("hint", Some(name), "shorter than a block"));
+            }
             Err(error) => return Err(error.into()),
         };
         let plain = self.open_record(name, &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
@@ -328,7 +343,9 @@ impl Chain {
         let name = Name::new(well_known::hint_name(context.env.random()?));
         let mut builder = BlockBuilder::named(context, BlockClass::Hint, name, self.key_epoch())?;
         let hint = Hint { sequence, hash, key_epoch: self.key_epoch() };
-        builder.append(RecordKind::Hint, sequence, &hint.encode()).ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
+        builder
+            .append(RecordKind::Hint, sequence, &hint.encode())
+            .ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
         let sealed = builder.seal(&context.keys)?;
         self.storage().put_durable(sealed.name, sealed.bytes).await?;
         for other in others {
@@ -364,7 +381,9 @@ impl Chain {
             }
         }
         match sequences.last_key_value() {
-            Some((sequence, name)) => Err(Error::damaged("commit chain", Some(*name), format!("no checkpoint below commit {sequence}"))),
+            Some((sequence, name)) => {
+                Err(Error::damaged("commit chain", Some(*name), format!("no checkpoint below commit {sequence}")))
+            }
             None => Err(Error::damaged("commit chain", None, "no commit is left")),
         }
     }

@@ -16,8 +16,8 @@ use super::root::{Root, Side};
 use super::shared::Shared;
 use super::view::table_range;
 use crate::format::Pointer;
-use crate::format::{BlockClass, RecordKind};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::{BlockClass, RecordKind};
 use crate::storage::ErrorKind;
 use crate::tree::{self, Direction, MergedCursor};
 use crate::{Error, Result};
@@ -81,7 +81,8 @@ impl Shared {
             let Some(value) = value else { continue };
             let mut row = ChunkRow::decode(value).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
             let Place::Inline(payload) = &row.place else { continue };
-            let number = rows::decode_number_key(key).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+            let number =
+                rows::decode_number_key(key).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
             let pointers = self.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?;
             count(&pointers, 1, draft);
             row.place = Place::Records(pointers);
@@ -96,7 +97,12 @@ impl Shared {
         changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)> + Send,
         draft: &mut Draft,
     ) -> Result<Option<crate::tree::TreeRoot>> {
-        let applied = tree::apply(self.nodes.as_ref(), side.tree.as_ref(), changes.map(|(key, value)| (key.clone(), value.clone()))).await?;
+        let applied = tree::apply(
+            self.nodes.as_ref(),
+            side.tree.as_ref(),
+            changes.map(|(key, value)| (key.clone(), value.clone())),
+        )
+        .await?;
         count(&applied.written, 1, draft);
         count(&applied.dead, -1, draft);
         Ok(applied.root)
@@ -106,10 +112,16 @@ impl Shared {
     pub(crate) async fn delete_condemned(&self, root: &Root) -> Result<Vec<Bytes>> {
         let mut deleted = Vec::new();
         let (start, end) = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
-        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), (start, end), Direction::Ascending);
+        let mut cursor = MergedCursor::new(
+            self.nodes.clone(),
+            root.space.tree,
+            root.space.overlay.clone(),
+            (start, end),
+            Direction::Ascending,
+        );
         while let Some((key, _)) = cursor.next().await? {
-            let (sequence, block) =
-                rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
+            let (sequence, block) = rows::decode_condemned_key(&key)
+                .map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             // A reader may have come to the state before while the commit that raised the floor was under way.
             if sequence > root.floor.min(self.oldest_pin().unwrap_or(u64::MAX)) {
                 break;
@@ -146,7 +158,9 @@ impl Shared {
             return Ok(());
         }
         let hints = self.chain.hints().await?;
-        if let Some((name, _)) = hints.iter().find(|(_, hint)| hint.as_ref().is_ok_and(|hint| hint.sequence == root.base)) {
+        if let Some((name, _)) =
+            hints.iter().find(|(_, hint)| hint.as_ref().is_ok_and(|hint| hint.sequence == root.base))
+        {
             // Whoever put it may have died before it was durable.
             match self.storage().persist(&[*name]).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -15,10 +15,10 @@ use super::chain::{LoadedCommit, SealedCommit};
 use super::root::{Applied, Root};
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Op, Work, merge_row};
-use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::Pointer;
-use crate::format::{BlockClass, RecordKind};
+use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::{BlockClass, RecordKind};
 use crate::storage::{Effect, Put};
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
@@ -214,16 +214,14 @@ impl Shared {
     }
 
     /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
-    async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
+    pub(crate) async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
         self.check_epoch(base, draft).await?;
         if work.epoch.is_some_and(|epoch| lock(&self.epoch).number != Some(epoch)) {
             // Drawn under an epoch that others have ended: void.
             return Err(Error::Conflict);
         }
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
-        let touches = |key: &Bytes| {
-            work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete))
-        };
+        let touches = |key: &Bytes| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
         if since.iter().any(|keys| keys.iter().any(touches)) || draft.rows.keys().any(touches) {
             return Err(Error::Conflict);
         }
@@ -251,7 +249,8 @@ impl Shared {
                     // A chunk that is gone was condemned since we looked: it is never revived.
                     let row = self.current(base, draft, key).await?.ok_or(Error::Conflict)?;
                     let merged = merge_row(Some(&row), op)?;
-                    let chunk = ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                    let chunk =
+                        ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
                     if chunk.references > 0 {
                         rows.push((key.clone(), Some(merged)));
                         continue;
@@ -309,7 +308,9 @@ impl Shared {
         for (block, change) in usage {
             let key = rows::usage_key(block);
             let before = match base.get(&self.nodes, &key).await? {
-                Some(row) => Some(rows::decode_count(&row).map_err(|error| Error::damaged("usage", None, error.to_string()))?),
+                Some(row) => {
+                    Some(rows::decode_count(&row).map_err(|error| Error::damaged("usage", None, error.to_string()))?)
+                }
                 None => None,
             };
             let after = before.unwrap_or(0).checked_add_signed(change).ok_or_else(|| {
@@ -334,7 +335,13 @@ impl Shared {
 
     /// Seals a commit on `base` and brings it into the chain. On [`Outcome::Lost`] the state has moved on and the draft must
     /// be made anew.
-    pub(crate) async fn publish(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, mut draft: Draft, extra: Extra) -> Result<Outcome> {
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        mut draft: Draft,
+        extra: Extra,
+    ) -> Result<Outcome> {
         let sequence = base.sequence + 1;
         let named = self.settle_usage(&base, &mut draft, sequence).await?;
         let now = self.env().now();
@@ -342,7 +349,8 @@ impl Shared {
         let checkpoint = extra.roots.is_some();
         let (content, space) = extra.roots.unwrap_or_default();
         let pointer = |root: Option<TreeRoot>| root.map(|root| (root.height, root.pointer));
-        let mut body = if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
+        let mut body =
+            if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
         let spilled = body.len() > self.chain.body_bytes_max();
         let mut spills = Vec::new();
         if spilled {
@@ -366,7 +374,13 @@ impl Shared {
         };
         let sealed = self.chain.seal(&head, &body)?;
         let deltas: Vec<Delta> = draft.rows.into_iter().collect();
-        let next = Arc::new(base.after(Applied { head: &head, hash: sealed.hash, salt: sealed.salt, deltas: &deltas, spills: &spills })?);
+        let next = Arc::new(base.after(Applied {
+            head: &head,
+            hash: sealed.hash,
+            salt: sealed.salt,
+            deltas: &deltas,
+            spills: &spills,
+        })?);
         let keys = deltas.into_iter().map(|(key, _)| key).collect();
         let requests = if extra.answers_group { std::mem::take(&mut leader.group) } else { Vec::new() };
         leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, put: false });
@@ -386,7 +400,9 @@ impl Shared {
         for depth in 0..=SPILL_DEPTH_MAX {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
-                pointers.extend(self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?);
+                pointers.extend(
+                    self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?,
+                );
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;
@@ -396,7 +412,11 @@ impl Shared {
                 return Ok(body);
             }
         }
-        Err(Error::LimitExceeded { what: "commit_bytes", value: body.len() as u64, limit: self.chain.body_bytes_max() as u64 })
+        Err(Error::LimitExceeded {
+            what: "commit_bytes",
+            value: body.len() as u64,
+            limit: self.chain.body_bytes_max() as u64,
+        })
     }
 
     /// Everything appended so far is in storage, durably.
@@ -507,7 +527,11 @@ impl Shared {
                 }
             }
         } else {
-            return Err(Error::damaged("commit chain", Some(name), format!("the head went back from {sequence} to {}", head.sequence)));
+            return Err(Error::damaged(
+                "commit chain",
+                Some(name),
+                format!("the head went back from {sequence} to {}", head.sequence),
+            ));
         };
         // Others may have put the head: what we build on must be durable.
         self.persist_commit(head.sequence).await?;
@@ -622,7 +646,6 @@ impl Shared {
         let pinned = self.oldest_pin().unwrap_or(sequence);
         base.floor.max(allowed.min(pinned).min(sequence))
     }
-
 }
 
 /// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
@@ -665,5 +688,9 @@ fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
 }
 
 fn over_limit(_: crate::format::FormatError) -> Error {
-    Error::LimitExceeded { what: "commit_bytes", value: u64::MAX, limit: u64::from(crate::format::commit::DELTA_BYTES_MAX) }
+    Error::LimitExceeded {
+        what: "commit_bytes",
+        value: u64::MAX,
+        limit: u64::from(crate::format::commit::DELTA_BYTES_MAX),
+    }
 }

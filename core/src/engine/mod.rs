@@ -124,6 +124,28 @@ impl Engine {
     /// # Errors
     /// [`Error::AlreadyExists`] where one is; [`Error::Invalid`] for options that make no sense; what the storage raises.
     pub async fn create(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<Self> {
+        Self::create_with(storage, env, options, async |_: &Self, _: &mut Transaction| Ok(())).await
+    }
+
+    /// As [`Engine::create`], with rows that are there from the first commit on: no crash leaves a repository without
+    /// them. The closure may put rows and nothing else.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; what the closure answers.
+    pub async fn create_with<E: From<Error>>(
+        storage: Arc<dyn Storage>,
+        env: Env,
+        options: CreateOptions<'_>,
+        fill: impl AsyncFnOnce(&Self, &mut Transaction) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Self, E> {
+        let (engine, header) = Self::assemble_new(storage, env, options).await?;
+        let mut first = engine.begin();
+        fill(&engine, &mut first).await?;
+        engine.establish(&header, first).await?;
+        Ok(engine)
+    }
+
+    async fn assemble_new(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<(Self, Header)> {
         match keyring::read_headers(&storage).await {
             Err(Error::NotARepository) => {}
             Ok(_) | Err(Error::Damaged(_) | Error::NewerFormat { .. }) => return Err(Error::AlreadyExists),
@@ -134,7 +156,8 @@ impl Engine {
             let (value, limit) = (u64::from(options.block_bytes), u64::from(limit));
             return Err(Error::LimitExceeded { what: "block_bytes", value, limit });
         }
-        let slots = [NewSlot { credentials: options.credentials, label: "" }];
+        let mut slots = vec![NewSlot { credentials: options.credentials, label: "" }];
+        slots.extend(options.recovery.map(|credentials| NewSlot { credentials, label: "recovery" }));
         let create = CreateHeader {
             suite: options.suite,
             block_bytes: options.block_bytes,
@@ -144,18 +167,33 @@ impl Engine {
         };
         let (header, root_secret) = keyring::build_header(&env, &create).await?;
         let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine = Self::assemble(storage.clone(), env, &header, root_secret, options.tuning, options.trusted, false, genesis)?;
-        let shared = &engine.shared;
+        let engine = Self::assemble(
+            storage.clone(),
+            env,
+            &header,
+            root_secret,
+            options.tuning,
+            options.trusted,
+            false,
+            genesis,
+        )?;
+        Ok((engine, header))
+    }
+
+    async fn establish(&self, header: &Header, first: Transaction) -> Result<()> {
+        let (shared, storage) = (&self.shared, self.shared.storage());
         {
             let mut leader = shared.leader.lock().await;
+            let (base, mut draft) = (shared.root(), Draft::default());
+            shared.admit(&base, &first.into_work(), &mut draft).await?;
             let extra = Extra { roots: Some((None, None)), ..Extra::default() };
-            match shared.publish(&mut leader, shared.root(), Draft::default(), extra).await? {
+            match shared.publish(&mut leader, base, draft, extra).await? {
                 Outcome::Published(_) => {}
                 Outcome::Lost => return Err(Error::Conflict),
             }
         }
         let root = shared.root();
-        if let Err(error) = keyring::write_header(&storage, &header, &engine.secrets.root).await {
+        if let Err(error) = keyring::write_header(storage, header, &self.secrets.root).await {
             if matches!(error, Error::AlreadyExists) {
                 // Somebody else's repository is here: leave nothing of ours in it.
                 storage.delete(shared.chain.name(root.sequence)).await?;
@@ -163,8 +201,7 @@ impl Engine {
             return Err(error);
         }
         shared.ensure_hint(&root).await?;
-        shared.remember().await?;
-        Ok(engine)
+        shared.remember().await
     }
 
     /// Opens a repository. With `read_only` nothing at all is written to it.
@@ -191,15 +228,29 @@ impl Engine {
             }
         };
         if !options.read_only && header.features().unknown() != Features::default() {
-            return Err(Error::NewerFormat { detail: "it has features that only reading tolerates; open it read-only".into() });
+            return Err(Error::NewerFormat {
+                detail: "it has features that only reading tolerates; open it read-only".into(),
+            });
         }
         let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine =
-            Self::assemble(storage, env, &header, root_secret, options.tuning, options.trusted, options.read_only, genesis)?;
+        let engine = Self::assemble(
+            storage,
+            env,
+            &header,
+            root_secret,
+            options.tuning,
+            options.trusted,
+            options.read_only,
+            genesis,
+        )?;
         let shared = &engine.shared;
         let head = shared.chain.find_head().await?;
         if head.header_generation > header.generation() {
-            let detail = format!("the header is of generation {}, the commits name {}", header.generation(), head.header_generation);
+            let detail = format!(
+                "the header is of generation {}, the commits name {}",
+                header.generation(),
+                head.header_generation
+            );
             return Err(Error::RolledBack { detail });
         }
         if head.header_generation == header.generation() && head.header_hash != *header.hash() {
@@ -208,10 +259,15 @@ impl Engine {
         engine.check_freshness(&head, options.accept_rollback).await?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
+            self::heal(&shared.context.storage, &headers, &engine.secrets).await?;
             // We build on it: it must not be lost after we have.
             shared.persist_commit(shared.root().sequence).await?;
         }
-        if options.accept_rollback { shared.remember_instead().await? } else { shared.remember().await? }
+        if options.accept_rollback {
+            shared.remember_instead().await?
+        } else {
+            shared.remember().await?
+        }
         Ok(engine)
     }
 
@@ -282,7 +338,10 @@ impl Engine {
     ///
     /// # Errors
     /// What the closure answers; [`Error::Conflict`] after [`Tuning::attempts_max`] attempts; as [`Transaction::commit`].
-    pub async fn transact<T, E>(&self, mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>) -> std::result::Result<T, E>
+    pub async fn transact<T, E>(
+        &self,
+        mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
     where
         E: From<Error> + ConflictTest,
     {
@@ -295,7 +354,9 @@ impl Engine {
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => self.refresh().await?,
+                Err(error) if error.is_conflict() && attempt < self.shared.tuning.attempts_max => {
+                    self.refresh().await?
+                }
                 result => return result,
             }
         }
@@ -449,6 +510,17 @@ impl Engine {
     pub async fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport> {
         check::run(&self.shared, &self.secrets.header, &self.secrets.root, options).await
     }
+}
+
+/// A creation that died between the two copies of the header left one: a writer makes up for it. Damage stays for `check`
+/// to report.
+async fn heal(storage: &Arc<dyn Storage>, headers: &keyring::HeaderSet, secrets: &Secrets) -> Result<()> {
+    for fault in headers.faults() {
+        if fault.id.generation == secrets.header.generation() && fault.state == keyring::CopyState::Missing {
+            keyring::repair_copy(storage, &secrets.header, &secrets.root, fault.id.copy).await?;
+        }
+    }
+    Ok(())
 }
 
 impl Shared {

@@ -56,7 +56,8 @@ impl NodeStore for Nodes {
     }
 
     async fn write(&self, node: &[u8], level: u8) -> Result<Pointer> {
-        let pointers = self.blocks.writer.append(BlockClass::Metadata, RecordKind::Node, u64::from(level), node).await?;
+        let pointers =
+            self.blocks.writer.append(BlockClass::Metadata, RecordKind::Node, u64::from(level), node).await?;
         pointers.first().copied().ok_or_else(|| Error::Invalid("a node that no block holds".into()))
     }
 

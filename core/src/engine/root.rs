@@ -77,13 +77,21 @@ impl Root {
     pub(crate) fn after(&self, commit: Applied<'_>) -> Result<Self> {
         let head = commit.head;
         if head.sequence != self.sequence + 1 || head.previous != self.hash {
-            return Err(Error::damaged("commit", None, format!("commit {} does not continue commit {}", head.sequence, self.sequence)));
+            return Err(Error::damaged(
+                "commit",
+                None,
+                format!("commit {} does not continue commit {}", head.sequence, self.sequence),
+            ));
         }
         let mut next = self.clone();
         if head.checkpoint {
             next.restart(head);
         } else if head.base != self.base {
-            return Err(Error::damaged("commit", None, format!("commit {} builds on another checkpoint", head.sequence)));
+            return Err(Error::damaged(
+                "commit",
+                None,
+                format!("commit {} builds on another checkpoint", head.sequence),
+            ));
         }
         next.take(commit);
         if self.sequence > 0 {
@@ -102,7 +110,9 @@ impl Root {
         root.restart(head);
         root.take(commit);
         if head.sequence > 1 {
-            root.space.overlay.insert(rows::history_key(head.sequence - 1), Some(Bytes::copy_from_slice(&head.previous)));
+            root.space
+                .overlay
+                .insert(rows::history_key(head.sequence - 1), Some(Bytes::copy_from_slice(&head.previous)));
         }
         if let Some(forgotten) = head.sequence.checked_sub(rows::HISTORY_COMMITS + 1).filter(|sequence| *sequence > 0) {
             root.space.overlay.insert(rows::history_key(forgotten), None);
@@ -135,7 +145,11 @@ impl Root {
         self.spills.extend_from_slice(commit.spills);
         for (key, value) in commit.deltas {
             self.tail_bytes += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
-            let side = if key.first().is_some_and(|table| *table < rows::CONTENT_FIRST) { &mut self.space } else { &mut self.content };
+            let side = if key.first().is_some_and(|table| *table < rows::CONTENT_FIRST) {
+                &mut self.space
+            } else {
+                &mut self.content
+            };
             side.overlay.insert(key.clone(), value.clone());
         }
     }

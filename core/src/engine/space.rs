@@ -61,13 +61,14 @@ impl Shared {
             let counter = rows::counter_key(rows::NEXT_EPOCH);
             let seen = match claim.get_own(&counter).await {
                 Err(error) => {
-                    self.move_on(error, claim.base()).await?;
+                    self.move_on(error, claim.began_at()).await?;
                     continue;
                 }
                 seen => seen?,
             };
             let epoch = match seen {
-                Some(row) => rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
+                Some(row) => rows::decode_count(&row)
+                    .map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
                 None => 1,
             };
             let epoch = u32::try_from(epoch).map_err(|_| Error::LimitExceeded {
@@ -108,7 +109,8 @@ impl Shared {
         let mut epochs = BTreeSet::new();
         let mut scan = view.scan_own(rows::EPOCH);
         while let Some((key, _)) = scan.next().await? {
-            let epoch = <[u8; 4]>::try_from(key.as_ref()).map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
+            let epoch = <[u8; 4]>::try_from(key.as_ref())
+                .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
             epochs.insert(u32::from_be_bytes(epoch));
         }
         Ok(epochs)
@@ -124,7 +126,9 @@ impl Shared {
         let mut swept = 0;
         for name in self.storage().list_all(&[]).await? {
             match self.blocks.reader.block_id(name) {
-                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if writer_epoch < before && !open.contains(&writer_epoch) => {
+                Some(BlockId::Data { key_epoch, writer_epoch, counter })
+                    if writer_epoch < before && !open.contains(&writer_epoch) =>
+                {
                     let block = DataBlock { key_epoch, writer_epoch, counter };
                     let waits = root.spills.contains(&block) || condemned.contains(&block);
                     if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
@@ -146,10 +150,17 @@ impl Shared {
     /// Blocks that are condemned wait for the floor: readers of older states still need them.
     pub(crate) async fn condemned(&self, root: &Root) -> Result<HashSet<DataBlock>> {
         let range = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
-        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, root.space.overlay.clone(), range, Direction::Ascending);
+        let mut cursor = MergedCursor::new(
+            self.nodes.clone(),
+            root.space.tree,
+            root.space.overlay.clone(),
+            range,
+            Direction::Ascending,
+        );
         let mut blocks = HashSet::new();
         while let Some((key, _)) = cursor.next().await? {
-            let (_, block) = rows::decode_condemned_key(&key).map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
+            let (_, block) = rows::decode_condemned_key(&key)
+                .map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             blocks.insert(block);
         }
         Ok(blocks)
@@ -199,7 +210,13 @@ impl Shared {
     }
 
     /// One attempt to end our epoch on a state; `false` where another commit came first.
-    async fn end_epoch(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, epoch: u32, alone: bool) -> Result<bool> {
+    async fn end_epoch(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        epoch: u32,
+        alone: bool,
+    ) -> Result<bool> {
         // Before the epoch ends, so that its end proves that nothing of it is left over.
         self.drop_unreferenced(&base).await?;
         let key = rows::epoch_key(epoch);

@@ -11,8 +11,8 @@ use super::root::{Overlay, Root};
 use super::shared::{Pin, Shared, lock};
 use super::view::{Scan, View, table_range};
 use super::{ChunkNumber, Table};
-use crate::format::{BlockClass, RecordKind};
 use crate::format::rows::{self, ChunkRow, Place};
+use crate::format::{BlockClass, RecordKind};
 use crate::tree::Direction;
 use crate::{Error, Result};
 
@@ -103,7 +103,7 @@ impl Transaction {
 
     /// The commit whose state the transaction reads.
     #[must_use]
-    pub fn base(&self) -> u64 {
+    pub fn began_at(&self) -> u64 {
         self.root.sequence
     }
 
@@ -204,9 +204,9 @@ impl Transaction {
         let number = match self.ops.get(&key) {
             Some(Op::Identity(number)) => Some(*number),
             _ => match self.shared.get_at(&self.root, &key).await? {
-                Some(row) => {
-                    Some(rows::decode_count(&row).map_err(|error| Error::damaged("identity", None, error.to_string()))?)
-                }
+                Some(row) => Some(
+                    rows::decode_count(&row).map_err(|error| Error::damaged("identity", None, error.to_string()))?,
+                ),
                 None => None,
             },
         };
@@ -251,7 +251,9 @@ impl Transaction {
 
     async fn place(&mut self, number: u64, payload: &[u8]) -> Result<Place> {
         self.has_blocks = true;
-        Ok(Place::Records(self.shared.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?))
+        Ok(Place::Records(
+            self.shared.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?,
+        ))
     }
 
     /// A transaction that grows large packs what it had kept in rows.
@@ -380,7 +382,9 @@ impl Transaction {
 /// A row after a merge.
 pub(crate) fn merge_row(row: Option<&Bytes>, op: &Op) -> Result<Bytes> {
     let before = match row {
-        Some(row) => rows::decode_count(row).map_err(|_| Error::Invalid("merge into a row without a counter".into()))?,
+        Some(row) => {
+            rows::decode_count(row).map_err(|_| Error::Invalid("merge into a row without a counter".into()))?
+        }
         None => 0,
     };
     let after = match op {

@@ -121,8 +121,10 @@ impl Shared {
         if let [pointer] = pointers.as_slice() {
             return self.blocks.read(pointer, RecordKind::ChunkData).await;
         }
-        let pieces =
-            futures_util::future::join_all(pointers.iter().map(|pointer| self.blocks.read(pointer, RecordKind::ChunkData))).await;
+        let pieces = futures_util::future::join_all(
+            pointers.iter().map(|pointer| self.blocks.read(pointer, RecordKind::ChunkData)),
+        )
+        .await;
         let mut payload = Vec::with_capacity(pointers.iter().map(|pointer| pointer.length as usize).sum());
         for piece in pieces {
             payload.extend_from_slice(&piece?);

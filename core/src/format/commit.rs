@@ -124,7 +124,11 @@ impl CommitHead {
             let height = reader.u8()?;
             let pointer: [u8; Pointer::BYTES] = reader.array()?;
             if height == 0 {
-                return if pointer == [0; Pointer::BYTES] { Ok(None) } else { Err(reader.error("pointer of an empty tree")) };
+                return if pointer == [0; Pointer::BYTES] {
+                    Ok(None)
+                } else {
+                    Err(reader.error("pointer of an empty tree"))
+                };
             }
             let pointer = Pointer::decode(&pointer).ok_or_else(|| reader.error("root pointer"))?;
             Ok(Some((height, pointer)))
@@ -164,7 +168,9 @@ pub type Delta = (Bytes, Option<Bytes>);
 ///
 /// # Errors
 /// [`FormatError`] where a key or the whole is over its limit.
-pub fn encode_deltas<'a>(deltas: impl ExactSizeIterator<Item = (&'a Bytes, &'a Option<Bytes>)>) -> Result<Vec<u8>, FormatError> {
+pub fn encode_deltas<'a>(
+    deltas: impl ExactSizeIterator<Item = (&'a Bytes, &'a Option<Bytes>)>,
+) -> Result<Vec<u8>, FormatError> {
     let too_large = || FormatError::new("deltas", "over the limit of a commit");
     let mut writer = Writer::with_capacity(256);
     writer.u32(u32::try_from(deltas.len()).map_err(|_| too_large())?);

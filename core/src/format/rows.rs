@@ -270,10 +270,13 @@ pub fn decode_usage_key(key: &[u8]) -> Result<DataBlock, FormatError> {
 /// [`FormatError`] for a key of another shape.
 pub fn decode_number_key(key: &[u8]) -> Result<u64, FormatError> {
     match key.split_first() {
-        Some((&EPOCH, rest)) => {
-            rest.try_into().map(|bytes| u64::from(u32::from_be_bytes(bytes))).map_err(|_| FormatError::new("epoch key", "length"))
+        Some((&EPOCH, rest)) => rest
+            .try_into()
+            .map(|bytes| u64::from(u32::from_be_bytes(bytes)))
+            .map_err(|_| FormatError::new("epoch key", "length")),
+        Some((_, rest)) => {
+            rest.try_into().map(u64::from_be_bytes).map_err(|_| FormatError::new("number key", "length"))
         }
-        Some((_, rest)) => rest.try_into().map(u64::from_be_bytes).map_err(|_| FormatError::new("number key", "length")),
         None => Err(FormatError::new("number key", "empty")),
     }
 }
@@ -283,5 +286,8 @@ pub fn decode_number_key(key: &[u8]) -> Result<u64, FormatError> {
 /// # Errors
 /// [`FormatError`] for a shorter value.
 pub fn decode_count(value: &[u8]) -> Result<u64, FormatError> {
-    value.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)).ok_or_else(|| FormatError::new("counter", "shorter than 8 bytes"))
+    value
+        .first_chunk()
+        .map(|bytes| u64::from_le_bytes(*bytes))
+        .ok_or_else(|| FormatError::new("counter", "shorter than 8 bytes"))
 }

@@ -10,7 +10,9 @@ use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
 #[test]
 fn what_was_committed_is_there_after_reopening() {
     block_on(async {
-        for (suite, block_bytes) in [(Suite::Aes256Gcm, 4096), (Suite::XChaCha20Poly1305, 16384), (Suite::Aes256Gcm, 1 << 20)] {
+        for (suite, block_bytes) in
+            [(Suite::Aes256Gcm, 4096), (Suite::XChaCha20Poly1305, 16384), (Suite::Aes256Gcm, 1 << 20)]
+        {
             let (mut bed, engine) = Bed::new(1, block_bytes, suite, CrashOptions::default()).await;
             for number in 0..40_u32 {
                 put(&engine, &number.to_be_bytes(), &vec![number as u8; number as usize]).await.unwrap();

@@ -260,7 +260,7 @@ async fn run(seed: u64, options: CrashOptions, steps: Vec<Step>) {
 }
 
 fn cases() -> u32 {
-    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
 }
 
 proptest! {

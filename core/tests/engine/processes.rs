@@ -247,7 +247,11 @@ async fn work(engine: Engine, seed: u64, done: Rc<Cell<u64>>, distinct: Rc<Cell<
             distinct.set(distinct.get() + 1);
         }
         if dice.per_mille(100) {
-            engine.checkpoint().await.or_else(|error| if matches!(error, Error::Conflict) { Ok(()) } else { Err(error) }).unwrap();
+            engine
+                .checkpoint()
+                .await
+                .or_else(|error| if matches!(error, Error::Conflict) { Ok(()) } else { Err(error) })
+                .unwrap();
         }
     }
     if dice.per_mille(700) {

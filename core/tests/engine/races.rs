@@ -518,6 +518,7 @@ fn a_creation_that_was_cut_short_can_be_repeated() {
             let credentials = Credentials::password("x");
             let create = CreateOptions {
                 credentials: &credentials,
+                recovery: None,
                 suite: Suite::Aes256Gcm,
                 block_bytes: 4096,
                 kdf: KdfParameters::MINIMUM,

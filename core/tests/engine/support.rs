@@ -9,7 +9,9 @@ use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_core::Result;
 use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
-use strongroom_core::engine::{CheckOptions, CreateOptions, Direction, Engine, OpenOptions, Table, Tuning, Unlock, View};
+use strongroom_core::engine::{
+    CheckOptions, CreateOptions, Direction, Engine, OpenOptions, Table, Tuning, Unlock, View,
+};
 use strongroom_core::env::Env;
 
 pub(crate) const TABLE: Table = Table(0x80);
@@ -32,6 +34,7 @@ impl Bed {
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
             credentials: &credentials,
+            recovery: None,
             suite,
             block_bytes,
             kdf: KdfParameters::MINIMUM,

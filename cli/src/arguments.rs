@@ -1,0 +1,148 @@
+//! What the command line holds: the flags of every command, and the commands.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::command;
+use crate::exit::Failure;
+use crate::units;
+
+/// Encrypted, transactional, versioned, deduplicated storage.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, about, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Flags of every command")]
+pub(crate) struct Global {
+    /// The repository, as a URI; a bare path is `file:`
+    #[arg(short, long, global = true, value_name = "URI", env = "STRONGROOM_REPO", hide_env_values = true)]
+    pub(crate) repo: Option<OsString>,
+
+    /// Read the password from the first line of a file [env: STRONGROOM_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["password_command", "password_fd"])]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// Read the password from the output of a shell command [env: STRONGROOM_PASSWORD_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND", conflicts_with = "password_fd")]
+    pub(crate) password_command: Option<OsString>,
+
+    /// Read the password from an open file descriptor (or set STRONGROOM_PASSWORD)
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) password_fd: Option<u32>,
+
+    /// A key file: the second factor, or the only one [env: STRONGROOM_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+
+    /// A recovery key, instead of password and key file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) recovery_key: Option<PathBuf>,
+
+    /// Where ciphertext of remote storage is cached; `none` for nowhere
+    #[arg(long, global = true, value_name = "DIR", env = "STRONGROOM_CACHE", hide = true)]
+    pub(crate) cache: Option<OsString>,
+
+    /// How large that cache may grow
+    #[arg(long, global = true, value_name = "N", value_parser = units::parse_size, hide = true)]
+    pub(crate) cache_size: Option<u64>,
+
+    /// Bandwidth to the storage, at most
+    #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate, hide = true)]
+    pub(crate) limit_upload: Option<u64>,
+
+    /// Bandwidth from the storage, at most
+    #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate, hide = true)]
+    pub(crate) limit_download: Option<u64>,
+
+    /// Look at a snapshot or a time
+    #[arg(long, global = true, value_name = "SNAPSHOT|TIME", hide = true)]
+    pub(crate) at: Option<String>,
+
+    /// Open a repository that is older than what this device has seen
+    #[arg(long, global = true)]
+    pub(crate) accept_rollback: bool,
+
+    /// Print one JSON document, or JSON lines
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// Say nothing that was not asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Never ask for anything
+    #[arg(long, global = true)]
+    pub(crate) no_input: bool,
+
+    /// Show no progress
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+}
+
+impl Global {
+    /// Refuses the flags that stand in the contract and are not there yet, rather than to ignore them.
+    pub(crate) fn refuse_what_is_not_there_yet(&self) -> Result<(), Failure> {
+        let no_cache = self.cache.as_ref().is_none_or(|cache| cache == "none");
+        for (given, flag) in [
+            (self.at.is_some(), "--at"),
+            (!no_cache || self.cache_size.is_some(), "--cache"),
+            (self.limit_upload.is_some(), "--limit-upload"),
+            (self.limit_download.is_some(), "--limit-download"),
+        ] {
+            if given {
+                return Err(Failure::usage(format!("{flag} is not supported yet: leave it out")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a repository
+    Init(command::init::Arguments),
+    /// Store files and folders with their metadata
+    Import(command::import::Arguments),
+    /// Write files and folders out with their metadata
+    Export(command::export::Arguments),
+    /// List a folder
+    Ls(command::ls::Arguments),
+    /// Show a folder and all below it
+    Tree(command::tree::Arguments),
+    /// Show what is known of a file or folder
+    Stat(command::stat::Arguments),
+    /// Print files
+    Cat(command::cat::Arguments),
+    /// Store one file
+    Put(command::put::Arguments),
+    /// Write one file out
+    Get(command::get::Arguments),
+    /// Make folders
+    Mkdir(command::mkdir::Arguments),
+    /// Remove files and folders
+    Rm(command::rm::Arguments),
+    /// Move or rename
+    Mv(command::mv::Arguments),
+    /// Show what a repository is
+    Info(command::info::Arguments),
+    /// Look for damage
+    Check(command::check::Arguments),
+    /// Use the key-value engine
+    #[command(subcommand)]
+    Kv(command::kv::Command),
+    /// Print the completion script of a shell
+    Completions(command::completions::Arguments),
+}

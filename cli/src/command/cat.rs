@@ -1,0 +1,46 @@
+//! `cat PATH…`: the content of files, one after the other.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::context::{Access, Context};
+use crate::exit::Failure;
+use crate::local::bytes_of;
+use crate::output::shown;
+use crate::transfer::PIECE_BYTES;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The files
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    /// An older version
+    #[arg(long, value_name = "N", hide = true)]
+    version: Option<u64>,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    if arguments.version.is_some() {
+        return Err(Failure::usage("--version is not supported yet: leave it out"));
+    }
+    let repository = context.open(Access::Read).await?;
+    let snapshot = repository.fs().snapshot();
+    let mut piece = vec![0; PIECE_BYTES];
+    for path in &arguments.paths {
+        let path = bytes_of(path);
+        let file = snapshot.open_file(path).await?;
+        let mut offset = 0;
+        loop {
+            context.interrupt.check()?;
+            let read = file.read_at(offset, &mut piece).await.map_err(|error| Failure::from(error).on(shown(path)))?;
+            if read == 0 {
+                break;
+            }
+            context.output.bytes(piece.get(..read).unwrap_or_default())?;
+            offset += u64::try_from(read).unwrap_or(u64::MAX);
+        }
+    }
+    context.output.flush()?;
+    Ok(repository.close().await?)
+}

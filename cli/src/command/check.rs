@@ -1,0 +1,111 @@
+//! `check [--data]`: looks for damage, and says by path what it takes along.
+
+use clap::Args;
+use serde::Serialize;
+use strongroom::check::{CheckOptions, CheckReport, Finding};
+
+use crate::context::{Access, Context};
+use crate::exit::{Exit, Failure};
+use crate::output::{JsonName, complain, shown};
+use crate::units;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Open every record of every block, not only what is referred to
+    #[arg(long)]
+    data: bool,
+    /// Look at a part only
+    #[arg(long, value_name = "PERCENT", hide = true)]
+    sample: Option<u8>,
+    /// Repair what can be repaired
+    #[arg(long, hide = true)]
+    repair: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    files: u64,
+    folders: u64,
+    links: u64,
+    keys: u64,
+    bytes: u64,
+    chunks: u64,
+    blocks: u64,
+    blocks_opened: u64,
+    damaged: u64,
+    notices: Vec<String>,
+    findings: Vec<JsonFinding>,
+}
+
+#[derive(Serialize)]
+struct JsonFinding {
+    #[serde(flatten)]
+    path: Option<JsonName>,
+    detail: String,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    for (given, flag) in [(arguments.sample.is_some(), "--sample"), (arguments.repair, "--repair")] {
+        if given {
+            return Err(Failure::usage(format!("{flag} is not supported yet: leave it out")));
+        }
+    }
+    let repository = context.open(Access::Read).await?;
+    let json = context.output.json();
+    let mut findings = Vec::new();
+    let options = CheckOptions { data: arguments.data };
+    let report = repository
+        .check(options, |finding| {
+            if json {
+                let Finding { path, detail } = finding;
+                findings.push(JsonFinding { path: path.as_deref().map(JsonName::new), detail });
+            } else {
+                match finding.path {
+                    Some(path) => complain(&format!("{}: {}", shown(&path), finding.detail)),
+                    None => complain(&finding.detail),
+                }
+            }
+        })
+        .await?;
+    repository.close().await?;
+    let damaged = report.findings;
+    for notice in &report.notices {
+        context.output.detail(notice);
+    }
+    if json {
+        context.output.document("strongroom/check/1", &as_json(report, findings))?;
+    } else {
+        let opened = if arguments.data { format!(", {} opened whole", report.blobs_opened) } else { String::new() };
+        context.output.summary(&format!(
+            "{} files, {} folders, {} links, {} keys: {} in {} chunks; {} blocks{opened}",
+            report.files,
+            report.directories,
+            report.symlinks,
+            report.keys,
+            units::size(report.logical_bytes),
+            report.chunks,
+            report.blobs,
+        ))?;
+    }
+    if damaged > 0 {
+        let what = format!("{damaged} findings, listed above: restore from a copy, or rescue with export --partial");
+        return Err(Failure::new(Exit::Damaged, what));
+    }
+    context.output.summary("no damage found")
+}
+
+fn as_json(report: CheckReport, findings: Vec<JsonFinding>) -> Report {
+    Report {
+        files: report.files,
+        folders: report.directories,
+        links: report.symlinks,
+        keys: report.keys,
+        bytes: report.logical_bytes,
+        chunks: report.chunks,
+        blocks: report.blobs,
+        blocks_opened: report.blobs_opened,
+        damaged: report.findings,
+        notices: report.notices,
+        findings,
+    }
+}

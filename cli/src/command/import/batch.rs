@@ -1,0 +1,345 @@
+//! The steps of an import, in transactions of bounded size that can be taken again.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use strongroom::core;
+use strongroom::fs::{AttributeChange, FileSystem, FsTransaction, Kind};
+
+use super::large;
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::local::Attributes;
+use crate::local::source::SourceFile;
+use crate::progress::Progress;
+use crate::transfer::{self, Broken, PIECE_BYTES};
+
+/// A transaction is committed after so many bytes of content …
+const BYTES_MAX: u64 = 64 << 20;
+/// … or so many steps …
+const STEPS_MAX: usize = 2_000;
+/// … or when it holds so many bytes in memory.
+const PENDING_BYTES_MAX: u64 = 4 << 20;
+/// How often the same steps are taken before it gives up against other writers.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Something to do in the repository.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A folder and those that lead to it.
+    Way {
+        path: Vec<u8>,
+    },
+    Folder {
+        path: Vec<u8>,
+        attributes: Attributes,
+    },
+    File {
+        path: Vec<u8>,
+        source: PathBuf,
+        size: u64,
+    },
+    Link {
+        path: Vec<u8>,
+        target: Vec<u8>,
+        attributes: Attributes,
+    },
+    Attributes {
+        path: Vec<u8>,
+        attributes: Attributes,
+    },
+}
+
+impl Step {
+    fn path(&self) -> &[u8] {
+        match self {
+            Self::Way { path }
+            | Self::Folder { path, .. }
+            | Self::File { path, .. }
+            | Self::Link { path, .. }
+            | Self::Attributes { path, .. } => path,
+        }
+    }
+}
+
+/// How a step ended that was not taken to its end.
+pub(super) enum Stopped {
+    /// It changed nothing; the others go on.
+    LeftOut(String),
+    /// The transaction is of no more use: the others are taken again without this one.
+    Spoilt(String),
+    /// Nothing goes on.
+    Failed(Failure),
+    /// Another writer was faster: all are taken again.
+    Conflict,
+}
+
+impl From<strongroom::Error> for Stopped {
+    fn from(error: strongroom::Error) -> Self {
+        use strongroom::Error as E;
+        match error {
+            E::Core(core::Error::Conflict) => Self::Conflict,
+            E::FileTooLarge { .. } => Self::Spoilt(error.to_string()),
+            E::Core(_) | E::Interrupted | E::Stale | E::NoFileSystem => Self::Failed(error.into()),
+            // Refused for what it is: a name that is too long, a folder that could not be made before.
+            _ => Self::LeftOut(error.to_string()),
+        }
+    }
+}
+
+impl From<Broken> for Stopped {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Source(error) => Self::Spoilt(format!("cannot be read: {error}")),
+            Broken::Repository(failure) if failure.exit() == crate::exit::Exit::Busy => Self::Conflict,
+            Broken::Repository(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// The steps since the last commit, and the transaction that holds them.
+pub(super) struct Batch {
+    fs: FileSystem,
+    transaction: Option<FsTransaction>,
+    steps: Vec<Step>,
+    bytes: u64,
+    /// Paths whose steps are not taken again.
+    left_out: BTreeSet<Vec<u8>>,
+    /// What was left out since it was told last, and why.
+    news: Vec<(Vec<u8>, String)>,
+    buffer: Vec<u8>,
+}
+
+impl Batch {
+    pub(super) fn new(fs: FileSystem) -> Self {
+        Self {
+            fs,
+            transaction: None,
+            steps: Vec::new(),
+            bytes: 0,
+            left_out: BTreeSet::new(),
+            news: Vec::new(),
+            buffer: vec![0; PIECE_BYTES],
+        }
+    }
+
+    /// What was left out since this was asked last.
+    pub(super) fn take_left_out(&mut self) -> Vec<(Vec<u8>, String)> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Takes a step; answers the bytes of content that it stored, `None` where it was left out.
+    pub(super) async fn take(
+        &mut self,
+        step: Step,
+        context: &Context,
+        progress: &Progress,
+    ) -> Result<Option<u64>, Failure> {
+        if let Step::File { path, source, size } = &step
+            && *size >= large::BYTES_MIN
+        {
+            self.commit(context, progress).await?;
+            let stored = large::store(&self.fs, path, source, &mut self.buffer, context, progress).await;
+            return match stored {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => {
+                    self.news.push((path.clone(), reason));
+                    Ok(None)
+                }
+                Err(Stopped::Conflict) => Err(core::Error::Conflict.into()),
+                Err(Stopped::Failed(failure)) => Err(failure),
+            };
+        }
+        let taken = self.apply(&step, context, progress).await;
+        self.steps.push(step);
+        let bytes = match taken {
+            Ok(bytes) => Some(bytes),
+            Err(stopped) => {
+                if self.stopped(self.steps.len() - 1, stopped)? {
+                    self.replay(context, progress).await?;
+                }
+                // A replay took this step too, unless it was left out.
+                match self.steps.last() {
+                    Some(step) if self.left_out.contains(step.path()) => None,
+                    Some(Step::File { size, .. }) => Some(*size),
+                    _ => Some(0),
+                }
+            }
+        };
+        let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);
+        if self.bytes >= BYTES_MAX || self.steps.len() >= STEPS_MAX || pending >= PENDING_BYTES_MAX {
+            self.commit(context, progress).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// Makes all steps durable.
+    pub(super) async fn commit(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
+        let mut attempts_left = ATTEMPTS_MAX;
+        while let Some(transaction) = self.transaction.take() {
+            match transaction.commit().await {
+                Ok(_) => {}
+                Err(error) if error.is_conflict() && attempts_left > 0 => {
+                    attempts_left -= 1;
+                    self.fs.engine().refresh().await?;
+                    self.replay(context, progress).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.steps.clear();
+        self.left_out.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Takes all steps again, in a new transaction.
+    async fn replay(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
+        let steps = std::mem::take(&mut self.steps);
+        let mut attempts_left = ATTEMPTS_MAX;
+        'again: loop {
+            self.transaction = None;
+            self.bytes = 0;
+            for step in &steps {
+                if self.left_out.contains(step.path()) {
+                    continue;
+                }
+                match self.apply(step, context, progress).await {
+                    Ok(_) => {}
+                    Err(Stopped::LeftOut(reason)) => self.leave_out(step.path(), reason),
+                    // Each path spoils one round at most, so this ends.
+                    Err(Stopped::Spoilt(reason)) => {
+                        self.leave_out(step.path(), reason);
+                        continue 'again;
+                    }
+                    Err(Stopped::Conflict) if attempts_left > 0 => {
+                        attempts_left -= 1;
+                        self.fs.engine().refresh().await?;
+                        continue 'again;
+                    }
+                    Err(Stopped::Conflict) => return Err(core::Error::Conflict.into()),
+                    Err(Stopped::Failed(failure)) => return Err(failure),
+                }
+            }
+            self.steps = steps;
+            return Ok(());
+        }
+    }
+
+    /// Notes why a step was not taken; answers whether all must be taken again.
+    fn stopped(&mut self, step: usize, stopped: Stopped) -> Result<bool, Failure> {
+        let path = self.steps.get(step).map_or_else(Vec::new, |step| step.path().to_vec());
+        match stopped {
+            Stopped::LeftOut(reason) => {
+                self.leave_out(&path, reason);
+                Ok(false)
+            }
+            Stopped::Spoilt(reason) => {
+                self.leave_out(&path, reason);
+                Ok(true)
+            }
+            Stopped::Conflict => Ok(true),
+            Stopped::Failed(failure) => Err(failure),
+        }
+    }
+
+    fn leave_out(&mut self, path: &[u8], reason: String) {
+        if self.left_out.insert(path.to_vec()) {
+            self.news.push((path.to_vec(), reason));
+        }
+    }
+
+    async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
+        let transaction = match &mut self.transaction {
+            Some(transaction) => transaction,
+            None => self.transaction.insert(self.fs.begin()),
+        };
+        match step {
+            Step::Way { path } => transaction.create_dir_all(path).await?,
+            Step::Folder { path, attributes } => {
+                let attributes = transfer::to_repository(attributes);
+                match kind(transaction, path).await? {
+                    Some(Kind::Directory) => {
+                        transaction.set_attributes(path, change(&attributes)).await?;
+                        return Ok(0);
+                    }
+                    Some(_) => transaction.remove_file(path).await?,
+                    None => {}
+                }
+                transaction.create_dir_with(path, attributes).await?;
+            }
+            Step::Link { path, target, attributes } => {
+                make_way(transaction, path).await?;
+                transaction.symlink_with(target, path, transfer::to_repository(attributes)).await?;
+            }
+            Step::Attributes { path, attributes } => {
+                let attributes = transfer::to_repository(attributes);
+                transaction.set_symlink_attributes(path, change(&attributes)).await?;
+            }
+            Step::File { path, source, .. } => {
+                let stored = store(transaction, path, source, &mut self.buffer, context, progress).await?;
+                self.bytes += stored;
+                return Ok(stored);
+            }
+        }
+        Ok(0)
+    }
+}
+
+async fn store(
+    transaction: &mut FsTransaction,
+    path: &[u8],
+    local: &std::path::Path,
+    buffer: &mut [u8],
+    context: &Context,
+    progress: &Progress,
+) -> Result<u64, Stopped> {
+    let source = SourceFile::open(local).map_err(unreadable)?;
+    if kind(transaction, path).await? != Some(Kind::File) {
+        make_way(transaction, path).await?;
+    }
+    let attributes = transfer::to_repository(&source.attributes);
+    let mut writer = transaction.write_file(path, attributes).await?;
+    transfer::store(&source, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
+    let length = writer.finish().await?;
+    tell_if_changed(&source, local, context, progress);
+    Ok(length)
+}
+
+pub(super) fn unreadable(error: std::io::Error) -> Stopped {
+    Stopped::LeftOut(format!("cannot be read: {error}"))
+}
+
+pub(super) fn tell_if_changed(source: &SourceFile, local: &std::path::Path, context: &Context, progress: &Progress) {
+    if source.has_changed().unwrap_or(true) {
+        let text = format!("{}: changed while it was read: import it again", local.display());
+        progress.aside(|| context.output.notice(&text));
+    }
+}
+
+/// Removes a file or link that has the name; a folder stays, and is in the way.
+async fn make_way(transaction: &mut FsTransaction, path: &[u8]) -> Result<(), Stopped> {
+    match kind(transaction, path).await? {
+        None => Ok(()),
+        Some(Kind::Directory) => Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned())),
+        Some(_) => Ok(transaction.remove_file(path).await?),
+    }
+}
+
+pub(super) async fn kind(transaction: &FsTransaction, path: &[u8]) -> Result<Option<Kind>, Stopped> {
+    match transaction.symlink_metadata(path).await {
+        Ok(metadata) => Ok(Some(metadata.kind)),
+        Err(strongroom::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn change(attributes: &strongroom::fs::Attributes) -> AttributeChange {
+    AttributeChange {
+        mode: Some(attributes.mode),
+        uid: Some(attributes.uid),
+        gid: Some(attributes.gid),
+        mtime: attributes.mtime,
+        atime: None,
+    }
+}

@@ -1,0 +1,477 @@
+//! `import SRC…`: stores trees of this machine with their metadata.
+//!
+//! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
+//! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
+//! time are the same are taken as unchanged and not read. A transaction that loses a race against another writer, or
+//! that a failing source file has spoilt, is dropped and its steps are taken again.
+
+mod batch;
+mod known;
+mod large;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use strongroom::Repository;
+use strongroom::fs::{Kind as FsKind, Metadata};
+
+use crate::command::init;
+use crate::context::{Access, Age, Context};
+use crate::exit::{Exit, Failure};
+use crate::local::exclude::Exclude;
+use crate::local::source::{self, Entry, Event, Identity, Kind, Limits, Walk};
+use crate::local::{Attributes, bytes_of};
+use crate::output::{JsonName, complain, shown};
+use crate::progress::Progress;
+use crate::transfer;
+use crate::units;
+use crate::walk::join;
+
+use batch::{Batch, Step};
+use known::Known;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Files and folders to store; each arrives under its own last name
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+    /// The folder of the repository that they go into; it is made where it is missing
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    to: OsString,
+    /// Create the repository where there is none
+    #[arg(long)]
+    init: bool,
+    /// Remove from the repository what is no longer in SRC
+    #[arg(long, hide = true)]
+    delete: bool,
+    /// Leave out what matches: `*.o` any name, `docs/draft/*` a path from SRC on
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Leave out what matches a line of a file
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Leave out what is in folders with a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Do not go into other file systems
+    #[arg(long)]
+    one_file_system: bool,
+    /// Show what would be stored
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Default, Serialize)]
+pub(super) struct Report {
+    /// New or changed.
+    files: u64,
+    folders: u64,
+    links: u64,
+    /// Files, folders and links that are in the repository as they are here.
+    unchanged: u64,
+    /// Of the new and changed files.
+    bytes: u64,
+    seconds: f64,
+    special: Vec<LeftOut>,
+    left_out: Vec<LeftOut>,
+    /// Names of files that have other names too: each is stored as a file of its own.
+    hard_linked: u64,
+}
+
+#[derive(Serialize)]
+struct LeftOut {
+    #[serde(flatten)]
+    path: JsonName,
+    reason: String,
+}
+
+/// A SRC and the name under which it arrives.
+struct Source {
+    path: PathBuf,
+    /// Empty for the root of this machine, whose children arrive.
+    name: Vec<u8>,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    if arguments.delete {
+        return Err(Failure::usage("--delete is not supported yet: leave it out"));
+    }
+    let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
+    let sources = name_sources(&arguments.sources)?;
+    let repository = open_or_create(&arguments, context).await?;
+    // Only now is it there for certain.
+    let storage = context.uri()?.local_path().ok().filter(|path| path.is_dir());
+    let limits = Arc::new(Limits {
+        exclude,
+        exclude_caches: arguments.exclude_caches,
+        one_file_system: arguments.one_file_system,
+        storage: storage.as_deref().and_then(Identity::at),
+    });
+    let progress = Progress::new(&context.global);
+    let measuring = Measuring::start(&progress, &sources, &limits);
+    let mut import = Import {
+        batch: Batch::new(repository.fs().clone()),
+        folders: Vec::new(),
+        report: Report::default(),
+        to: bytes_of(&arguments.to).to_vec(),
+        repository: &repository,
+        context,
+        progress: &progress,
+        arguments: &arguments,
+    };
+    let done = import.all(&sources, &limits).await;
+    let Import { mut report, .. } = import;
+    measuring.stop();
+    let elapsed = progress.elapsed();
+    report.seconds = elapsed.as_secs_f64();
+    progress.finish();
+    // What was committed is kept and the repository left tidy, whatever it ended with.
+    let closed = repository.close().await;
+    done?;
+    closed?;
+    summarise(&report, &arguments, elapsed, context)?;
+    match u64::try_from(report.left_out.len()).unwrap_or(u64::MAX) {
+        0 => Ok(()),
+        left_out => Err(Context::partial(left_out, "files or folders")),
+    }
+}
+
+/// The name under which each SRC arrives; two of the same name would overwrite each other.
+fn name_sources(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    let mut sources: Vec<Source> = Vec::new();
+    for path in paths {
+        let name = match path.components().next_back() {
+            Some(std::path::Component::Normal(name)) => bytes_of(name).to_vec(),
+            // `.`, `..` and `/` have no name of their own.
+            _ => {
+                let real = std::fs::canonicalize(path)
+                    .map_err(|error| Failure::failed(format!("{}: cannot read: {error}", path.display())))?;
+                real.file_name().map(|name| bytes_of(name).to_vec()).unwrap_or_default()
+            }
+        };
+        if let Some(other) = sources.iter().find(|other| other.name == name) {
+            let (one, other) = (path.display(), other.path.display());
+            return Err(Failure::usage(format!("{other} and {one} would both arrive as {}", shown(&name))));
+        }
+        sources.push(Source { path: path.clone(), name });
+    }
+    Ok(sources)
+}
+
+async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<Repository, Failure> {
+    let uri = context.uri()?;
+    let access = if arguments.dry_run { Access::Read } else { Access::Write };
+    if arguments.init && !arguments.dry_run {
+        match init::refuse_existing(&uri).await {
+            Ok(()) => {
+                let credentials = context.credentials(&uri, Age::New)?;
+                let (repository, report) =
+                    init::create(&init::Arguments::defaults(), &uri, credentials, context).await?;
+                context.output.detail(&report.line());
+                context.begin(&repository)?;
+                return Ok(repository);
+            }
+            Err(failure) if failure.exit() == Exit::Failed => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    match context.open(access).await {
+        Err(failure) if failure.exit() == Exit::NoRepository && !arguments.init => {
+            Err(Failure::new(Exit::NoRepository, format!("{uri}: no repository here: pass --init to create it")))
+        }
+        opened => opened,
+    }
+}
+
+struct Import<'a> {
+    batch: Batch,
+    folders: Vec<Folder>,
+    report: Report,
+    /// In the repository.
+    to: Vec<u8>,
+    repository: &'a Repository,
+    context: &'a mut Context,
+    progress: &'a Progress,
+    arguments: &'a Arguments,
+}
+
+/// A folder of the source that is being gone through.
+struct Folder {
+    known: Known,
+    /// Whether its attributes are to be set when it is left.
+    touched: bool,
+}
+
+impl Import<'_> {
+    async fn all(&mut self, sources: &[Source], limits: &Limits) -> Result<(), Failure> {
+        let snapshot = self.repository.fs().snapshot();
+        let is_root = self.to.iter().all(|byte| *byte == b'/');
+        if !is_root {
+            match snapshot.metadata(&self.to).await {
+                Ok(metadata) if metadata.kind == FsKind::Directory => {}
+                Ok(_) => return Err(Failure::failed(format!("{}: is not a folder", shown(&self.to)))),
+                Err(strongroom::Error::NotFound { .. }) => self.take(Step::Way { path: self.to.clone() }).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for source in sources {
+            let known = Known::one(&snapshot, &join(&self.to, &source.name)).await?;
+            self.folders = vec![Folder { known, touched: true }];
+            for event in Walk::new(source.path.clone(), source.name.clone(), limits) {
+                if self.context.interrupt.asked() {
+                    self.commit().await?;
+                    let what = "interrupted: what was stored so far is kept; run it again for the rest";
+                    return Err(Failure::failed(what));
+                }
+                self.event(event, &snapshot).await?;
+            }
+        }
+        self.commit().await
+    }
+
+    async fn event(&mut self, event: Event, snapshot: &strongroom::fs::FsSnapshot) -> Result<(), Failure> {
+        match event {
+            Event::Unreadable(path, error) => {
+                self.left_out(bytes_of(path.as_os_str()), format!("cannot be read: {error}"));
+                Ok(())
+            }
+            Event::Storage(path) => {
+                let text = format!("{}: the repository itself is not stored", path.display());
+                self.progress.aside(|| self.context.output.notice(&text));
+                Ok(())
+            }
+            Event::Enter(entry) => self.enter(entry, snapshot).await,
+            Event::Leave(entry) => {
+                let Some(folder) = self.folders.pop() else { return Ok(()) };
+                // The root of this machine arrives as no folder of its own.
+                if folder.touched && !entry.relative.is_empty() {
+                    let path = self.path(&entry);
+                    self.take(Step::Attributes { path, attributes: entry.attributes }).await?;
+                }
+                Ok(())
+            }
+            Event::Leaf(entry) => self.leaf(entry, snapshot).await,
+        }
+    }
+
+    async fn enter(&mut self, entry: Entry, snapshot: &strongroom::fs::FsSnapshot) -> Result<(), Failure> {
+        let path = self.path(&entry);
+        if entry.relative.is_empty() {
+            let known = Known::folder(snapshot, &path).await?;
+            self.folders.push(Folder { known, touched: false });
+            return Ok(());
+        }
+        let there = self.find(&entry, snapshot).await?;
+        let folder = match there {
+            Some(metadata) if metadata.kind == FsKind::Directory => {
+                let touched = !same_attributes(&entry.attributes, &metadata);
+                if touched {
+                    self.report.folders += 1
+                } else {
+                    self.report.unchanged += 1
+                }
+                Folder { known: Known::folder(snapshot, &path).await?, touched }
+            }
+            _ => {
+                self.touch_parent();
+                self.report.folders += 1;
+                self.detail(&path);
+                self.take(Step::Folder { path, attributes: entry.attributes }).await?;
+                Folder { known: Known::nothing(), touched: true }
+            }
+        };
+        self.folders.push(folder);
+        Ok(())
+    }
+
+    async fn leaf(&mut self, entry: Entry, snapshot: &strongroom::fs::FsSnapshot) -> Result<(), Failure> {
+        let path = self.path(&entry);
+        let there = self.find(&entry, snapshot).await?;
+        if let Some(metadata) = &there
+            && metadata.kind == FsKind::Directory
+            && !matches!(entry.kind, Kind::Special(_))
+        {
+            self.left_out(&path, "a folder of that name is in the repository: remove it first".to_owned());
+            return Ok(());
+        }
+        match entry.kind {
+            Kind::Directory => Ok(()),
+            Kind::Special(what) => {
+                self.progress.aside(|| {
+                    self.context.output.notice(&format!("{}: a {what} is not stored", entry.path.display()));
+                });
+                let path = JsonName::new(bytes_of(entry.path.as_os_str()));
+                self.report.special.push(LeftOut { path, reason: what.to_owned() });
+                Ok(())
+            }
+            Kind::Symlink { target } => {
+                if let Some(metadata) = &there
+                    && metadata.kind == FsKind::Symlink
+                    && same_attributes(&entry.attributes, metadata)
+                    && snapshot.read_link(&path).await? == target
+                {
+                    self.report.unchanged += 1;
+                    return Ok(());
+                }
+                self.touch_parent();
+                self.report.links += 1;
+                self.detail(&path);
+                self.take(Step::Link { path, target, attributes: entry.attributes }).await
+            }
+            Kind::File { size } => {
+                self.report.hard_linked += u64::from(entry.hard_linked);
+                let attributes = entry.attributes;
+                if let Some(metadata) = &there
+                    && metadata.kind == FsKind::File
+                    && metadata.size == size
+                    && same_time(&attributes, metadata)
+                {
+                    self.report.unchanged += 1;
+                    self.progress.add(size);
+                    if same_attributes(&attributes, metadata) {
+                        return Ok(());
+                    }
+                    return self.take(Step::Attributes { path, attributes }).await;
+                }
+                // A large file is written under another name first.
+                if size >= large::BYTES_MIN || there.is_none_or(|metadata| metadata.kind != FsKind::File) {
+                    self.touch_parent();
+                }
+                self.progress.on(|| shown(&path));
+                self.detail(&path);
+                self.take(Step::File { path, source: entry.path, size }).await
+            }
+        }
+    }
+
+    /// What the repository had under this name when the import began.
+    async fn find(
+        &mut self,
+        entry: &Entry,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<Option<Metadata>, Failure> {
+        let name = entry.relative.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let Some(folder) = self.folders.last_mut() else { return Ok(None) };
+        match folder.known.find(name).await? {
+            Some(inode) => Ok(Some(snapshot.inode_metadata(inode).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A name comes or goes: that changes the time of the folder.
+    fn touch_parent(&mut self) {
+        if let Some(folder) = self.folders.last_mut() {
+            folder.touched = true;
+        }
+    }
+
+    fn path(&self, entry: &Entry) -> Vec<u8> {
+        if entry.relative.is_empty() { self.to.clone() } else { join(&self.to, &entry.relative) }
+    }
+
+    async fn take(&mut self, step: Step) -> Result<(), Failure> {
+        let is_file = matches!(step, Step::File { .. });
+        if self.arguments.dry_run {
+            if let Step::File { size, .. } = &step {
+                self.report.files += 1;
+                self.report.bytes += size;
+            }
+            return Ok(());
+        }
+        let stored = self.batch.take(step, self.context, self.progress).await?;
+        if is_file && let Some(bytes) = stored {
+            self.report.files += 1;
+            self.report.bytes += bytes;
+        }
+        self.note_left_out();
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Failure> {
+        let done = self.batch.commit(self.context, self.progress).await;
+        self.note_left_out();
+        done
+    }
+
+    fn note_left_out(&mut self) {
+        for (path, reason) in self.batch.take_left_out() {
+            self.left_out(&path, reason);
+        }
+    }
+
+    fn left_out(&mut self, path: &[u8], reason: String) {
+        self.progress.aside(|| complain(&format!("{}: {reason}", shown(path))));
+        self.report.left_out.push(LeftOut { path: JsonName::new(path), reason });
+    }
+
+    fn detail(&self, path: &[u8]) {
+        if self.arguments.dry_run && !self.context.output.json() {
+            self.context.output.notice(&format!("would store {}", shown(path)));
+        } else {
+            self.progress.aside(|| self.context.output.detail(&shown(path)));
+        }
+    }
+}
+
+fn same_time(here: &Attributes, there: &Metadata) -> bool {
+    (here.seconds, here.nanos) == (there.mtime.seconds, there.mtime.nanos)
+}
+
+fn same_attributes(here: &Attributes, there: &Metadata) -> bool {
+    *here == transfer::to_local(there)
+}
+
+fn summarise(report: &Report, arguments: &Arguments, elapsed: Duration, context: &mut Context) -> Result<(), Failure> {
+    if context.output.json() {
+        return context.output.document("strongroom/import/1", report);
+    }
+    if report.hard_linked > 0 {
+        let count = report.hard_linked;
+        context.output.notice(&format!("{count} names are hard links: each is stored as a file of its own"));
+    }
+    let done = if arguments.dry_run { "would store" } else { "stored" };
+    context.output.summary(&format!(
+        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged",
+        report.files,
+        report.folders,
+        report.links,
+        units::size(report.bytes),
+        units::duration(elapsed),
+        units::rate(report.bytes, elapsed),
+        report.unchanged,
+    ))
+}
+
+/// Counts what there is to do, beside doing it, where someone looks at the progress.
+struct Measuring {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Measuring {
+    fn start(progress: &Progress, sources: &[Source], limits: &Arc<Limits>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        if !progress.is_shown() {
+            return Self { stop, thread: None };
+        }
+        let (stopped, bar, limits) = (stop.clone(), progress.clone(), limits.clone());
+        let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
+        let thread = std::thread::spawn(move || {
+            let count = |path: &Path| source::measure(path, &limits, || stopped.load(Ordering::Relaxed));
+            bar.set_total(paths.iter().map(|path| count(path)).sum());
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread {
+            let _ = thread.join();
+        }
+    }
+}

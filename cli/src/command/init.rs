@@ -1,0 +1,198 @@
+//! `init`: creates a repository.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use strongroom::storage::{BlockingMode, StorageUri};
+use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repository, Suite};
+
+use crate::context::{Age, Context};
+use crate::exit::{Exit, Failure};
+use crate::{output, units};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The cipher, for life [default: what this CPU is fast at]
+    #[arg(long, value_name = "aes-256-gcm|xchacha20-poly1305")]
+    cipher: Option<Suite>,
+
+    /// The size of every stored block, for life [default: what suits the storage]
+    #[arg(long, value_name = "N", value_parser = units::parse_size)]
+    block_size: Option<u64>,
+
+    /// How file content is compressed
+    #[arg(long, value_enum, default_value = "lz4")]
+    compress: Compress,
+
+    /// Whether equal content is stored once
+    #[arg(long, value_enum, default_value = "on")]
+    dedup: Switch,
+
+    /// Versions of each file to keep
+    #[arg(long, value_name = "N", hide = true)]
+    versions: Option<u32>,
+
+    /// What one attempt at a password costs here, in milliseconds; never below a floor
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    kdf_time: Option<u64>,
+
+    /// Write a recovery key to a file, as a second way in
+    #[arg(long, value_name = "FILE", conflicts_with = "no_recovery")]
+    new_recovery_key: Option<PathBuf>,
+
+    /// Make no recovery key: lost credentials are lost data then
+    #[arg(long)]
+    no_recovery: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Compress {
+    Lz4,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+impl Arguments {
+    /// As `import --init` creates.
+    pub(crate) fn defaults() -> Self {
+        Self {
+            cipher: None,
+            block_size: None,
+            compress: Compress::Lz4,
+            dedup: Switch::On,
+            versions: None,
+            kdf_time: None,
+            new_recovery_key: None,
+            no_recovery: false,
+        }
+    }
+}
+
+/// A number of milliseconds, or a duration with its unit.
+fn millis(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(millis) => Ok(millis),
+        Err(_) => units::parse_duration(text).map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Report {
+    repository: String,
+    uri: String,
+    cipher: &'static str,
+    block_bytes: u32,
+    recovery_key: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let uri = context.uri()?;
+    refuse_existing(&uri).await?;
+    let credentials = context.credentials(&uri, Age::New)?;
+    let (repository, report) = create(&arguments, &uri, credentials, context).await?;
+    repository.close().await?;
+    if context.output.json() {
+        return context.output.document("strongroom/init/1", &report);
+    }
+    context.output.summary(&report.line())
+}
+
+impl Report {
+    /// For a person.
+    pub(crate) fn line(&self) -> String {
+        format!("created {}: {}, blocks of {}", self.uri, self.cipher, units::size(self.block_bytes.into()))
+    }
+}
+
+/// Says before any question is asked that a repository is there.
+pub(crate) async fn refuse_existing(uri: &StorageUri) -> Result<(), Failure> {
+    match strongroom::clear_header(uri, &crate::context::header_options()).await {
+        Ok(_) => Err(Failure::from(strongroom::core::Error::AlreadyExists).on(uri)),
+        Err(error) => match Failure::from(error) {
+            failure if failure.exit() == Exit::NoRepository => Ok(()),
+            failure => Err(failure.on(uri)),
+        },
+    }
+}
+
+/// Creates it, and says that there is no way around the credentials.
+pub(crate) async fn create(
+    arguments: &Arguments,
+    uri: &StorageUri,
+    credentials: Credentials,
+    context: &mut Context,
+) -> Result<(Repository, Report), Failure> {
+    if arguments.versions.is_some_and(|versions| versions > 0) {
+        return Err(Failure::usage("--versions is not supported yet: leave it out"));
+    }
+    let compression = match arguments.compress {
+        Compress::Lz4 => Compression::Lz4,
+        Compress::None => Compression::None,
+    };
+    let mut options = CreateOptions::new(credentials)
+        .storage_calls(BlockingMode::Inline)
+        .compression(compression)
+        .dedup(arguments.dedup == Switch::On);
+    if let Some(suite) = arguments.cipher {
+        options = options.cipher(suite);
+    }
+    if let Some(bytes) = arguments.block_size {
+        let bytes = u32::try_from(bytes)
+            .map_err(|_| Failure::usage("--block-size is at most 4MiB: choose a power of two from 4KiB to 4MiB"))?;
+        options = options.block_bytes(bytes);
+    }
+    if let Some(millis) = arguments.kdf_time {
+        options = options.kdf_millis(millis);
+    }
+    if let Some(path) = &arguments.new_recovery_key {
+        let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
+        write_recovery_key(path, &key)?;
+        options = options.recovery_key(key);
+    }
+    let created = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri));
+    if let (Err(_), Some(path)) = (&created, &arguments.new_recovery_key) {
+        // It opens nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    let repository = created?;
+    if let Some(path) = &arguments.new_recovery_key {
+        let path = path.display();
+        context
+            .output
+            .notice(&format!("the recovery key is in {path}: keep it elsewhere, it opens the repository alone"));
+    } else if !arguments.no_recovery {
+        context
+            .output
+            .notice("no recovery key was made: whoever loses the credentials of this repository loses the data in it");
+    }
+    let info = repository.info().await?;
+    let report = Report {
+        repository: output::hex(&info.repository),
+        uri: uri.to_string(),
+        cipher: info.suite.name(),
+        block_bytes: info.block_bytes,
+        recovery_key: arguments.new_recovery_key.is_some(),
+    };
+    Ok((repository, report))
+}
+
+/// Before the repository is created, so that no crash leaves one whose key nobody has. Only its owner may read the file.
+fn write_recovery_key(path: &Path, key: &RecoveryKey) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let failed =
+        |error: std::io::Error| Failure::usage(format!("cannot write a recovery key to {}: {error}", path.display()));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(failed)?;
+    let written = file.write_all(key.to_text().as_bytes()).and_then(|()| file.write_all(b"\n"));
+    written.and_then(|()| file.sync_all()).map_err(failed)
+}

@@ -1,0 +1,120 @@
+//! `put LOCAL|- PATH`: stores one file, in one transaction.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::Path;
+
+use clap::Args;
+use strongroom::fs::{Attributes, FsTransaction, Kind};
+
+use crate::command::mv::last_name;
+use crate::context::{Access, Context, transact};
+use crate::exit::Failure;
+use crate::local::bytes_of;
+use crate::local::source::SourceFile;
+use crate::output::shown;
+use crate::progress::Progress;
+use crate::transfer::{self, Broken, PIECE_BYTES};
+use crate::walk::join;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A file of this machine; `-` reads stdin
+    local: OsString,
+    /// Where it goes in the repository: a new name, a file to replace, or a folder that is there
+    path: OsString,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let local = Path::new(&arguments.local);
+    let from_stdin = arguments.local == "-";
+    // Told before anyone is asked for a password.
+    let source = if from_stdin { None } else { Some(open(local)?) };
+    let repository = context.open(Access::Write).await?;
+    let path = target(&repository.fs().snapshot(), bytes_of(&arguments.path), local, from_stdin).await?;
+    match source {
+        None => put_stdin(repository.fs(), &path, context).await?,
+        Some(source) => {
+            let progress = Progress::new(&context.global);
+            progress.set_total(source.size);
+            transact(repository.fs(), async |transaction| {
+                put_file(transaction, &path, &source, &progress).await.map_err(|failure| failure.on(local.display()))
+            })
+            .await?;
+            if source.has_changed().unwrap_or(true) {
+                context.output.notice(&format!("{}: changed while it was read", local.display()));
+            }
+        }
+    }
+    repository.close().await?;
+    context.output.done("put")
+}
+
+fn open(local: &Path) -> Result<SourceFile, Failure> {
+    // A link that the user names is followed, as with every other program.
+    let real = std::fs::canonicalize(local);
+    real.and_then(|real| SourceFile::open(&real))
+        .map_err(|error| Failure::failed(format!("{}: cannot read: {error}", local.display())))
+}
+
+async fn target(
+    snapshot: &strongroom::fs::FsSnapshot,
+    path: &[u8],
+    local: &Path,
+    from_stdin: bool,
+) -> Result<Vec<u8>, Failure> {
+    let is_folder = match snapshot.metadata(path).await {
+        Ok(metadata) => metadata.kind == Kind::Directory,
+        Err(strongroom::Error::NotFound { .. }) => path.ends_with(b"/"),
+        Err(error) => return Err(error.into()),
+    };
+    match local.file_name() {
+        Some(name) if is_folder && !from_stdin => Ok(join(path, bytes_of(name))),
+        _ if is_folder => Err(Failure::usage(format!("{}: is a folder: name the file", shown(path)))),
+        _ => {
+            last_name(path)?;
+            Ok(path.to_vec())
+        }
+    }
+}
+
+async fn put_file(
+    transaction: &mut FsTransaction,
+    path: &[u8],
+    source: &SourceFile,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let attributes = transfer::to_repository(&source.attributes);
+    let mut writer = transaction.write_file(path, attributes).await?;
+    let mut buffer = vec![0; PIECE_BYTES];
+    match transfer::store(source, &mut writer, &mut buffer, |bytes| progress.add(bytes)).await {
+        Ok(()) => {}
+        Err(Broken::Source(error)) => return Err(Failure::failed(format!("cannot read: {error}"))),
+        Err(Broken::Repository(failure)) => return Err(failure),
+    }
+    writer.finish().await?;
+    Ok(())
+}
+
+/// What comes from stdin comes once: a transaction that loses a race is not run again.
+async fn put_stdin(fs: &strongroom::fs::FileSystem, path: &[u8], context: &Context) -> Result<(), Failure> {
+    let mut transaction = fs.begin();
+    let mut writer = transaction.write_file(path, Attributes::file()).await?;
+    let mut stdin = std::io::stdin().lock();
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        context.interrupt.check()?;
+        let read = match stdin.read(&mut buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Failure::failed(format!("cannot read stdin: {error}"))),
+        };
+        if read == 0 {
+            break;
+        }
+        writer.write(buffer.get(..read).unwrap_or_default()).await?;
+    }
+    writer.finish().await?;
+    transaction.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! `rm [-r] PATH…`: removes files and folders, all or none of them.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use strongroom::fs::Kind;
+
+use crate::context::{Access, Context, transact};
+use crate::exit::Failure;
+use crate::local::bytes_of;
+use crate::output::shown;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Remove folders and all in them
+    #[arg(short, long)]
+    recursive: bool,
+    /// The repository, as a URI; here `-r` means folders, so the short form stands before the command
+    // Of the same id as the flag of every command, which it takes the place of: clap hands the value on to it.
+    #[arg(id = "repo", long = "repo", value_name = "URI", env = "STRONGROOM_REPO", hide_env_values = true)]
+    _repo: Option<OsString>,
+    /// What is not there is no error
+    #[arg(short, long)]
+    force: bool,
+    /// What to remove
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let repository = context.open(Access::Write).await?;
+    transact(repository.fs(), async |transaction| {
+        for path in &arguments.paths {
+            let path = bytes_of(path);
+            let metadata = match transaction.symlink_metadata(path).await {
+                Err(strongroom::Error::NotFound { .. }) if arguments.force => continue,
+                metadata => metadata?,
+            };
+            if metadata.kind != Kind::Directory {
+                transaction.remove_file(path).await?;
+            } else if arguments.recursive {
+                transaction.remove_all(path).await?;
+            } else {
+                return Err(Failure::failed(format!("{}: is a folder: pass -r to remove it", shown(path))));
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    repository.close().await?;
+    context.output.done("rm")
+}

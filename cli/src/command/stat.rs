@@ -1,0 +1,61 @@
+//! `stat PATH…`: what is known of files, folders and links.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use strongroom::fs::{Kind, Timestamp};
+
+use crate::context::{Access, Context};
+use crate::entry::{self, JsonEntry};
+use crate::exit::Failure;
+use crate::local::bytes_of;
+use crate::output::shown;
+use crate::units;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Files, folders or links
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let repository = context.open(Access::Read).await?;
+    let snapshot = repository.fs().snapshot();
+    for path in &arguments.paths {
+        let path = bytes_of(path);
+        let metadata = snapshot.symlink_metadata(path).await?;
+        let target = match metadata.kind {
+            Kind::Symlink => Some(snapshot.read_link(path).await?),
+            _ => None,
+        };
+        if context.output.json() {
+            let entry = JsonEntry::new(path, &metadata, target.as_deref());
+            context.output.document("strongroom/entry/1", &entry)?;
+            continue;
+        }
+        let mut rows = vec![
+            ("path", shown(path)),
+            ("kind", entry::kind(metadata.kind).to_owned()),
+            ("size", format!("{} ({})", metadata.size, units::size(metadata.size))),
+            ("mode", format!("{:04o} {}", metadata.mode, entry::permissions(metadata.kind, metadata.mode))),
+            ("owner", format!("{}:{}", metadata.uid, metadata.gid)),
+            ("links", metadata.nlink.to_string()),
+            ("inode", metadata.inode.to_string()),
+            ("modified", time(metadata.mtime)),
+            ("changed", time(metadata.ctime)),
+            ("created", time(metadata.btime)),
+        ];
+        if let Some(target) = target {
+            rows.push(("target", shown(&target)));
+        }
+        for (name, value) in rows {
+            context.output.line(&format!("{name:<9} {value}"))?;
+        }
+    }
+    Ok(repository.close().await?)
+}
+
+fn time(time: Timestamp) -> String {
+    format!("{} +{}ns", units::moment(time.seconds), time.nanos)
+}

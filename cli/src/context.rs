@@ -1,0 +1,188 @@
+//! What every command needs: the flags, where results go, and the way to an open repository.
+
+use std::path::{Path, PathBuf};
+
+use strongroom::fs::{FileSystem, FsTransaction};
+use strongroom::storage::{BlockingMode, StorageUri};
+use strongroom::{Credentials, OpenOptions, RecoveryKey, Repository, SecretBytes};
+use zeroize::Zeroizing;
+
+use crate::arguments::Global;
+use crate::exit::{Exit, Failure};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::password::{self, Password};
+
+/// Over this many bytes a key file is refused.
+const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The flags, the output, and whether someone asked to stop.
+pub(crate) struct Context {
+    pub(crate) global: Global,
+    pub(crate) output: Output,
+    pub(crate) interrupt: Interrupt,
+    /// What is open, so that it is left tidy however the command ends.
+    opened: Option<Repository>,
+}
+
+/// What a command does to the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// Whether the repository is there already, for questions to the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    Existing,
+    New,
+}
+
+impl Context {
+    pub(crate) fn new(global: Global) -> Self {
+        Self { output: Output::new(&global), global, interrupt: Interrupt::default(), opened: None }
+    }
+
+    /// The address of the repository.
+    pub(crate) fn uri(&self) -> Result<StorageUri, Failure> {
+        let given = self.global.repo.as_ref().filter(|given| !given.is_empty()).ok_or_else(|| {
+            Failure::usage(
+                "no repository named: pass -r URI or set STRONGROOM_REPO (a path, or for example file:my-repo)",
+            )
+        })?;
+        match given.to_str() {
+            Some(text) => Ok(StorageUri::parse(text)?),
+            // A name that is no text can only be a path.
+            None => Ok(StorageUri::from_path(Path::new(given))?),
+        }
+    }
+
+    /// Opens the repository.
+    pub(crate) async fn open(&mut self, access: Access) -> Result<Repository, Failure> {
+        let uri = self.uri()?;
+        // A wrong address is told before anyone is asked for a password.
+        strongroom::clear_header(&uri, &header_options()).await.map_err(|error| Failure::from(error).on(&uri))?;
+        let credentials = self.credentials(&uri, Age::Existing)?;
+        self.open_with(&uri, credentials, access).await
+    }
+
+    /// Opens it with credentials that are at hand.
+    pub(crate) async fn open_with(
+        &mut self,
+        uri: &StorageUri,
+        credentials: Credentials,
+        access: Access,
+    ) -> Result<Repository, Failure> {
+        let options = OpenOptions::new(credentials)
+            .storage_calls(BlockingMode::Inline)
+            .read_only(access == Access::Read)
+            .accept_rollback(self.global.accept_rollback);
+        let repository = Repository::open(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
+        self.begin(&repository)?;
+        Ok(repository)
+    }
+
+    /// From here on the first signal asks to stop, and the repository is closed at the end.
+    pub(crate) fn begin(&mut self, repository: &Repository) -> Result<(), Failure> {
+        self.opened = Some(repository.clone());
+        if !repository.remembers() && repository.uri().is_some_and(|uri| uri.scheme() != "mem") {
+            self.output.notice("no folder to remember this repository's state in: a rollback would go unnoticed");
+        }
+        self.interrupt.listen()
+    }
+
+    /// Closes what a command that failed has left open. Why it failed is what counts: this adds nothing to it.
+    pub(crate) async fn tidy(&mut self) {
+        if let Some(repository) = self.opened.take() {
+            let _ = repository.close().await;
+        }
+    }
+
+    /// The credentials that the flags, the environment or the user give.
+    pub(crate) fn credentials(&self, uri: &StorageUri, age: Age) -> Result<Credentials, Failure> {
+        if let Some(path) = &self.global.recovery_key {
+            if age == Age::New {
+                return Err(Failure::usage(
+                    "a repository is not created with a recovery key: leave --recovery-key out",
+                ));
+            }
+            let text = read_secret(path, "the recovery key")?;
+            let text = std::str::from_utf8(&text)
+                .map_err(|_| Failure::usage(format!("{} holds no recovery key", path.display())))?;
+            let key =
+                RecoveryKey::from_text(text).map_err(|error| Failure::usage(error.to_string()).on(path.display()))?;
+            return Ok(Credentials::recovery(&key));
+        }
+        let key_file = self
+            .global
+            .key_file
+            .clone()
+            .or_else(|| std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from));
+        let Some(path) = key_file else {
+            let password = match age {
+                Age::Existing => password::existing(&self.global, &uri.to_string()),
+                Age::New => password::new(&self.global, &uri.to_string()),
+            }?;
+            return Ok(Credentials::password(secret(password)));
+        };
+        let content = secret(read_secret(&path, "the key file")?);
+        Ok(match password::beside_key_file(&self.global, &uri.to_string(), age)? {
+            Some(password) => Credentials::password(secret(password)).and_key_file(content),
+            None => Credentials::key_file(content),
+        })
+    }
+
+    /// Ends with what was left out: exit 3.
+    pub(crate) fn partial(left_out: u64, what: &str) -> Failure {
+        Failure::new(Exit::Partial, format!("done in part: {left_out} {what} left out, listed above"))
+    }
+}
+
+/// How the clear header is read.
+pub(crate) fn header_options() -> strongroom::HeaderOptions {
+    strongroom::HeaderOptions { storage_calls: BlockingMode::Inline, ..strongroom::HeaderOptions::default() }
+}
+
+fn secret(mut bytes: Password) -> SecretBytes {
+    // Moved, not copied: what takes it erases it.
+    SecretBytes::new(std::mem::take(&mut *bytes))
+}
+
+fn read_secret(path: &Path, what: &str) -> Result<Password, Failure> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| Failure::usage(format!("cannot read {what} {}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len().min(KEY_FILE_BYTES_MAX);
+    // As large from the start as it can get, so that it is never moved.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0).max(4096) + 1));
+    file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.is_empty() {
+        return Err(Failure::usage(format!("{what} {} is empty", path.display())));
+    }
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > KEY_FILE_BYTES_MAX {
+        return Err(Failure::usage(format!("{what} {} is larger than 1MiB", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// How often a transaction is run again because another process was faster.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// Runs operations in one transaction, again where another writer was faster.
+pub(crate) async fn transact<T>(
+    fs: &FileSystem,
+    mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut transaction = fs.begin();
+        let answer = operations(&mut transaction).await?;
+        match transaction.commit().await {
+            Ok(_) => return Ok(answer),
+            Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => fs.engine().refresh().await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How a command ends: the exit codes of the contract, and which error means which.
+
+use std::fmt;
+
+use strongroom::core;
+use strongroom::storage::{self, ErrorKind, Operation};
+
+/// The exit codes that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It failed.
+    Failed = 1,
+    /// The command line, or what it names, makes no sense.
+    Usage = 2,
+    /// Done in part; what was left out is listed.
+    Partial = 3,
+    /// No repository is there.
+    NoRepository = 10,
+    /// Held by another process, or a commit race lost.
+    Busy = 11,
+    /// Wrong credentials.
+    Credentials = 12,
+    /// Damaged, or rolled back.
+    Damaged = 13,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a command ended early: one line for stderr, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    quiet: bool,
+}
+
+impl Failure {
+    /// A failure with this code; `message` says what failed, on what, and what to do.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), quiet: false }
+    }
+
+    /// A failure of the general kind.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// A call that makes no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// The reader of stdout went away: nothing is left to say, and nobody to say it to.
+    pub(crate) fn reader_gone() -> Self {
+        Self { exit: Exit::Failed, message: String::new(), quiet: true }
+    }
+
+    /// Says on what it failed.
+    #[must_use]
+    pub(crate) fn on(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whether there is something to say.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+}
+
+impl fmt::Display for Failure {
+    /// One line, whatever the cause wrote into it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&crate::output::one_line(&self.message))
+    }
+}
+
+impl From<core::Error> for Failure {
+    fn from(error: core::Error) -> Self {
+        Self::new(exit_of(&error), error.to_string())
+    }
+}
+
+impl From<strongroom::Error> for Failure {
+    fn from(error: strongroom::Error) -> Self {
+        use strongroom::Error as E;
+        let exit = match &error {
+            E::Core(error) => exit_of(error),
+            E::InvalidPath { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<storage::Error> for Failure {
+    fn from(error: storage::Error) -> Self {
+        core::Error::from(error).into()
+    }
+}
+
+/// The one place that says which error of the engine means which exit code.
+pub(crate) fn exit_of(error: &core::Error) -> Exit {
+    use core::Error as E;
+    match error {
+        E::NotARepository => Exit::NoRepository,
+        E::WrongCredentials => Exit::Credentials,
+        E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } => Exit::Damaged,
+        E::Conflict => Exit::Busy,
+        E::Invalid(_) => Exit::Usage,
+        E::Storage(error) => match error.kind() {
+            ErrorKind::Busy => Exit::Busy,
+            ErrorKind::Credentials => Exit::Credentials,
+            ErrorKind::Corrupt => Exit::Damaged,
+            ErrorKind::Invalid | ErrorKind::Unsupported if error.operation() == Operation::Open => Exit::Usage,
+            _ => Exit::Failed,
+        },
+        _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_that_scripts_tell_apart_has_its_code() {
+        let storage = |kind, operation| core::Error::from(storage::Error::new(kind, operation, "test"));
+        for (error, code) in [
+            (core::Error::NotARepository, 10),
+            (core::Error::AlreadyExists, 1),
+            (core::Error::WrongCredentials, 12),
+            (core::Error::damaged("chunk", None, "test"), 13),
+            (core::Error::RolledBack { detail: String::new() }, 13),
+            (core::Error::Conflict, 11),
+            (core::Error::ReadOnly, 1),
+            (storage(ErrorKind::Busy, Operation::Put), 11),
+            (storage(ErrorKind::Full, Operation::Put), 1),
+            (storage(ErrorKind::Unsupported, Operation::Open), 2),
+        ] {
+            assert_eq!(Failure::from(error.clone()).exit().code(), code, "{error}");
+            assert_eq!(Failure::from(strongroom::Error::from(error.clone())).exit().code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::failed("a\nb").on("file:x");
+        assert_eq!(failure.to_string(), "file:x: a b");
+    }
+}

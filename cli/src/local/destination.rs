@@ -1,0 +1,270 @@
+//! Writing a tree to this machine, so that nothing in a repository can reach outside of it.
+//!
+//! Names come from a repository and are not trusted: every step is taken from an open folder, by one name, without
+//! following a link. A file is written under another name and renamed when it is whole, so that what stood there before
+//! is replaced at once or not at all.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::io::Errno;
+
+use super::{Attributes, name_of};
+
+/// Pieces of this size that are all zero become holes.
+const HOLE_BYTES: usize = 4096;
+/// Bits that mean something else when the owner is another.
+const SET_ID_BITS: u32 = 0o6000;
+
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// An open folder that is written into.
+#[derive(Clone)]
+pub(crate) struct Folder {
+    descriptor: Arc<OwnedFd>,
+}
+
+impl Folder {
+    /// The folder that the user named; it is created where it is missing.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        Self::existing(path)
+    }
+
+    /// The folder that the user named, which is there.
+    pub(crate) fn existing(path: &Path) -> io::Result<Self> {
+        Ok(Self { descriptor: Arc::new(rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?) })
+    }
+
+    /// The folder of that name in this one; it is created where it is missing.
+    pub(crate) fn enter(&self, name: &[u8]) -> io::Result<Self> {
+        let name = name_of(checked(name)?);
+        match rustix::fs::mkdirat(&*self.descriptor, &name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let opened = rustix::fs::openat(&*self.descriptor, &name, FOLDER.union(OFlags::NOFOLLOW), Mode::empty());
+        let descriptor = opened.map_err(|error| match error {
+            Errno::NOTDIR | Errno::LOOP => io::Error::other("something that is not a folder is in the way"),
+            error => error.into(),
+        })?;
+        // An earlier export may have left it read-only; its final mode is set when it is finished.
+        let stat = rustix::fs::fstat(&descriptor)?;
+        if stat.st_mode & 0o700 != 0o700 {
+            let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(stat.st_mode | 0o700));
+        }
+        Ok(Self { descriptor: Arc::new(descriptor) })
+    }
+
+    /// Begins a file that will have that name.
+    pub(crate) fn create(&self, name: &[u8]) -> io::Result<Draft> {
+        let name = checked(name)?.to_vec();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (draft, descriptor) =
+            self.fresh(|draft| rustix::fs::openat(&*self.descriptor, draft, flags, Mode::RUSR | Mode::WUSR))?;
+        Ok(Draft { folder: self.clone(), name, draft: Some(draft), file: File::from(descriptor), length: 0 })
+    }
+
+    /// Writes a link; its target is data and is never followed.
+    pub(crate) fn symlink(&self, name: &[u8], target: &[u8], attributes: &Attributes) -> io::Result<()> {
+        let name = checked(name)?;
+        let (draft, ()) = self.fresh(|draft| rustix::fs::symlinkat(name_of(target), &*self.descriptor, draft))?;
+        let (owner, group) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        // Only root can give files away; the owner of a link means little otherwise.
+        let _ = rustix::fs::chownat(&*self.descriptor, &draft, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW);
+        let done = rustix::fs::utimensat(&*self.descriptor, &draft, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| rustix::fs::renameat(&*self.descriptor, &draft, &*self.descriptor, name_of(name)));
+        if done.is_err() {
+            let _ = rustix::fs::unlinkat(&*self.descriptor, &draft, AtFlags::empty());
+        }
+        Ok(done?)
+    }
+
+    /// Gives the folder its attributes, after everything in it was written.
+    pub(crate) fn finish(&self, attributes: &Attributes) -> io::Result<()> {
+        apply(&*self.descriptor, attributes)
+    }
+
+    /// Makes something under a name that nothing has.
+    fn fresh<T>(&self, mut make: impl FnMut(&str) -> rustix::io::Result<T>) -> io::Result<(String, T)> {
+        static DRAFTS: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+            let draft = format!(".strongroom-{}-{number}.part", std::process::id());
+            match make(&draft) {
+                Ok(made) => return Ok((draft, made)),
+                // Left behind by a process of the same number that was killed.
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A file that is being written; it gets its name when it is finished, and vanishes when it is dropped before.
+pub(crate) struct Draft {
+    folder: Folder,
+    name: Vec<u8>,
+    draft: Option<String>,
+    file: File,
+    length: u64,
+}
+
+impl Draft {
+    /// Writes at the end; long runs of zeros become holes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // Runs of pieces with data go out in one call.
+        let mut pending = (self.length, 0, 0);
+        let mut position = 0_usize;
+        for piece in bytes.chunks(HOLE_BYTES) {
+            let zero = piece.iter().all(|byte| *byte == 0);
+            if zero {
+                self.write_run(bytes, pending)?;
+                pending = (0, 0, 0);
+            } else if pending.1 == pending.2 {
+                pending = (self.length, position, position + piece.len());
+            } else {
+                pending.2 += piece.len();
+            }
+            position += piece.len();
+            self.length += u64::try_from(piece.len()).unwrap_or_default();
+        }
+        self.write_run(bytes, pending)
+    }
+
+    /// Leaves a hole at the end.
+    pub(crate) fn skip(&mut self, bytes: u64) {
+        self.length += bytes;
+    }
+
+    fn write_run(&self, bytes: &[u8], (offset, start, end): (u64, usize, usize)) -> io::Result<()> {
+        match bytes.get(start..end) {
+            Some(run) if !run.is_empty() => self.file.write_all_at(run, offset),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets length and attributes, and gives the file its name.
+    pub(crate) fn finish(mut self, attributes: &Attributes) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        apply(&self.file, attributes)?;
+        if let Some(draft) = &self.draft {
+            let folder = &*self.folder.descriptor;
+            rustix::fs::renameat(folder, draft, folder, name_of(&self.name)).map_err(|error| match error {
+                Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => io::Error::other("a folder is in the way"),
+                error => error.into(),
+            })?;
+        }
+        self.draft = None;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(draft) = &self.draft {
+            let _ = rustix::fs::unlinkat(&*self.folder.descriptor, draft, AtFlags::empty());
+        }
+    }
+}
+
+fn apply(descriptor: impl AsFd, attributes: &Attributes) -> io::Result<()> {
+    let descriptor = descriptor.as_fd();
+    let stat = rustix::fs::fstat(descriptor)?;
+    let mut mode = attributes.mode;
+    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
+        let (owner, group) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        let given = rustix::fs::fchown(descriptor, Some(owner), Some(group));
+        // Only root can give files away. A file that stays ours must not run as us for others.
+        if given.is_err() {
+            mode &= !SET_ID_BITS;
+        }
+    }
+    rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
+    Ok(rustix::fs::futimens(descriptor, &times(attributes))?)
+}
+
+fn times(attributes: &Attributes) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: attributes.seconds, tv_nsec: attributes.nanos.into() },
+    }
+}
+
+/// Refuses what is not the name of something in this very folder.
+fn checked(name: &[u8]) -> io::Result<&[u8]> {
+    let fit = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0);
+    if fit { Ok(name) } else { Err(io::Error::other("this name would leave its folder")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    const ATTRIBUTES: Attributes = Attributes { mode: 0o640, uid: 0, gid: 0, seconds: 1_000_000, nanos: 123 };
+
+    #[test]
+    fn a_finished_file_has_its_content_and_attributes_and_no_draft_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(&root.path().join("new/dest")).unwrap();
+        let mut content = vec![7; 10_000];
+        content.extend(vec![0; 100_000]);
+        content.extend(b"end");
+        let mut draft = folder.create(b"file\xff").unwrap();
+        for piece in content.chunks(33_333) {
+            draft.write(piece).unwrap();
+        }
+        draft.finish(&ATTRIBUTES).unwrap();
+        drop(folder.create(b"aborted").unwrap());
+        let dest = root.path().join("new/dest");
+        let path = dest.join(name_of(b"file\xff"));
+        assert!(std::fs::read(&path).unwrap() == content);
+        let metadata = path.metadata().unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.mtime(), metadata.mtime_nsec()), (0o640, 1_000_000, 123));
+        assert_eq!(std::fs::read_dir(dest).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn no_name_and_no_link_leads_out_of_the_destination() {
+        let root = tempfile::tempdir().unwrap();
+        let (dest, outside) = (root.path().join("dest"), root.path().join("outside"));
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("victim"), "kept").unwrap();
+        let folder = Folder::at(&dest).unwrap();
+        symlink(&outside, dest.join("folder")).unwrap();
+        symlink(outside.join("victim"), dest.join("file")).unwrap();
+
+        assert!(folder.enter(b"folder").is_err());
+        let mut draft = folder.create(b"file").unwrap();
+        draft.write(b"new").unwrap();
+        draft.finish(&ATTRIBUTES).unwrap();
+        assert_eq!(std::fs::read(outside.join("victim")).unwrap(), b"kept");
+        assert!(dest.join("file").symlink_metadata().unwrap().is_file());
+        for name in [&b".."[..], b".", b"", b"a/b", b"../outside/x", b"/etc/x", b"a\0b"] {
+            assert!(folder.enter(name).is_err());
+            assert!(folder.create(name).is_err());
+            assert!(folder.symlink(name, b"target", &ATTRIBUTES).is_err());
+        }
+    }
+
+    #[test]
+    fn links_replace_links_and_a_folder_in_the_way_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(root.path()).unwrap();
+        for target in [&b"one"[..], b"/two"] {
+            folder.symlink(b"link", target, &ATTRIBUTES).unwrap();
+            assert_eq!(std::fs::read_link(root.path().join("link")).unwrap(), Path::new(&name_of(target)));
+        }
+        std::fs::create_dir(root.path().join("taken")).unwrap();
+        assert!(folder.create(b"taken").unwrap().finish(&ATTRIBUTES).is_err());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,338 @@
+//! Walking and reading a tree of this machine, in one order whatever order the system lists it in.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, SeekFrom};
+
+use super::exclude::{self, Exclude};
+use super::{Attributes, MODE_BITS, bytes_of};
+
+/// What an entry is.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Directory,
+    File {
+        size: u64,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
+    /// A device, FIFO or socket: named, not stored.
+    Special(&'static str),
+}
+
+/// A file, folder or link of the source.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Where it is on this machine.
+    pub(crate) path: PathBuf,
+    /// Its path from the name of the SRC on, as bytes.
+    pub(crate) relative: Vec<u8>,
+    pub(crate) attributes: Attributes,
+    pub(crate) kind: Kind,
+    /// Whether the file has other names too.
+    pub(crate) hard_linked: bool,
+}
+
+/// What the walk meets. Folders are entered and left; everything below lies between the two.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Enter(Entry),
+    /// The folder with this path from the name of the SRC on is done.
+    Leave(Entry),
+    Leaf(Entry),
+    /// The folder that the repository itself lies in: not gone into.
+    Storage(PathBuf),
+    /// It cannot be read; the walk goes on without it.
+    Unreadable(PathBuf, io::Error),
+}
+
+/// What a walk leaves out.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub(crate) exclude: Exclude,
+    pub(crate) exclude_caches: bool,
+    pub(crate) one_file_system: bool,
+    /// The folder of the repository itself, where it lies in one: stored into itself it would grow with every import.
+    pub(crate) storage: Option<Identity>,
+}
+
+/// What a file is on this machine, whatever its path: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(u64, u64);
+
+impl Identity {
+    /// Of what is at a path; `None` where nothing is.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::of)
+    }
+
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
+/// A walk over one SRC, names ascending by bytes.
+pub(crate) struct Walk<'a> {
+    limits: &'a Limits,
+    root: Option<(PathBuf, Vec<u8>)>,
+    open: Vec<Folder>,
+    device: Option<u64>,
+}
+
+struct Folder {
+    entry: Entry,
+    /// Descending, so that the next one is popped.
+    names: Vec<std::ffi::OsString>,
+}
+
+impl<'a> Walk<'a> {
+    /// Begins at a path, whose place in the repository will be `relative`.
+    pub(crate) fn new(path: PathBuf, relative: Vec<u8>, limits: &'a Limits) -> Self {
+        Self { limits, root: Some((path, relative)), open: Vec::new(), device: None }
+    }
+
+    fn look(&mut self, path: PathBuf, relative: Vec<u8>) -> Event {
+        let entry = match read_entry(&path, relative) {
+            Ok((entry, metadata)) => {
+                let device = *self.device.get_or_insert(metadata.dev());
+                // The mount point itself is kept, empty.
+                if matches!(entry.kind, Kind::Directory) {
+                    if self.limits.storage == Some(Identity::of(&metadata)) {
+                        return Event::Storage(path);
+                    }
+                    let other = self.limits.one_file_system && device != metadata.dev();
+                    return self.enter(entry, other);
+                }
+                entry
+            }
+            Err(error) => return Event::Unreadable(path, error),
+        };
+        Event::Leaf(entry)
+    }
+
+    fn enter(&mut self, entry: Entry, as_empty: bool) -> Event {
+        let as_empty = as_empty || self.limits.exclude_caches && exclude::is_cache(&entry.path);
+        let names = if as_empty { Ok(Vec::new()) } else { sorted_names(&entry.path) };
+        match names {
+            Ok(names) => {
+                let open = Folder { entry: entry.again(), names };
+                self.open.push(open);
+                Event::Enter(entry)
+            }
+            Err(error) => Event::Unreadable(entry.path, error),
+        }
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        if let Some((path, relative)) = self.root.take() {
+            return Some(self.look(path, relative));
+        }
+        loop {
+            let folder = self.open.last_mut()?;
+            let Some(name) = folder.names.pop() else {
+                return self.open.pop().map(|folder| Event::Leave(folder.entry));
+            };
+            let relative = exclude::join(&folder.entry.relative, &name);
+            let path = folder.entry.path.join(&name);
+            if !self.limits.exclude.matches(&relative) {
+                return Some(self.look(path, relative));
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// The folder once more, for when it is left.
+    fn again(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            relative: self.relative.clone(),
+            attributes: self.attributes,
+            kind: Kind::Directory,
+            hard_linked: false,
+        }
+    }
+}
+
+fn sorted_names(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let mut names =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable_by(|one, other| bytes_of(other).cmp(bytes_of(one)));
+    Ok(names)
+}
+
+fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_dir() => Kind::Directory,
+        kind if kind.is_file() => Kind::File { size: metadata.size() },
+        kind if kind.is_symlink() => Kind::Symlink { target: bytes_of(std::fs::read_link(path)?.as_os_str()).to_vec() },
+        kind if kind.is_fifo() => Kind::Special("FIFO"),
+        kind if kind.is_socket() => Kind::Special("socket"),
+        kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
+        _ => Kind::Special("special file"),
+    };
+    let hard_linked = matches!(kind, Kind::File { .. }) && metadata.nlink() > 1;
+    Ok((Entry { path: path.to_owned(), relative, attributes: attributes(&metadata), kind, hard_linked }, metadata))
+}
+
+fn attributes(metadata: &Metadata) -> Attributes {
+    Attributes {
+        mode: metadata.mode() & MODE_BITS,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        seconds: metadata.mtime(),
+        nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
+    }
+}
+
+/// A file of the source, open: its data, its holes, and what it was when it was opened.
+pub(crate) struct SourceFile {
+    pub(crate) file: File,
+    pub(crate) size: u64,
+    pub(crate) attributes: Attributes,
+    sparse: bool,
+}
+
+impl SourceFile {
+    /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no longer a plain file"));
+        }
+        let size = metadata.size();
+        let sparse = metadata.blocks().saturating_mul(512) < size;
+        Ok(Self { attributes: attributes(&metadata), file, size, sparse })
+    }
+
+    /// The next part with data at or after `offset`: its beginning and its end. `None` where only a hole is left.
+    pub(crate) fn next_data(&self, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        if offset >= self.size {
+            return Ok(None);
+        }
+        if !self.sparse {
+            return Ok(Some((offset, self.size)));
+        }
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => return Ok(None),
+            // A file system that knows of no holes has data everywhere.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => return Ok(Some((offset, self.size))),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start))?;
+        Ok((start < self.size).then_some((start, end.min(self.size))))
+    }
+
+    /// Whether it was changed since it was opened.
+    pub(crate) fn has_changed(&self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        Ok(metadata.size() != self.size || attributes(&metadata) != self.attributes)
+    }
+}
+
+/// Bytes of a tree, as far as they can be counted; for the progress display alone.
+pub(crate) fn measure(path: &Path, limits: &Limits, stop: impl Fn() -> bool) -> u64 {
+    let mut bytes = 0;
+    for event in Walk::new(path.to_owned(), Vec::new(), limits) {
+        if stop() {
+            break;
+        }
+        if let Event::Leaf(Entry { kind: Kind::File { size }, .. }) = event {
+            bytes += size;
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn limits() -> Limits {
+        let exclude = Exclude::new(&["*.skip".to_owned()], &[]).unwrap();
+        Limits { exclude, exclude_caches: true, one_file_system: false, storage: None }
+    }
+
+    #[test]
+    fn a_walk_is_sorted_and_leaves_what_it_enters() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("src");
+        std::fs::create_dir_all(path.join("b/inner")).unwrap();
+        std::fs::create_dir_all(path.join("cache")).unwrap();
+        std::fs::write(path.join("cache/CACHEDIR.TAG"), CACHE).unwrap();
+        for name in ["z", "a", "b/x.skip", "b.c", "b/f"] {
+            std::fs::write(path.join(name), name).unwrap();
+        }
+        symlink("no such target", path.join("link")).unwrap();
+        let limits = limits();
+        let seen: Vec<String> = Walk::new(path, b"src".to_vec(), &limits)
+            .map(|event| match event {
+                Event::Enter(entry) => format!("+{}", String::from_utf8(entry.relative).unwrap()),
+                Event::Leave(entry) => format!("-{}", String::from_utf8(entry.relative).unwrap()),
+                Event::Leaf(entry) => String::from_utf8(entry.relative).unwrap(),
+                Event::Unreadable(..) | Event::Storage(_) => panic!(),
+            })
+            .collect();
+        let expected = [
+            "+src",
+            "src/a",
+            "+src/b",
+            "src/b/f",
+            "+src/b/inner",
+            "-src/b/inner",
+            "-src/b",
+            "src/b.c",
+            "+src/cache",
+            "-src/cache",
+            "src/link",
+            "src/z",
+            "-src",
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    const CACHE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n";
+
+    #[test]
+    fn the_parts_of_a_sparse_file_hold_all_its_data() {
+        use std::os::unix::fs::FileExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("sparse");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"start", 0).unwrap();
+        file.write_all_at(b"middle", 1 << 20).unwrap();
+        file.set_len(4 << 20).unwrap();
+        let source = SourceFile::open(&path).unwrap();
+        let mut rebuilt = vec![0; 4 << 20];
+        let mut offset = 0;
+        while let Some((start, end)) = source.next_data(offset).unwrap() {
+            let range = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+            source.file.read_exact_at(&mut rebuilt[range], start).unwrap();
+            offset = end;
+        }
+        assert!(rebuilt == std::fs::read(&path).unwrap());
+        assert!(!source.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_missing_source_is_unreadable() {
+        let limits = limits();
+        let mut walk = Walk::new("/no/such/path".into(), b"path".to_vec(), &limits);
+        assert!(matches!(walk.next(), Some(Event::Unreadable(..))));
+        assert!(walk.next().is_none());
+    }
+}

@@ -1,0 +1,148 @@
+//! Content and attributes on their way between this machine and the repository.
+
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Metadata, Timestamp};
+
+use crate::exit::{Exit, Failure};
+use crate::interrupt::Interrupt;
+use crate::local::destination::Draft;
+use crate::local::source::SourceFile;
+use crate::local::{Attributes, MODE_BITS};
+
+/// Read at once.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+/// Read at once around damage: what is not wholly intact is lost in pieces of this size.
+const RESCUE_BYTES: usize = 4096;
+
+/// What an entry of the repository gets from this machine.
+pub(crate) fn to_repository(attributes: &Attributes) -> FsAttributes {
+    FsAttributes {
+        mode: attributes.mode,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        mtime: Timestamp::new(attributes.seconds, attributes.nanos),
+        atime: None,
+    }
+}
+
+/// What a file of this machine gets from the repository.
+pub(crate) fn to_local(metadata: &Metadata) -> Attributes {
+    Attributes {
+        mode: metadata.mode & MODE_BITS,
+        uid: metadata.uid,
+        gid: metadata.gid,
+        seconds: metadata.mtime.seconds,
+        nanos: metadata.mtime.nanos,
+    }
+}
+
+/// Why content did not get into the repository.
+pub(crate) enum Broken {
+    /// The file of this machine cannot be read.
+    Source(io::Error),
+    /// The repository does not take it.
+    Repository(Failure),
+}
+
+/// Where content goes to in the repository.
+pub(crate) trait Sink {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+    async fn hole(&mut self, length: u64) -> Result<(), Failure>;
+}
+
+impl Sink for FileWriter<'_> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Ok(FileWriter::write(self, bytes).await?)
+    }
+
+    async fn hole(&mut self, length: u64) -> Result<(), Failure> {
+        Ok(FileWriter::hole(self, length).await?)
+    }
+}
+
+/// Stores a file's data and holes, as long as it was when it was opened, or shorter where it was cut meanwhile.
+pub(crate) async fn store(
+    source: &SourceFile,
+    sink: &mut impl Sink,
+    buffer: &mut [u8],
+    mut progress: impl FnMut(u64),
+) -> Result<(), Broken> {
+    let mut offset = 0;
+    while let Some((start, end)) = source.next_data(offset).map_err(Broken::Source)? {
+        sink.hole(start - offset).await.map_err(Broken::Repository)?;
+        progress(start - offset);
+        offset = start;
+        while offset < end {
+            let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let piece = buffer.get_mut(..wanted).unwrap_or_default();
+            let read = source.file.read_at(piece, offset).map_err(Broken::Source)?;
+            if read == 0 {
+                return Ok(());
+            }
+            sink.write(piece.get(..read).unwrap_or_default()).await.map_err(Broken::Repository)?;
+            let read = u64::try_from(read).unwrap_or(u64::MAX);
+            offset = offset.saturating_add(read);
+            progress(read);
+        }
+    }
+    let rest = source.size.saturating_sub(offset);
+    progress(rest);
+    sink.hole(rest).await.map_err(Broken::Repository)
+}
+
+/// A stretch of a file that cannot be read.
+pub(crate) type Lost = std::ops::Range<u64>;
+
+/// What a file is fetched with.
+pub(crate) struct Fetch<'a> {
+    pub(crate) buffer: &'a mut [u8],
+    pub(crate) interrupt: &'a Interrupt,
+    /// Go on behind damage, and leave holes in its place.
+    pub(crate) partial: bool,
+}
+
+impl Fetch<'_> {
+    /// Fetches a whole file; answers what of it is lost.
+    pub(crate) async fn file(
+        &mut self,
+        file: &File,
+        size: u64,
+        draft: &mut Draft,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Vec<Lost>, Failure> {
+        let mut lost: Vec<Lost> = Vec::new();
+        let (mut offset, mut rescue_until) = (0, 0);
+        while offset < size {
+            self.interrupt.check()?;
+            let at_once = if offset < rescue_until { RESCUE_BYTES } else { self.buffer.len() };
+            let wanted = usize::try_from(size - offset).unwrap_or(usize::MAX).min(at_once);
+            let piece = self.buffer.get_mut(..wanted).unwrap_or_default();
+            let length = u64::try_from(wanted).unwrap_or(u64::MAX);
+            match file.read_exact_at(offset, piece).await.map_err(Failure::from) {
+                Ok(()) => draft.write(piece).map_err(local_failed)?,
+                Err(failure) if failure.exit() != Exit::Damaged || !self.partial => return Err(failure),
+                Err(_) if wanted > RESCUE_BYTES => {
+                    rescue_until = offset + length;
+                    continue;
+                }
+                Err(_) => {
+                    draft.skip(length);
+                    match lost.last_mut() {
+                        Some(last) if last.end == offset => last.end += length,
+                        _ => lost.push(offset..offset + length),
+                    }
+                }
+            }
+            offset += length;
+            progress(length);
+        }
+        Ok(lost)
+    }
+}
+
+/// A failure of the file that is written on this machine.
+pub(crate) fn local_failed(error: io::Error) -> Failure {
+    Failure::failed(format!("cannot write: {error}"))
+}

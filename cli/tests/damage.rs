@@ -1,0 +1,190 @@
+//! Whatever the storage does to its bytes, it is noticed and named, and what comes out all the same is right.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use common::acceptance::{blobs, check_is_clean, copy_folder, did_not_panic, scaled, seed, text};
+use common::{Numbers, Scratch, list};
+
+/// A repository of a small tree, closed cleanly, that may be damaged.
+struct Victim {
+    scratch: Scratch,
+    blobs: Vec<PathBuf>,
+    /// How often each exit code was seen, of check and of export.
+    codes: std::collections::BTreeMap<(&'static str, i32), u32>,
+}
+
+impl Victim {
+    fn new(seed: u64) -> Self {
+        let scratch = Scratch::new();
+        scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "64KiB"]);
+        let mut numbers = Numbers::new(seed);
+        let tree = scratch.path("tree");
+        for number in 0..24_u64 {
+            let folder = tree.join(format!("folder {}", number % 4));
+            fs::create_dir_all(&folder).unwrap();
+            let size = [20, 3_000, 30_000, 200_000][usize::try_from(number / 4 % 4).unwrap()];
+            fs::write(folder.join(format!("file {number}")), numbers.bytes(size)).unwrap();
+        }
+        scratch.succeeds(["import", "tree"]);
+        scratch.succeeds(["kv", "put", "key", "value"]);
+        // Blobs that are made for reading only are made anew as ones that can be written to.
+        let repository = scratch.path("repo");
+        copy_folder(&repository, &scratch.path("copy"));
+        fs::remove_dir_all(&repository).unwrap();
+        fs::rename(scratch.path("copy"), &repository).unwrap();
+        check_is_clean(&scratch, "before any damage");
+        let blobs = blobs(&repository);
+        Self { scratch, blobs, codes: std::collections::BTreeMap::new() }
+    }
+
+    /// What must hold of a damaged repository.
+    fn notices(&mut self, what: &str) {
+        let output = self.scratch.run(["check", "--data"]);
+        did_not_panic(&output, what);
+        let (code, stderr) = (output.status.code().unwrap(), text(&output.stderr));
+        assert!(matches!(code, 10 | 13), "{what}: check ends with {code}: {}{stderr}", text(&output.stdout));
+        assert!(!stderr.trim().is_empty(), "{what}: check says nothing");
+        *self.codes.entry(("check", code)).or_default() += 1;
+        self.exports_what_is_right(what, &["export", "/", "out"], &[0, 10, 13]);
+        self.exports_what_is_right(what, &["export", "/", "out", "--partial"], &[0, 3, 10, 13]);
+    }
+
+    fn exports_what_is_right(&mut self, what: &str, command: &[&'static str], codes: &[i32]) {
+        let output = self.scratch.run(command);
+        did_not_panic(&output, what);
+        let code = output.status.code().unwrap();
+        assert!(codes.contains(&code), "{what}: {command:?} ends with {code}: {}", text(&output.stderr));
+        *self.codes.entry((command.last().unwrap(), code)).or_default() += 1;
+        let (out, tree) = (self.scratch.path("out"), self.scratch.path("tree"));
+        if !out.exists() {
+            assert_ne!(code, 0, "{what}: nothing was exported");
+            return;
+        }
+        let mut came = 0;
+        for path in list(&out.join("tree")).into_iter().filter(|path| path.is_file()) {
+            let original = tree.join(path.strip_prefix(out.join("tree")).unwrap());
+            let (right, came_out) = (fs::read(&original).unwrap(), fs::read(&path).unwrap());
+            came += 1;
+            if code == 3 {
+                let wrong = right.iter().zip(&came_out).any(|(right, came)| came != right && *came != 0);
+                assert!(right.len() == came_out.len() && !wrong, "{what}: {} has wrong bytes", path.display());
+            } else {
+                assert!(right == came_out, "{what}: {} is not what went in", path.display());
+            }
+        }
+        assert!(code != 0 || came == 24, "{what}: {came} files came out, and nobody said so");
+        fs::remove_dir_all(out).unwrap();
+    }
+}
+
+fn flip(blob: &Path, offset: u64, bit: u64) {
+    let file = File::options().read(true).write(true).open(blob).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    byte[0] ^= 1 << bit;
+    file.write_all_at(&byte, offset).unwrap();
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let seed = seed();
+    let mut victim = Victim::new(seed);
+    let mut numbers = Numbers::new(seed ^ 0xf11b);
+    for round in 0..scaled(100, 1_000) {
+        // Every blob is as long as every other: a place among all stored bytes is a blob and an offset.
+        let blob = victim.blobs[usize::try_from(numbers.below(victim.blobs.len() as u64)).unwrap()].clone();
+        let (offset, bit) = (numbers.below(blob.metadata().unwrap().len()), numbers.below(8));
+        flip(&blob, offset, bit);
+        victim.notices(&format!("seed {seed}, round {round}: bit {bit} at {offset} of {}", blob.display()));
+        flip(&blob, offset, bit);
+    }
+    eprintln!("{} blobs: {:?}", victim.blobs.len(), victim.codes);
+    check_is_clean(&victim.scratch, "when every bit is as it was");
+}
+
+#[test]
+fn blobs_that_are_shortened_swapped_or_gone_are_noticed() {
+    let seed = seed();
+    let mut victim = Victim::new(seed);
+    let mut numbers = Numbers::new(seed ^ 0xb10b);
+    let mut places: Vec<usize> = (0..victim.blobs.len()).collect();
+    // In an order by seed, so that a quick run meets every kind sooner or later.
+    for at in 0..places.len() {
+        let other = at + usize::try_from(numbers.below((places.len() - at) as u64)).unwrap();
+        places.swap(at, other);
+    }
+    places.truncate(scaled(8, places.len()));
+    for place in places {
+        let blob = victim.blobs[place].clone();
+        let content = fs::read(&blob).unwrap();
+        let length = usize::try_from(numbers.below(content.len() as u64)).unwrap();
+        fs::write(&blob, &content[..length]).unwrap();
+        victim.notices(&format!("seed {seed}: {} cut to {length}", blob.display()));
+        fs::write(&blob, [&content[..], b"longer"].concat()).unwrap();
+        victim.notices(&format!("seed {seed}: {} made longer", blob.display()));
+        fs::remove_file(&blob).unwrap();
+        victim.notices(&format!("seed {seed}: {} deleted", blob.display()));
+
+        let step = 1 + usize::try_from(numbers.below(victim.blobs.len() as u64 - 1)).unwrap();
+        let other = victim.blobs[(place + step) % victim.blobs.len()].clone();
+        let others = fs::read(&other).unwrap();
+        fs::write(&blob, &others).unwrap();
+        fs::write(&other, &content).unwrap();
+        victim.notices(&format!("seed {seed}: {} and {} swapped", blob.display(), other.display()));
+        fs::write(&blob, &content).unwrap();
+        fs::write(&other, &others).unwrap();
+    }
+    eprintln!("{} blobs: {:?}", victim.blobs.len(), victim.codes);
+    check_is_clean(&victim.scratch, "when every blob is back");
+}
+
+#[test]
+fn a_folder_without_anything_of_a_repository_in_it_is_none() {
+    let mut victim = Victim::new(seed());
+    for blob in victim.blobs.clone() {
+        fs::write(blob, vec![0; 64 << 10]).unwrap();
+    }
+    victim.notices("all zeros");
+    for blob in victim.blobs.clone() {
+        fs::remove_file(blob).unwrap();
+    }
+    victim.notices("all gone");
+    assert_eq!(victim.scratch.run(["ls"]).status.code(), Some(10));
+}
+
+#[test]
+fn an_older_copy_of_the_whole_repository_is_noticed_until_it_is_accepted() {
+    let scratch = Scratch::with_repository();
+    assert!(scratch.feeds(["put", "-", "/kept"], b"kept").status.success());
+    let (repository, old) = (scratch.path("repo"), scratch.path("old"));
+    copy_folder(&repository, &old);
+    assert!(scratch.feeds(["put", "-", "/newer"], b"newer").status.success());
+    copy_folder(&repository, &scratch.path("new"));
+    fs::remove_dir_all(&repository).unwrap();
+    fs::rename(&old, &repository).unwrap();
+
+    let before: BTreeSet<_> = blobs(&repository).into_iter().collect();
+    for arguments in [&["ls"][..], &["check", "--data"], &["cat", "/kept"], &["mkdir", "/x"], &["export", "/", "out"]] {
+        let line = scratch.fails(13, arguments);
+        assert!(line.contains("--accept-rollback") || line.contains("has seen"), "{arguments:?}: {line}");
+    }
+    assert_eq!(blobs(&repository).into_iter().collect::<BTreeSet<_>>(), before, "a refused repository is left alone");
+    assert_eq!(scratch.succeeds(["--accept-rollback", "cat", "/kept"]), b"kept");
+    // Accepted once, it is what this device has seen; and work goes on.
+    scratch.succeeds(["mkdir", "/x"]);
+    check_is_clean(&scratch, "after the rollback was accepted");
+
+    // The newer copy comes back: both have gone on from one state, and this device has seen the other one.
+    fs::remove_dir_all(&repository).unwrap();
+    fs::rename(scratch.path("new"), &repository).unwrap();
+    let output = scratch.run(["check", "--data"]);
+    did_not_panic(&output, "the other branch");
+    assert_eq!(output.status.code(), Some(13), "{}", text(&output.stderr));
+}

@@ -1,0 +1,58 @@
+//! SIGINT and SIGTERM end it cleanly, a second one at once; what was acknowledged is there.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+
+use common::Scratch;
+
+/// A command that reads stdin, which stays open, once it listens to signals.
+fn start(scratch: &Scratch, arguments: &[&str]) -> Child {
+    let mut child = scratch
+        .command()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"some content").unwrap();
+    while !listens(&child) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was asked to");
+        std::thread::yield_now();
+    }
+    child
+}
+
+/// Whether the process catches SIGINT, as the kernel tells.
+fn listens(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim).unwrap_or("0");
+    u64::from_str_radix(caught, 16).unwrap() & 2 != 0
+}
+
+fn send(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_put_that_is_interrupted_leaves_nothing_and_says_so() {
+    let scratch = Scratch::with_repository();
+    scratch.feeds(["put", "-", "/before"], b"acknowledged");
+    for signal in ["-INT", "-TERM"] {
+        let mut child = start(&scratch, &["put", "-", "/interrupted"]);
+        send(&child, signal);
+        // The next byte wakes it where the signal came between two reads.
+        let _ = child.stdin.as_mut().unwrap().write_all(b"more");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("interrupted"));
+    }
+    assert_eq!(scratch.succeeds(["ls"]), b"before\n");
+    let info: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["info", "--json"])).unwrap();
+    assert_eq!(info["inside"]["open_writers"], 0);
+    scratch.succeeds(["check", "--data"]);
+}

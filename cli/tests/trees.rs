@@ -1,0 +1,91 @@
+//! Real trees go in and come out bit for bit, whatever the repository is made with, and cost nothing when they come again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::acceptance::{check_is_clean, measure, scaled, seed, stored_bytes, text};
+use common::{Numbers, Scratch, compare_trees, generate_tree};
+
+/// What import and export promise of a tree: it comes back the same, nothing is damaged, and the same tree under
+/// another name adds next to nothing.
+fn goes_in_comes_out_and_costs_nothing_twice(scratch: &Scratch, tree: &Path) {
+    let name = tree.file_name().unwrap();
+    let source = tree.to_str().unwrap();
+    scratch.succeeds(["import", source]);
+    check_is_clean(scratch, "after the import");
+    scratch.succeeds(["export", "/", "out"]);
+    assert_eq!(compare_trees(tree, &scratch.path("out").join(name)), Vec::<String>::new());
+    fs::remove_dir_all(scratch.path("out")).unwrap();
+
+    let before = stored_bytes(&scratch.path("repo"));
+    scratch.succeeds(["import", source, "--to", "/again"]);
+    let more = stored_bytes(&scratch.path("repo")).saturating_sub(before);
+    let (files, bytes) = measure(tree);
+    eprintln!("{files} files, {bytes} bytes: {before} stored, {more} more for the second copy");
+    // A commit is a block or a few, which only a tree of some size outweighs.
+    assert!(
+        bytes < 32 << 20 || more <= bytes / 100 + 512 * files,
+        "{more} bytes for a copy of {files} files with {bytes} bytes"
+    );
+    check_is_clean(scratch, "after the second import");
+    scratch.succeeds(["export", "/again", "out"]);
+    assert_eq!(compare_trees(tree, &scratch.path("out/again").join(name)), Vec::<String>::new());
+}
+
+#[test]
+fn an_odd_tree_comes_back_bit_for_bit_and_costs_nothing_twice() {
+    let seed = seed();
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    generate_tree(&tree, seed, 40 << 20, 1_500);
+    fs::write(tree.join("many megabytes"), Numbers::new(seed ^ 1).bytes(20 << 20)).unwrap();
+    let deep: PathBuf = (0..60).map(|level| format!("{level:02} {}", "d".repeat(40))).collect();
+    fs::create_dir_all(tree.join(&deep)).unwrap();
+    fs::write(tree.join(&deep).join("bottom"), "deep").unwrap();
+    goes_in_comes_out_and_costs_nothing_twice(&scratch, &tree);
+}
+
+/// A tree that nobody made for a test: the folder of the Rust toolchain, or a small part of it.
+#[test]
+fn the_folder_of_a_toolchain_comes_back_bit_for_bit() {
+    let asked =
+        Command::new("rustc").args(["--print", "sysroot"]).output().expect("cargo runs this, so rustc is there");
+    let sysroot = PathBuf::from(text(&asked.stdout).trim());
+    let tree = scaled(sysroot.join("lib/rustlib/etc"), sysroot);
+    if !tree.is_dir() {
+        return;
+    }
+    let (files, bytes) = measure(&tree);
+    eprintln!("{}: {files} files, {bytes} bytes", tree.display());
+    let scratch = Scratch::with_repository();
+    goes_in_comes_out_and_costs_nothing_twice(&scratch, &tree);
+}
+
+/// One factor at a time: the tree, and what the factor must leave as it is, are the same.
+#[test]
+fn an_odd_tree_comes_back_from_a_repository_of_every_make() {
+    let seed = seed();
+    for factor in [
+        ["--block-size", "4KiB"],
+        ["--block-size", "1MiB"],
+        ["--cipher", "aes-256-gcm"],
+        ["--cipher", "xchacha20-poly1305"],
+        ["--dedup", "off"],
+        ["--compress", "none"],
+    ] {
+        let scratch = Scratch::new();
+        scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"].iter().chain(&factor));
+        let tree = scratch.path("tree");
+        generate_tree(&tree, seed, 2 << 20, 60);
+        scratch.succeeds(["import", "tree"]);
+        let report = check_is_clean(&scratch, &factor.join(" "));
+        assert_eq!(report["files"], measure(&tree).0, "{factor:?}");
+        scratch.succeeds(["export", "/", "out"]);
+        assert_eq!(compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new(), "{factor:?}");
+    }
+}

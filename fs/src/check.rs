@@ -1,0 +1,345 @@
+//! Looks at every row of the file system, and on request at every byte.
+//!
+//! Memory: 8 bytes and some for each inode and each chunk; names and content are looked at one by one.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::Bound;
+
+use strongroom_core::engine::{ChunkNumber, Direction, Table, View};
+use strongroom_core::env::TaskHandle;
+
+use crate::error::Result;
+use crate::extents::{self, Placed};
+use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
+use crate::format::{
+    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ROOT, SUBDIRECTORIES, split_entry_key, split_extent_key,
+    split_inode_key,
+};
+use crate::inodes;
+use crate::path::check_name;
+
+/// What a check looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Whether every chunk is read, authenticated and decoded.
+    pub data: bool,
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where it was met, if by walking a path.
+    pub path: Option<Vec<u8>>,
+    /// The inode it is about.
+    pub inode: u64,
+    /// What is amiss.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.path {
+            Some(path) => write!(formatter, "{}: {}", String::from_utf8_lossy(path), self.detail),
+            None => write!(formatter, "inode {:#x}: {}", self.inode, self.detail),
+        }
+    }
+}
+
+/// What a check met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckSummary {
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Bytes of all files together, holes included.
+    pub logical_bytes: u64,
+    /// What was found amiss.
+    pub findings: u64,
+    /// How many extents refer to each chunk, for the engine to compare with its counts.
+    pub references: HashMap<ChunkNumber, u64>,
+}
+
+impl FileSystem {
+    /// Checks the newest state. Findings go to `report` as they are met.
+    ///
+    /// # Errors
+    /// Those that keep the check from going on; what is damaged is a finding, not an error.
+    pub async fn check(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckSummary> {
+        self.snapshot().check(options, report).await
+    }
+}
+
+impl FsSnapshot {
+    /// As [`FileSystem::check`], of a snapshot.
+    ///
+    /// # Errors
+    /// As [`FileSystem::check`].
+    pub async fn check(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckSummary> {
+        let mut check = Check {
+            on: self,
+            options,
+            report,
+            summary: CheckSummary::default(),
+            seen: HashMap::new(),
+            broken: HashSet::new(),
+            reading: VecDeque::new(),
+        };
+        check.walk().await?;
+        check.strays().await?;
+        Ok(check.summary)
+    }
+}
+
+struct Check<'s, R> {
+    on: &'s FsSnapshot,
+    options: CheckOptions,
+    report: R,
+    summary: CheckSummary,
+    /// Inodes met on the way down, and how many of their names are still to be met.
+    seen: HashMap<u64, u32>,
+    broken: HashSet<ChunkNumber>,
+    reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
+}
+
+struct Level {
+    inode: u64,
+    listing: ReadDir,
+    path_length: usize,
+    subdirectories: u64,
+}
+
+impl<R: FnMut(Finding) + Send> Check<'_, R> {
+    fn found(&mut self, path: Option<&[u8]>, inode: u64, detail: impl Into<String>) {
+        self.summary.findings += 1;
+        (self.report)(Finding { path: path.map(<[u8]>::to_vec), inode, detail: detail.into() });
+    }
+
+    /// From the root down: every name leads to an inode of its kind, every inode is whole.
+    async fn walk(&mut self) -> Result<()> {
+        let view = &self.on.snapshot;
+        let mut path = b"/".to_vec();
+        self.inode(&path, EntryRow { inode: ROOT, kind: Kind::Directory }).await?;
+        let mut levels =
+            vec![Level { inode: ROOT, listing: entries(view, ROOT, None), path_length: 0, subdirectories: 0 }];
+        while let Some(level) = levels.last_mut() {
+            path.truncate(level.path_length);
+            let next = match level.listing.next().await {
+                Ok(next) => next,
+                Err(error) => {
+                    let inode = level.inode;
+                    levels.pop();
+                    self.found(Some(&path), inode, error.to_string());
+                    continue;
+                }
+            };
+            let Some(entry) = next else {
+                let (inode, subdirectories) = (level.inode, level.subdirectories);
+                levels.pop();
+                match inodes::subdirectories(view, inode).await {
+                    Ok(count) if count == subdirectories => {}
+                    Ok(count) => {
+                        let detail = format!("counts {count} directories, holds {subdirectories}");
+                        self.found(Some(&path), inode, detail);
+                    }
+                    Err(error) => self.found(Some(&path), inode, error.to_string()),
+                }
+                continue;
+            };
+            level.subdirectories += u64::from(entry.kind == Kind::Directory);
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+            if check_name(&entry.name).is_err()
+                || entry.name.contains(&b'/')
+                || entry.name == b"."
+                || entry.name == b".."
+            {
+                self.found(Some(&path), entry.inode, "impossible name");
+            }
+            let row = EntryRow { inode: entry.inode, kind: entry.kind };
+            if self.inode(&path, row).await? && entry.kind == Kind::Directory {
+                levels.push(Level {
+                    inode: entry.inode,
+                    listing: entries(view, entry.inode, None),
+                    path_length: path.len(),
+                    subdirectories: 0,
+                });
+            }
+        }
+        while let Some((chunk, task)) = self.reading.pop_front() {
+            self.read(&path, ROOT, chunk, task).await;
+        }
+        let missing: Vec<_> = self.seen.iter().filter(|(_, names)| **names > 0).map(|(k, v)| (*k, *v)).collect();
+        for (inode, names) in missing {
+            self.found(None, inode, format!("counts {names} names more than there are"));
+        }
+        Ok(())
+    }
+
+    /// Checks what a name leads to; answers whether it was met for the first time and can be gone into.
+    async fn inode(&mut self, path: &[u8], entry: EntryRow) -> Result<bool> {
+        let view = &self.on.snapshot;
+        let EntryRow { inode, kind } = entry;
+        if let Some(names) = self.seen.get_mut(&inode) {
+            if kind == Kind::Directory {
+                self.found(Some(path), inode, "a second name of a directory");
+            } else if let Some(left) = names.checked_sub(1) {
+                *names = left;
+            } else {
+                self.found(Some(path), inode, "has more names than it counts");
+            }
+            return Ok(false);
+        }
+        let row = match inodes::load(view, inode).await {
+            Ok(row) => row,
+            Err(error) => {
+                self.seen.insert(inode, 0);
+                self.found(Some(path), inode, error.to_string());
+                return Ok(false);
+            }
+        };
+        self.seen.insert(inode, row.nlink.saturating_sub(1));
+        if row.kind != kind {
+            self.found(Some(path), inode, format!("is a {:?}, its name says {kind:?}", row.kind));
+            return Ok(false);
+        }
+        match kind {
+            Kind::Directory => {
+                self.summary.directories += 1;
+                if let Err(error) = inodes::content(view, inode).await {
+                    self.found(Some(path), inode, error.to_string());
+                }
+            }
+            Kind::File => {
+                self.summary.files += 1;
+                let size = self.content(path, inode).await?;
+                self.summary.logical_bytes = self.summary.logical_bytes.saturating_add(size);
+            }
+            Kind::Symlink => {
+                self.summary.symlinks += 1;
+                if row.inline.is_none() {
+                    self.content(path, inode).await?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The extents of a file lie end to end from 0 to its size.
+    async fn content(&mut self, path: &[u8], inode: u64) -> Result<u64> {
+        let view = &self.on.snapshot;
+        let size = match inodes::file_content(view, inode).await {
+            Ok(content) => content.size,
+            Err(error) => {
+                self.found(Some(path), inode, error.to_string());
+                return Ok(0);
+            }
+        };
+        let mut walk = extents::walk(view, inode, 0);
+        let mut end = 0;
+        loop {
+            match walk.next().await {
+                Ok(Some(placed)) => {
+                    end = placed.end();
+                    self.extent(path, inode, &placed).await;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.found(Some(path), inode, error.to_string());
+                    return Ok(size);
+                }
+            }
+        }
+        if end != size {
+            self.found(Some(path), inode, format!("is {size} bytes long, its extents cover {end}"));
+        }
+        // What is being read belongs to this path: say so before going on.
+        while let Some((chunk, task)) = self.reading.pop_front() {
+            self.read(path, inode, chunk, task).await;
+        }
+        Ok(size)
+    }
+
+    async fn extent(&mut self, path: &[u8], inode: u64, placed: &Placed) {
+        let Extent::Data { chunk, length, skip } = placed.extent else { return };
+        let count = self.summary.references.entry(chunk).or_default();
+        *count += 1;
+        let first = *count == 1;
+        if !self.options.data {
+            return;
+        }
+        if self.broken.contains(&chunk) {
+            self.found(Some(path), inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
+            return;
+        }
+        // Read again for a part of it: the length was not checked for that part.
+        if !first && skip == 0 {
+            return;
+        }
+        let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
+        let task = self.on.shared.engine.env().spawn(async move {
+            let plain = shared.chunk(&snapshot, chunk).await?;
+            extents::slice(&plain, length, skip).map(|_| ())
+        });
+        self.reading.push_back((chunk, task));
+        let depth = self.on.shared.engine.env().parallelism() * 4;
+        while self.reading.len() > depth
+            && let Some((chunk, task)) = self.reading.pop_front()
+        {
+            self.read(path, inode, chunk, task).await;
+        }
+    }
+
+    async fn read(&mut self, path: &[u8], inode: u64, chunk: ChunkNumber, task: TaskHandle<Result<()>>) {
+        let result = task.await.unwrap_or_else(|| Err(strongroom_core::Error::WorkerLost.into()));
+        if let Err(error) = result {
+            self.broken.insert(chunk);
+            self.found(Some(path), inode, format!("chunk {:#x}: {error}", chunk.0));
+        }
+    }
+
+    /// Rows that no name leads to.
+    async fn strays(&mut self) -> Result<()> {
+        self.strays_in(INODE, "inode without a name", |key| split_inode_key("inode", key)).await?;
+        self.strays_in(ENTRY, "names in a directory that does not exist", |key| Ok(split_entry_key(key)?.0)).await?;
+        self.strays_in(EXTENT, "content of a file that does not exist", |key| Ok(split_extent_key(key)?.0)).await?;
+        self.strays_in(CONTENT, "change time of what does not exist", |key| split_inode_key("content row", key))
+            .await?;
+        self.strays_in(SUBDIRECTORIES, "count of a directory that does not exist", |key| {
+            split_inode_key("subdirectory count", key)
+        })
+        .await
+    }
+
+    async fn strays_in(
+        &mut self,
+        table: Table,
+        detail: &'static str,
+        owner: impl Fn(&[u8]) -> strongroom_core::Result<u64> + Send,
+    ) -> Result<()> {
+        let range = (Bound::Unbounded, Bound::Unbounded);
+        let mut scan = self.on.snapshot.scan(table, range, Direction::Ascending);
+        let mut last = None;
+        while let Some((key, value)) = scan.next().await? {
+            match owner(&key) {
+                Ok(inode) => {
+                    if !self.seen.contains_key(&inode) && last != Some(inode) {
+                        self.found(None, inode, detail);
+                    }
+                    if table == EXTENT
+                        && !self.seen.contains_key(&inode)
+                        && let Ok(Extent::Data { chunk, .. }) = Extent::decode(&value)
+                    {
+                        // It holds its reference all the same.
+                        *self.summary.references.entry(chunk).or_default() += 1;
+                    }
+                    last = Some(inode);
+                }
+                Err(error) => self.found(None, 0, error.to_string()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+use std::io;
+use std::sync::Arc;
+
+use strongroom_core as core;
+
+/// The result of a file system operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the file system can answer instead of a result. Paths are shown as given, bytes that are not UTF-8 replaced.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine failed.
+    #[error(transparent)]
+    Core(#[from] core::Error),
+    /// Nothing has this name.
+    #[error("{path}: no such file or directory")]
+    NotFound {
+        /// What was looked for.
+        path: String,
+    },
+    /// The name is taken.
+    #[error("{path}: already exists")]
+    AlreadyExists {
+        /// The name.
+        path: String,
+    },
+    /// Something on the way, or at the end of it, is not a directory.
+    #[error("{path}: not a directory")]
+    NotADirectory {
+        /// The path.
+        path: String,
+    },
+    /// A directory where something else is needed.
+    #[error("{path}: is a directory")]
+    IsADirectory {
+        /// The path.
+        path: String,
+    },
+    /// The directory still holds something.
+    #[error("{path}: directory not empty")]
+    NotEmpty {
+        /// The path.
+        path: String,
+    },
+    /// A path that cannot name anything here.
+    #[error("{path}: invalid path: {reason}")]
+    InvalidPath {
+        /// The path.
+        path: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A name or path longer than the limit.
+    #[error("{path}: name of {bytes} bytes, at most {bytes_max} are possible")]
+    NameTooLong {
+        /// The name.
+        path: String,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// More symbolic links on the way than are followed; mostly a loop.
+    #[error("{path}: too many symbolic links")]
+    SymlinkLoop {
+        /// The path.
+        path: String,
+    },
+    /// Not a symbolic link, where one is needed.
+    #[error("{path}: not a symbolic link")]
+    NotASymlink {
+        /// The path.
+        path: String,
+    },
+    /// A directory was to be moved into itself.
+    #[error("{path}: cannot be moved into itself")]
+    IntoItself {
+        /// The directory.
+        path: String,
+    },
+    /// A file would get more names than the limit.
+    #[error("{path}: has as many links as are possible")]
+    TooManyLinks {
+        /// The file.
+        path: String,
+    },
+    /// A file would get longer than the limit.
+    #[error("file of {bytes} bytes, at most {bytes_max} are possible")]
+    FileTooLarge {
+        /// The length it would get.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The handle's file was removed.
+    #[error("the open file was removed")]
+    Stale,
+    /// The handle was not opened for this.
+    #[error("the file was not opened for {access}")]
+    WrongAccess {
+        /// "reading" or "writing".
+        access: &'static str,
+    },
+    /// An operation of the transaction or on the file did not run to its end; what it left cannot be committed.
+    #[error(
+        "an earlier operation was interrupted: its changes, and those before it that were not committed, are dropped"
+    )]
+    Interrupted,
+    /// The source of a file's content failed.
+    #[error("reading the content failed: {0}")]
+    Source(Arc<io::Error>),
+    /// There is no file system in this repository.
+    #[error("this repository holds no file system")]
+    NoFileSystem,
+}
+
+impl Error {
+    /// Whether another transaction was faster, so that running this one again may succeed.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Core(core::Error::Conflict))
+    }
+
+    /// The kind that the standard library has for this.
+    #[must_use]
+    pub fn io_kind(&self) -> io::ErrorKind {
+        use core::Error as E;
+        use core::storage::ErrorKind as S;
+        use io::ErrorKind as K;
+        match self {
+            Self::NotFound { .. } | Self::NoFileSystem | Self::Core(E::NotARepository) => K::NotFound,
+            Self::AlreadyExists { .. } | Self::Core(E::AlreadyExists) => K::AlreadyExists,
+            Self::NotADirectory { .. } => K::NotADirectory,
+            Self::IsADirectory { .. } => K::IsADirectory,
+            Self::NotEmpty { .. } => K::DirectoryNotEmpty,
+            Self::InvalidPath { .. }
+            | Self::NotASymlink { .. }
+            | Self::IntoItself { .. }
+            | Self::Core(E::Invalid(_)) => K::InvalidInput,
+            Self::NameTooLong { .. } => K::InvalidFilename,
+            Self::TooManyLinks { .. } => K::TooManyLinks,
+            Self::FileTooLarge { .. } | Self::Core(E::LimitExceeded { .. }) => K::FileTooLarge,
+            Self::Stale | Self::Core(E::Expired) => K::StaleNetworkFileHandle,
+            Self::WrongAccess { .. } | Self::Core(E::WrongCredentials) => K::PermissionDenied,
+            Self::Source(source) => source.kind(),
+            Self::Core(E::Damaged(_) | E::RolledBack { .. }) => K::InvalidData,
+            Self::Core(E::NewerFormat { .. }) => K::Unsupported,
+            Self::Core(E::Conflict) => K::ResourceBusy,
+            Self::Core(E::ReadOnly) => K::ReadOnlyFilesystem,
+            Self::Core(E::Closed) => K::NotConnected,
+            Self::Core(E::Storage(error)) => match error.kind() {
+                S::NotFound => K::NotFound,
+                S::Full => K::StorageFull,
+                S::PermissionDenied | S::Credentials => K::PermissionDenied,
+                S::ReadOnly => K::ReadOnlyFilesystem,
+                S::Busy => K::ResourceBusy,
+                S::Unavailable => K::TimedOut,
+                S::Invalid => K::InvalidInput,
+                S::Unsupported => K::Unsupported,
+                S::Corrupt => K::InvalidData,
+                _ => K::Other,
+            },
+            // A loop has no stable kind of its own yet.
+            _ => K::Other,
+        }
+    }
+}
+
+impl core::engine::ConflictTest for Error {
+    fn is_conflict(&self) -> bool {
+        Self::is_conflict(self)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.io_kind(), error)
+    }
+}
+
+/// A path for an error message.
+pub(crate) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// Damage of the file system's own structures.
+pub(crate) fn damaged(structure: &'static str, detail: impl Into<String>) -> Error {
+    Error::Core(core::Error::damaged(structure, None, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_carry_over_to_the_standard_library_with_kind_and_message() {
+        let error = io::Error::from(Error::NotEmpty { path: "a/b".into() });
+        assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
+        assert_eq!(error.to_string(), "a/b: directory not empty");
+        assert_eq!(io::Error::from(Error::Core(core::Error::ReadOnly)).kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+}

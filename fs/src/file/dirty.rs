@@ -1,0 +1,151 @@
+use std::collections::BTreeMap;
+
+/// Stretches of a file that were overwritten in memory, none touching another.
+#[derive(Default)]
+pub(super) struct DirtyRanges {
+    ranges: BTreeMap<u64, Vec<u8>>,
+    bytes: usize,
+}
+
+impl DirtyRanges {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Puts bytes over what is there.
+    pub(super) fn insert(&mut self, offset: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let end = offset.saturating_add(bytes.len() as u64);
+        // The range before this one, where it reaches it, is what grows: writing in sequence copies each byte once.
+        let before = self.ranges.range(..=offset).next_back().map(|(&start, range)| (start, range.len()));
+        let (start, mut merged) = match before {
+            Some((start, length)) if start.saturating_add(length as u64) >= offset => {
+                (start, self.take(start).unwrap_or_default())
+            }
+            _ => (offset, Vec::with_capacity(bytes.len())),
+        };
+        let at = usize::try_from(offset - start).unwrap_or(usize::MAX).min(merged.len());
+        let over = (merged.len() - at).min(bytes.len());
+        let (head, tail) = bytes.split_at(over);
+        if let Some(covered) = merged.get_mut(at..at + over) {
+            covered.copy_from_slice(head);
+        }
+        merged.extend_from_slice(tail);
+        while let Some((&next, _)) = self.ranges.range(offset..=end).next() {
+            let range = self.take(next).unwrap_or_default();
+            let merged_end = start.saturating_add(merged.len() as u64);
+            let covered = usize::try_from(merged_end - next).unwrap_or(usize::MAX);
+            merged.extend_from_slice(range.get(covered..).unwrap_or_default());
+        }
+        self.bytes += merged.len();
+        self.ranges.insert(start, merged);
+    }
+
+    fn take(&mut self, start: u64) -> Option<Vec<u8>> {
+        let range = self.ranges.remove(&start)?;
+        self.bytes -= range.len();
+        Some(range)
+    }
+
+    /// Puts what is held over `out`, which holds the file's bytes from `offset` on.
+    pub(super) fn overlay(&self, offset: u64, out: &mut [u8]) {
+        let end = offset.saturating_add(out.len() as u64);
+        let first = self.ranges.range(..=offset).next_back().map_or(offset, |(&start, _)| start);
+        for (&start, range) in self.ranges.range(first..end) {
+            let (from, to) = (start.max(offset), start.saturating_add(range.len() as u64).min(end));
+            if from >= to {
+                continue;
+            }
+            let position = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+            let source = range.get(position(from, start)..position(to, start));
+            let target = out.get_mut(position(from, offset)..position(to, offset));
+            if let (Some(source), Some(target)) = (source, target) {
+                target.copy_from_slice(source);
+            }
+        }
+    }
+
+    /// Drops what lies at `size` and beyond it.
+    pub(super) fn truncate(&mut self, size: u64) {
+        while let Some((&start, range)) = self.ranges.range(..).next_back()
+            && start.saturating_add(range.len() as u64) > size
+        {
+            let mut range = self.take(start).unwrap_or_default();
+            if start < size {
+                range.truncate(usize::try_from(size - start).unwrap_or(usize::MAX));
+                self.bytes += range.len();
+                self.ranges.insert(start, range);
+            }
+        }
+    }
+
+    /// Whether anything is held at `offset` or beyond it.
+    pub(super) fn reaches(&self, offset: u64) -> bool {
+        self.ranges.iter().next_back().is_some_and(|(&start, range)| start.saturating_add(range.len() as u64) > offset)
+    }
+
+    /// Takes the first range, and its successors as far as each begins within `gap` bytes of the end of the one before:
+    /// what lies close together is cut anew together.
+    pub(super) fn take_group(&mut self, gap: u64) -> Vec<(u64, Vec<u8>)> {
+        let mut group = Vec::new();
+        let mut reach = None;
+        while let Some((&start, _)) = self.ranges.iter().next()
+            && reach.is_none_or(|reach: u64| start <= reach)
+        {
+            let range = self.take(start).unwrap_or_default();
+            reach = Some(start.saturating_add(range.len() as u64).saturating_add(gap));
+            group.push((start, range));
+        }
+        group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn overlaid_ranges_read_as_the_last_write_of_each_byte(
+            writes in proptest::collection::vec((0usize..200, proptest::collection::vec(1u8.., 0..60)), 0..20),
+            size in 0u64..300,
+        ) {
+            let (mut ranges, mut model) = (DirtyRanges::default(), vec![0u8; 300]);
+            for (offset, bytes) in &writes {
+                ranges.insert(*offset as u64, bytes);
+                model[*offset..*offset + bytes.len()].copy_from_slice(bytes);
+            }
+            ranges.truncate(size);
+            model[size as usize..].fill(0);
+            let mut out = vec![0u8; 300];
+            ranges.overlay(0, &mut out);
+            prop_assert_eq!(&out, &model);
+            let mut part = vec![0u8; 50];
+            ranges.overlay(37, &mut part);
+            prop_assert_eq!(&part[..], &model[37..87]);
+            prop_assert_eq!(ranges.bytes(), model.iter().filter(|&&byte| byte != 0).count());
+            prop_assert!(!ranges.reaches(size));
+
+            let mut end = None;
+            while !ranges.is_empty() {
+                let group = ranges.take_group(5);
+                for (index, (start, bytes)) in group.iter().enumerate() {
+                    if let Some(end) = end {
+                        prop_assert!(*start > end, "ranges that touch are one");
+                        prop_assert_eq!(index > 0, *start <= end + 5);
+                    }
+                    end = Some(start + bytes.len() as u64);
+                }
+            }
+            prop_assert_eq!(ranges.bytes(), 0);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+use std::sync::Arc;
+
+use strongroom_core::engine::Transaction;
+
+use super::dirty::DirtyRanges;
+use crate::error::{Error, Result};
+use crate::extents;
+use crate::filesystem::put_content;
+use crate::format::{ContentRow, FILE_BYTES_MAX};
+use crate::inodes;
+use crate::shared::Shared;
+use crate::writer::Ingest;
+
+/// What was written through a handle and is not committed.
+///
+/// Appending streams into chunks as it goes. Overwriting gathers in memory, up to a bound, so that many small writes to
+/// one chunk cut it anew once. Of a file, the rows hold `0..rows_size`, the appender all beyond, and the dirty ranges lie
+/// over what the rows hold.
+pub(super) struct Pending {
+    transaction: Transaction,
+    inode: u64,
+    before: ContentRow,
+    rows_size: u64,
+    appender: Option<Ingest>,
+    dirty: DirtyRanges,
+}
+
+impl Pending {
+    pub(super) async fn begin(shared: &Shared, inode: u64) -> Result<Self> {
+        let transaction = shared.engine.begin();
+        let before = inodes::content(&transaction, inode).await?.ok_or(Error::Stale)?;
+        Ok(Self { transaction, inode, before, rows_size: before.size, appender: None, dirty: DirtyRanges::default() })
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.appender.as_ref().map_or(self.rows_size, Ingest::end)
+    }
+
+    pub(super) async fn write(&mut self, shared: &Arc<Shared>, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(Error::FileTooLarge { bytes: end.unwrap_or(u64::MAX), bytes_max: FILE_BYTES_MAX });
+        }
+        let within = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
+        let (inside, beyond) = bytes.split_at(within);
+        if !inside.is_empty() {
+            if self.appender.as_ref().is_some_and(|_| offset.saturating_add(within as u64) > self.rows_size) {
+                self.finish_appender().await?;
+            }
+            self.dirty.insert(offset, inside);
+            if self.dirty.bytes() > shared.tuning.write_back_bytes {
+                self.write_back(shared).await?;
+            }
+        }
+        if !beyond.is_empty() {
+            let gap = offset.saturating_sub(self.size());
+            let appender = self.appender(shared).await?;
+            // Borrowed apart: the appender writes through the transaction beside it.
+            let (mut appender, transaction) = (appender, &mut self.transaction);
+            appender.hole(transaction, gap).await?;
+            appender.write(transaction, beyond).await?;
+            self.appender = Some(appender);
+        }
+        Ok(())
+    }
+
+    /// Takes the appender, or makes one.
+    async fn appender(&mut self, shared: &Arc<Shared>) -> Result<Ingest> {
+        if let Some(appender) = self.appender.take() {
+            return Ok(appender);
+        }
+        // It may take the last chunk back, and then nothing may lie over that.
+        self.write_back(shared).await?;
+        let appender = extents::append(shared, &mut self.transaction, self.inode, self.rows_size).await?;
+        self.rows_size = appender.start();
+        Ok(appender)
+    }
+
+    async fn finish_appender(&mut self) -> Result<()> {
+        if let Some(mut appender) = self.appender.take() {
+            appender.finish(&mut self.transaction).await?;
+            self.rows_size = appender.end();
+        }
+        Ok(())
+    }
+
+    async fn write_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        while !self.dirty.is_empty() {
+            let group = self.dirty.take_group(shared.boundaries.average_bytes() as u64);
+            let mut group = group.into_iter();
+            let Some((start, mut bytes)) = group.next() else { break };
+            for (next, more) in group {
+                let gap = bytes.len();
+                let at = start.saturating_add(gap as u64);
+                bytes.resize(gap.saturating_add(usize::try_from(next - at).unwrap_or(usize::MAX)), 0);
+                let out = bytes.get_mut(gap..).unwrap_or_default();
+                extents::read(shared, &self.transaction, self.inode, at, out).await?;
+                bytes.extend_from_slice(&more);
+            }
+            extents::replace(shared, &mut self.transaction, self.inode, start, &bytes).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn set_len(&mut self, size: u64) -> Result<()> {
+        if size > FILE_BYTES_MAX {
+            return Err(Error::FileTooLarge { bytes: size, bytes_max: FILE_BYTES_MAX });
+        }
+        self.finish_appender().await?;
+        if self.dirty.reaches(size) {
+            self.dirty.truncate(size);
+        }
+        extents::truncate(&mut self.transaction, self.inode, self.rows_size, size).await?;
+        extents::extend(&mut self.transaction, self.inode, self.rows_size, size).await?;
+        self.rows_size = size;
+        Ok(())
+    }
+
+    /// Fills `out` with bytes from `offset` on, all of them before [`Self::size`].
+    pub(super) async fn read(&mut self, shared: &Shared, offset: u64, out: &mut [u8]) -> Result<()> {
+        let end = offset.saturating_add(out.len() as u64);
+        let mut stored = self.rows_size;
+        if let Some(appender) = &mut self.appender {
+            if end > appender.stored_end() {
+                appender.settle_cut(&mut self.transaction).await?;
+            }
+            stored = appender.stored_end();
+            let uncut = appender.uncut();
+            let from = stored.max(offset);
+            if end > from {
+                let position = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+                let source = uncut.get(position(from, stored)..).unwrap_or_default();
+                let target = out.get_mut(position(from, offset)..).unwrap_or_default();
+                extents::copy(target, source)?;
+            }
+        }
+        if offset < stored {
+            let length = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(out.len());
+            let head = out.get_mut(..length).unwrap_or_default();
+            extents::read(shared, &self.transaction, self.inode, offset, head).await?;
+        }
+        self.dirty.overlay(offset, out);
+        Ok(())
+    }
+
+    /// Commits everything.
+    pub(super) async fn commit(mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.write_back(shared).await?;
+        self.finish_appender().await?;
+        let Self { mut transaction, inode, before, rows_size, .. } = self;
+        put_content(&mut transaction, inode, before, rows_size, shared.moment())?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use strongroom_core as core;
+use strongroom_core::engine::{ChunkNumber, Snapshot};
+use strongroom_core::env::TaskHandle;
+
+use crate::error::Result;
+use crate::extents::{self, Placed};
+use crate::format::{ContentRow, Extent};
+use crate::shared::Shared;
+
+/// Extents remembered per handle; beyond, they are forgotten and looked up again.
+const EXTENTS_MAX: usize = 4096;
+/// Extents looked up at once by a sequential reader, and by one that jumps.
+const PAGE_SEQUENTIAL: usize = 128;
+const PAGE_RANDOM: usize = 4;
+/// Reads in sequence before chunks are fetched ahead.
+const STREAK_MIN: u32 = 2;
+
+/// A single read of more than this is worth fetching ahead within.
+const LONG_BYTES_MIN: u64 = 128 << 10;
+
+/// Reads committed content: remembers where things are as long as the content row stays the same, and fetches ahead of a
+/// sequential reader on the workers.
+#[derive(Default)]
+pub(super) struct Reader {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The content that the rest is about.
+    content: ContentRow,
+    extents: BTreeMap<u64, Extent>,
+    next: u64,
+    streak: u32,
+    ahead: VecDeque<Ahead>,
+    ahead_bytes: u64,
+    /// Everything before this offset has been fetched, or passed by.
+    ahead_end: u64,
+    /// The chunk that the last read ended in: the next wants the rest of it, and the cache may be off or full.
+    held: Option<(ChunkNumber, Bytes)>,
+}
+
+enum Fetched {
+    Held(Bytes),
+    Coming(TaskHandle<Result<Bytes>>),
+    Not,
+}
+
+struct Ahead {
+    chunk: ChunkNumber,
+    length: u64,
+    task: TaskHandle<Result<Bytes>>,
+}
+
+impl Reader {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills `out` with bytes from `offset` on, all of them before the end that `content` states.
+    pub(super) async fn read(
+        &self,
+        shared: &std::sync::Arc<Shared>,
+        snapshot: &Snapshot,
+        inode: u64,
+        content: ContentRow,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let end = offset.saturating_add(out.len() as u64);
+        let until = self.lock().begin(content, offset, end);
+        let sequential = until.is_some();
+        let (mut at, mut out) = (offset, out);
+        while !out.is_empty() {
+            let placed = self.find(snapshot, inode, content, at, sequential).await?;
+            let fetched = match placed.extent {
+                Extent::Hole { .. } => Fetched::Not,
+                Extent::Data { chunk, .. } => self.lock().take_fetched(chunk),
+            };
+            if let Some(until) = until {
+                self.fetch_ahead(shared, snapshot, inode, content, placed.end()..until).await?;
+            }
+            let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
+            let here = usize::try_from(placed.end() - at).unwrap_or(usize::MAX).min(out.len());
+            let (head, rest) = out.split_at_mut(here);
+            match placed.extent {
+                Extent::Hole { .. } => head.fill(0),
+                Extent::Data { chunk, length, skip } => {
+                    let plain = match fetched {
+                        Fetched::Held(plain) => plain,
+                        Fetched::Coming(task) => task.await.ok_or(core::Error::WorkerLost)??,
+                        Fetched::Not => shared.chunk(snapshot, chunk).await?,
+                    };
+                    if sequential && (here as u64).saturating_add(within as u64) < u64::from(length) {
+                        self.lock().held = Some((chunk, plain.clone()));
+                    }
+                    let bytes = extents::slice(&plain, length, skip)?;
+                    extents::copy(head, bytes.get(within..).unwrap_or_default())?;
+                }
+            }
+            out = rest;
+            at += here as u64;
+        }
+        Ok(())
+    }
+
+    /// The extent at an offset, remembered or looked up with those that follow.
+    async fn find(
+        &self,
+        snapshot: &Snapshot,
+        inode: u64,
+        content: ContentRow,
+        offset: u64,
+        sequential: bool,
+    ) -> Result<Placed> {
+        if let Some(placed) = self.lock().remembered(content, offset) {
+            return Ok(placed);
+        }
+        let first = extents::find(snapshot, inode, offset).await?;
+        let mut found = vec![first];
+        let mut walk = extents::walk(snapshot, inode, first.end());
+        let page = if sequential { PAGE_SEQUENTIAL } else { PAGE_RANDOM };
+        while found.len() < page
+            && let Some(placed) = walk.next().await?
+        {
+            found.push(placed);
+        }
+        self.lock().remember(content, &found);
+        Ok(first)
+    }
+
+    /// Starts fetching what follows, as far as the bound allows.
+    async fn fetch_ahead(
+        &self,
+        shared: &std::sync::Arc<Shared>,
+        snapshot: &Snapshot,
+        inode: u64,
+        content: ContentRow,
+        range: Range<u64>,
+    ) -> Result<()> {
+        let env = shared.engine.env();
+        if env.parallelism() < 2 {
+            return Ok(());
+        }
+        // In batches: to wake the workers for every chunk would cost more than it gains.
+        let bound = shared.tuning.read_ahead_bytes;
+        if self.lock().ahead_bytes > bound / 2 {
+            return Ok(());
+        }
+        loop {
+            let at = {
+                let mut state = self.lock();
+                state.ahead_end = state.ahead_end.max(range.start);
+                if state.content != content || state.ahead_bytes >= bound || state.ahead_end >= range.end {
+                    return Ok(());
+                }
+                state.ahead_end
+            };
+            let placed = self.find(snapshot, inode, content, at, true).await?;
+            let mut state = self.lock();
+            if state.content != content || state.ahead_end != at {
+                return Ok(());
+            }
+            state.ahead_end = placed.end();
+            if let Extent::Data { chunk, length, .. } = placed.extent
+                && shared.cached(chunk).is_none()
+            {
+                let (shared, snapshot) = (shared.clone(), snapshot.clone());
+                let task = env.spawn(async move { shared.chunk(&snapshot, chunk).await });
+                state.ahead_bytes += u64::from(length);
+                state.ahead.push_back(Ahead { chunk, length: u64::from(length), task });
+            }
+        }
+    }
+}
+
+impl State {
+    /// Notes a read; answers up to where fetching ahead makes sense: anywhere for a reader in sequence, to the end of this
+    /// read where it is a long one.
+    fn begin(&mut self, content: ContentRow, offset: u64, end: u64) -> Option<u64> {
+        if self.content != content {
+            *self = Self { content, next: self.next, streak: self.streak, ..Self::default() };
+        }
+        if offset == self.next {
+            self.streak = self.streak.saturating_add(1);
+        } else {
+            self.streak = u32::from(offset == 0);
+            self.ahead.clear();
+            self.ahead_bytes = 0;
+            self.ahead_end = offset;
+        }
+        self.next = end;
+        if self.streak >= STREAK_MIN {
+            return Some(content.size);
+        }
+        (end - offset > LONG_BYTES_MIN).then_some(end)
+    }
+
+    fn remembered(&self, content: ContentRow, offset: u64) -> Option<Placed> {
+        let (&start, &extent) = self.extents.range(..=offset).next_back()?;
+        let placed = Placed { start, extent };
+        (self.content == content && offset < placed.end()).then_some(placed)
+    }
+
+    fn remember(&mut self, content: ContentRow, found: &[Placed]) {
+        if self.content != content {
+            return;
+        }
+        if self.extents.len() + found.len() > EXTENTS_MAX {
+            self.extents.clear();
+        }
+        self.extents.extend(found.iter().map(|placed| (placed.start, placed.extent)));
+    }
+
+    /// A chunk, where it is held or on its way; what was fetched before it and not read is forgotten.
+    fn take_fetched(&mut self, chunk: ChunkNumber) -> Fetched {
+        if let Some((held, plain)) = &self.held
+            && *held == chunk
+        {
+            return Fetched::Held(plain.clone());
+        }
+        let Some(position) = self.ahead.iter().position(|ahead| ahead.chunk == chunk) else { return Fetched::Not };
+        let mut taken = Fetched::Not;
+        for ahead in self.ahead.drain(..=position) {
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(ahead.length);
+            taken = Fetched::Coming(ahead.task);
+        }
+        taken
+    }
+}

@@ -1,0 +1,134 @@
+use strongroom_core::engine::Transaction;
+
+use super::FsTransaction;
+use crate::error::Result;
+use crate::format::{INODE, InodeRow, Kind, inode_key};
+use crate::inodes;
+use crate::path::Last;
+use crate::time::Timestamp;
+
+/// What a new file, directory or link gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When its content changed last; the moment of making where not given.
+    pub mtime: Option<Timestamp>,
+    /// When it was read last; the moment of making where not given.
+    pub atime: Option<Timestamp>,
+}
+
+impl Attributes {
+    /// `rw-r--r--`.
+    #[must_use]
+    pub fn file() -> Self {
+        Self { mode: 0o644, uid: 0, gid: 0, mtime: None, atime: None }
+    }
+
+    /// `rwxr-xr-x`.
+    #[must_use]
+    pub fn directory() -> Self {
+        Self { mode: 0o755, ..Self::file() }
+    }
+
+    /// `rwxrwxrwx`.
+    #[must_use]
+    pub fn symlink() -> Self {
+        Self { mode: 0o777, ..Self::file() }
+    }
+
+    pub(crate) fn row(self, kind: Kind, moment: u64, inline: Option<Vec<u8>>) -> InodeRow {
+        let now = Timestamp::from_nanos(moment);
+        InodeRow {
+            kind,
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            nlink: 1,
+            versions: 0,
+            btime: now,
+            ctime: now,
+            mtime: self.mtime.unwrap_or(now),
+            atime: self.atime.unwrap_or(now),
+            mtime_set: moment,
+            inline,
+        }
+    }
+
+    pub(crate) fn change(self) -> AttributeChange {
+        AttributeChange {
+            mode: Some(self.mode),
+            uid: Some(self.uid),
+            gid: Some(self.gid),
+            mtime: self.mtime,
+            atime: self.atime,
+        }
+    }
+}
+
+/// What of the attributes is to change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChange {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Time of modification.
+    pub mtime: Option<Timestamp>,
+    /// Time of access.
+    pub atime: Option<Timestamp>,
+}
+
+impl FsTransaction {
+    /// Changes attributes; symbolic links are followed.
+    ///
+    /// # Errors
+    /// As [`super::FileSystem::metadata`].
+    pub async fn set_attributes(&mut self, path: impl AsRef<[u8]>, change: AttributeChange) -> Result<()> {
+        self.change_attributes(path.as_ref(), Last::Followed, change).await
+    }
+
+    /// As [`Self::set_attributes`], of a symbolic link itself where one is at the path.
+    ///
+    /// # Errors
+    /// As [`super::FileSystem::metadata`].
+    pub async fn set_symlink_attributes(&mut self, path: impl AsRef<[u8]>, change: AttributeChange) -> Result<()> {
+        self.change_attributes(path.as_ref(), Last::Itself, change).await
+    }
+
+    async fn change_attributes(&mut self, path: &[u8], last: Last, change: AttributeChange) -> Result<()> {
+        let inode = self.locate(path, last).await?.existing(path)?.inode;
+        let moment = self.shared.moment();
+        change_inode(&mut self.transaction, inode, change, moment).await
+    }
+}
+
+/// One row, put at the end: nothing to leave half done.
+pub(super) async fn change_inode(
+    transaction: &mut Transaction,
+    inode: u64,
+    change: AttributeChange,
+    moment: u64,
+) -> Result<()> {
+    let mut row = inodes::load(transaction, inode).await?;
+    row.mode = change.mode.unwrap_or(row.mode);
+    row.uid = change.uid.unwrap_or(row.uid);
+    row.gid = change.gid.unwrap_or(row.gid);
+    row.atime = change.atime.unwrap_or(row.atime);
+    if let Some(mtime) = change.mtime {
+        row.mtime = mtime;
+        row.mtime_set = moment.max(row.mtime_set.saturating_add(1));
+    }
+    row.ctime = Timestamp::from_nanos(moment);
+    put_inode(transaction, inode, &row)
+}
+
+pub(super) fn put_inode(transaction: &mut Transaction, inode: u64, row: &InodeRow) -> Result<()> {
+    Ok(transaction.put(INODE, &inode_key(inode), &row.encode())?)
+}

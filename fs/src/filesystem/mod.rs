@@ -1,0 +1,399 @@
+//! The file system's operations: each one a transaction of its own, run again where another was faster.
+
+mod attributes;
+mod create;
+mod directory;
+mod remove;
+mod rename;
+mod snapshot;
+mod transaction;
+
+use std::sync::Arc;
+
+use strongroom_core as core;
+use strongroom_core::engine::{ConflictTest, Engine, Transaction, View};
+
+use crate::error::{Error, Result, damaged};
+use crate::file::File;
+use crate::format::{INODE, Kind, OPTIONS, OPTIONS_KEY, OptionsRow, ROOT, inode_key};
+use crate::inodes::Metadata;
+use crate::options::{OpenOptions, Options, Tuning};
+use crate::shared::Shared;
+
+pub use attributes::{AttributeChange, Attributes};
+pub use create::FileWriter;
+pub(crate) use directory::entries;
+pub use directory::{DirEntry, ReadDir};
+pub use snapshot::FsSnapshot;
+pub use transaction::FsTransaction;
+pub(crate) use transaction::put_content;
+
+/// How often an operation is run again because another transaction was faster.
+const ATTEMPTS_MAX: usize = 64;
+/// How many names one transaction of [`FileSystem::remove_all`] removes.
+const REMOVED_AT_ONCE_MAX: usize = 100_000;
+
+/// A file system in an open repository. Cheap to clone, usable from many tasks at once.
+#[derive(Clone)]
+pub struct FileSystem {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for FileSystem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("FileSystem").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// One operation as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
+macro_rules! transact {
+    ($self:expr, $transaction:ident => $operation:expr) => {{
+        let mut attempt = 0;
+        loop {
+            let mut $transaction = $self.begin();
+            let result = match $operation {
+                Ok(value) => $transaction.commit().await.map(|_| value),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
+                    attempt += 1;
+                    $self.shared.engine.refresh().await?;
+                }
+                result => break result,
+            }
+        }
+    }};
+}
+
+impl FileSystem {
+    /// Puts an empty file system into a repository.
+    ///
+    /// # Errors
+    /// [`core::Error::AlreadyExists`] where there is one.
+    pub async fn create(engine: Engine, options: Options) -> Result<Self> {
+        let mut transaction = engine.begin();
+        Self::fill(&engine, &mut transaction, options).await?;
+        transaction.commit().await?;
+        Self::open(engine).await
+    }
+
+    /// Puts an empty file system into a transaction: with [`Engine::create_with`], into the first commit of a repository.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn fill(engine: &Engine, transaction: &mut Transaction, options: Options) -> Result<()> {
+        let row = options.row(engine);
+        if !row.sizes.valid() {
+            return Err(core::Error::Invalid("block size too small for a file system".into()).into());
+        }
+        if transaction.get(OPTIONS, OPTIONS_KEY).await?.is_some() {
+            return Err(core::Error::AlreadyExists.into());
+        }
+        transaction.put(OPTIONS, OPTIONS_KEY, &row.encode())?;
+        let moment = Shared::new(engine.clone(), row, Tuning::default()).moment();
+        let root = Attributes::directory().row(Kind::Directory, moment, None);
+        Ok(transaction.put(INODE, &inode_key(ROOT), &root.encode())?)
+    }
+
+    /// Opens the file system of a repository.
+    ///
+    /// # Errors
+    /// [`Error::NoFileSystem`] where there is none.
+    pub async fn open(engine: Engine) -> Result<Self> {
+        Self::open_with(engine, Tuning::default()).await
+    }
+
+    /// As [`Self::open`], with bounds on memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(engine: Engine, tuning: Tuning) -> Result<Self> {
+        let row = engine.snapshot().get(OPTIONS, OPTIONS_KEY).await?.ok_or(Error::NoFileSystem)?;
+        let options = OptionsRow::decode(&row)?;
+        if options.sizes.max_bytes as usize + crate::codec::FRAMING_BYTES as usize > engine.chunk_bytes_max() {
+            return Err(damaged("file system options", "chunks larger than the engine stores"));
+        }
+        Ok(Self { shared: Arc::new(Shared::new(engine, options, tuning)) })
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// What was chosen at creation.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let OptionsRow { compression, dedup, versions, .. } = self.shared.options;
+        Options { compression, dedup, versions }
+    }
+
+    /// A transaction over many files, on the newest state that this process knows. Dropping it aborts it.
+    #[must_use]
+    pub fn begin(&self) -> FsTransaction {
+        FsTransaction::new(self.shared.clone(), self.shared.engine.begin())
+    }
+
+    /// The file system over a transaction that the caller began, to change files and application tables together.
+    #[must_use]
+    pub fn within(&self, transaction: Transaction) -> FsTransaction {
+        FsTransaction::new(self.shared.clone(), transaction)
+    }
+
+    /// Runs `operations` in a transaction and commits it: all or nothing. Run again, a bounded number of times, where
+    /// another transaction was faster.
+    ///
+    /// # Errors
+    /// What `operations` answers, then nothing was changed; those of the engine.
+    pub async fn transact<T, E: From<Error> + ConflictTest>(
+        &self,
+        mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempt = 0;
+        loop {
+            let mut transaction = self.begin();
+            let result = match operations(&mut transaction).await {
+                Ok(value) => transaction.commit().await.map(|_| value).map_err(E::from),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
+                    attempt += 1;
+                    self.shared.engine.refresh().await.map_err(Error::from)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The newest state that this process knows, kept as it is for as long as the snapshot is held.
+    #[must_use]
+    pub fn snapshot(&self) -> FsSnapshot {
+        self.at(self.shared.engine.snapshot())
+    }
+
+    /// The state of an engine snapshot.
+    #[must_use]
+    pub fn at(&self, snapshot: core::engine::Snapshot) -> FsSnapshot {
+        FsSnapshot::new(self.shared.clone(), snapshot)
+    }
+
+    /// What is at a path; symbolic links are followed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and those of walking a path: [`Error::NotADirectory`], [`Error::SymlinkLoop`],
+    /// [`Error::NameTooLong`], [`Error::InvalidPath`].
+    pub async fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata> {
+        self.snapshot().metadata(path).await
+    }
+
+    /// What is at a path, a symbolic link at its end not followed.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Metadata> {
+        self.snapshot().symlink_metadata(path).await
+    }
+
+    /// Whether something is at a path.
+    ///
+    /// # Errors
+    /// Those of walking a path, save that nothing is there.
+    pub async fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
+        self.snapshot().exists(path).await
+    }
+
+    /// All names in a directory, in the order of their bytes. [`Self::open_dir`] gives them one by one.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
+        self.snapshot().read_dir(path).await
+    }
+
+    /// The names in a directory, one by one in the order of their bytes, as they are now.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn open_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir> {
+        self.snapshot().open_dir(path).await
+    }
+
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// [`Error::NotASymlink`], and as [`Self::metadata`].
+    pub async fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        self.snapshot().read_link(path).await
+    }
+
+    /// The whole content of a file.
+    ///
+    /// # Errors
+    /// As [`Self::open`](Self::open_file) and [`File::read_at`].
+    pub async fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+        self.snapshot().read(path).await
+    }
+
+    /// Makes `content` the whole content of a file, which is made where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], and as [`Self::metadata`].
+    pub async fn write(&self, path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Result<()> {
+        let (path, content) = (path.as_ref(), content.as_ref());
+        transact!(self, transaction => transaction.write(path, content).await)
+    }
+
+    /// Opens a file. Making and truncating it is a transaction of its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or [`Error::AlreadyExists`] with [`OpenOptions::create_new`]; [`Error::IsADirectory`];
+    /// [`Error::WrongAccess`] for options that contradict each other; and as [`Self::metadata`].
+    pub async fn open_file(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
+        let path = path.as_ref();
+        if !options.writes() && (options.create || options.create_new || options.truncate) {
+            return Err(Error::WrongAccess { access: "writing" });
+        }
+        let inode = if options.create || options.create_new || options.truncate {
+            transact!(self, transaction => transaction.prepare(path, &options).await)?
+        } else {
+            self.snapshot().file_inode(path).await?
+        };
+        Ok(File::new(self.shared.clone(), inode, None, options))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], and as [`Self::metadata`] for the directory it is made in.
+    pub async fn create_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.create_dir(path).await)
+    }
+
+    /// Makes a directory and those that lead to it, as far as they are missing.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`] where something else has one of the names.
+    pub async fn create_dir_all(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.create_dir_all(path).await)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::NameTooLong`], [`Error::InvalidPath`] for an empty target, and as
+    /// [`Self::metadata`] for the directory it is made in.
+    pub async fn symlink(&self, target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<()> {
+        let (target, link) = (target.as_ref(), link.as_ref());
+        transact!(self, transaction => transaction.symlink(target, link).await)
+    }
+
+    /// Gives a file one more name.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], [`Error::AlreadyExists`], [`Error::TooManyLinks`], and as [`Self::metadata`].
+    pub async fn hard_link(&self, existing: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<()> {
+        let (existing, link) = (existing.as_ref(), link.as_ref());
+        transact!(self, transaction => transaction.hard_link(existing, link).await)
+    }
+
+    /// Removes the name of a file or symbolic link, and with its last name the file.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], and as [`Self::metadata`].
+    pub async fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.remove_file(path).await)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`Error::NotEmpty`], [`Error::NotADirectory`], [`Error::InvalidPath`] for the root, and as [`Self::metadata`].
+    pub async fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.remove_dir(path).await)
+    }
+
+    /// Removes whatever is at a path and all that is in it; of the root, all that is in it. Up to 100,000 names this is
+    /// one transaction. Beyond, it is several, each leaving a smaller tree that is whole.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn remove_all(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        while !transact!(self, transaction => transaction.remove_some(path, REMOVED_AT_ONCE_MAX).await)? {}
+        Ok(())
+    }
+
+    /// Gives something another name, in place of what has that name, at one stroke. A directory takes the place of an empty
+    /// directory only. Names of the same file stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::IntoItself`], [`Error::NotEmpty`], [`Error::IsADirectory`], [`Error::NotADirectory`],
+    /// [`Error::InvalidPath`] for the root, and as [`Self::metadata`].
+    pub async fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        transact!(self, transaction => transaction.rename(from, to).await)
+    }
+
+    /// Changes attributes; symbolic links are followed.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn set_attributes(&self, path: impl AsRef<[u8]>, change: AttributeChange) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.set_attributes(path, change).await)
+    }
+
+    /// As [`Self::set_attributes`], of a symbolic link itself where one is at the path.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn set_symlink_attributes(&self, path: impl AsRef<[u8]>, change: AttributeChange) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.set_symlink_attributes(path, change).await)
+    }
+
+    /// Sets the permission bits.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn set_mode(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+        self.set_attributes(path, AttributeChange { mode: Some(mode), ..Default::default() }).await
+    }
+
+    /// Sets owner and group.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn set_owner(&self, path: impl AsRef<[u8]>, uid: u32, gid: u32) -> Result<()> {
+        self.set_attributes(path, AttributeChange { uid: Some(uid), gid: Some(gid), ..Default::default() }).await
+    }
+
+    /// Sets the times of access and modification.
+    ///
+    /// # Errors
+    /// As [`Self::metadata`].
+    pub async fn set_times(
+        &self,
+        path: impl AsRef<[u8]>,
+        atime: Option<crate::Timestamp>,
+        mtime: Option<crate::Timestamp>,
+    ) -> Result<()> {
+        self.set_attributes(path, AttributeChange { atime, mtime, ..Default::default() }).await
+    }
+
+    /// Sets a file's length: dropping its end, or adding zeros that take no space.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], [`Error::FileTooLarge`], and as [`Self::metadata`].
+    pub async fn set_len(&self, path: impl AsRef<[u8]>, size: u64) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.set_len(path, size).await)
+    }
+}

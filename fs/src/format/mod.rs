@@ -1,0 +1,63 @@
+//! The rows of the file system, byte by byte: encode and decode, nothing else.
+//!
+//! Values are little-endian. Keys are big-endian, so that rows sort by number. What is decoded comes from the engine
+//! authenticated, and is checked all the same: a bug elsewhere must surface as damage with a name, not as a panic.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `0x10` options | `"fs"` | [`OptionsRow`] |
+//! | `0x11` inode | inode `u64` | [`InodeRow`] |
+//! | `0x12` entry | parent `u64` ‖ name | [`EntryRow`] |
+//! | `0x13` extent | inode `u64` ‖ offset `u64` | [`Extent`] |
+//! | `0x14` content | inode `u64` | [`ContentRow`] |
+//! | `0x15` subdirectories | inode `u64` | count `u64`, merged by addition |
+
+mod content;
+mod entry;
+mod extent;
+mod fields;
+mod inode;
+mod options;
+
+use strongroom_core::engine::Table;
+
+pub use content::ContentRow;
+pub use entry::EntryRow;
+pub use extent::Extent;
+pub use inode::{INODE_ROW_BYTES, InodeRow, Kind};
+pub use options::{Compression, OptionsRow};
+
+pub(crate) use content::{decode_count, split_inode_key};
+pub(crate) use entry::{EntryKey, entry_key, entry_range, split_entry_key};
+pub(crate) use extent::{extent_key, split_extent_key};
+pub(crate) use inode::inode_key;
+pub(crate) use options::OPTIONS_KEY;
+
+/// The file system's settings.
+pub const OPTIONS: Table = Table(0x10);
+/// What a file, directory or link is.
+pub const INODE: Table = Table(0x11);
+/// What a directory holds.
+pub const ENTRY: Table = Table(0x12);
+/// Where the bytes of a file are.
+pub const EXTENT: Table = Table(0x13);
+/// When the content changed, and how long it is.
+pub const CONTENT: Table = Table(0x14);
+/// How many directories a directory holds.
+pub const SUBDIRECTORIES: Table = Table(0x15);
+
+/// The inode of `/`.
+pub const ROOT: u64 = 1;
+
+/// Longest name of an entry in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest path in bytes.
+pub const PATH_BYTES_MAX: usize = 65_536;
+/// Longest target of a symbolic link in bytes.
+pub const SYMLINK_BYTES_MAX: usize = 4_095;
+/// Symbolic links followed in one resolution.
+pub const SYMLINKS_FOLLOWED_MAX: usize = 40;
+/// Longest file in bytes, holes included.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+/// Most names of one file.
+pub const LINKS_MAX: u32 = 65_000;

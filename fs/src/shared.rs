@@ -1,0 +1,83 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use strongroom_core::engine::{ChunkNumber, Engine, View};
+
+use crate::chunker::Boundaries;
+use crate::codec;
+use crate::error::Result;
+use crate::format::{INODE_ROW_BYTES, OptionsRow, SYMLINK_BYTES_MAX};
+use crate::options::Tuning;
+
+/// What all handles of a file system have in common.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) options: OptionsRow,
+    pub(crate) tuning: Tuning,
+    pub(crate) boundaries: Boundaries,
+    /// Decoded chunks by number. Numbers are never used again, so an entry is never out of date.
+    chunks: Option<Cache<ChunkNumber, Bytes, ByBytes>>,
+    last_moment: AtomicU64,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<ChunkNumber, Bytes> for ByBytes {
+    fn weight(&self, _: &ChunkNumber, plain: &Bytes) -> u64 {
+        plain.len() as u64 + 64
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(engine: Engine, options: OptionsRow, tuning: Tuning) -> Self {
+        let average = u64::from(options.sizes.average_bytes);
+        let items = usize::try_from(tuning.cache_bytes / average).unwrap_or(usize::MAX).clamp(16, 1 << 20);
+        let chunks = (tuning.cache_bytes > 0).then(|| Cache::with_weighter(items, tuning.cache_bytes, ByBytes));
+        let boundaries = Boundaries::new(engine.boundary_seed(), options.sizes);
+        Self { engine, options, tuning, boundaries, chunks, last_moment: AtomicU64::new(0) }
+    }
+
+    /// Nanoseconds since the epoch, larger at every call: two changes never have the same moment, however coarse the clock.
+    pub(crate) fn moment(&self) -> u64 {
+        let now = self.engine.env().now().saturating_mul(1_000_000);
+        let next = |last: u64| now.max(last.saturating_add(1));
+        match self.last_moment.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
+            Ok(last) | Err(last) => next(last),
+        }
+    }
+
+    /// Longest plaintext of a chunk.
+    pub(crate) fn plain_bytes_max(&self) -> usize {
+        self.options.sizes.max_bytes as usize
+    }
+
+    /// Longest target of a symbolic link that fits in its inode's row.
+    pub(crate) fn inline_bytes_max(&self) -> usize {
+        const KEY_BYTES: usize = 9;
+        self.engine.row_bytes_max().saturating_sub(KEY_BYTES + INODE_ROW_BYTES).min(SYMLINK_BYTES_MAX)
+    }
+
+    /// A chunk's plaintext, from the cache or through the view.
+    pub(crate) async fn chunk(&self, view: &dyn View, number: ChunkNumber) -> Result<Bytes> {
+        if let Some(plain) = self.cached(number) {
+            return Ok(plain);
+        }
+        let payload = view.chunk(number).await?;
+        let plain = codec::decode(&payload, self.plain_bytes_max())?;
+        self.keep(number, &plain);
+        Ok(plain)
+    }
+
+    pub(crate) fn cached(&self, number: ChunkNumber) -> Option<Bytes> {
+        self.chunks.as_ref()?.get(&number)
+    }
+
+    pub(crate) fn keep(&self, number: ChunkNumber, plain: &Bytes) {
+        if let Some(chunks) = &self.chunks {
+            chunks.insert(number, plain.clone());
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The file system on the engine, on storage that crashes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod check;
+mod concurrency;
+mod content;
+mod files;
+mod model;
+mod names;
+mod support;

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Fuzzes each target for some seconds: fuzz/run.sh SECONDS [TARGET…]. Fails on the first finding.
+#
+# FUZZ_SANITIZER=none does without nightly's sanitizers: our own code is safe Rust, so that a sanitizer only watches the
+# dependencies.
+set -euo pipefail
+
+cd "$(dirname "$0")"
+seconds="${1:?usage: fuzz/run.sh SECONDS [TARGET…]}"
+shift
+export CC="${CC:-gcc}" CXX="${CXX:-g++}"
+
+if ! command -v cargo-fuzz >/dev/null; then
+    cargo install cargo-fuzz --locked
+fi
+if cargo +nightly --version >/dev/null 2>&1; then
+    fuzz=(cargo +nightly fuzz)
+else
+    export RUSTC_BOOTSTRAP=1
+    fuzz=(cargo fuzz)
+fi
+sanitizer="${FUZZ_SANITIZER:-address}"
+
+targets=("$@")
+if [ "${#targets[@]}" -eq 0 ]; then
+    mapfile -t targets < <("${fuzz[@]}" list --fuzz-dir .)
+fi
+"${fuzz[@]}" build --fuzz-dir . --sanitizer "$sanitizer"
+for target in "${targets[@]}"; do
+    echo "--- $target, $seconds s"
+    "${fuzz[@]}" run --fuzz-dir . --sanitizer "$sanitizer" "$target" -- \
+        "-max_total_time=$seconds" -max_len=16384 -print_final_stats=1 -verbosity=0
+done

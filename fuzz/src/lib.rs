@@ -1,0 +1,163 @@
+//! What each fuzz target checks. The property of all of them: no bytes make a decoder panic, and what a decoder accepts
+//! encodes to the very bytes that it read, where the format gives each value one spelling.
+//!
+//! The targets in `fuzz_targets/` call these functions; so does `tests/corpus.rs`, which replays the committed corpus
+//! without a fuzzer.
+
+mod block;
+
+use bytes::Bytes;
+use strongroom_core::engine::keyring;
+use strongroom_core::format::commit::{self, CommitHead, Hint, SpilledBody};
+use strongroom_core::format::header::{self, HEADER_AUTHENTICATED_BYTES};
+use strongroom_core::format::node::{InnerBuilder, LeafBuilder, NODE_BYTES_MAX, Node};
+use strongroom_core::format::rows::{self, ChunkRow};
+use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, SlotDirectory, SlotPayload};
+use strongroom_core::format::well_known::{HeaderId, is_hint_name};
+use strongroom_core::format::{BlockId, Pointer};
+use strongroom_core::storage::StorageUri;
+use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow};
+
+pub use block::block;
+
+/// The content of a header: as it is, and under a checksum that fits, so that what lies behind the checksum is reached.
+pub fn header(bytes: &[u8]) {
+    let decode = |content: &[u8]| {
+        if let Ok((header, mac)) = header::Header::decode(content) {
+            assert_eq!(header::Header::complete(header.encode(), &mac), content);
+        }
+        let _ = keyring::Header::from_content(content);
+    };
+    decode(bytes);
+    let mut authenticated = bytes.to_vec();
+    authenticated.resize(HEADER_AUTHENTICATED_BYTES, 0);
+    decode(&header::Header::complete(authenticated, &[7; 32]));
+}
+
+/// What slots and their directory seal, and the text of a recovery key.
+pub fn slot(bytes: &[u8]) {
+    if let Some(payload) = bytes.first_chunk::<SLOT_PAYLOAD_BYTES>()
+        && let Ok(decoded) = SlotPayload::decode(payload)
+    {
+        assert_eq!(*decoded.encode(), *payload);
+    }
+    if let Some(directory) = bytes.first_chunk::<SLOT_DIRECTORY_BYTES>()
+        && let Ok(decoded) = SlotDirectory::decode(directory)
+    {
+        assert_eq!(decoded.encode().expect("it came from bytes"), *directory);
+    }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(key) = keyring::RecoveryKey::from_text(text)
+    {
+        let printed = key.to_text();
+        let again = keyring::RecoveryKey::from_text(&printed).expect("it was printed");
+        assert_eq!(again.to_text(), printed);
+    }
+}
+
+/// A tree node: what decodes can be searched, and built again no longer than it was.
+pub fn node(bytes: &[u8]) {
+    let Ok(node) = Node::decode(Bytes::copy_from_slice(bytes)) else { return };
+    let keys: Vec<Bytes> = (0..node.count()).map(|index| node.key_bytes(index).expect("it decoded")).collect();
+    for (index, key) in keys.iter().enumerate() {
+        assert_eq!(node.search(key), Ok(index));
+        assert_eq!(node.child_index(key), Some(index));
+    }
+    let _ = node.search(bytes);
+    let built = if node.is_leaf() {
+        let values: Vec<Bytes> = (0..node.count()).map(|index| node.value(index).expect("it is a leaf")).collect();
+        let mut builder = LeafBuilder::leaf();
+        assert!(keys.iter().zip(&values).all(|(key, value)| builder.push(key, value, NODE_BYTES_MAX)));
+        builder.build()
+    } else {
+        let children: Vec<Pointer> = (0..node.count()).map(|index| node.child(index).expect("it is inner")).collect();
+        let mut builder = InnerBuilder::inner(node.level());
+        assert!(keys.iter().zip(&children).all(|(key, child)| builder.push(key, child, NODE_BYTES_MAX)));
+        builder.build()
+    };
+    let built = built.expect("what decodes is within the limits");
+    assert!(built.len() <= bytes.len(), "sharing the longest prefix makes no node longer");
+    let again = Node::decode(built.into()).expect("it was built");
+    assert!((0..node.count()).all(|index| again.key(index) == node.key(index)));
+    assert!((0..node.count()).all(|index| again.value(index) == node.value(index)));
+    assert!((0..node.count()).all(|index| again.child(index) == node.child(index)));
+}
+
+/// A commit's head, deltas and spilled body, and a checkpoint hint.
+pub fn commit(bytes: &[u8]) {
+    if let Ok(head) = CommitHead::decode(bytes) {
+        assert_eq!(head.encode(), bytes);
+    }
+    if let Ok(deltas) = commit::decode_deltas(&Bytes::copy_from_slice(bytes)) {
+        let encoded = commit::encode_deltas(deltas.iter().map(|(key, value)| (key, value)));
+        assert_eq!(encoded.expect("it came from bytes"), bytes);
+    }
+    if let Ok(body) = SpilledBody::decode(bytes) {
+        assert_eq!(body.encode(), bytes);
+    }
+    if let Ok(hint) = Hint::decode(bytes) {
+        assert_eq!(hint.encode(), bytes);
+    }
+}
+
+/// Rows and keys of the space tables. The callers of key decoders have found the table byte already.
+pub fn rows(bytes: &[u8]) {
+    if let Ok(row) = ChunkRow::decode(&Bytes::copy_from_slice(bytes)) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok((sequence, block)) = rows::decode_condemned_key(bytes) {
+        assert_eq!(rows::condemned_key(sequence, block)[1..], bytes[1..]);
+    }
+    if let Ok(block) = rows::decode_usage_key(bytes) {
+        assert_eq!(rows::usage_key(block)[1..], bytes[1..]);
+    }
+    let _ = rows::decode_number_key(bytes);
+    let _ = rows::decode_count(bytes);
+}
+
+/// Rows of the file system.
+pub fn files(bytes: &[u8]) {
+    if let Ok(row) = OptionsRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = InodeRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = EntryRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = Extent::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = ContentRow::decode(bytes) {
+        // A directory's row has no size.
+        assert!(row.encode().starts_with(bytes));
+    }
+}
+
+/// Pointers and names.
+pub fn pointer(bytes: &[u8]) {
+    if let Some(pointer) = Pointer::decode(bytes) {
+        assert_eq!(pointer.encode(), bytes);
+        assert_eq!(BlockId::decode(&pointer.block_id().encode()), Some(pointer.block_id()));
+    }
+    if let Some(id) = BlockId::decode(bytes) {
+        assert_eq!(id.encode(), bytes);
+    }
+    if let Some(name) = bytes.first_chunk::<16>()
+        && let Some(id) = HeaderId::from_name(name)
+    {
+        assert_eq!(id.name().as_ref(), Some(name));
+        assert!(!is_hint_name(name));
+    }
+}
+
+/// A storage URI: what is read reads back equal from its canonical form, and nothing that is refused is repeated.
+pub fn uri(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = StorageUri::redact(text);
+    if let Ok(uri) = StorageUri::parse(text) {
+        assert_eq!(StorageUri::parse(&uri.to_string()).expect("the canonical form is a URI"), uri);
+        let _ = uri.local_path();
+    }
+}

@@ -1,0 +1,117 @@
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use futures_lite::future::block_on;
+use strongroom_fs::{Metadata, Result};
+
+/// An open file with a position, for [`std::io`]; see [`strongroom_fs::File`].
+///
+/// Writes are kept until [`Write::flush`] or [`File::close`], which make them visible and durable all at once. Dropping
+/// the file drops what was not flushed.
+#[derive(Debug)]
+pub struct File {
+    inner: strongroom_fs::File,
+    position: u64,
+}
+
+impl File {
+    pub(super) fn new(inner: strongroom_fs::File) -> Self {
+        Self { inner, position: 0 }
+    }
+
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::len`].
+    pub fn len(&self) -> Result<u64> {
+        block_on(self.inner.len())
+    }
+
+    /// Whether the file holds no bytes.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::len`].
+    pub fn is_empty(&self) -> Result<bool> {
+        block_on(self.inner.is_empty())
+    }
+
+    /// What is known of the file.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::metadata`].
+    pub fn metadata(&self) -> Result<Metadata> {
+        block_on(self.inner.metadata())
+    }
+
+    /// Reads at an offset, the position aside; answers how many bytes.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::read_at`].
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
+        block_on(self.inner.read_at(offset, out))
+    }
+
+    /// Writes all bytes at an offset, the position aside.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::write_at`].
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        block_on(self.inner.write_at(offset, bytes))
+    }
+
+    /// Sets the length.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::set_len`].
+    pub fn set_len(&self, size: u64) -> Result<()> {
+        block_on(self.inner.set_len(size))
+    }
+
+    /// Makes all writes visible and durable, at one stroke.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::sync`].
+    pub fn sync(&self) -> Result<()> {
+        block_on(self.inner.sync())
+    }
+
+    /// As [`File::sync`], and ends the handle.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::close`].
+    pub fn close(self) -> Result<()> {
+        block_on(self.inner.close())
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.read_at(self.position, out)?;
+        self.position = self.position.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        Ok(read)
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_at(self.position, bytes)?;
+        self.position = self.position.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(self.sync()?)
+    }
+}
+
+impl Seek for File {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
+            SeekFrom::End(delta) => self.len()?.checked_add_signed(delta),
+        };
+        self.position = position
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the position would be before the start"))?;
+        Ok(self.position)
+    }
+}

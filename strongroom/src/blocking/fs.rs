@@ -1,0 +1,201 @@
+use futures_lite::future::block_on;
+use strongroom_core::engine::CommitInfo;
+use strongroom_fs::{
+    AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp,
+};
+
+use super::File;
+
+/// The files of a repository; see [`strongroom_fs::FileSystem`].
+#[derive(Clone, Debug)]
+pub struct FileSystem {
+    inner: strongroom_fs::FileSystem,
+}
+
+/// Calls that only wait for the one of the same name.
+macro_rules! waits {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        #[doc = concat!("As [`strongroom_fs::FileSystem::", stringify!($name), "`].")]
+        pub fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+            block_on(self.inner.$name($($argument),*))
+        }
+    )*};
+}
+
+impl FileSystem {
+    pub(super) fn new(inner: strongroom_fs::FileSystem) -> Self {
+        Self { inner }
+    }
+
+    /// What was chosen at creation.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        self.inner.options()
+    }
+
+    /// The newest state, kept as it is for as long as the snapshot is held.
+    #[must_use]
+    pub fn snapshot(&self) -> FsSnapshot {
+        self.inner.snapshot()
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::open_file`].
+    pub fn open_file(&self, path: impl AsRef<[u8]>) -> Result<File> {
+        self.open_file_with(path, OpenOptions::new())
+    }
+
+    /// Makes a file, or empties the one that is there, and opens it for writing.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::open_file`].
+    pub fn create_file(&self, path: impl AsRef<[u8]>) -> Result<File> {
+        self.open_file_with(path, OpenOptions::new().read(false).write(true).create(true).truncate(true))
+    }
+
+    /// Opens a file as the options say.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::open_file`].
+    pub fn open_file_with(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
+        Ok(File::new(block_on(self.inner.open_file(path, options))?))
+    }
+
+    waits! {
+        /// What is at a path; symbolic links are followed.
+        metadata(path: impl AsRef<[u8]>) -> Metadata;
+        /// What is at a path, a symbolic link at its end not followed.
+        symlink_metadata(path: impl AsRef<[u8]>) -> Metadata;
+        /// Whether something is at a path.
+        exists(path: impl AsRef<[u8]>) -> bool;
+        /// All names in a directory, in the order of their bytes.
+        read_dir(path: impl AsRef<[u8]>) -> Vec<DirEntry>;
+        /// Where a symbolic link leads.
+        read_link(path: impl AsRef<[u8]>) -> Vec<u8>;
+        /// The whole content of a file.
+        read(path: impl AsRef<[u8]>) -> Vec<u8>;
+        /// Makes `content` the whole content of a file, which is made where it is missing.
+        write(path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> ();
+        /// Makes a directory.
+        create_dir(path: impl AsRef<[u8]>) -> ();
+        /// Makes a directory and those that lead to it, as far as they are missing.
+        create_dir_all(path: impl AsRef<[u8]>) -> ();
+        /// Makes a symbolic link.
+        symlink(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
+        /// Gives a file one more name.
+        hard_link(existing: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
+        /// Removes the name of a file or symbolic link.
+        remove_file(path: impl AsRef<[u8]>) -> ();
+        /// Removes an empty directory.
+        remove_dir(path: impl AsRef<[u8]>) -> ();
+        /// Removes whatever is at a path and all that is in it.
+        remove_all(path: impl AsRef<[u8]>) -> ();
+        /// Gives something another name, in place of what has that name, at one stroke.
+        rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+        /// Changes attributes; symbolic links are followed.
+        set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
+        /// Sets the permission bits.
+        set_mode(path: impl AsRef<[u8]>, mode: u32) -> ();
+        /// Sets the owner and group.
+        set_owner(path: impl AsRef<[u8]>, uid: u32, gid: u32) -> ();
+        /// Sets the times of modification and access, where given.
+        set_times(path: impl AsRef<[u8]>, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> ();
+        /// Sets a file's length.
+        set_len(path: impl AsRef<[u8]>, size: u64) -> ();
+    }
+
+    /// Begins a transaction over many files; dropping it aborts it.
+    #[must_use]
+    pub fn begin(&self) -> Transaction {
+        Transaction { inner: self.inner.begin() }
+    }
+
+    /// Runs the closure in a transaction and commits it, all or nothing; again where another transaction was faster.
+    ///
+    /// # Errors
+    /// What the closure answers; those of the commit.
+    pub fn transact<T, E: From<strongroom_fs::Error>>(
+        &self,
+        mut closure: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempts_left = crate::kv::ATTEMPTS_MAX;
+        loop {
+            attempts_left -= 1;
+            let mut transaction = self.begin();
+            let answer = closure(&mut transaction)?;
+            match transaction.commit() {
+                Err(error) if error.is_conflict() && attempts_left > 0 => {
+                    block_on(self.inner.engine().refresh()).map_err(strongroom_fs::Error::from)?;
+                }
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(answer),
+            }
+        }
+    }
+}
+
+/// Many operations, all or nothing; see [`strongroom_fs::FsTransaction`].
+pub struct Transaction {
+    inner: strongroom_fs::FsTransaction,
+}
+
+/// As above, for operations that change.
+macro_rules! changes {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        #[doc = concat!("As [`strongroom_fs::FsTransaction::", stringify!($name), "`].")]
+        pub fn $name(&mut self, $($argument: $kind),*) -> Result<$answer> {
+            block_on(self.inner.$name($($argument),*))
+        }
+    )*};
+}
+
+impl Transaction {
+    changes! {
+        /// What is at a path; symbolic links are followed.
+        metadata(path: impl AsRef<[u8]>) -> Metadata;
+        /// Whether something is at a path.
+        exists(path: impl AsRef<[u8]>) -> bool;
+        /// All names in a directory, in the order of their bytes.
+        read_dir(path: impl AsRef<[u8]>) -> Vec<DirEntry>;
+        /// The whole content of a file.
+        read(path: impl AsRef<[u8]>) -> Vec<u8>;
+        /// Makes `content` the whole content of a file, which is made where it is missing.
+        write(path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> ();
+        /// Writes at an offset of a file.
+        write_at(path: impl AsRef<[u8]>, offset: u64, bytes: impl AsRef<[u8]>) -> ();
+        /// Makes a file of all that a reader gives; answers its length.
+        create_file_from(path: impl AsRef<[u8]>, attributes: Attributes, reader: &mut impl std::io::Read) -> u64;
+        /// Makes a directory.
+        create_dir(path: impl AsRef<[u8]>) -> ();
+        /// Makes a directory and those that lead to it, as far as they are missing.
+        create_dir_all(path: impl AsRef<[u8]>) -> ();
+        /// Makes a symbolic link.
+        symlink(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
+        /// Gives a file one more name.
+        hard_link(existing: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
+        /// Removes the name of a file or symbolic link.
+        remove_file(path: impl AsRef<[u8]>) -> ();
+        /// Removes an empty directory.
+        remove_dir(path: impl AsRef<[u8]>) -> ();
+        /// Gives something another name.
+        rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+        /// Changes attributes; symbolic links are followed.
+        set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
+    }
+
+    /// Makes it durable, all or nothing.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FsTransaction::commit`].
+    pub fn commit(self) -> Result<CommitInfo> {
+        block_on(self.inner.commit())
+    }
+}

@@ -1,0 +1,130 @@
+//! Looking for damage, from the files down to the blobs.
+
+use std::collections::HashMap;
+
+use strongroom_core::engine::{self, ChunkNumber};
+use strongroom_fs::Result;
+
+use crate::repository::Repository;
+
+/// How deep a check looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// Open every record of every blob, and decode every chunk; without it, every reference and every count is checked.
+    pub data: bool,
+}
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file or folder that it is about, where one is known.
+    pub path: Option<Vec<u8>>,
+    /// What is amiss.
+    pub detail: String,
+}
+
+/// What a check met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Folders, the root included.
+    pub directories: u64,
+    /// Files.
+    pub files: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Bytes of all files together, holes included.
+    pub logical_bytes: u64,
+    /// Keys of the key-value store.
+    pub keys: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Blobs in storage.
+    pub blobs: u64,
+    /// Blobs that were opened whole.
+    pub blobs_opened: u64,
+    /// How much was found amiss.
+    pub findings: u64,
+    /// What is odd without being damage.
+    pub notices: Vec<String>,
+}
+
+impl Repository {
+    /// Checks the newest state that this process knows. Findings go to `report` as they are met. While it runs, nothing
+    /// must be written through this handle: counts would not match.
+    ///
+    /// # Errors
+    /// What keeps the check from going on; damage is a finding, not an error.
+    pub async fn check(&self, options: CheckOptions, mut report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
+        let mut findings = 0;
+        let mut found = |finding: Finding| {
+            findings += 1;
+            report(finding);
+        };
+        let files = self.check_files(options.data, &mut found).await?;
+        let mut references = files.references;
+        let keys = self.check_keys(options.data, &mut references, &mut found).await?;
+        // Counts are compared only where all that refers was read.
+        let whole = files.findings == 0 && keys.is_some();
+        let check = engine::CheckOptions { data: options.data, references: whole.then_some(&references) };
+        let blobs = self.engine().check(check).await?;
+        let mut names_files = false;
+        for finding in blobs.findings {
+            names_files |= !finding.chunks.is_empty();
+            found(Finding { path: None, detail: finding.damage.to_string() });
+        }
+        if names_files && !options.data {
+            // Chunks are lost: only reading the files tells whose they are.
+            self.check_files(true, &mut found).await?;
+        }
+        Ok(CheckReport {
+            directories: files.directories,
+            files: files.files,
+            symlinks: files.symlinks,
+            logical_bytes: files.logical_bytes,
+            keys: keys.unwrap_or_default(),
+            chunks: blobs.chunks,
+            blobs: blobs.blobs,
+            blobs_opened: blobs.blobs_opened,
+            findings,
+            notices: blobs.notices,
+        })
+    }
+
+    async fn check_files(
+        &self,
+        data: bool,
+        found: &mut (impl FnMut(Finding) + Send),
+    ) -> Result<strongroom_fs::CheckSummary> {
+        let options = strongroom_fs::CheckOptions { data };
+        self.fs()
+            .check(options, |finding| {
+                let detail = match &finding.path {
+                    Some(_) => finding.detail,
+                    None => format!("inode {:#x}: {}", finding.inode, finding.detail),
+                };
+                found(Finding { path: finding.path, detail });
+            })
+            .await
+    }
+
+    /// Answers how many keys there are; `None` where not all of them could be read.
+    async fn check_keys(
+        &self,
+        data: bool,
+        references: &mut HashMap<ChunkNumber, u64>,
+        found: &mut (impl FnMut(Finding) + Send),
+    ) -> Result<Option<u64>> {
+        match self.kv().check(data, references).await {
+            Ok(keys) => Ok(Some(keys)),
+            Err(error) if is_damage(&error) => {
+                found(Finding { path: None, detail: format!("key-value store: {error}") });
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_damage(error: &strongroom_core::Error) -> bool {
+    matches!(error, strongroom_core::Error::Damaged(_) | strongroom_core::Error::Missing { .. })
+}

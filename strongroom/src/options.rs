@@ -1,0 +1,258 @@
+//! How a repository is created and opened.
+
+use std::sync::Arc;
+
+use strongroom_core::crypto::{KdfParameters, Suite};
+use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
+use strongroom_core::engine::{TrustedState, Tuning};
+use strongroom_core::env::Env;
+use strongroom_core::storage::{BlockingMode, Registry, Storage, StorageUri};
+use strongroom_fs::Compression;
+
+/// Where a repository is: a URI (`file:dir`, `mem://name`, a bare path), or a storage that is open already.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Text to be read as a URI.
+    Text(String),
+    /// A URI.
+    Uri(StorageUri),
+    /// An open storage. It has no location, so that what this device has seen of it is remembered only by a
+    /// [`TrustedState`] of the caller's.
+    Storage(Arc<dyn Storage>),
+}
+
+impl From<&str> for Place {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Place {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<StorageUri> for Place {
+    fn from(uri: StorageUri) -> Self {
+        Self::Uri(uri)
+    }
+}
+
+impl From<&StorageUri> for Place {
+    fn from(uri: &StorageUri) -> Self {
+        Self::Uri(uri.clone())
+    }
+}
+
+impl From<Arc<dyn Storage>> for Place {
+    fn from(storage: Arc<dyn Storage>) -> Self {
+        Self::Storage(storage)
+    }
+}
+
+/// What creating and opening have in common.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) env: Option<Env>,
+    pub(crate) registry: Option<Registry>,
+    pub(crate) blocking: BlockingMode,
+    pub(crate) trust: Trust,
+    pub(crate) tuning: Tuning,
+}
+
+/// Where it is remembered what this device has seen.
+#[derive(Clone)]
+pub(crate) enum Trust {
+    /// In the user's state folder, where the place has a location that outlives the process.
+    User,
+    /// Nowhere: a rollback goes unnoticed.
+    Nowhere,
+    /// As the caller says.
+    Given(Arc<dyn TrustedState>),
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            env: None,
+            registry: None,
+            blocking: BlockingMode::Offload,
+            trust: Trust::User,
+            tuning: Tuning::default(),
+        }
+    }
+}
+
+macro_rules! surroundings {
+    () => {
+        /// Runs on this environment rather than on one of its own: share one among many repositories.
+        #[must_use]
+        pub fn env(mut self, env: Env) -> Self {
+            self.surroundings.env = Some(env);
+            self
+        }
+
+        /// Opens the storage through this registry rather than [`crate::registry::default`].
+        #[must_use]
+        pub fn registry(mut self, registry: Registry) -> Self {
+            self.surroundings.registry = Some(registry);
+            self
+        }
+
+        /// In which thread a storage whose calls block makes them; [`crate::blocking`] asks for its own.
+        #[must_use]
+        pub fn storage_calls(mut self, mode: BlockingMode) -> Self {
+            self.surroundings.blocking = mode;
+            self
+        }
+
+        /// Remembers here what this device has seen of the repository, rather than in the user's state folder.
+        #[must_use]
+        pub fn trusted_state(mut self, state: Arc<dyn TrustedState>) -> Self {
+            self.surroundings.trust = Trust::Given(state);
+            self
+        }
+
+        /// Remembers nothing: then nobody notices when the storage goes back to an older state.
+        #[must_use]
+        pub fn without_trusted_state(mut self) -> Self {
+            self.surroundings.trust = Trust::Nowhere;
+            self
+        }
+
+        /// Bounds of the engine's work.
+        #[must_use]
+        pub fn tuning(mut self, tuning: Tuning) -> Self {
+            self.surroundings.tuning = tuning;
+            self
+        }
+    };
+}
+
+/// How to create a repository.
+///
+/// ```
+/// use strongroom::{CreateOptions, Credentials};
+/// let options = CreateOptions::new(Credentials::password("correct horse")).block_bytes(64 << 10).dedup(false);
+/// ```
+pub struct CreateOptions {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) credentials: Credentials,
+    pub(crate) recovery: Option<RecoveryKey>,
+    pub(crate) suite: Option<Suite>,
+    pub(crate) block_bytes: Option<u32>,
+    pub(crate) kdf: Kdf,
+    pub(crate) compression: Compression,
+    pub(crate) dedup: bool,
+}
+
+/// What a password costs to try.
+#[derive(Clone, Copy)]
+pub(crate) enum Kdf {
+    Exactly(KdfParameters),
+    Millis(u64),
+}
+
+/// What one attempt at a password takes, unless said otherwise, in milliseconds on the machine that creates.
+pub const KDF_MILLIS_DEFAULT: u64 = 500;
+
+impl CreateOptions {
+    /// With these credentials, and defaults that suit the place and this machine.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self {
+            surroundings: Surroundings::default(),
+            credentials,
+            recovery: None,
+            suite: None,
+            block_bytes: None,
+            kdf: Kdf::Millis(KDF_MILLIS_DEFAULT),
+            compression: Compression::Lz4,
+            dedup: true,
+        }
+    }
+
+    surroundings!();
+
+    /// A second way in, for paper. Without one, lost credentials are lost data.
+    #[must_use]
+    pub fn recovery_key(mut self, key: RecoveryKey) -> Self {
+        self.recovery = Some(key);
+        self
+    }
+
+    /// The cipher suite, for life; by default the one that this CPU is fast at.
+    #[must_use]
+    pub fn cipher(mut self, suite: Suite) -> Self {
+        self.suite = Some(suite);
+        self
+    }
+
+    /// The size of every blob in bytes, for life: a power of two, 4 KiB to 4 MiB; by default what suits the storage.
+    #[must_use]
+    pub fn block_bytes(mut self, bytes: u32) -> Self {
+        self.block_bytes = Some(bytes);
+        self
+    }
+
+    /// Whether file content is compressed where that helps; by default it is, with LZ4.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Whether equal content is stored once; by default it is. Off, its growth tells nobody what was there already.
+    #[must_use]
+    pub fn dedup(mut self, dedup: bool) -> Self {
+        self.dedup = dedup;
+        self
+    }
+
+    /// Exactly this cost of one attempt at a password.
+    #[must_use]
+    pub fn kdf(mut self, parameters: KdfParameters) -> Self {
+        self.kdf = Kdf::Exactly(parameters);
+        self
+    }
+
+    /// A cost of one attempt of about this many milliseconds on this machine; never below a floor.
+    #[must_use]
+    pub fn kdf_millis(mut self, millis: u64) -> Self {
+        self.kdf = Kdf::Millis(millis);
+        self
+    }
+}
+
+/// How to open a repository.
+pub struct OpenOptions {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) credentials: Credentials,
+    pub(crate) read_only: bool,
+    pub(crate) accept_rollback: bool,
+}
+
+impl OpenOptions {
+    /// For reading and writing, with these credentials.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self { surroundings: Surroundings::default(), credentials, read_only: false, accept_rollback: false }
+    }
+
+    surroundings!();
+
+    /// Writes nothing at all to the storage.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Opens even where this device has seen a newer state; what is found becomes the newest.
+    #[must_use]
+    pub fn accept_rollback(mut self, accept: bool) -> Self {
+        self.accept_rollback = accept;
+        self
+    }
+}

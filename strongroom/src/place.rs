@@ -1,0 +1,87 @@
+//! From a place to an open storage, and to what this device remembers of it.
+
+use std::sync::Arc;
+
+use strongroom_core::Result;
+use strongroom_core::engine::TrustedState;
+use strongroom_core::env::Env;
+use strongroom_core::storage::{self, ErrorKind, OpenContext, OpenMode, Operation, Storage, StorageUri};
+
+use crate::options::{Place, Surroundings, Trust};
+use crate::trust::LocalTrust;
+
+/// An open storage with what belongs to it.
+pub(crate) struct Opened {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) env: Env,
+    pub(crate) trusted: Option<Arc<dyn TrustedState>>,
+    pub(crate) uri: Option<StorageUri>,
+}
+
+pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMode) -> Result<Opened> {
+    let env = match surroundings.env {
+        Some(env) => env,
+        None => crate::env::system()
+            .map_err(|error| storage::Error::from_io(Operation::Open, "the worker threads", error))?,
+    };
+    let uri = match place {
+        Place::Text(text) => StorageUri::parse(&text)?,
+        Place::Uri(uri) => uri,
+        Place::Storage(storage) => {
+            return Ok(Opened { storage, env, trusted: given(surroundings.trust), uri: None });
+        }
+    };
+    let registry = surroundings.registry.unwrap_or_else(crate::registry::default);
+    let context = OpenContext::new(env.clone()).with_mode(mode).with_blocking(surroundings.blocking);
+    let storage = match registry.open(&uri, &context).await {
+        Ok(storage) => storage,
+        // Where there is no storage, there is no repository: callers are told one thing.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(strongroom_core::Error::NotARepository),
+        Err(error) => return Err(error.into()),
+    };
+    // Located only now: a folder that was just created has a real path, and had none before.
+    let trusted = match surroundings.trust {
+        // A user who cannot keep state (in a container, or a service without a home) can still work: see
+        // `Repository::remembers`.
+        Trust::User => location(&uri)
+            .and_then(LocalTrust::for_user)
+            .filter(LocalTrust::is_possible)
+            .map(|trust| -> Arc<dyn TrustedState> { Arc::new(trust) }),
+        trust => given(trust),
+    };
+    Ok(Opened { storage, env, trusted, uri: Some(uri) })
+}
+
+fn given(trust: Trust) -> Option<Arc<dyn TrustedState>> {
+    match trust {
+        Trust::Given(state) => Some(state),
+        Trust::User | Trust::Nowhere => None,
+    }
+}
+
+/// One spelling for one place, as far as it can be told. `None` for what ends with the process.
+fn location(uri: &StorageUri) -> Option<String> {
+    if uri.scheme() == "mem" {
+        return None;
+    }
+    let real = uri.local_path().ok().and_then(|path| std::fs::canonicalize(path).ok());
+    match real.map(|path| StorageUri::from_path(&path)) {
+        Some(Ok(real)) => Some(format!("{}:{real}", uri.scheme())),
+        _ => Some(uri.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_folder_is_one_location_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let of = |text: String| location(&StorageUri::parse(&text).unwrap());
+        assert_eq!(of(format!("file://{path}")), of(format!("{path}/.")));
+        assert_ne!(of(format!("file://{path}")), of(format!("sqlite://{path}")));
+        assert_eq!(of("mem://x".to_owned()), None);
+    }
+}

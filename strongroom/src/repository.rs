@@ -1,0 +1,228 @@
+//! A repository: one encrypted store at one place, with its file system and its key-value store.
+
+use std::sync::Arc;
+
+use strongroom_core::crypto::{KdfParameters, Suite};
+use strongroom_core::engine::keyring;
+use strongroom_core::engine::{self, Engine, Unlock};
+use strongroom_core::storage::{OpenMode, Storage, StorageUri};
+use strongroom_fs::{Error, FileSystem, Result};
+
+use crate::kv::Kv;
+use crate::options::{CreateOptions, Kdf, OpenOptions, Place, Surroundings};
+use crate::place::{self, Opened};
+
+/// An open repository; cheap to clone, usable from many tasks.
+///
+/// [`Repository::close`] leaves it tidy. Dropping it loses nothing that was acknowledged.
+#[derive(Clone)]
+pub struct Repository {
+    engine: Engine,
+    fs: FileSystem,
+    kv: Kv,
+    uri: Option<StorageUri>,
+    remembers: bool,
+}
+
+impl Repository {
+    /// Creates a repository, and the folder or store that it lies in; refuses where one is already.
+    ///
+    /// ```
+    /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
+    /// use strongroom::{CreateOptions, Credentials, Repository};
+    /// let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+    /// let repository = Repository::create("mem://example", options).await?;
+    /// repository.fs().write("/hello", b"world").await?;
+    /// assert_eq!(repository.fs().read("/hello").await?, b"world");
+    /// repository.close().await
+    /// # }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`strongroom_core::Error::AlreadyExists`] where one is; [`strongroom_core::Error::Invalid`] for options that make
+    /// no sense; what the storage raises.
+    pub async fn create(place: impl Into<Place>, options: CreateOptions) -> Result<Self> {
+        let tuning = options.surroundings.tuning;
+        let opened = place::open(place.into(), options.surroundings, OpenMode::CreateIfMissing).await?;
+        // Asked before the key derivation is measured, which takes a while.
+        match keyring::read_headers(&opened.storage).await {
+            Err(strongroom_core::Error::NotARepository) => {}
+            Ok(_) => return Err(strongroom_core::Error::AlreadyExists.into()),
+            Err(error) => return Err(error.into()),
+        }
+        let kdf = match options.kdf {
+            Kdf::Exactly(parameters) => parameters,
+            Kdf::Millis(millis) => keyring::tune(&opened.env, millis).await?,
+        };
+        let recovery = options.recovery.as_ref().map(keyring::Credentials::recovery);
+        let create = engine::CreateOptions {
+            credentials: &options.credentials,
+            recovery: recovery.as_ref(),
+            suite: options.suite.unwrap_or_else(Suite::preferred),
+            block_bytes: options.block_bytes.unwrap_or_else(|| opened.storage.capabilities().block_bytes_best),
+            kdf,
+            trusted: opened.trusted.clone(),
+            tuning,
+        };
+        let files = strongroom_fs::Options {
+            compression: options.compression,
+            dedup: options.dedup,
+            ..strongroom_fs::Options::default()
+        };
+        let fill =
+            async |engine: &Engine, first: &mut engine::Transaction| FileSystem::fill(engine, first, files).await;
+        let engine = Engine::create_with(opened.storage.clone(), opened.env.clone(), create, fill).await?;
+        let fs = FileSystem::open(engine.clone()).await?;
+        Ok(Self::assemble(engine, fs, opened))
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NotARepository` where none is, `WrongCredentials`, `RolledBack` where this device
+    /// has seen a newer state, `Damaged`, `NewerFormat`; what the storage raises.
+    pub async fn open(place: impl Into<Place>, options: OpenOptions) -> Result<Self> {
+        let tuning = options.surroundings.tuning;
+        let opened = place::open(place.into(), options.surroundings, OpenMode::Existing).await?;
+        let open = engine::OpenOptions {
+            unlock: Unlock::Credentials(&options.credentials),
+            read_only: options.read_only,
+            accept_rollback: options.accept_rollback,
+            trusted: opened.trusted.clone(),
+            tuning,
+        };
+        let engine = Engine::open(opened.storage.clone(), opened.env.clone(), open).await?;
+        let fs = match FileSystem::open(engine.clone()).await {
+            // Its creation was interrupted after the repository itself was there.
+            Err(Error::NoFileSystem) if !options.read_only => {
+                FileSystem::create(engine.clone(), strongroom_fs::Options::default()).await?
+            }
+            opened => opened?,
+        };
+        Ok(Self::assemble(engine, fs, opened))
+    }
+
+    fn assemble(engine: Engine, fs: FileSystem, opened: Opened) -> Self {
+        let remembers = opened.trusted.is_some();
+        Self { kv: Kv::new(engine.clone()), engine, fs, uri: opened.uri, remembers }
+    }
+
+    /// Its files.
+    #[must_use]
+    pub fn fs(&self) -> &FileSystem {
+        &self.fs
+    }
+
+    /// Its keys and values.
+    #[must_use]
+    pub fn kv(&self) -> Kv {
+        self.kv.clone()
+    }
+
+    /// The engine under both.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where it is, when it was opened by a URI.
+    #[must_use]
+    pub fn uri(&self) -> Option<&StorageUri> {
+        self.uri.as_ref()
+    }
+
+    /// Whether this device remembers what it sees here, so that a storage which goes back in time is noticed.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        self.remembers
+    }
+
+    /// Learns what other processes have committed since.
+    ///
+    /// # Errors
+    /// What the storage raises.
+    pub async fn refresh(&self) -> Result<()> {
+        Ok(self.engine.refresh().await?)
+    }
+
+    /// What it is and holds.
+    ///
+    /// # Errors
+    /// What the storage raises.
+    pub async fn info(&self) -> Result<engine::EngineInfo> {
+        Ok(self.engine.info().await?)
+    }
+
+    /// Ends what this process has begun, and leaves the repository tidy. Other clones of the handle are closed too.
+    ///
+    /// # Errors
+    /// What the storage raises; what was acknowledged is safe all the same.
+    pub async fn close(&self) -> Result<()> {
+        Ok(self.engine.close().await?)
+    }
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Repository").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// What a repository shows without credentials: the clear fields of its newest header. Nothing vouches for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClearHeader {
+    /// The random id.
+    pub repository: [u8; 16],
+    /// How often the header was written anew.
+    pub generation: u64,
+    /// The cipher suite.
+    pub suite: Suite,
+    /// The size of every blob in bytes.
+    pub block_bytes: u32,
+    /// What one attempt at a password costs.
+    pub kdf: KdfParameters,
+    /// Copies of headers that are damaged or missing.
+    pub faults_count: usize,
+}
+
+/// Reads the clear header of a repository.
+///
+/// # Errors
+/// As [`Repository::open`], credentials aside.
+pub async fn clear_header(place: impl Into<Place>, options: &HeaderOptions) -> Result<ClearHeader> {
+    let surroundings = Surroundings {
+        env: options.env.clone(),
+        registry: options.registry.clone(),
+        blocking: options.storage_calls,
+        ..Surroundings::default()
+    };
+    let opened = place::open(place.into(), surroundings, OpenMode::Existing).await?;
+    let storage: Arc<dyn Storage> = opened.storage;
+    let headers = keyring::read_headers(&storage).await?;
+    let newest = headers.headers().first().ok_or(strongroom_core::Error::NotARepository)?;
+    Ok(ClearHeader {
+        repository: *newest.repository(),
+        generation: newest.generation(),
+        suite: newest.suite(),
+        block_bytes: newest.block_bytes(),
+        kdf: newest.kdf(),
+        faults_count: headers.faults().len(),
+    })
+}
+
+/// How [`clear_header`] reaches the storage.
+#[derive(Clone, Debug)]
+pub struct HeaderOptions {
+    /// The environment; by default one of its own.
+    pub env: Option<strongroom_core::env::Env>,
+    /// The registry; by default [`crate::registry::default`].
+    pub registry: Option<strongroom_core::storage::Registry>,
+    /// In which thread a storage whose calls block makes them.
+    pub storage_calls: strongroom_core::storage::BlockingMode,
+}
+
+impl Default for HeaderOptions {
+    fn default() -> Self {
+        Self { env: None, registry: None, storage_calls: strongroom_core::storage::BlockingMode::Offload }
+    }
+}

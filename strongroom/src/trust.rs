@@ -1,0 +1,236 @@
+//! What this device remembers of each repository, so that a storage that goes back in time is noticed.
+//!
+//! One small file a (repository, location): the newest durable commit that was seen there, as its sequence number and
+//! hash. It is written whole, synced, and renamed into place, so that it is never half there. It holds nothing secret.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use strongroom_core::engine::TrustedState;
+use strongroom_core::storage::{self, Operation};
+use strongroom_core::{Error, Result};
+
+/// The first line of the file; a later version has another.
+const MAGIC: &str = "strongroom trusted state 1";
+/// No such file is longer; one that is was not written by us.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// The newest durable commit seen: its sequence number and its hash.
+pub type Seen = (u64, [u8; 32]);
+
+/// Trusted state in a folder of this device, for one location (one copy) of a repository.
+///
+/// The location is part of the key because a mirror may rightly lag behind its original.
+#[derive(Clone, Debug)]
+pub struct LocalTrust {
+    folder: PathBuf,
+    location: String,
+}
+
+impl LocalTrust {
+    /// In this user's state folder: `$XDG_STATE_HOME/strongroom` (else `~/.local/state/strongroom`), on macOS
+    /// `~/Library/Application Support/strongroom`, on Windows `%LOCALAPPDATA%\strongroom`. `None` where the system
+    /// names no such folder.
+    #[must_use]
+    pub fn for_user(location: impl Into<String>) -> Option<Self> {
+        Some(Self::in_folder(state_folder()?, location))
+    }
+
+    /// In a folder of the caller's choice; it is created when the first state is stored.
+    #[must_use]
+    pub fn in_folder(folder: impl Into<PathBuf>, location: impl Into<String>) -> Self {
+        Self { folder: folder.into(), location: location.into() }
+    }
+
+    /// Whether the folder is there or can be made.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        create_private_folder(&self.folder).is_ok()
+    }
+
+    /// What was stored last, `None` where nothing was.
+    ///
+    /// # Errors
+    /// What reading raises; a file that makes no sense is [`io::ErrorKind::InvalidData`], because taking it for "never
+    /// seen" would let anyone who damages it hide a rollback.
+    pub fn load(&self, repository: &[u8; 16]) -> io::Result<Option<Seen>> {
+        let path = self.path(repository);
+        let mut text = String::new();
+        match File::open(&path) {
+            Ok(file) => file.take(FILE_BYTES_MAX).read_to_string(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match parse(&text) {
+            Some(seen) => Ok(Some(seen)),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("trusted state {} makes no sense: delete it to trust what is stored now", path.display()),
+            )),
+        }
+    }
+
+    /// Replaces what was stored, atomically and durably.
+    ///
+    /// # Errors
+    /// What writing raises; the old state is kept then.
+    pub fn store(&self, repository: &[u8; 16], seen: &Seen) -> io::Result<()> {
+        create_private_folder(&self.folder)?;
+        let path = self.path(repository);
+        // A name of its own for each writer, so that two of them never write into one file.
+        static WRITERS: AtomicU64 = AtomicU64::new(0);
+        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let draft = path.with_extension(format!("{}-{writer}.new", std::process::id()));
+        let written = write_synced(&draft, &self.compose(seen)).and_then(|()| fs::rename(&draft, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written?;
+        sync_folder(&self.folder)
+    }
+
+    fn path(&self, repository: &[u8; 16]) -> PathBuf {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(repository);
+        hasher.update(self.location.as_bytes());
+        let mut place = [0; 16];
+        hasher.finalize_xof().fill(&mut place);
+        self.folder.join(format!("{}-{}", to_hex(repository), to_hex(&place)))
+    }
+
+    fn compose(&self, (sequence, hash): &Seen) -> String {
+        // The location is there for the person who looks; it is escaped so that it stays one line.
+        format!("{MAGIC}\nsequence {sequence}\nhash {}\nlocation {:?}\n", to_hex(hash), self.location)
+    }
+}
+
+#[async_trait]
+impl TrustedState for LocalTrust {
+    // A few hundred bytes of a local file: not worth a hop to another thread.
+    async fn load(&self, repository: &[u8; 16]) -> Result<Option<Seen>> {
+        self.load(repository).map_err(|error| refused(Operation::Get, error))
+    }
+
+    async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
+        self.store(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
+    }
+}
+
+fn refused(operation: Operation, error: io::Error) -> Error {
+    storage::Error::from_io(operation, "the trusted state of this device", error).into()
+}
+
+fn parse(text: &str) -> Option<Seen> {
+    let mut lines = text.lines();
+    if lines.next()? != MAGIC {
+        return None;
+    }
+    let sequence = lines.next()?.strip_prefix("sequence ")?.parse().ok()?;
+    let hash = from_hex(lines.next()?.strip_prefix("hash ")?)?;
+    // Written last: its absence means that the file is not whole.
+    lines.next()?.strip_prefix("location ")?;
+    Some((sequence, hash))
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn create_private_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(not(unix))]
+fn create_private_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+fn state_folder() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // The XDG variable wins everywhere: whoever sets it means it.
+    let base = absolute("XDG_STATE_HOME").or_else(|| {
+        if cfg!(windows) {
+            absolute("LOCALAPPDATA")
+        } else if cfg!(target_os = "macos") {
+            Some(absolute("HOME")?.join("Library/Application Support"))
+        } else {
+            Some(absolute("HOME")?.join(".local/state"))
+        }
+    })?;
+    Some(base.join("strongroom"))
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let &[high, low] = pair else { return None };
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPOSITORY: [u8; 16] = [7; 16];
+
+    #[test]
+    fn what_was_stored_last_is_loaded_and_locations_are_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = LocalTrust::in_folder(folder.path().join("state"), "file:///here");
+        assert_eq!(here.load(&REPOSITORY).unwrap(), None);
+        here.store(&REPOSITORY, &(1, [1; 32])).unwrap();
+        here.store(&REPOSITORY, &(2, [0xa2; 32])).unwrap();
+        assert_eq!(here.load(&REPOSITORY).unwrap(), Some((2, [0xa2; 32])));
+        assert_eq!(here.load(&[8; 16]).unwrap(), None);
+        let mirror = LocalTrust::in_folder(folder.path().join("state"), "file:///mirror");
+        assert_eq!(mirror.load(&REPOSITORY).unwrap(), None);
+        // No drafts are left behind.
+        assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_or_cut_state_is_an_error_and_not_a_first_visit() {
+        let folder = tempfile::tempdir().unwrap();
+        let trust = LocalTrust::in_folder(folder.path(), "file:///here\nhash");
+        trust.store(&REPOSITORY, &(5, [3; 32])).unwrap();
+        let path = trust.path(&REPOSITORY);
+        let whole = fs::read(&path).unwrap();
+        let location_at = whole.windows(9).position(|window| window == b"location ").unwrap();
+        for length in 0..location_at {
+            fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(trust.load(&REPOSITORY).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length} bytes");
+        }
+    }
+}
