@@ -591,7 +591,11 @@ fn blocks_of_a_dead_writer_are_swept_though_the_sweep_was_cut_short() {
             let dead = open_alone(&bed, 1).await;
             let mut open = dead.begin();
             open.put_chunk(None, Bytes::from(vec![1; 16_000])).await.unwrap();
-            put(&dead, b"a", b"").await.unwrap();
+            // Another one's commit takes its blocks to storage.
+            let mut other = dead.begin();
+            other.put_chunk(None, Bytes::from(vec![2; 16_000])).await.unwrap();
+            other.put_chunk(None, Bytes::from(vec![3; 16_000])).await.unwrap();
+            other.commit().await.unwrap();
             drop((open, dead));
             let storage = bed.storage.reopen();
             let control = storage.another();
