@@ -15,7 +15,7 @@ struct Scale {
 }
 
 const FULL: Scale = Scale { rounds: 3, file_bytes: 256 << 20, commits: 2000, reads: 20_000 };
-const SMOKE: Scale = Scale { rounds: 1, file_bytes: 2 << 20, commits: 20, reads: 50 };
+const SMOKE: Scale = Scale { rounds: 1, file_bytes: 2 << 20, commits: 64, reads: 50 };
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 

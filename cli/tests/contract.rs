@@ -206,3 +206,26 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert_eq!(output.status.code(), Some(1));
 }
+
+#[test]
+fn a_recovery_key_opens_the_repository_alone_and_is_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new();
+    let key = scratch.path("recovery");
+    scratch.succeeds(["init", "--kdf-time", "1", "--new-recovery-key", key.to_str().unwrap()]);
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&key).unwrap();
+    assert!(text.starts_with("SRK1-"), "the printed form");
+    let alone = |path: &std::path::Path| {
+        let mut command = scratch.command();
+        command.env_remove("STRONGROOM_PASSWORD").arg("--recovery-key").arg(path).arg("ls").output().unwrap()
+    };
+    assert_eq!(alone(&key).status.code(), Some(0));
+    let slip = scratch.path("slip");
+    fs::write(&slip, text.replacen(|digit: char| digit.is_ascii_digit(), "Z", 3)).unwrap();
+    assert_eq!(alone(&slip).status.code(), Some(2), "a slip of the pen is told from a wrong key");
+
+    let stderr = scratch.fails(2, ["--repo", "file:other", "init", "--new-recovery-key", key.to_str().unwrap()]);
+    assert!(stderr.contains("recovery key"), "{stderr}");
+    assert_eq!(fs::read_to_string(&key).unwrap(), text);
+}

@@ -81,7 +81,8 @@ fn writers_at_once_lose_no_update() {
     assert_eq!(names(&scratch, "/shared/all").len() as u64, rounds);
     assert_eq!(names(&scratch, "/tokens"), BTreeSet::new());
     assert_eq!(won.into_inner(), rounds, "each token was won once");
-    let rounds_won = names(&scratch, "/won").iter().map(|name| name.split('-').nth(1).unwrap().to_owned()).collect::<BTreeSet<_>>();
+    let rounds_won =
+        names(&scratch, "/won").iter().map(|name| name.split('-').nth(1).unwrap().to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(rounds_won.len() as u64, rounds);
     for writer in 0..writers {
         let mut numbers = Numbers::new(seed ^ writer << 32);
@@ -120,7 +121,10 @@ fn ten_readers_beside_a_writer_see_whole_states_only() {
                     let seen = scratch.succeeds(["cat", "/state"]);
                     let number = u64::from_le_bytes(seen[..8].try_into().unwrap());
                     assert!(seen == state(number), "a mixture that begins like state {number}");
-                    assert!(number >= acknowledged.max(last), "state {number} after {last}, {acknowledged} acknowledged");
+                    assert!(
+                        number >= acknowledged.max(last),
+                        "state {number} after {last}, {acknowledged} acknowledged"
+                    );
                     last = number;
                     let pair = names(scratch, "/pair");
                     assert!(pair.len() == 1, "a file under two names or none: {pair:?}");
@@ -182,7 +186,9 @@ fn a_writer_that_is_going_to_be_stopped() {
             Ok(()) => writeln!(out, "sleeper done {number}").unwrap(),
             Err(error) if error.is_conflict() => writeln!(out, "sleeper lost {number}").unwrap(),
             // It takes back what it never wrote: it lost that race.
-            Err(strongroom::Error::NotFound { .. }) if number % 3 == 2 => writeln!(out, "sleeper lost {number}").unwrap(),
+            Err(strongroom::Error::NotFound { .. }) if number % 3 == 2 => {
+                writeln!(out, "sleeper lost {number}").unwrap()
+            }
             Err(error) => writeln!(out, "sleeper failed {number}: {error}").unwrap(),
         }
         out.flush().unwrap();

@@ -55,7 +55,14 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let wide = |place: usize| secret.iter().flat_map(|byte| if place == 0 { [*byte, 0] } else { [0, *byte] }).collect();
     let mut reversed = secret.to_vec();
     reversed.reverse();
-    let mut all = vec![secret.to_vec(), reversed, hex(secret).into_bytes(), hex(secret).to_uppercase().into_bytes(), wide(0), wide(1)];
+    let mut all = vec![
+        secret.to_vec(),
+        reversed,
+        hex(secret).into_bytes(),
+        hex(secret).to_uppercase().into_bytes(),
+        wide(0),
+        wide(1),
+    ];
     all.extend((0..3).map(|skip| base64(&secret[skip..])));
     all
 }
@@ -147,7 +154,8 @@ fn stored_bytes_and_names_are_noise_of_one_size_without_a_trace_of_what_is_in_th
         assert_eq!(needles.find_in(&bytes), None, "seed {seed}: {} holds what was planted", path.display());
 
         let name = path.file_name().unwrap().to_str().unwrap();
-        let name: Vec<u8> = (0..name.len() / 2).map(|at| u8::from_str_radix(&name[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let name: Vec<u8> =
+            (0..name.len() / 2).map(|at| u8::from_str_radix(&name[2 * at..2 * at + 2], 16).unwrap()).collect();
         assert_eq!(name.len(), 16, "{}", path.display());
         let is_header = name.starts_with(MAGIC) && name[7] == b'H';
         if !name.starts_with(MAGIC) {

@@ -28,7 +28,10 @@ fn goes_in_comes_out_and_costs_nothing_twice(scratch: &Scratch, tree: &Path) {
     let (files, bytes) = measure(tree);
     eprintln!("{files} files, {bytes} bytes: {before} stored, {more} more for the second copy");
     // A commit is a block or a few, which only a tree of some size outweighs.
-    assert!(bytes < 32 << 20 || more <= bytes / 100 + 512 * files, "{more} bytes for a copy of {files} files with {bytes} bytes");
+    assert!(
+        bytes < 32 << 20 || more <= bytes / 100 + 512 * files,
+        "{more} bytes for a copy of {files} files with {bytes} bytes"
+    );
     check_is_clean(scratch, "after the second import");
     scratch.succeeds(["export", "/again", "out"]);
     assert_eq!(compare_trees(tree, &scratch.path("out/again").join(name)), Vec::<String>::new());
@@ -50,7 +53,8 @@ fn an_odd_tree_comes_back_bit_for_bit_and_costs_nothing_twice() {
 /// A tree that nobody made for a test: the folder of the Rust toolchain, or a small part of it.
 #[test]
 fn the_folder_of_a_toolchain_comes_back_bit_for_bit() {
-    let asked = Command::new("rustc").args(["--print", "sysroot"]).output().expect("cargo runs this, so rustc is there");
+    let asked =
+        Command::new("rustc").args(["--print", "sysroot"]).output().expect("cargo runs this, so rustc is there");
     let sysroot = PathBuf::from(text(&asked.stdout).trim());
     let tree = scaled(sysroot.join("lib/rustlib/etc"), sysroot);
     if !tree.is_dir() {

@@ -468,6 +468,7 @@ mod tests {
 
         let options = CreateOptions {
             credentials: &Credentials::password("test"),
+            recovery: None,
             suite: Suite::preferred(),
             block_bytes,
             kdf: KdfParameters::MINIMUM,

@@ -38,6 +38,11 @@
 //!
 //! `memory` (`mem:`) and `file` (`file:`), both on by default, are the storages that [`registry::default`] knows.
 
+/// The README's example, compiled and run with the other documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 pub mod blocking;
 pub mod check;
 pub mod env;

@@ -54,21 +54,25 @@ impl Repository {
             Kdf::Exactly(parameters) => parameters,
             Kdf::Millis(millis) => keyring::tune(&opened.env, millis).await?,
         };
+        let recovery = options.recovery.as_ref().map(keyring::Credentials::recovery);
         let create = engine::CreateOptions {
             credentials: &options.credentials,
+            recovery: recovery.as_ref(),
             suite: options.suite.unwrap_or_else(Suite::preferred),
             block_bytes: options.block_bytes.unwrap_or_else(|| opened.storage.capabilities().block_bytes_best),
             kdf,
             trusted: opened.trusted.clone(),
             tuning,
         };
-        let engine = Engine::create(opened.storage.clone(), opened.env.clone(), create).await?;
-        let options = strongroom_fs::Options {
+        let files = strongroom_fs::Options {
             compression: options.compression,
             dedup: options.dedup,
             ..strongroom_fs::Options::default()
         };
-        let fs = FileSystem::create(engine.clone(), options).await?;
+        let fill =
+            async |engine: &Engine, first: &mut engine::Transaction| FileSystem::fill(engine, first, files).await;
+        let engine = Engine::create_with(opened.storage.clone(), opened.env.clone(), create, fill).await?;
+        let fs = FileSystem::open(engine.clone()).await?;
         Ok(Self::assemble(engine, fs, opened))
     }
 

@@ -36,7 +36,16 @@ fn tree() -> BTreeMap<Vec<u8>, Node> {
     for folder in [&b"/odd"[..], b"/odd/empty", b"/files", b"/links"] {
         nodes.insert(folder.to_vec(), Node::Directory);
     }
-    for name in [&b" spaces "[..], b"new\nline", b"\xff\xfe not utf-8", &longest, b"-rf", "\u{e4}\u{6f22}".as_bytes(), b"...", b"empty file"] {
+    for name in [
+        &b" spaces "[..],
+        b"new\nline",
+        b"\xff\xfe not utf-8",
+        &longest,
+        b"-rf",
+        "\u{e4}\u{6f22}".as_bytes(),
+        b"...",
+        b"empty file",
+    ] {
         let length = if name == b"empty file" { 0 } else { name.len() };
         nodes.insert([b"/odd/", name].concat(), Node::File(noise(1, length)));
     }
@@ -64,8 +73,13 @@ fn tree() -> BTreeMap<Vec<u8>, Node> {
 
 fn attributes(number: usize) -> AttributeChange {
     let number = u32::try_from(number).unwrap();
-    let mtime = Timestamp { seconds: i64::from(number) * 10_000_019 - 100_000_000, nanos: number * 7_654_321 % 1_000_000_000 };
-    AttributeChange { mode: Some([0o644, 0o400, 0o4755, 0o1777][(number % 4) as usize]), mtime: Some(mtime), ..AttributeChange::default() }
+    let mtime =
+        Timestamp { seconds: i64::from(number) * 10_000_019 - 100_000_000, nanos: number * 7_654_321 % 1_000_000_000 };
+    AttributeChange {
+        mode: Some([0o644, 0o400, 0o4755, 0o1777][(number % 4) as usize]),
+        mtime: Some(mtime),
+        ..AttributeChange::default()
+    }
 }
 
 fn write(repository: &Repository, nodes: &BTreeMap<Vec<u8>, Node>, below: &[u8]) {
@@ -183,7 +197,8 @@ fn a_tree_in_memory_comes_back_and_costs_nothing_twice() {
     read_back(&repository, &nodes, b"/again");
     assert_eq!(is_undamaged(&repository), 2 * files);
     let more = stored_bytes(&repository).saturating_sub(before);
-    let bytes: u64 = nodes.values().map(|node| if let Node::File(content) = node { content.len() as u64 } else { 0 }).sum();
+    let bytes: u64 =
+        nodes.values().map(|node| if let Node::File(content) = node { content.len() as u64 } else { 0 }).sum();
     eprintln!("{files} files, {bytes} bytes: {before} stored, {more} more for the second copy");
     // A commit is a block, which only a larger tree would outweigh.
     assert!(more <= bytes / 100 + 512 * files + (20 << 17), "{more} bytes");

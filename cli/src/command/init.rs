@@ -1,11 +1,11 @@
 //! `init`: creates a repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use strongroom::storage::{BlockingMode, StorageUri};
-use strongroom::{Compression, CreateOptions, Credentials, Repository, Suite};
+use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repository, Suite};
 
 use crate::context::{Age, Context};
 use crate::exit::{Exit, Failure};
@@ -131,9 +131,6 @@ pub(crate) async fn create(
     if arguments.versions.is_some_and(|versions| versions > 0) {
         return Err(Failure::usage("--versions is not supported yet: leave it out"));
     }
-    if arguments.new_recovery_key.is_some() {
-        return Err(Failure::usage("--new-recovery-key is not supported yet: pass --no-recovery"));
-    }
     let compression = match arguments.compress {
         Compress::Lz4 => Compression::Lz4,
         Compress::None => Compression::None,
@@ -153,8 +150,24 @@ pub(crate) async fn create(
     if let Some(millis) = arguments.kdf_time {
         options = options.kdf_millis(millis);
     }
-    let repository = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
-    if !arguments.no_recovery {
+    if let Some(path) = &arguments.new_recovery_key {
+        let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
+        write_recovery_key(path, &key)?;
+        options = options.recovery_key(key);
+    }
+    let created = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri));
+    if let (Err(_), Some(path)) = (&created, &arguments.new_recovery_key) {
+        // It opens nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    let repository = created?;
+    if let Some(path) = &arguments.new_recovery_key {
+        let path = path.display();
+        context
+            .output
+            .notice(&format!("the recovery key is in {path}: keep it elsewhere, it opens the repository alone"));
+    } else if !arguments.no_recovery {
         context
             .output
             .notice("no recovery key was made: whoever loses the credentials of this repository loses the data in it");
@@ -165,7 +178,21 @@ pub(crate) async fn create(
         uri: uri.to_string(),
         cipher: info.suite.name(),
         block_bytes: info.block_bytes,
-        recovery_key: false,
+        recovery_key: arguments.new_recovery_key.is_some(),
     };
     Ok((repository, report))
+}
+
+/// Before the repository is created, so that no crash leaves one whose key nobody has. Only its owner may read the file.
+fn write_recovery_key(path: &Path, key: &RecoveryKey) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let failed =
+        |error: std::io::Error| Failure::usage(format!("cannot write a recovery key to {}: {error}", path.display()));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(failed)?;
+    let written = file.write_all(key.to_text().as_bytes()).and_then(|()| file.write_all(b"\n"));
+    written.and_then(|()| file.sync_all()).map_err(failed)
 }

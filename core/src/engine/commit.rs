@@ -214,7 +214,7 @@ impl Shared {
     }
 
     /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
-    async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
+    pub(crate) async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
         self.check_epoch(base, draft).await?;
         if work.epoch.is_some_and(|epoch| lock(&self.epoch).number != Some(epoch)) {
             // Drawn under an epoch that others have ended: void.
@@ -479,7 +479,7 @@ impl Shared {
         }
         if !is_anchored().await? {
             return self.resolve(leader, ours).await.map_err(|error| match error {
-                Error::CommitUnknown { .. } | Error::Damaged(_) => error,
+                Error::CommitUnknown { .. } | Error::Damaged(_) | Error::RolledBack { .. } => error,
                 error => unknown(error),
             });
         }
@@ -502,7 +502,14 @@ impl Shared {
     async fn resolve(self: &Arc<Self>, leader: &mut Leader, ours: bool) -> Result<Outcome> {
         let Some(prepared) = &leader.in_flight else { return Ok(Outcome::Lost) };
         let (sequence, hash, name) = (prepared.next.sequence, prepared.sealed.hash, prepared.sealed.name);
+        let base = prepared.base.clone();
         let head = self.chain.find_head().await?;
+        if let Some(detail) = self.contradiction(&head, base.sequence, &base.hash).await? {
+            if ours && head.sequence > sequence {
+                self.storage().delete(name).await?;
+            }
+            return Err(Error::RolledBack { detail });
+        }
         let in_chain = if head.sequence == sequence {
             head.hash == hash
         } else if head.sequence > sequence {

@@ -124,6 +124,28 @@ impl Engine {
     /// # Errors
     /// [`Error::AlreadyExists`] where one is; [`Error::Invalid`] for options that make no sense; what the storage raises.
     pub async fn create(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<Self> {
+        Self::create_with(storage, env, options, async |_: &Self, _: &mut Transaction| Ok(())).await
+    }
+
+    /// As [`Engine::create`], with rows that are there from the first commit on: no crash leaves a repository without
+    /// them. The closure may put rows and nothing else.
+    ///
+    /// # Errors
+    /// As [`Engine::create`]; what the closure answers.
+    pub async fn create_with<E: From<Error>>(
+        storage: Arc<dyn Storage>,
+        env: Env,
+        options: CreateOptions<'_>,
+        fill: impl AsyncFnOnce(&Self, &mut Transaction) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Self, E> {
+        let (engine, header) = Self::assemble_new(storage, env, options).await?;
+        let mut first = engine.begin();
+        fill(&engine, &mut first).await?;
+        engine.establish(&header, first).await?;
+        Ok(engine)
+    }
+
+    async fn assemble_new(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<(Self, Header)> {
         match keyring::read_headers(&storage).await {
             Err(Error::NotARepository) => {}
             Ok(_) | Err(Error::Damaged(_) | Error::NewerFormat { .. }) => return Err(Error::AlreadyExists),
@@ -134,7 +156,8 @@ impl Engine {
             let (value, limit) = (u64::from(options.block_bytes), u64::from(limit));
             return Err(Error::LimitExceeded { what: "block_bytes", value, limit });
         }
-        let slots = [NewSlot { credentials: options.credentials, label: "" }];
+        let mut slots = vec![NewSlot { credentials: options.credentials, label: "" }];
+        slots.extend(options.recovery.map(|credentials| NewSlot { credentials, label: "recovery" }));
         let create = CreateHeader {
             suite: options.suite,
             block_bytes: options.block_bytes,
@@ -154,17 +177,23 @@ impl Engine {
             false,
             genesis,
         )?;
-        let shared = &engine.shared;
+        Ok((engine, header))
+    }
+
+    async fn establish(&self, header: &Header, first: Transaction) -> Result<()> {
+        let (shared, storage) = (&self.shared, self.shared.storage());
         {
             let mut leader = shared.leader.lock().await;
+            let (base, mut draft) = (shared.root(), Draft::default());
+            shared.admit(&base, &first.into_work(), &mut draft).await?;
             let extra = Extra { roots: Some((None, None)), ..Extra::default() };
-            match shared.publish(&mut leader, shared.root(), Draft::default(), extra).await? {
+            match shared.publish(&mut leader, base, draft, extra).await? {
                 Outcome::Published(_) => {}
                 Outcome::Lost => return Err(Error::Conflict),
             }
         }
         let root = shared.root();
-        if let Err(error) = keyring::write_header(&storage, &header, &engine.secrets.root).await {
+        if let Err(error) = keyring::write_header(storage, header, &self.secrets.root).await {
             if matches!(error, Error::AlreadyExists) {
                 // Somebody else's repository is here: leave nothing of ours in it.
                 storage.delete(shared.chain.name(root.sequence)).await?;
@@ -172,8 +201,7 @@ impl Engine {
             return Err(error);
         }
         shared.ensure_hint(&root).await?;
-        shared.remember().await?;
-        Ok(engine)
+        shared.remember().await
     }
 
     /// Opens a repository. With `read_only` nothing at all is written to it.
@@ -231,10 +259,15 @@ impl Engine {
         engine.check_freshness(&head, options.accept_rollback).await?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
+            self::heal(&shared.context.storage, &headers, &engine.secrets).await?;
             // We build on it: it must not be lost after we have.
             shared.persist_commit(shared.root().sequence).await?;
         }
-        shared.remember().await?;
+        if options.accept_rollback {
+            shared.remember_instead().await?
+        } else {
+            shared.remember().await?
+        }
         Ok(engine)
     }
 
@@ -477,6 +510,17 @@ impl Engine {
     pub async fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport> {
         check::run(&self.shared, &self.secrets.header, &self.secrets.root, options).await
     }
+}
+
+/// A creation that died between the two copies of the header left one: a writer makes up for it. Damage stays for `check`
+/// to report.
+async fn heal(storage: &Arc<dyn Storage>, headers: &keyring::HeaderSet, secrets: &Secrets) -> Result<()> {
+    for fault in headers.faults() {
+        if fault.id.generation == secrets.header.generation() && fault.state == keyring::CopyState::Missing {
+            keyring::repair_copy(storage, &secrets.header, &secrets.root, fault.id.copy).await?;
+        }
+    }
+    Ok(())
 }
 
 impl Shared {

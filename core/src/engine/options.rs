@@ -94,6 +94,8 @@ impl<'a> OpenOptions<'a> {
 pub struct CreateOptions<'a> {
     /// The credentials of its first slot.
     pub credentials: &'a Credentials,
+    /// The credentials of a second slot, kept for the day when the first are lost.
+    pub recovery: Option<&'a Credentials>,
     /// The cipher suite.
     pub suite: Suite,
     /// Size of every blob in bytes: a power of two from 4 KiB to 4 MiB.

@@ -17,7 +17,7 @@ use super::transaction::Transaction;
 use super::view::table_range;
 use crate::format::BlockId;
 use crate::format::rows::{self, DataBlock};
-use crate::storage::StorageExt;
+use crate::storage::{Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -256,10 +256,33 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes down the newest commit that we know to be durable.
+    /// Writes down the newest commit that we know to be durable, unless this device has seen a newer one.
     pub(crate) async fn remember(&self) -> Result<()> {
+        let Some(trusted) = &self.trusted else { return Ok(()) };
+        let Some((sequence, hash)) = self.durable() else { return Ok(()) };
+        let repository = self.context.keys.repository();
+        match trusted.load(repository).await? {
+            Some((known, _)) if known >= sequence => Ok(()),
+            _ => trusted.store(repository, sequence, hash).await,
+        }
+    }
+
+    /// Writes down where we are, though this device has seen more: its owner has given that up.
+    pub(crate) async fn remember_instead(&self) -> Result<()> {
         let Some(trusted) = &self.trusted else { return Ok(()) };
         let root = self.root();
         trusted.store(self.context.keys.repository(), root.sequence, root.hash).await
+    }
+
+    /// The newest commit that is known to be durable. A reader makes nothing durable; but the head's writer did that for
+    /// what it built on.
+    fn durable(&self) -> Option<(u64, [u8; 32])> {
+        let root = self.root();
+        if !self.read_only || self.storage().capabilities().reach == Reach::Everywhere {
+            return Some((root.sequence, root.hash));
+        }
+        let sequence = root.sequence.checked_sub(1)?;
+        let hash = root.space.overlay.get(&rows::history_key(sequence))?.as_ref()?;
+        Some((sequence, <[u8; 32]>::try_from(hash.as_ref()).ok()?))
     }
 }

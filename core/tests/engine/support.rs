@@ -34,6 +34,7 @@ impl Bed {
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
             credentials: &credentials,
+            recovery: None,
             suite,
             block_bytes,
             kdf: KdfParameters::MINIMUM,

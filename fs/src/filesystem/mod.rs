@@ -72,20 +72,28 @@ impl FileSystem {
     /// # Errors
     /// [`core::Error::AlreadyExists`] where there is one.
     pub async fn create(engine: Engine, options: Options) -> Result<Self> {
-        let row = options.row(&engine);
+        let mut transaction = engine.begin();
+        Self::fill(&engine, &mut transaction, options).await?;
+        transaction.commit().await?;
+        Self::open(engine).await
+    }
+
+    /// Puts an empty file system into a transaction: with [`Engine::create_with`], into the first commit of a repository.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn fill(engine: &Engine, transaction: &mut Transaction, options: Options) -> Result<()> {
+        let row = options.row(engine);
         if !row.sizes.valid() {
             return Err(core::Error::Invalid("block size too small for a file system".into()).into());
         }
-        let shared = Arc::new(Shared::new(engine, row, Tuning::default()));
-        let mut transaction = shared.engine.begin();
         if transaction.get(OPTIONS, OPTIONS_KEY).await?.is_some() {
             return Err(core::Error::AlreadyExists.into());
         }
         transaction.put(OPTIONS, OPTIONS_KEY, &row.encode())?;
-        let root = Attributes::directory().row(Kind::Directory, shared.moment(), None);
-        transaction.put(INODE, &inode_key(ROOT), &root.encode())?;
-        transaction.commit().await?;
-        Ok(Self { shared })
+        let moment = Shared::new(engine.clone(), row, Tuning::default()).moment();
+        let root = Attributes::directory().row(Kind::Directory, moment, None);
+        Ok(transaction.put(INODE, &inode_key(ROOT), &root.encode())?)
     }
 
     /// Opens the file system of a repository.

@@ -35,6 +35,7 @@ impl Bed {
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
             credentials: &credentials,
+            recovery: None,
             suite: Suite::Aes256Gcm,
             block_bytes,
             kdf: KdfParameters::MINIMUM,
