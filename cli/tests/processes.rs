@@ -1,6 +1,7 @@
 //! Many processes at once: no update is lost, readers see whole states, and a writer that slept wakes up harmless.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+#![allow(clippy::disallowed_methods)] // how long a command takes bounds when it is stopped
 
 mod common;
 

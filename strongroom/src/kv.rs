@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
-use strongroom_core::engine::{ConflictTest as _, 
-    self, ChunkNumber, CommitInfo, Direction, Engine, Snapshot, Table, Transaction as EngineTransaction, View,
+use strongroom_core::engine::{
+    self, ChunkNumber, CommitInfo, ConflictTest as _, Direction, Engine, Snapshot, Table,
+    Transaction as EngineTransaction, View,
 };
 use strongroom_core::{Error, Result};
 
