@@ -178,11 +178,14 @@ pub(crate) async fn transact<T>(
     loop {
         attempt += 1;
         let mut transaction = fs.begin();
-        let answer = operations(&mut transaction).await?;
-        match transaction.commit().await {
-            Ok(_) => return Ok(answer),
-            Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => fs.engine().refresh().await?,
-            Err(error) => return Err(error.into()),
+        let done = match operations(&mut transaction).await {
+            Ok(answer) => transaction.commit().await.map(|_| answer).map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        match done {
+            // The state that it began on may have been given up while it ran.
+            Err(failure) if failure.exit() == Exit::Busy && attempt < ATTEMPTS_MAX => fs.engine().refresh().await?,
+            done => return done,
         }
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn exit_of(error: &core::Error) -> Exit {
         E::NotARepository => Exit::NoRepository,
         E::WrongCredentials => Exit::Credentials,
         E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } => Exit::Damaged,
-        E::Conflict => Exit::Busy,
+        E::Conflict | E::Expired => Exit::Busy,
         E::Invalid(_) => Exit::Usage,
         E::Storage(error) => match error.kind() {
             ErrorKind::Busy => Exit::Busy,
@@ -143,6 +143,7 @@ mod tests {
             (core::Error::damaged("chunk", None, "test"), 13),
             (core::Error::RolledBack { detail: String::new() }, 13),
             (core::Error::Conflict, 11),
+            (core::Error::Expired, 11),
             (core::Error::ReadOnly, 1),
             (storage(ErrorKind::Busy, Operation::Put), 11),
             (storage(ErrorKind::Full, Operation::Put), 1),

@@ -116,10 +116,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another transaction was faster, so that running this one again may succeed.
+    /// Whether another transaction was faster, or the state that this one began on was given up, so that running it again
+    /// may succeed.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Core(core::Error::Conflict))
+        matches!(self, Self::Core(core::Error::Conflict | core::Error::Expired))
     }
 
     /// The kind that the standard library has for this.

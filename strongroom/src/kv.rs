@@ -13,7 +13,8 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use strongroom_core::engine::{
-    self, ChunkNumber, CommitInfo, Direction, Engine, Snapshot, Table, Transaction as EngineTransaction, View,
+    self, ChunkNumber, CommitInfo, ConflictTest as _, Direction, Engine, Snapshot, Table,
+    Transaction as EngineTransaction, View,
 };
 use strongroom_core::{Error, Result};
 
@@ -35,14 +36,25 @@ pub(crate) const ATTEMPTS_MAX: u32 = 64;
 
 /// Operations as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
 macro_rules! transact {
-    ($self:expr, $transaction:ident => $operations:expr) => {{
+    ($self:expr, $transaction:ident => $operations:expr, again on $again:expr) => {{
         let mut attempts_left = ATTEMPTS_MAX;
         loop {
             attempts_left -= 1;
             let mut $transaction = $self.begin();
-            let answer = $operations?;
+            let answer = match $operations {
+                Ok(answer) => answer,
+                Err(error) if $again(&error) && attempts_left > 0 => {
+                    $self.engine.refresh().await?;
+                    continue;
+                }
+                Err(error) => {
+                    // Where its state was given up by others, whatever comes next begins on the newest.
+                    let _ = $self.engine.refresh().await;
+                    return Err(error);
+                }
+            };
             match $transaction.commit().await {
-                Err(Error::Conflict) if attempts_left > 0 => $self.engine.refresh().await?,
+                Err(error) if error.is_conflict() && attempts_left > 0 => $self.engine.refresh().await?,
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Ok(answer),
             }
@@ -82,7 +94,7 @@ impl Kv {
     /// # Errors
     /// [`Error::LimitExceeded`] for a key or value that is too large; what the storage raises.
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        transact!(self, transaction => transaction.put(key, value).await)
+        transact!(self, transaction => transaction.put(key, value).await, again on Error::is_conflict)
     }
 
     /// Removes a key, in one durable transaction; answers whether it was there.
@@ -90,7 +102,7 @@ impl Kv {
     /// # Errors
     /// What the storage raises.
     pub async fn delete(&self, key: &[u8]) -> Result<bool> {
-        transact!(self, transaction => transaction.delete(key).await)
+        transact!(self, transaction => transaction.delete(key).await, again on Error::is_conflict)
     }
 
     /// The rows in a range of keys, as they are now; later changes do not show.
@@ -154,7 +166,7 @@ impl Kv {
         &self,
         mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        transact!(self, transaction => closure(&mut transaction).await)
+        transact!(self, transaction => closure(&mut transaction).await, again on |_: &E| false)
     }
 }
 

@@ -92,12 +92,20 @@ impl Repository {
             tuning,
         };
         let engine = Engine::open(opened.storage.clone(), opened.env.clone(), open).await?;
-        let fs = match FileSystem::open(engine.clone()).await {
-            // Its creation was interrupted after the repository itself was there.
-            Err(Error::NoFileSystem) if !options.read_only => {
-                FileSystem::create(engine.clone(), strongroom_fs::Options::default()).await?
+        let mut attempts_left = tuning.attempts_max;
+        let fs = loop {
+            match FileSystem::open(engine.clone()).await {
+                // Its creation was interrupted after the repository itself was there.
+                Err(Error::NoFileSystem) if !options.read_only => {
+                    break FileSystem::create(engine.clone(), strongroom_fs::Options::default()).await?;
+                }
+                // Others gave up the state between our finding it and our reading it.
+                Err(error) if error.is_conflict() && attempts_left > 0 => {
+                    attempts_left -= 1;
+                    engine.refresh().await?;
+                }
+                opened => break opened?,
             }
-            opened => opened?,
         };
         Ok(Self::assemble(engine, fs, opened))
     }

@@ -8,6 +8,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::folder::{Folder, LockKind};
 use crate::layout::INCOMING;
@@ -26,9 +28,13 @@ pub(crate) struct Locks {
 /// Whether to wait for whoever holds the folder exclusively.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    Wait,
+    /// So many looks, a [`PAUSE`] apart: whoever is inside may have been stopped, and nobody is to hang on that for ever.
+    Looks(u32),
     Leave,
 }
+
+/// Between two looks at a lock that another holds.
+const PAUSE: Duration = Duration::from_millis(5);
 
 impl Locks {
     /// Enters a folder. `None` where someone holds it exclusively and we would have to wait.
@@ -128,12 +134,36 @@ fn take_exclusively(presence: &File) -> io::Result<bool> {
 }
 
 fn lock_shared(file: &File, patience: Patience) -> io::Result<bool> {
-    if patience == Patience::Wait {
-        return file.lock_shared().map(|()| true);
+    let mut looks_left = match patience {
+        Patience::Looks(looks) => looks,
+        Patience::Leave => 0,
+    };
+    loop {
+        match file.try_lock_shared() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) if looks_left == 0 => return Ok(false),
+            Err(TryLockError::WouldBlock) => {
+                looks_left -= 1;
+                thread::sleep(PAUSE);
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
-    match file.try_lock_shared() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_one_that_never_leaves_is_told_so_in_the_end() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        folder.create_directory(INCOMING).unwrap();
+        let inside = Locks::enter(&folder, Patience::Leave).unwrap().unwrap();
+        assert!(inside.try_alone(&folder).unwrap());
+        assert!(Locks::enter(&folder, Patience::Looks(2)).unwrap().is_none());
+        inside.no_longer_alone();
+        assert!(Locks::enter(&folder, Patience::Looks(2)).unwrap().is_some());
     }
 }

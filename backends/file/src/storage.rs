@@ -24,6 +24,9 @@ use crate::folder::{Folder, Published, create_folder, read_at};
 use crate::layout::{INCOMING, Shard, blob_path, shard_from, shard_of, shard_path, temporary_path, temporary_tag};
 use crate::lock::{Locks, Patience};
 
+/// How often opening looks whether whoever holds the folder exclusively has left: for a minute.
+const GATE_LOOKS: u32 = 12_000;
+
 const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Host,
     durability: Durability::Power,
@@ -63,11 +66,13 @@ struct Inner {
 }
 
 impl FileStorage {
-    /// Opens a folder; waits while another handle holds it exclusively. A folder that cannot be written to can be read.
+    /// Opens a folder; waits while another handle holds it exclusively, up to a minute. A folder that cannot be written to
+    /// can be read.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] where it is absent and may not be created; [`ErrorKind::Invalid`] where the path is
-    /// something else than a folder; what the medium raises.
+    /// something else than a folder; [`ErrorKind::Busy`] where another handle holds it exclusively for longer than that;
+    /// what the medium raises.
     pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
         let blocking = context.blocking();
         let tag = context
@@ -157,9 +162,9 @@ fn enter(path: PathBuf, mode: OpenMode, shown: &str) -> Result<Entered> {
 /// Waits in a thread of its own, unless the caller's may block: a worker that waits here could be the one that whoever
 /// is inside needs in order to leave.
 async fn wait_at_gate(folder: Folder, mode: BlockingMode, shown: &str) -> Result<(Folder, Locks)> {
-    let wait = move || match Locks::enter(&folder, Patience::Wait) {
+    let wait = move || match Locks::enter(&folder, Patience::Looks(GATE_LOOKS)) {
         Ok(Some(locks)) => Ok((folder, locks)),
-        Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+        Ok(None) => Err(io::Error::new(io::ErrorKind::WouldBlock, "another process holds it exclusively")),
         Err(error) => Err(error),
     };
     let outcome: io::Result<_> = match mode {

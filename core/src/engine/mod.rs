@@ -244,7 +244,17 @@ impl Engine {
             genesis,
         )?;
         let shared = &engine.shared;
-        let head = shared.chain.find_head().await?;
+        let mut attempts_left = shared.tuning.attempts_max;
+        let (head, freshness) = loop {
+            let head = shared.chain.find_head().await?;
+            let freshness = engine.check_freshness(&head, options.accept_rollback).await;
+            // Gone while we looked: others gave that state up, and there is a newer one.
+            let gone = matches!(freshness, Err(Error::Missing { .. } | Error::Expired)) && attempts_left > 0;
+            if !gone || shared.chain.find_head().await?.sequence == head.sequence {
+                break (head, freshness);
+            }
+            attempts_left -= 1;
+        };
         if head.header_generation > header.generation() {
             let detail = format!(
                 "the header is of generation {}, the commits name {}",
@@ -256,7 +266,7 @@ impl Engine {
         if head.header_generation == header.generation() && head.header_hash != *header.hash() {
             return Err(Error::damaged("header", None, "it is not the one that the commits name"));
         }
-        engine.check_freshness(&head, options.accept_rollback).await?;
+        freshness?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
             self::heal(&shared.context.storage, &headers, &engine.secrets).await?;

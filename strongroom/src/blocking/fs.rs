@@ -127,7 +127,14 @@ impl FileSystem {
         loop {
             attempts_left -= 1;
             let mut transaction = self.begin();
-            let answer = closure(&mut transaction)?;
+            let answer = match closure(&mut transaction) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    // Where its state was given up by others, whatever comes next begins on the newest.
+                    let _ = block_on(self.inner.engine().refresh());
+                    return Err(error);
+                }
+            };
             match transaction.commit() {
                 Err(error) if error.is_conflict() && attempts_left > 0 => {
                     block_on(self.inner.engine().refresh()).map_err(strongroom_fs::Error::from)?;

@@ -70,9 +70,16 @@ impl Kv {
         loop {
             attempts_left -= 1;
             let mut transaction = self.begin();
-            let answer = closure(&mut transaction)?;
+            let answer = match closure(&mut transaction) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    // Where its state was given up by others, whatever comes next begins on the newest.
+                    let _ = block_on(self.inner.refresh());
+                    return Err(error);
+                }
+            };
             match transaction.commit() {
-                Err(Error::Conflict) if attempts_left > 0 => block_on(self.inner.refresh())?,
+                Err(Error::Conflict | Error::Expired) if attempts_left > 0 => block_on(self.inner.refresh())?,
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Ok(answer),
             }

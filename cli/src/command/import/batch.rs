@@ -78,7 +78,7 @@ impl From<strongroom::Error> for Stopped {
     fn from(error: strongroom::Error) -> Self {
         use strongroom::Error as E;
         match error {
-            E::Core(core::Error::Conflict) => Self::Conflict,
+            E::Core(core::Error::Conflict | core::Error::Expired) => Self::Conflict,
             E::FileTooLarge { .. } => Self::Spoilt(error.to_string()),
             E::Core(_) | E::Interrupted | E::Stale | E::NoFileSystem => Self::Failed(error.into()),
             // Refused for what it is: a name that is too long, a folder that could not be made before.
