@@ -431,7 +431,12 @@ impl Shared {
             }
         };
         self.note_unreferenced(put);
-        self.storage().sync().await?;
+        if let Err(error) = self.storage().sync().await {
+            // Nothing is promised any more about what was put under this epoch, by a later sync either: whoever has
+            // records in those blocks must not be committed.
+            self.abandon_epoch();
+            return Err(error.into());
+        }
         Ok(())
     }
 

@@ -313,6 +313,7 @@ impl Engine {
             queue: Mutex::default(),
             leader: async_lock::Mutex::new(Leader::default()),
             epoch: Mutex::new(EpochState::default()),
+            abandoned: Mutex::default(),
             claim: async_lock::Mutex::new(()),
             unreferenced: Mutex::new(HashSet::new()),
             pins: Mutex::new(BTreeMap::new()),
