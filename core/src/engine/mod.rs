@@ -1,9 +1,9 @@
 //! The engine: a transactional, ordered key space on blocks, with snapshots, chunks and a commit chain.
 //!
-//! * [`Root`](root) is a state: two copy-on-write trees under an overlay of recent changes.
-//! * [`chain`] reads and seals commits and finds the head; [`commit`] brings transactions into it, in groups.
-//! * [`checkpoint`] folds the overlay into the trees; [`space`] claims and ends writer epochs and gives space back.
-//! * [`keyring`] opens the header's slots; [`check`] verifies every reference and count.
+//! * `root` is a state: two copy-on-write trees under an overlay of recent changes.
+//! * `chain` reads and seals commits and finds the head; `commit` brings transactions into it, in groups.
+//! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back.
+//! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
 //! what a reader may still look at (`floor`) is not deleted; nothing is revived once it is condemned.
