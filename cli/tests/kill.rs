@@ -58,7 +58,7 @@ fn an_import_that_is_killed_is_resumed_by_running_it_again() {
     let seed = seed();
     let scratch = Scratch::with_repository();
     let mut numbers = Numbers::new(seed);
-    let (bytes, files) = scaled((6 << 20, 120), (300 << 20, 3_000));
+    let (bytes, files) = scaled((6 << 20, 120), (96 << 20, 2_000));
     generate_tree(&scratch.path("first"), seed, bytes, files);
     let mut whole = duration_of(&scratch, &["import", "first"]);
     fs::rename(scratch.path("first"), scratch.path("second")).unwrap();

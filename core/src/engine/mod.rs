@@ -244,10 +244,15 @@ impl Engine {
             genesis,
         )?;
         let shared = &engine.shared;
+        // Before the head is looked for: another process may commit and remember that while we look.
+        let seen = match &shared.trusted {
+            Some(trusted) => trusted.load(shared.context.keys.repository()).await?,
+            None => None,
+        };
         let mut attempts_left = shared.tuning.attempts_max;
         let (head, freshness) = loop {
             let head = shared.chain.find_head().await?;
-            let freshness = engine.check_freshness(&head, options.accept_rollback).await;
+            let freshness = engine.check_freshness(&head, seen, options.accept_rollback).await;
             // Gone while we looked: others gave that state up, and there is a newer one.
             let gone = matches!(freshness, Err(Error::Missing { .. } | Error::Expired)) && attempts_left > 0;
             if !gone || shared.chain.find_head().await?.sequence == head.sequence {
@@ -323,10 +328,9 @@ impl Engine {
         Ok(Self { shared: Arc::new(shared), secrets: Arc::new(Secrets { header: header.clone(), root: root_secret }) })
     }
 
-    /// Compares the head with what this device remembers.
-    async fn check_freshness(&self, head: &Root, accept_rollback: bool) -> Result<()> {
-        let Some(trusted) = &self.shared.trusted else { return Ok(()) };
-        let Some((sequence, hash)) = trusted.load(self.shared.context.keys.repository()).await? else { return Ok(()) };
+    /// Compares the head with what this device remembered before it was found.
+    async fn check_freshness(&self, head: &Root, seen: Option<(u64, [u8; 32])>, accept_rollback: bool) -> Result<()> {
+        let Some((sequence, hash)) = seen else { return Ok(()) };
         match self.shared.contradiction(head, sequence, &hash).await? {
             Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
             _ => Ok(()),

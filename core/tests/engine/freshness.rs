@@ -96,6 +96,47 @@ fn an_older_copy_of_the_whole_storage_is_noticed_until_it_is_accepted() {
     });
 }
 
+/// What several processes of a device remember: one of them commits while another one is opening the repository.
+struct Neighbour {
+    device: Arc<Device>,
+    engine: Engine,
+}
+
+#[async_trait]
+impl TrustedState for Neighbour {
+    async fn load(&self, repository: &[u8; 16]) -> Result<Option<(u64, [u8; 32])>> {
+        commits(&self.engine, 2, b"meanwhile").await;
+        self.engine.flush().await?;
+        self.device.load(repository).await
+    }
+
+    async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
+        self.device.store(repository, sequence, hash).await
+    }
+}
+
+#[test]
+fn what_another_process_of_this_device_commits_meanwhile_is_no_rollback() {
+    block_on(async {
+        let (mut bed, engine) = bed(4, CrashOptions::default()).await;
+        drop(engine);
+        let device = Arc::new(Device::default());
+        let engine = open(&mut bed, &device, false).await.unwrap();
+        commits(&engine, 3, b"old").await;
+        for read_only in [true, false] {
+            let neighbour = Arc::new(Neighbour { device: device.clone(), engine: engine.clone() });
+            let opened = bed
+                .open_with(|options| {
+                    options.trusted = Some(neighbour);
+                    options.read_only = read_only;
+                })
+                .await
+                .unwrap();
+            assert_eq!(get(&opened, &[1]).await.unwrap().unwrap(), "meanwhile");
+        }
+    });
+}
+
 #[test]
 fn a_history_that_forked_before_what_was_seen_is_noticed_though_it_is_longer() {
     block_on(async {
