@@ -59,6 +59,8 @@ pub(crate) struct Extra {
     pub(crate) floor: Floor,
     /// Commits below this were deleted.
     pub(crate) oldest: Option<u64>,
+    /// Generation and hash of a header that comes into force.
+    pub(crate) header: Option<(u64, [u8; 32])>,
     /// Whether this is the commit of the leader's group, so that its fate answers the group.
     pub(crate) answers_group: bool,
 }
@@ -356,6 +358,7 @@ impl Shared {
         if spilled {
             body = self.spill(body, &mut spills).await?;
         }
+        let (header_generation, header_hash) = extra.header.unwrap_or((base.header_generation, base.header_hash));
         let head = CommitHead {
             sequence,
             previous: base.hash,
@@ -363,8 +366,8 @@ impl Shared {
             spilled,
             writer_epoch: lock(&self.epoch).number.unwrap_or(0),
             time: now,
-            header_generation: base.header_generation,
-            header_hash: base.header_hash,
+            header_generation,
+            header_hash,
             floor,
             oldest: extra.oldest.unwrap_or(base.oldest).min(sequence),
             base: if checkpoint { sequence } else { base.base },
