@@ -1,7 +1,8 @@
 //! The engine: a transactional, ordered key space on blocks, with snapshots, chunks and a commit chain.
 //!
 //! * `root` is a state: two copy-on-write trees under an overlay of recent changes.
-//! * `chain` reads and seals commits and finds the head; `commit` brings transactions into it, in groups.
+//! * `chain` reads and seals commits and finds the head; `commit` judges transactions in
+//!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
@@ -12,10 +13,12 @@ mod chain;
 mod check;
 mod checkpoint;
 mod commit;
+mod follow;
 mod in_force;
 pub mod keyring;
 mod nodes;
 mod options;
+mod publish;
 mod root;
 mod shared;
 mod space;
