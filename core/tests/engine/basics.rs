@@ -3,8 +3,8 @@ use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::Error;
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{ChunkNumber, View};
-use strongroom_core::storage::Operation;
+use strongroom_core::engine::{CheckOptions, ChunkNumber, View};
+use strongroom_core::storage::{Name, Operation};
 
 use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
 
@@ -176,5 +176,23 @@ fn after_a_failed_barrier_nothing_that_it_should_have_covered_is_committed() {
         assert_eq!(contents(&engine.snapshot()).await.unwrap().len(), 2);
         assert_eq!(engine.info().await.unwrap().open_epochs, 0);
         assert_clean(&engine).await;
+    });
+}
+
+#[test]
+fn a_blob_that_is_nobodys_is_kept_and_told_and_is_no_damage() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(8, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        engine.close().await.unwrap();
+        let planted = Name::new([0xa5; 16]);
+        bed.storage.overwrite(planted, Bytes::from_static(b"of another program"));
+        let engine = bed.open().await.unwrap();
+        put(&engine, b"a", b"1").await.unwrap();
+        engine.checkpoint().await.unwrap();
+        let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+        assert!(report.findings.is_empty(), "{report:#?}");
+        assert!(report.notices.iter().any(|notice| notice.contains("none of this")), "{report:#?}");
+        engine.close().await.unwrap();
+        assert!(bed.storage.snapshot_blobs().contains_key(&planted));
     });
 }
