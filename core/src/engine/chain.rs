@@ -233,10 +233,12 @@ impl Chain {
                     (Some(commit), None) => found.push(commit),
                     (Some(_), Some(missing)) => {
                         // It may have come between the two looks; if not, somebody took it away.
-                        if self.read(missing).await?.is_none() {
+                        let Some(commit) = self.read(missing).await? else {
                             let detail = format!("commit {missing} is missing while commit {asked} is there");
                             return Err(Error::damaged("commit chain", Some(self.name(missing)), detail));
-                        }
+                        };
+                        // Each look that goes on has found something: answers that flap keep nobody busy for ever.
+                        found.push(commit);
                         appeared = true;
                         break;
                     }

@@ -59,7 +59,7 @@ impl Shared {
             roots: Some((content_tree, space_tree)),
             floor: if guard.is_some() { Floor::Alone } else { Floor::Grace },
             oldest: Some(oldest),
-            answers_group: false,
+            ..Extra::default()
         };
         match self.publish(leader, base, draft, extra).await? {
             Outcome::Published(sequence) => {

@@ -1,9 +1,10 @@
 //! The engine: a transactional, ordered key space on blocks, with snapshots, chunks and a commit chain.
 //!
-//! * [`Root`](root) is a state: two copy-on-write trees under an overlay of recent changes.
-//! * [`chain`] reads and seals commits and finds the head; [`commit`] brings transactions into it, in groups.
-//! * [`checkpoint`] folds the overlay into the trees; [`space`] claims and ends writer epochs and gives space back.
-//! * [`keyring`] opens the header's slots; [`check`] verifies every reference and count.
+//! * `root` is a state: two copy-on-write trees under an overlay of recent changes.
+//! * `chain` reads and seals commits and finds the head; `commit` judges transactions in
+//!   groups, `publish` brings them into it, `follow` learns what others committed.
+//! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back.
+//! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
 //! what a reader may still look at (`floor`) is not deleted; nothing is revived once it is condemned.
@@ -12,9 +13,12 @@ mod chain;
 mod check;
 mod checkpoint;
 mod commit;
+mod follow;
+mod in_force;
 pub mod keyring;
 mod nodes;
 mod options;
+mod publish;
 mod root;
 mod shared;
 mod space;
@@ -107,7 +111,7 @@ pub struct Engine {
 
 /// What `check` needs to judge header copies.
 struct Secrets {
-    header: Header,
+    header: Mutex<Header>,
     root: RootSecret,
 }
 
@@ -211,22 +215,7 @@ impl Engine {
     /// [`Error::RolledBack`], each for what it says; what the storage raises.
     pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions<'_>) -> Result<Self> {
         let headers = keyring::read_headers(&storage).await?;
-        let (header, root_secret) = match options.unlock {
-            Unlock::Credentials(credentials) => {
-                let (header, root) = headers.unlock(&env, credentials).await?;
-                (header.clone(), root)
-            }
-            Unlock::Root(root) => {
-                let mut opened = Err(Error::WrongCredentials);
-                for header in headers.headers() {
-                    opened = keyring::unlock_with_root(header, root.duplicate()).map(|root| (header.clone(), root));
-                    if opened.is_ok() {
-                        break;
-                    }
-                }
-                opened?
-            }
-        };
+        let (header, root_secret) = in_force::open_newest(&env, &headers, options.unlock).await?;
         if !options.read_only && header.features().unknown() != Features::default() {
             return Err(Error::NewerFormat {
                 detail: "it has features that only reading tolerates; open it read-only".into(),
@@ -260,17 +249,8 @@ impl Engine {
             }
             attempts_left -= 1;
         };
-        if head.header_generation > header.generation() {
-            let detail = format!(
-                "the header is of generation {}, the commits name {}",
-                header.generation(),
-                head.header_generation
-            );
-            return Err(Error::RolledBack { detail });
-        }
-        if head.header_generation == header.generation() && head.header_hash != *header.hash() {
-            return Err(Error::damaged("header", None, "it is not the one that the commits name"));
-        }
+        let header = in_force::choose(shared.env(), &headers, header, &head, options.unlock).await?;
+        *lock(&engine.secrets.header) = header;
         freshness?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
@@ -318,13 +298,17 @@ impl Engine {
             queue: Mutex::default(),
             leader: async_lock::Mutex::new(Leader::default()),
             epoch: Mutex::new(EpochState::default()),
+            abandoned: Mutex::default(),
             claim: async_lock::Mutex::new(()),
             unreferenced: Mutex::new(HashSet::new()),
             pins: Mutex::new(BTreeMap::new()),
             hinted: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         };
-        Ok(Self { shared: Arc::new(shared), secrets: Arc::new(Secrets { header: header.clone(), root: root_secret }) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            secrets: Arc::new(Secrets { header: Mutex::new(header.clone()), root: root_secret }),
+        })
     }
 
     /// Compares the head with what this device remembered before it was found.
@@ -522,16 +506,17 @@ impl Engine {
     /// # Errors
     /// What the storage raises. Damage is no error here: it is what the report lists.
     pub async fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport> {
-        check::run(&self.shared, &self.secrets.header, &self.secrets.root, options).await
+        check::run(&self.shared, &self.header().await?, &self.secrets.root, options).await
     }
 }
 
 /// A creation that died between the two copies of the header left one: a writer makes up for it. Damage stays for `check`
 /// to report.
 async fn heal(storage: &Arc<dyn Storage>, headers: &keyring::HeaderSet, secrets: &Secrets) -> Result<()> {
+    let header = lock(&secrets.header).clone();
     for fault in headers.faults() {
-        if fault.id.generation == secrets.header.generation() && fault.state == keyring::CopyState::Missing {
-            keyring::repair_copy(storage, &secrets.header, &secrets.root, fault.id.copy).await?;
+        if fault.id.generation == header.generation() && fault.state == keyring::CopyState::Missing {
+            keyring::repair_copy(storage, &header, &secrets.root, fault.id.copy).await?;
         }
     }
     Ok(())

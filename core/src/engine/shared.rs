@@ -1,6 +1,6 @@
 //! What every handle of one open repository shares.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Mutex<Vec<Request>>,
     pub(crate) leader: async_lock::Mutex<Leader>,
     pub(crate) epoch: Mutex<EpochState>,
+    /// Epochs of ours that a failed barrier made worthless, and that are still open.
+    pub(crate) abandoned: Mutex<BTreeSet<u32>>,
     /// Serialises claims, so that a handle claims one epoch at a time.
     pub(crate) claim: async_lock::Mutex<()>,
     /// Blocks put under our epoch that no usage row may name yet.

@@ -78,6 +78,7 @@ impl Shared {
             })?;
             // Nobody else is there: whoever left an epoch open died.
             let mut dead = if guard.is_some() { self.open_epochs(&claim).await? } else { BTreeSet::new() };
+            dead.extend(lock(&self.abandoned).iter());
             // As many as the smallest commit has room for: without an epoch nothing can spill.
             while dead.len() > DEAD_EPOCHS_MAX {
                 dead.pop_last();
@@ -98,11 +99,21 @@ impl Shared {
             self.blocks.writer.set_epoch(epoch);
             *lock(&self.epoch) = EpochState { number: Some(epoch), next_number: 0 };
             if !dead.is_empty() {
+                lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
                 self.sweep(epoch).await?;
             }
             return Ok(epoch);
         }
         Err(Error::Conflict)
+    }
+
+    /// Gives up our epoch: its open transactions are void, and the next claim ends it.
+    pub(crate) fn abandon_epoch(&self) {
+        let mut state = lock(&self.epoch);
+        if let Some(epoch) = state.number {
+            lock(&self.abandoned).insert(epoch);
+        }
+        *state = EpochState::default();
     }
 
     async fn open_epochs(&self, view: &Transaction) -> Result<BTreeSet<u32>> {

@@ -1,9 +1,10 @@
 use bytes::Bytes;
 use futures_lite::future::block_on;
-use strongroom_conformance::crash::CrashOptions;
+use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::Error;
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{ChunkNumber, View};
+use strongroom_core::storage::Operation;
 
 use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
 
@@ -149,6 +150,31 @@ fn a_commit_larger_than_a_block_spills_and_reads_back() {
         engine.close().await.unwrap();
         let engine = bed.open().await.unwrap();
         assert_eq!(contents(&engine.snapshot()).await.unwrap().len(), 5001);
+        assert_clean(&engine).await;
+    });
+}
+
+#[test]
+fn after_a_failed_barrier_nothing_that_it_should_have_covered_is_committed() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(7, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"first", b"").await.unwrap();
+        let (mut one, mut other) = (engine.begin(), engine.begin());
+        for transaction in [&mut one, &mut other] {
+            let number = transaction.put_chunk(None, Bytes::from(vec![1; 9_000])).await.unwrap();
+            transaction.put(TABLE, &number.0.to_le_bytes(), b"").unwrap();
+        }
+        bed.storage.fail_operation(Operation::Sync, 1, Fault::NotDurable);
+        assert!(matches!(one.commit().await, Err(Error::Storage(_))));
+        assert!(matches!(other.commit().await, Err(Error::Conflict)), "a later sync proves nothing");
+        let mut again = engine.begin();
+        let number = again.put_chunk(None, Bytes::from(vec![2; 9_000])).await.unwrap();
+        again.put(TABLE, b"again", &number.0.to_le_bytes()).unwrap();
+        again.commit().await.unwrap();
+        engine.close().await.unwrap();
+        let engine = bed.open().await.unwrap();
+        assert_eq!(contents(&engine.snapshot()).await.unwrap().len(), 2);
+        assert_eq!(engine.info().await.unwrap().open_epochs, 0);
         assert_clean(&engine).await;
     });
 }

@@ -3,6 +3,7 @@
 
 mod basics;
 mod freshness;
+mod headers;
 mod hostile;
 mod model;
 mod processes;
