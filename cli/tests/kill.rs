@@ -78,6 +78,8 @@ fn an_import_that_is_killed_is_resumed_by_running_it_again() {
             is_there(&scratch, &name, &tree, &when);
         }
         scratch.succeeds(["import", &name]);
+        // Where all had been stored before the kill, that wrote nothing; this does.
+        scratch.succeeds(["mkdir", &format!("/after {round}")]);
         leftovers_vanish(&scratch, &when);
         is_there(&scratch, &name, &tree, &when);
         is_there(&scratch, "second", &scratch.path("second"), &when);
