@@ -41,7 +41,8 @@ pub(crate) enum Age {
 
 impl Context {
     pub(crate) fn new(global: Global) -> Self {
-        Self { output: Output::new(&global), global, interrupt: Interrupt::default(), opened: None }
+        let interrupt = Interrupt::default();
+        Self { output: Output::new(&global, interrupt.clone()), global, interrupt, opened: None }
     }
 
     /// The address of the repository.

@@ -63,7 +63,11 @@ impl Failure {
     /// Says on what it failed.
     #[must_use]
     pub(crate) fn on(mut self, what: impl fmt::Display) -> Self {
-        self.message = format!("{what}: {}", self.message);
+        let what = format!("{what}: ");
+        // Many causes name it themselves.
+        if !self.message.starts_with(&what) {
+            self.message.insert_str(0, &what);
+        }
         self
     }
 
@@ -158,5 +162,6 @@ mod tests {
     fn a_failure_is_one_line() {
         let failure = Failure::failed("a\nb").on("file:x");
         assert_eq!(failure.to_string(), "file:x: a b");
+        assert_eq!(failure.on("file:x").to_string(), "file:x: a b");
     }
 }

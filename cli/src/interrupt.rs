@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::exit::{Exit, Failure};
@@ -11,6 +13,8 @@ use crate::exit::{Exit, Failure};
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt {
     asked: Arc<AtomicBool>,
+    /// While others are waited for and nothing needs to be left tidy.
+    waiting: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -19,6 +23,10 @@ impl Interrupt {
         for signal in [SIGINT, SIGTERM] {
             // Order matters: the check for a second signal stands before the note of the first.
             signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), self.asked.clone())
+                .and_then(|_| {
+                    let waiting = self.waiting.clone();
+                    signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), waiting)
+                })
                 .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
                 .map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
         }
@@ -28,6 +36,30 @@ impl Interrupt {
     /// Whether to stop at the next safe point.
     pub(crate) fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Gives something to a reader that may never take it: until then the first signal stops at once, since the call
+    /// would be taken up again behind it.
+    pub(crate) fn while_waiting<T>(&self, give: impl FnOnce() -> T) -> T {
+        self.waiting.store(true, Ordering::SeqCst);
+        let given = give();
+        self.waiting.store(false, Ordering::SeqCst);
+        given
+    }
+
+    /// Waits until stdin has something to read, or its end.
+    pub(crate) fn wait_for_stdin(&self) -> Result<(), Failure> {
+        let stdin = std::io::stdin();
+        loop {
+            self.check()?;
+            // A signal between the check and the call would be slept over without a limit.
+            let limit = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            match rustix::event::poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&limit)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                // What cannot be waited for can be read.
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
     }
 
     /// An error where someone asked to stop.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::arguments::Global;
 use crate::exit::Failure;
+use crate::interrupt::Interrupt;
 
 /// Where results go. Errors of stdout end the command; a reader that went away ends it quietly.
 pub(crate) struct Output {
@@ -14,17 +15,19 @@ pub(crate) struct Output {
     quiet: bool,
     verbose: bool,
     terminal: bool,
+    interrupt: Interrupt,
 }
 
 impl Output {
     /// As the flags say.
-    pub(crate) fn new(global: &Global) -> Self {
+    pub(crate) fn new(global: &Global, interrupt: Interrupt) -> Self {
         Self {
             stdout: BufWriter::with_capacity(64 * 1024, io::stdout()),
             json: global.json,
             quiet: global.quiet,
             verbose: global.verbose > 0,
             terminal: io::stdout().is_terminal(),
+            interrupt,
         }
     }
 
@@ -43,17 +46,17 @@ impl Output {
         }
         let text = serde_json::to_string(&Document { schema, value })
             .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
-        self.line(&text)
+        self.line(&escape_json(&text))
     }
 
     /// One line of a result.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
-        writeln!(self.stdout, "{text}").map_err(stdout_failed)
+        self.interrupt.while_waiting(|| writeln!(self.stdout, "{text}")).map_err(stdout_failed)
     }
 
     /// Bytes as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.stdout.write_all(bytes).map_err(stdout_failed)
+        self.interrupt.while_waiting(|| self.stdout.write_all(bytes)).map_err(stdout_failed)
     }
 
     /// A name, then the end of the line: escaped on a terminal, as it is in a pipe.
@@ -95,7 +98,7 @@ impl Output {
 
     /// Gives everything out.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.stdout.flush().map_err(stdout_failed)
+        self.interrupt.while_waiting(|| self.stdout.flush()).map_err(stdout_failed)
     }
 }
 
@@ -112,12 +115,7 @@ pub(crate) fn shown(name: &[u8]) -> String {
         for character in chunk.valid().chars() {
             match character {
                 '\\' => text.push_str("\\\\"),
-                // Control characters act on terminals; the marks of direction reorder what is read.
-                c if c.is_control()
-                    || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-                {
-                    text.extend(c.escape_default());
-                }
+                c if acts(c) => text.extend(c.escape_default()),
                 c => text.push(c),
             }
         }
@@ -128,9 +126,29 @@ pub(crate) fn shown(name: &[u8]) -> String {
     text
 }
 
-/// The text without line ends and other control characters.
+/// Control characters act on terminals; the marks of direction reorder what is read.
+fn acts(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text without line ends and other characters that act.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    text.chars().map(|character| if acts(character) { ' ' } else { character }).collect()
+}
+
+/// JSON of the same meaning that is safe on a terminal too. What acts stands in strings only, and below U+0020 is
+/// escaped already.
+fn escape_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if acts(character) {
+            safe.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
 }
 
 /// A name in JSON: as text where it is UTF-8, else escaped with the exact bytes beside it.
@@ -174,6 +192,9 @@ mod tests {
         assert_eq!(shown(b"a\nb\x1b[2Jc"), "a\\nb\\u{1b}[2Jc");
         assert_eq!(shown("a\u{202e}b\u{9b}".as_bytes()), "a\\u{202e}b\\u{9b}");
         assert_eq!(shown(b"\xff\xfe\\"), "\\xff\\xfe\\\\");
-        assert_eq!(one_line("a\nb"), "a b");
+        assert_eq!(one_line("a\nb\u{202e}c"), "a b c");
+        let json = escape_json(&serde_json::to_string("a\n\u{9b}\u{202e}\u{7f}ä").unwrap());
+        assert_eq!(json, r#""a\n\u009b\u202e\u007fä""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), "a\n\u{9b}\u{202e}\u{7f}ä");
     }
 }

@@ -125,6 +125,8 @@ fn from_command(command: &OsStr) -> Result<Password, Failure> {
     let mut child = shell
         .arg(if cfg!(windows) { "/C" } else { "-c" })
         .arg(command)
+        // Nothing that it starts needs the password that it is asked for.
+        .env_remove("STRONGROOM_PASSWORD")
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(error.to_string()))?;

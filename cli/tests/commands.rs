@@ -136,3 +136,30 @@ fn an_older_copy_put_back_is_noticed() {
     scratch.feeds(["--accept-rollback", "put", "-", "/again"], b"content");
     assert_eq!(text(scratch.succeeds(["ls"])), "again\n");
 }
+
+#[test]
+fn everything_goes_only_when_it_is_said_twice() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "/a"]);
+    for root in ["/", "/.", "/a/.."] {
+        assert!(scratch.fails(1, ["rm", "-r", root]).contains("pass -r and -f"));
+    }
+    assert_eq!(scratch.succeeds(["ls"]), b"a\n");
+    scratch.succeeds(["rm", "-r", "-f", "/"]);
+    assert_eq!(scratch.succeeds(["ls"]), b"");
+}
+
+#[test]
+fn a_message_names_what_it_is_about_once() {
+    let scratch = Scratch::with_repository();
+    let message = scratch.fails(1, ["get", "/no", "here"]);
+    assert_eq!(message.matches("/no").count(), 1, "{message}");
+}
+
+#[test]
+fn a_password_command_does_not_see_the_password_of_the_environment() {
+    let scratch = Scratch::with_repository();
+    let command = format!("env | grep STRONGROOM_PASSWORD= > seen; echo {}", common::PASSWORD);
+    scratch.succeeds(["ls", "--password-command", &command]);
+    assert_eq!(std::fs::read(scratch.path("seen")).unwrap(), b"");
+}

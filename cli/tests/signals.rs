@@ -39,6 +39,33 @@ fn send(child: &Child, signal: &str) {
 }
 
 #[test]
+fn one_signal_stops_what_waits_for_others() {
+    let scratch = Scratch::with_repository();
+    std::fs::write(scratch.path("large"), vec![7; 4 << 20]).unwrap();
+    scratch.succeeds(["put", "large", "/large"]);
+    assert!(Command::new("mkfifo").arg(scratch.path("pipe")).status().unwrap().success());
+    // A writer that never comes, a reader that never reads, and a reader that never comes.
+    for arguments in [&["put", "-", "/new"][..], &["cat", "/large"], &["get", "/large", "pipe"]] {
+        for signal in ["-INT", "-TERM"] {
+            let mut child = start(&scratch, arguments);
+            while !sleeps(&child) {
+                std::thread::yield_now();
+            }
+            send(&child, signal);
+            assert_eq!(child.wait().unwrap().code(), Some(1), "{arguments:?}");
+        }
+    }
+    assert_eq!(scratch.succeeds(["ls"]), b"large\n");
+    scratch.succeeds(["check", "--data"]);
+}
+
+/// Whether the process waits for something.
+fn sleeps(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:\tS"))
+}
+
+#[test]
 fn a_put_that_is_interrupted_leaves_nothing_and_says_so() {
     let scratch = Scratch::with_repository();
     scratch.feeds(["put", "-", "/before"], b"acknowledged");

@@ -103,7 +103,7 @@ async fn put_stdin(fs: &strongroom::fs::FileSystem, path: &[u8], context: &Conte
     let mut stdin = std::io::stdin().lock();
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        context.interrupt.check()?;
+        context.interrupt.wait_for_stdin()?;
         let read = match stdin.read(&mut buffer) {
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     // Of the same id as the flag of every command, which it takes the place of: clap hands the value on to it.
     #[arg(id = "repo", long = "repo", value_name = "URI", env = "STRONGROOM_REPO", hide_env_values = true)]
     _repo: Option<OsString>,
-    /// What is not there is no error
+    /// What is not there is no error; with -r, the root folder is emptied too
     #[arg(short, long)]
     force: bool,
     /// What to remove
@@ -30,6 +30,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let repository = context.open(Access::Write).await?;
     transact(repository.fs(), async |transaction| {
+        let root = transaction.metadata("/").await?.inode;
         for path in &arguments.paths {
             let path = bytes_of(path);
             let metadata = match transaction.symlink_metadata(path).await {
@@ -38,6 +39,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             };
             if metadata.kind != Kind::Directory {
                 transaction.remove_file(path).await?;
+            } else if metadata.inode == root && !arguments.force {
+                let what = "is all that there is: pass -r and -f to remove everything in it";
+                return Err(Failure::failed(format!("{}: {what}", shown(path))));
             } else if arguments.recursive {
                 transaction.remove_all(path).await?;
             } else {
