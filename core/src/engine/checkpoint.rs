@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::{Root, Side};
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use super::view::table_range;
 use crate::format::Pointer;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
@@ -28,8 +28,12 @@ impl Shared {
         root.tail_bytes >= self.tuning.checkpoint_bytes || root.sequence - root.base >= self.tuning.checkpoint_commits
     }
 
-    /// Makes a checkpoint on the newest state. A lost race leaves it to the winner.
+    /// Makes a checkpoint on the newest state. A lost race leaves it to the winner; without an epoch, as while one is being
+    /// claimed, it waits for the next commit: what it wrote under the epoch before could be swept with that.
     pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader) -> Result<()> {
+        if lock(&self.epoch).number.is_none() {
+            return Ok(());
+        }
         self.settle(leader).await?;
         let base = self.root();
         let sequence = base.sequence;

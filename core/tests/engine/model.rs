@@ -276,3 +276,22 @@ proptest! {
         block_on(run(seed, CrashOptions::object_store(), steps));
     }
 }
+
+/// A claim of an epoch, after one that was given up, must not make a checkpoint whose nodes its own sweep takes away.
+#[test]
+fn a_checkpoint_of_unknown_fate_keeps_its_nodes_while_an_epoch_is_claimed() {
+    let put = || vec![Change::Put(0, vec![])];
+    let steps = vec![
+        Step::Commit(put()),
+        Step::Commit(put()),
+        Step::Commit(put()),
+        Step::CutOff(put(), 1, 0),
+        Step::Commit(put()),
+        Step::Commit(put()),
+        Step::CutOff(put(), 0, 0),
+        Step::Commit(put()),
+        Step::Faulty(put(), 5, Fault::Refused(ErrorKind::Full)),
+        Step::Faulty(put(), 8, Fault::Refused(ErrorKind::Full)),
+    ];
+    block_on(run(0, CrashOptions::default(), steps));
+}
