@@ -32,7 +32,7 @@ fn repository(name: &str) -> Repository {
 }
 
 fn assert_sound(repository: &Repository) {
-    let options = CheckOptions { data: true, ..CheckOptions::default() };
+    let options = CheckOptions { data: true };
     repository.check(options, |finding| panic!("{finding:?}")).unwrap();
 }
 
