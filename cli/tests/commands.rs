@@ -163,3 +163,10 @@ fn a_password_command_does_not_see_the_password_of_the_environment() {
     scratch.succeeds(["ls", "--password-command", &command]);
     assert_eq!(std::fs::read(scratch.path("seen")).unwrap(), b"");
 }
+
+#[test]
+fn an_import_of_what_is_not_there_creates_nothing() {
+    let scratch = Scratch::new();
+    assert!(scratch.fails(1, ["import", "--init", "no such", "nor such"]).contains("no such: cannot be read"));
+    assert!(!scratch.path("repo").exists());
+}

@@ -160,7 +160,20 @@ fn name_sources(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
         }
         sources.push(Source { path: path.clone(), name });
     }
+    refuse_nothing(paths)?;
     Ok(sources)
+}
+
+/// Where nothing that was named is there, nothing is asked for, and above all nothing created.
+fn refuse_nothing(paths: &[PathBuf]) -> Result<(), Failure> {
+    let mut missing = None;
+    for path in paths {
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => return Ok(()),
+            Err(error) => missing = missing.or(Some((path, error))),
+        }
+    }
+    missing.map_or(Ok(()), |(path, error)| Err(Failure::failed(format!("{}: cannot be read: {error}", path.display()))))
 }
 
 async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<Repository, Failure> {
