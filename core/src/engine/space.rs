@@ -98,6 +98,8 @@ impl Shared {
             }
             self.blocks.writer.set_epoch(epoch);
             *lock(&self.epoch) = EpochState { number: Some(epoch), next_number: 0 };
+            // A creation that died before its hint left the checkpoint to be searched for by every name.
+            self.ensure_hint(&self.root()).await?;
             if !dead.is_empty() {
                 lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
                 self.sweep(epoch).await?;
@@ -191,7 +193,10 @@ impl Shared {
             let root = self.root();
             let due = root.sequence - root.base >= self.tuning.close_commits;
             if due || root.tail_bytes >= self.tuning.checkpoint_bytes / 8 {
-                self.checkpoint(&mut leader).await?;
+                // It can wait; giving back space that an unfinished transaction took cannot.
+                if let Err(error) = self.checkpoint(&mut leader).await {
+                    tracing::warn!(%error, "no checkpoint at closing; the next writer makes it");
+                }
             }
             let guard = self.storage().try_exclusive().await?;
             for _ in 0..self.tuning.attempts_max {
@@ -247,11 +252,18 @@ impl Shared {
 
     /// Blocks of ours that no commit came to name: aborted transactions, lost checkpoints.
     async fn drop_unreferenced(&self, root: &Root) -> Result<()> {
-        let put = self.blocks.writer.flush().await;
-        if let Ok(put) = put {
-            self.note_unreferenced(put);
+        let mut unlisted = lock(&self.abandoned).clone();
+        match self.blocks.writer.flush().await {
+            Ok(put) => self.note_unreferenced(put),
+            // Which blocks arrived before the failure, only storage can tell now. On a full one it is they that fill it.
+            Err(_) => {
+                self.blocks.writer.discard();
+                unlisted.extend(lock(&self.epoch).number);
+            }
         }
-        let _ = self.blocks.writer.take_failure();
+        if !unlisted.is_empty() {
+            self.note_unreferenced(self.blocks_of(&unlisted).await?);
+        }
         let candidates: Vec<DataBlock> = lock(&self.unreferenced).iter().copied().collect();
         if candidates.is_empty() {
             return Ok(());
@@ -265,6 +277,13 @@ impl Shared {
             lock(&self.unreferenced).remove(&block);
         }
         Ok(())
+    }
+
+    /// Every block in storage that was made under these epochs.
+    async fn blocks_of(&self, epochs: &BTreeSet<u32>) -> Result<Vec<BlockId>> {
+        let names = self.storage().list_all(&[]).await?;
+        let ids = names.into_iter().filter_map(|name| self.blocks.reader.block_id(name));
+        Ok(ids.filter(|id| matches!(id, BlockId::Data { writer_epoch, .. } if epochs.contains(writer_epoch))).collect())
     }
 
     /// Writes down the newest commit that we know to be durable, unless this device has seen a newer one.

@@ -4,6 +4,7 @@ use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::Error;
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{CheckOptions, ChunkNumber, View};
+use strongroom_core::format::well_known::is_hint_name;
 use strongroom_core::storage::{Name, Operation};
 
 use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
@@ -194,5 +195,43 @@ fn a_blob_that_is_nobodys_is_kept_and_told_and_is_no_damage() {
         assert!(report.notices.iter().any(|notice| notice.contains("none of this")), "{report:#?}");
         engine.close().await.unwrap();
         assert!(bed.storage.snapshot_blobs().contains_key(&planted));
+    });
+}
+
+#[test]
+fn closing_after_a_full_disk_gives_back_what_the_failed_transaction_took() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(9, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"small", b"1").await.unwrap();
+        let before = bed.storage.snapshot_blobs().len();
+        bed.storage.set_capacity(Some(4096 * (before as u64 + 20)));
+        let mut large = engine.begin();
+        let mut failed = false;
+        for byte in 0..60 {
+            failed |= large.put_chunk(None, Bytes::from(vec![byte; 9_000])).await.is_err();
+        }
+        assert!(failed || large.commit().await.is_err());
+        engine.close().await.unwrap();
+        let after = bed.storage.snapshot_blobs().len();
+        assert!(after <= before + 3, "{before} blobs became {after}");
+        let engine = bed.open().await.unwrap();
+        let mut transaction = engine.begin();
+        transaction.delete(TABLE, b"small").unwrap();
+        transaction.commit().await.unwrap();
+        assert_clean(&engine).await;
+    });
+}
+
+#[test]
+fn a_writer_makes_up_for_a_hint_that_a_cut_short_creation_did_not_put() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(10, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        drop(engine);
+        for name in bed.storage.snapshot_blobs().keys().filter(|name| is_hint_name(name.as_bytes())) {
+            bed.storage.remove(*name);
+        }
+        let engine = bed.open().await.unwrap();
+        put(&engine, b"a", b"1").await.unwrap();
+        assert_clean(&engine).await;
     });
 }
