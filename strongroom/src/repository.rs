@@ -95,7 +95,7 @@ impl Repository {
         let mut attempts_left = tuning.attempts_max;
         let fs = loop {
             match FileSystem::open(engine.clone()).await {
-                // Its creation was interrupted after the repository itself was there.
+                // An application made the repository by the engine alone, which knows no files.
                 Err(Error::NoFileSystem) if !options.read_only => {
                     break FileSystem::create(engine.clone(), strongroom_fs::Options::default()).await?;
                 }
