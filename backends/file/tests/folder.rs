@@ -260,7 +260,8 @@ fn a_long_run_of_puts_is_written_back_early_and_the_folder_is_free_after_the_han
 fn child_that_puts_until_it_is_killed() {
     let Some(root) = std::env::var_os("STRONGROOM_TEST_CHILD") else { return };
     let round: u64 = std::env::var("STRONGROOM_TEST_ROUND").unwrap().parse().unwrap();
-    let storage = block_on(FileStorage::open(Path::new(&root), &context(round))).unwrap();
+    // Another seed than the parent's: by what is drawn from it a handle knows its own unfinished files.
+    let storage = block_on(FileStorage::open(Path::new(&root), &context(1000 + round))).unwrap();
     block_on(async {
         for number in 1_000_000 * round.. {
             let (name, bytes) = (sample_name(number), sample_bytes(number, 20_000));
