@@ -47,6 +47,17 @@ impl Interrupt {
         given
     }
 
+    /// The same for a part of something larger: not given at all once someone asked to stop, since the note of a signal
+    /// that came just before the wait would wake nobody.
+    pub(crate) fn while_asked_for<T>(&self, give: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+        self.while_waiting(|| {
+            if self.asked() {
+                return Err(std::io::Error::other("interrupted"));
+            }
+            give()
+        })
+    }
+
     /// Waits until stdin has something to read, or its end.
     pub(crate) fn wait_for_stdin(&self) -> Result<(), Failure> {
         let stdin = std::io::stdin();

@@ -48,6 +48,8 @@ fn one_signal_stops_what_waits_for_others() {
     for arguments in [&["put", "-", "/new"][..], &["cat", "/large"], &["get", "/large", "pipe"]] {
         for signal in ["-INT", "-TERM"] {
             let mut child = start(&scratch, arguments);
+            // Held open until the end: a wait that closed it would race the signal with the end of the input.
+            let _stdin = child.stdin.take();
             while !sleeps(&child) {
                 std::thread::yield_now();
             }
@@ -72,9 +74,9 @@ fn a_put_that_is_interrupted_leaves_nothing_and_says_so() {
     for signal in ["-INT", "-TERM"] {
         let mut child = start(&scratch, &["put", "-", "/interrupted"]);
         send(&child, signal);
-        // The next byte wakes it where the signal came between two reads.
-        let _ = child.stdin.as_mut().unwrap().write_all(b"more");
+        let stdin = child.stdin.take();
         let output = child.wait_with_output().unwrap();
+        drop(stdin);
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8(output.stderr).unwrap().contains("interrupted"));
     }

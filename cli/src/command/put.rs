@@ -114,6 +114,7 @@ async fn put_stdin(fs: &strongroom::fs::FileSystem, path: &[u8], context: &Conte
         }
         writer.write(buffer.get(..read).unwrap_or_default()).await?;
     }
+    context.interrupt.check()?;
     writer.finish().await?;
     transaction.commit().await?;
     Ok(())
