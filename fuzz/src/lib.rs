@@ -108,7 +108,7 @@ pub fn rows(bytes: &[u8]) {
     if let Ok((sequence, block)) = rows::decode_condemned_key(bytes) {
         assert_eq!(rows::condemned_key(sequence, block)[1..], bytes[1..]);
     }
-    if let Ok(block) = rows::decode_usage_key(bytes) {
+    if let Ok(block) = rows::decode_block_key(bytes) {
         assert_eq!(rows::usage_key(block)[1..], bytes[1..]);
     }
     let _ = rows::decode_number_key(bytes);

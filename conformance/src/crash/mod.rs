@@ -262,6 +262,13 @@ impl CrashingStorage {
         }
     }
 
+    /// As [`CrashingStorage::cut_off_after`], for every process that lives, each counting its own calls.
+    pub fn cut_off_all_after(&self, calls: u64, last: Fault) {
+        for process in self.world.lock().processes.values_mut() {
+            process.after = Some((process.mutating + calls, last));
+        }
+    }
+
     /// Whether the process of this handle is dead.
     #[must_use]
     pub fn is_dead(&self) -> bool {

@@ -169,6 +169,29 @@ impl BlockWriter {
         }
     }
 
+    /// Where the next record may go at the earliest: writer epoch and counter. Blocks numbered below it take no more.
+    pub fn oldest_open(&self) -> Option<(u32, u64)> {
+        let state = lock(&self.state);
+        let open = [&state.open_data, &state.open_metadata, &state.open_spill];
+        let counters = open.into_iter().flatten().map(|slot| slot.counter);
+        Some((state.writer_epoch?, counters.chain([state.next_counter]).min()?))
+    }
+
+    /// Puts a block that holds nothing, at once; this is no barrier.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] without an epoch; what the storage raises.
+    pub async fn put_empty(&self) -> Result<BlockId> {
+        let (id, builder) = {
+            let mut state = lock(&self.state);
+            let id = self.next_id(&mut state)?;
+            (id, BlockBuilder::new(&self.context, BlockClass::Data, &id)?)
+        };
+        let sealed = builder.seal(&self.context.keys)?;
+        self.context.storage.put(sealed.name, sealed.bytes).await?;
+        Ok(id)
+    }
+
     /// Seals what is open and waits until storage has answered every put that was started before. This is no barrier: see
     /// [`Storage::sync`](crate::storage::Storage::sync). Answers the blocks put since the last flush that answered.
     ///
@@ -266,6 +289,19 @@ impl BlockWriter {
     }
 
     fn open_block(&self, state: &mut State, class: BlockClass) -> Result<Arc<Slot>> {
+        let id = self.next_id(state)?;
+        let BlockId::Data { key_epoch, writer_epoch, counter } = id else {
+            return Err(impossible("a numbered block is of another kind"));
+        };
+        let builder = BlockBuilder::new(&self.context, class, &id)?;
+        let slot = Arc::new(Slot::new(builder, key_epoch, writer_epoch, counter));
+        self.pending_write().insert((writer_epoch, counter), slot.clone());
+        *state.open(class)? = Some(slot.clone());
+        Ok(slot)
+    }
+
+    /// A number that was never given before.
+    fn next_id(&self, state: &mut State) -> Result<BlockId> {
         let writer_epoch = state
             .writer_epoch
             .ok_or_else(|| Error::Invalid("no block is written before an epoch is claimed".into()))?;
@@ -273,14 +309,8 @@ impl BlockWriter {
         if counter > COUNTER_MAX {
             return Err(Error::LimitExceeded { what: "blocks_count", value: counter, limit: COUNTER_MAX });
         }
-        let key_epoch = self.context.keys.newest_epoch();
-        let id = BlockId::Data { key_epoch, writer_epoch, counter };
-        let builder = BlockBuilder::new(&self.context, class, &id)?;
         state.next_counter = counter + 1;
-        let slot = Arc::new(Slot::new(builder, key_epoch, writer_epoch, counter));
-        self.pending_write().insert((writer_epoch, counter), slot.clone());
-        *state.open(class)? = Some(slot.clone());
-        Ok(slot)
+        Ok(BlockId::Data { key_epoch: self.context.keys.newest_epoch(), writer_epoch, counter })
     }
 
     fn close_all(&self, state: &mut State) {

@@ -135,7 +135,7 @@ impl Check<'_> {
                 match visit.node {
                     Ok(_) => {
                         self.report.nodes += 1;
-                        *self.live.entry(DataBlock::of(visit.pointer)).or_default() += u64::from(visit.pointer.length);
+                        *self.live.entry(DataBlock::of(visit.pointer)).or_default() += rows::live_bytes(visit.pointer);
                         if *self.salts.entry(DataBlock::of(visit.pointer)).or_insert(visit.pointer.salt)
                             != visit.pointer.salt
                         {
@@ -200,7 +200,7 @@ impl Check<'_> {
             if let Place::Records(pointers) = &row.place {
                 for pointer in pointers {
                     let block = DataBlock::of(pointer);
-                    *self.live.entry(block).or_default() += u64::from(pointer.length);
+                    *self.live.entry(block).or_default() += rows::live_bytes(pointer);
                     if *self.salts.entry(block).or_insert(pointer.salt) != pointer.salt {
                         let name = shared.block_name(block);
                         self.find(
@@ -262,7 +262,7 @@ impl Check<'_> {
             match scan.next().await {
                 Ok(Some((key, value))) => {
                     let whole = rows::table_key(rows::USAGE, &key);
-                    match (rows::decode_usage_key(&whole), rows::decode_count(&value)) {
+                    match (rows::decode_block_key(&whole), rows::decode_count(&value)) {
                         (Ok(block), Ok(bytes)) => {
                             stated.insert(block, bytes);
                         }

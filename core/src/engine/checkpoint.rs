@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
-use super::root::{Root, Side};
+use super::root::{Overlay, Root, Side};
 use super::shared::{Shared, lock};
 use super::view::table_range;
 use crate::format::Pointer;
@@ -22,6 +22,15 @@ use crate::storage::ErrorKind;
 use crate::tree::{self, Direction, MergedCursor};
 use crate::{Error, Result};
 
+/// What a checkpoint does to the trees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trees {
+    /// Writes the nodes that change.
+    Change,
+    /// Writes every node, so that none is half empty and no block of them sparse.
+    Rebuild,
+}
+
 impl Shared {
     pub(crate) fn checkpoint_due(&self) -> bool {
         let root = self.root();
@@ -30,30 +39,37 @@ impl Shared {
 
     /// Makes a checkpoint on the newest state. A lost race leaves it to the winner; without an epoch, as while one is being
     /// claimed, it waits for the next commit: what it wrote under the epoch before could be swept with that.
-    pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader) -> Result<()> {
-        if lock(&self.epoch).number.is_none() {
-            return Ok(());
-        }
+    /// `false` where none was made.
+    pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader, trees: Trees) -> Result<bool> {
         self.settle(leader).await?;
         let base = self.root();
         let sequence = base.sequence;
-        match self.checkpoint_on(leader, base).await {
-            Err(error) => self.move_on(error, sequence).await,
+        match self.checkpoint_on(leader, base, trees).await {
+            Err(Error::Conflict) => Ok(false),
+            Err(error) => self.move_on(error, sequence).await.map(|()| false),
             done => done,
         }
     }
 
-    async fn checkpoint_on(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>) -> Result<()> {
-        let guard = self.storage().try_exclusive().await?;
+    async fn checkpoint_on(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, trees: Trees) -> Result<bool> {
         let mut draft = Draft::default();
+        // Others may have ended our epoch: what is written under it could be swept before a commit names it.
+        self.check_epoch(&base, &draft).await?;
+        let Some(epoch) = lock(&self.epoch).number else { return Ok(false) };
+        let now = self.env().now();
+        draft.rows.insert(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&now.to_le_bytes())));
+        let guard = self.storage().try_exclusive().await?;
+        if !self.spent.load(Ordering::Acquire) {
+            self.top_up_ballast(&base, &mut draft).await?;
+        }
         let mut space = base.space.overlay.clone();
         self.pack_inline(&base, &mut space, &mut draft).await?;
         for key in self.delete_condemned(&base).await? {
             space.insert(key, None);
         }
         let oldest = self.delete_commits(&base).await?;
-        let content_tree = self.write_tree(&base.content, base.content.overlay.iter(), &mut draft).await?;
-        let space_tree = self.write_tree(&base.space, space.iter(), &mut draft).await?;
+        let content_tree = self.write_tree(&base.content, base.content.overlay.clone(), trees, &mut draft).await?;
+        let space_tree = self.write_tree(&base.space, space, trees, &mut draft).await?;
         let sequence = base.sequence + 1;
         for block in &base.spills {
             draft.rows.insert(rows::condemned_key(sequence, *block), Some(Bytes::new()));
@@ -72,14 +88,14 @@ impl Shared {
                     self.ensure_hint(&root).await?;
                 }
                 drop(guard);
-                Ok(())
+                Ok(true)
             }
-            Outcome::Lost => Ok(()),
+            Outcome::Lost => Ok(false),
         }
     }
 
     /// Payloads that small transactions kept in their rows share blocks from here on: this is the aggregation.
-    async fn pack_inline(&self, base: &Root, space: &mut super::root::Overlay, draft: &mut Draft) -> Result<()> {
+    async fn pack_inline(&self, base: &Root, space: &mut Overlay, draft: &mut Draft) -> Result<()> {
         let (start, end) = table_range(rows::CHUNK, (Bound::Unbounded, Bound::Unbounded));
         for (key, value) in base.space.overlay.range((start, end)) {
             let Some(value) = value else { continue };
@@ -95,18 +111,18 @@ impl Shared {
         Ok(())
     }
 
-    async fn write_tree<'a>(
+    async fn write_tree(
         &self,
         side: &Side,
-        changes: impl Iterator<Item = (&'a Bytes, &'a Option<Bytes>)> + Send,
+        overlay: Overlay,
+        trees: Trees,
         draft: &mut Draft,
     ) -> Result<Option<crate::tree::TreeRoot>> {
-        let applied = tree::apply(
-            self.nodes.as_ref(),
-            side.tree.as_ref(),
-            changes.map(|(key, value)| (key.clone(), value.clone())),
-        )
-        .await?;
+        let tree = side.tree.as_ref();
+        let applied = match trees {
+            Trees::Change => tree::apply(self.nodes.as_ref(), tree, overlay.into_iter()).await?,
+            Trees::Rebuild => tree::rebuild(&self.nodes, tree, overlay).await?,
+        };
         count(&applied.written, 1, draft);
         count(&applied.dead, -1, draft);
         Ok(applied.root)
@@ -195,7 +211,7 @@ impl Shared {
 fn count(pointers: &[Pointer], sign: i64, draft: &mut Draft) {
     let mut sums: BTreeMap<DataBlock, i64> = BTreeMap::new();
     for pointer in pointers {
-        *sums.entry(DataBlock::of(pointer)).or_default() += sign * i64::from(pointer.length);
+        *sums.entry(DataBlock::of(pointer)).or_default() += sign * rows::live_bytes(pointer).cast_signed();
     }
     for (block, bytes) in sums {
         *draft.usage.entry(block).or_default() += bytes;

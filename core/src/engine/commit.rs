@@ -6,17 +6,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
+use super::ballast::Room;
 use super::chain::SealedCommit;
+use super::checkpoint::Trees;
 use super::root::Root;
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Op, Work, merge_row};
 use crate::format::commit::Delta;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::storage::ErrorKind;
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
 
@@ -80,6 +84,21 @@ pub(super) struct Prepared {
 }
 
 impl Leader {
+    /// Answers those of the group that a test is true of.
+    pub(super) fn refuse(&mut self, error: &Error, test: impl Fn(&Work) -> bool) {
+        let (refused, kept) = std::mem::take(&mut self.group).into_iter().partition(|request| test(&request.work));
+        self.group = kept;
+        let refused: Vec<Request> = refused;
+        for request in refused {
+            let _ = request.answer.send(Err(error.clone()));
+        }
+    }
+
+    /// Whether no transaction waits for it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.group.is_empty()
+    }
+
     /// The commit in flight is in the chain.
     pub(super) fn published(&mut self, sequence: u64) {
         for request in self.in_flight.take().into_iter().flat_map(|prepared| prepared.requests) {
@@ -142,7 +161,7 @@ impl Shared {
             }
         } else if self.checkpoint_due() {
             // The group is answered: a checkpoint that fails costs space and time, not data, and the next commit tries again.
-            if let Err(error) = self.checkpoint(leader).await {
+            if let Err(error) = self.checkpoint(leader, Trees::Change).await {
                 tracing::warn!(%error, "checkpoint failed; it is tried again after the next commit");
             }
         }
@@ -161,22 +180,36 @@ impl Shared {
         if leader.group.is_empty() {
             return Ok(());
         }
-        if leader.group.iter().any(|request| request.work.has_blocks) {
-            self.flush_blocks().await?;
+        let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
+        if leader.group.iter().any(|request| request.work.has_blocks)
+            && let Err(error) = self.flush_blocks().await
+        {
+            leader.refuse(&error, |work| work.has_blocks);
+            if is_full(&error) {
+                self.give_back_aborted().await?;
+            }
         }
-        loop {
+        let mut room = Room::default();
+        while !leader.group.is_empty() {
             let base = self.root();
             let sequence = base.sequence;
-            match self.try_group(leader, base).await {
+            match self.try_group(leader, base, self.spent.load(Ordering::Acquire)).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
+                Err(error) if is_full(&error) => {
+                    if !self.make_room(leader, &error, &mut room).await? {
+                        return Err(error);
+                    }
+                }
                 Err(error) => self.move_on(error, sequence).await?,
             }
         }
+        Ok(())
     }
 
     /// One attempt to commit the group on a state; `false` where another commit came first.
-    async fn try_group(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>) -> Result<bool> {
+    /// With `in_need` storage is full: what the commit condemns is deleted at once, where nobody else is there.
+    async fn try_group(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, in_need: bool) -> Result<bool> {
         let mut draft = Draft::default();
         let mut refused = Vec::new();
         for (position, request) in leader.group.iter().enumerate() {
@@ -193,8 +226,16 @@ impl Shared {
         if leader.group.is_empty() {
             return Ok(true);
         }
-        let extra = Extra { answers_group: true, ..Extra::default() };
-        Ok(matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_)))
+        let guard = if in_need { self.storage().try_exclusive().await? } else { None };
+        let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
+        let extra = Extra { answers_group: true, floor, ..Extra::default() };
+        let published = matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_));
+        if guard.is_some()
+            && let Err(error) = self.delete_condemned(&self.root()).await
+        {
+            tracing::warn!(%error, "what was freed could not be deleted yet");
+        }
+        Ok(published)
     }
 
     /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
@@ -222,6 +263,19 @@ impl Shared {
                 Op::NewChunk(row) => {
                     count_place(&row.place, 1, &mut usage);
                     rows.push((key.clone(), Some(Bytes::from(row.encode()))));
+                }
+                Op::Move { from, to } => {
+                    // Freed or moved since we looked: then what was written in its stead is nobody's.
+                    let Some(row) = self.current(base, draft, key).await? else { continue };
+                    let mut chunk =
+                        ChunkRow::decode(&row).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                    if !matches!(&chunk.place, Place::Records(pointers) if pointers == from) {
+                        continue;
+                    }
+                    count_place(&chunk.place, -1, &mut usage);
+                    chunk.place = Place::Records(to.clone());
+                    count_place(&chunk.place, 1, &mut usage);
+                    rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
                 }
                 Op::Identity(number) => {
                     if self.current(base, draft, key).await?.is_none() {
@@ -266,7 +320,7 @@ impl Shared {
     }
 
     /// Others may have ended our epoch while we slept: what was made under it may be swept, so none of it may be committed.
-    async fn check_epoch(&self, base: &Root, draft: &Draft) -> Result<()> {
+    pub(super) async fn check_epoch(&self, base: &Root, draft: &Draft) -> Result<()> {
         let Some(epoch) = lock(&self.epoch).number else { return Ok(()) };
         if self.current(base, draft, &rows::epoch_key(epoch)).await?.is_some() {
             return Ok(());
@@ -297,6 +351,9 @@ impl Shared {
                 }
                 None => None,
             };
+            if change == 0 && before.is_some() {
+                continue;
+            }
             let after = before.unwrap_or(0).checked_add_signed(change).ok_or_else(|| {
                 Error::damaged("usage", None, format!("block {block:?} would have less than no live bytes"))
             })?;
@@ -333,7 +390,9 @@ fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
     }
     let named: HashSet<DataBlock> = (work.ops.values())
         .filter_map(|op| match op {
-            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) => Some(pointers),
+            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) | Op::Move { to: pointers, .. } => {
+                Some(pointers)
+            }
             _ => None,
         })
         .flat_map(|pointers| pointers.iter().map(DataBlock::of))
@@ -343,6 +402,8 @@ fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
 
 fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
     if let Place::Records(pointers) = place {
-        usage.extend(pointers.iter().map(|pointer| (DataBlock::of(pointer), sign * i64::from(pointer.length))));
+        usage.extend(
+            pointers.iter().map(|pointer| (DataBlock::of(pointer), sign * rows::live_bytes(pointer).cast_signed())),
+        );
     }
 }

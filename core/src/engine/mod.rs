@@ -3,16 +3,20 @@
 //! * `root` is a state: two copy-on-write trees under an overlay of recent changes.
 //! * `chain` reads and seals commits and finds the head; `commit` judges transactions in
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
-//! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back.
+//! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
+//!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
 //! what a reader may still look at (`floor`) is not deleted; nothing is revived once it is condemned.
 
+mod ballast;
 mod chain;
 mod check;
 mod checkpoint;
 mod commit;
+mod compact;
+mod defragment;
 mod follow;
 mod in_force;
 pub mod keyring;
@@ -40,11 +44,13 @@ use crate::{Error, Result};
 
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
+pub use compact::{CompactOptions, CompactReport};
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 
 use chain::Chain;
+use checkpoint::Trees;
 use commit::{Draft, Extra, Leader, Outcome};
 use keyring::{CreateHeader, Header, NewSlot};
 use nodes::Nodes;
@@ -257,6 +263,7 @@ impl Engine {
             self::heal(&shared.context.storage, &headers, &engine.secrets).await?;
             // We build on it: it must not be lost after we have.
             shared.persist_commit(shared.root().sequence).await?;
+            shared.clear_up().await?;
         }
         if options.accept_rollback {
             shared.remember_instead().await?
@@ -300,6 +307,9 @@ impl Engine {
             epoch: Mutex::new(EpochState::default()),
             abandoned: Mutex::default(),
             claim: async_lock::Mutex::new(()),
+            unlisted: Mutex::default(),
+            spent: AtomicBool::new(false),
+            appending: Mutex::default(),
             unreferenced: Mutex::new(HashSet::new()),
             pins: Mutex::new(BTreeMap::new()),
             hinted: AtomicU64::new(0),
@@ -381,7 +391,7 @@ impl Engine {
         let mut leader = self.shared.leader.lock().await;
         self.shared.settle(&mut leader).await?;
         if self.shared.checkpoint_due() {
-            self.shared.checkpoint(&mut leader).await?;
+            self.shared.checkpoint(&mut leader, Trees::Change).await?;
         }
         drop(leader);
         self.shared.remember().await
@@ -393,11 +403,23 @@ impl Engine {
     /// As [`Transaction::commit`].
     pub async fn checkpoint(&self) -> Result<()> {
         self.shared.check_writable()?;
-        self.shared.hold_epoch().await?;
-        let mut leader = self.shared.leader.lock().await;
-        self.shared.checkpoint(&mut leader).await?;
-        drop(leader);
+        for _ in 0..self.shared.tuning.attempts_max {
+            self.shared.hold_epoch().await?;
+            let mut leader = self.shared.leader.lock().await;
+            if self.shared.checkpoint(&mut leader, Trees::Change).await? {
+                break;
+            }
+        }
         self.shared.remember().await
+    }
+
+    /// Gives back the space of what nothing needs, and packs what is left; see [`CompactOptions`]. Other transactions go on
+    /// beside it. What readers of older states may need stays: see [`CompactReport::waiting`].
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`]. Cut short at any point, it has done a part and harmed nothing.
+    pub async fn compact(&self, options: CompactOptions<'_>) -> Result<CompactReport> {
+        compact::run(&self.shared, options).await
     }
 
     /// Ends the writer's epoch and gives back what nothing needs. Later writes answer [`Error::Closed`].

@@ -44,6 +44,8 @@ pub struct Tuning {
     pub close_commits: u64,
     /// How long a superseded state stays readable for other processes, in milliseconds.
     pub reader_grace_millis: u64,
+    /// After how long without a sign of it another process's writer is taken for dead, in milliseconds, where no lock tells.
+    pub epoch_silence_millis: u64,
     /// Bytes of blocks that may be under way to storage at once.
     pub in_flight_bytes_max: u64,
     /// Bytes of decoded tree nodes kept.
@@ -59,6 +61,7 @@ impl Default for Tuning {
             checkpoint_commits: 256,
             close_commits: 64,
             reader_grace_millis: 10 * 60 * 1000,
+            epoch_silence_millis: 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
             attempts_max: 64,

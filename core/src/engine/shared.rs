@@ -86,6 +86,14 @@ pub(crate) struct EpochState {
     pub(crate) next_number: u32,
 }
 
+/// The transactions that have records in blocks and are neither committed nor given up.
+#[derive(Default)]
+pub(crate) struct AppendingSet {
+    next_ticket: u64,
+    /// Writer epoch and counter of the first block that each may have records in.
+    since: BTreeMap<u64, (u32, u64)>,
+}
+
 /// The engine behind its handles.
 pub(crate) struct Shared {
     pub(crate) context: Arc<BlockContext>,
@@ -102,8 +110,14 @@ pub(crate) struct Shared {
     pub(crate) epoch: Mutex<EpochState>,
     /// Epochs of ours that a failed barrier made worthless, and that are still open.
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,
+    /// Open epochs of ours that may have blocks in storage which nobody noted.
+    pub(crate) unlisted: Mutex<BTreeSet<u32>>,
+    /// Whether ballast was given up through this handle.
+    pub(crate) spent: AtomicBool,
     /// Serialises claims, so that a handle claims one epoch at a time.
     pub(crate) claim: async_lock::Mutex<()>,
+    /// Where open transactions began to write, by ticket: writer epoch and counter.
+    pub(crate) appending: Mutex<AppendingSet>,
     /// Blocks put under our epoch that no usage row may name yet.
     pub(crate) unreferenced: Mutex<HashSet<DataBlock>>,
     /// Sequences that handles of this process look at, with how many.
@@ -133,6 +147,35 @@ impl Shared {
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
+    /// Notes that a transaction begins to write into blocks.
+    pub(crate) fn start_appending(self: &Arc<Self>) -> Appending {
+        // Under the lock, so that nothing is discarded between the note and the first record.
+        let mut appending = lock(&self.appending);
+        let ticket = appending.next_ticket;
+        appending.next_ticket += 1;
+        appending.since.insert(ticket, self.blocks.writer.oldest_open().unwrap_or_default());
+        Appending { shared: self.clone(), ticket }
+    }
+
+    /// Whether no transaction can still come to name records of this block: no one writes into it, and no one who has
+    /// written into it is undecided. For blocks of the epoch that we hold.
+    pub(crate) fn is_settled(&self, block: DataBlock) -> bool {
+        let appending = lock(&self.appending);
+        let open = self.blocks.writer.oldest_open();
+        let place = (block.writer_epoch, block.counter);
+        open.is_some_and(|open| place < open) && appending.since.values().all(|since| place < *since)
+    }
+
+    /// Gives up what the writer has not brought into storage, unless a transaction needs it.
+    pub(crate) fn discard_if_idle(&self) -> bool {
+        let appending = lock(&self.appending);
+        let idle = appending.since.is_empty();
+        if idle {
+            self.blocks.writer.discard();
+        }
+        idle
+    }
+
     /// The newest root, pinned: nothing that it reaches is deleted by this process while the pin lives.
     pub(crate) fn pin(self: &Arc<Self>) -> (Arc<Root>, Arc<Pin>) {
         // Under the root's lock, so that no floor can pass between the look and the pin.
@@ -154,6 +197,18 @@ impl Shared {
             Err(error) => return error,
         };
         if sequence < floor { Error::Expired } else { Error::damaged(structure, Some(blob), "missing from storage") }
+    }
+}
+
+/// Keeps the blocks that a transaction writes into from being taken for settled.
+pub(crate) struct Appending {
+    shared: Arc<Shared>,
+    ticket: u64,
+}
+
+impl Drop for Appending {
+    fn drop(&mut self) {
+        lock(&self.shared.appending).since.remove(&self.ticket);
     }
 }
 

@@ -3,21 +3,22 @@
 //! A block that no usage row names belongs to an unfinished transaction, or to one that never finished. Which of the two,
 //! its writer epoch tells: only after an epoch has ended are its unreferenced blocks swept.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::checkpoint::Trees;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
-use super::transaction::Transaction;
+use super::transaction::{Transaction, Work};
 use super::view::table_range;
 use crate::format::BlockId;
 use crate::format::rows::{self, DataBlock};
-use crate::storage::{Reach, StorageExt};
+use crate::storage::{ErrorKind, Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -47,6 +48,11 @@ impl Shared {
 
     /// Our writer epoch, claimed by a commit of its own where we hold none.
     pub(crate) async fn hold_epoch(self: &Arc<Self>) -> Result<u32> {
+        self.hold_epoch_for(false).await
+    }
+
+    /// `urgent`: to give space back, for which the ballast is there.
+    pub(crate) async fn hold_epoch_for(self: &Arc<Self>, urgent: bool) -> Result<u32> {
         self.check_writable()?;
         if let Some(epoch) = lock(&self.epoch).number {
             return Ok(epoch);
@@ -77,7 +83,7 @@ impl Shared {
                 limit: u64::from(u32::MAX),
             })?;
             // Nobody else is there: whoever left an epoch open died.
-            let mut dead = if guard.is_some() { self.open_epochs(&claim).await? } else { BTreeSet::new() };
+            let mut dead = self.dead_epochs(&claim, guard.is_some()).await?;
             dead.extend(lock(&self.abandoned).iter());
             // As many as the smallest commit has room for: without an epoch nothing can spill.
             while dead.len() > DEAD_EPOCHS_MAX {
@@ -88,7 +94,7 @@ impl Shared {
             }
             claim.put_own(counter, Some(Bytes::copy_from_slice(&(u64::from(epoch) + 1).to_le_bytes())));
             claim.put_own(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&self.env().now().to_le_bytes())));
-            match self.submit(claim.into_work()).await {
+            match self.submit(Work { urgent, ..claim.into_work() }).await {
                 Ok(_) => {}
                 Err(Error::Conflict) => {
                     self.catch_up(true).await?;
@@ -118,15 +124,47 @@ impl Shared {
         *state = EpochState::default();
     }
 
-    async fn open_epochs(&self, view: &Transaction) -> Result<BTreeSet<u32>> {
-        let mut epochs = BTreeSet::new();
+    /// Epochs whose writer is gone: all that are open where nobody else is there, and those of which nothing was heard for
+    /// long. A writer that sleeps so long loses what it had not committed, and nothing else.
+    async fn dead_epochs(&self, view: &Transaction, alone: bool) -> Result<BTreeSet<u32>> {
+        let heard = self.env().now().saturating_sub(self.tuning.epoch_silence_millis);
+        let open = self.open_epochs(view).await?;
+        Ok(open.into_iter().filter(|(_, time)| alone || *time < heard).map(|(epoch, _)| epoch).collect())
+    }
+
+    /// The epochs that have not ended, and when each was last heard of.
+    pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, u64>> {
+        let mut epochs = BTreeMap::new();
         let mut scan = view.scan_own(rows::EPOCH);
-        while let Some((key, _)) = scan.next().await? {
+        while let Some((key, value)) = scan.next().await? {
             let epoch = <[u8; 4]>::try_from(key.as_ref())
                 .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
-            epochs.insert(u32::from_be_bytes(epoch));
+            let time =
+                rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
+            epochs.insert(u32::from_be_bytes(epoch), time);
         }
         Ok(epochs)
+    }
+
+    /// For a writer that has just come: ends what dead writers left open and sweeps after them. It is no error where that
+    /// has to wait.
+    pub(crate) async fn clear_up(self: &Arc<Self>) -> Result<()> {
+        let view = Transaction::new(self);
+        if self.open_epochs(&view).await?.is_empty() {
+            return Ok(());
+        }
+        let alone = self.storage().try_exclusive().await?.is_some();
+        if self.dead_epochs(&view, alone).await?.is_empty() {
+            return Ok(());
+        }
+        drop(view);
+        match self.hold_epoch_for(true).await {
+            Err(error) if matches!(error, Error::Conflict) || error.storage_kind() == Some(ErrorKind::Full) => {
+                tracing::warn!(%error, "leftovers of a writer that died stay for now");
+                Ok(())
+            }
+            held => held.map(|_| ()),
+        }
     }
 
     /// Deletes the blocks that nothing names of the ended epochs before this one: of all, because an earlier sweep may have
@@ -135,15 +173,15 @@ impl Shared {
         let view = Transaction::new(self);
         let open = self.open_epochs(&view).await?;
         let root = self.root();
-        let condemned = self.condemned(&root).await?;
+        let (condemned, ballast) = (self.condemned(&root).await?, self.ballast(&root).await?);
         let mut swept = 0;
         for name in self.storage().list_all(&[]).await? {
             match self.blocks.reader.block_id(name) {
                 Some(BlockId::Data { key_epoch, writer_epoch, counter })
-                    if writer_epoch < before && !open.contains(&writer_epoch) =>
+                    if writer_epoch < before && !open.contains_key(&writer_epoch) =>
                 {
                     let block = DataBlock { key_epoch, writer_epoch, counter };
-                    let waits = root.spills.contains(&block) || condemned.contains(&block);
+                    let waits = root.spills.contains(&block) || condemned.contains(&block) || ballast.contains(&block);
                     if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
                         self.storage().delete(name).await?;
                         swept += 1;
@@ -191,10 +229,11 @@ impl Shared {
         let held = lock(&self.epoch).number;
         if let Some(epoch) = held {
             let root = self.root();
-            let due = root.sequence - root.base >= self.tuning.close_commits;
+            // On a storage that was full, commits are in the way of what is put next.
+            let due = root.sequence - root.base >= self.tuning.close_commits || self.spent.load(Ordering::Acquire);
             if due || root.tail_bytes >= self.tuning.checkpoint_bytes / 8 {
                 // It can wait; giving back space that an unfinished transaction took cannot.
-                if let Err(error) = self.checkpoint(&mut leader).await {
+                if let Err(error) = self.checkpoint(&mut leader, Trees::Change).await {
                     tracing::warn!(%error, "no checkpoint at closing; the next writer makes it");
                 }
             }
@@ -205,6 +244,10 @@ impl Shared {
                 match self.end_epoch(&mut leader, base, epoch, guard.is_some()).await {
                     Ok(true) => break,
                     Ok(false) => {}
+                    Err(error) if error.storage_kind() == Some(ErrorKind::Full) => {
+                        tracing::warn!(%error, "the writer's epoch stays open; the next writer ends it");
+                        break;
+                    }
                     Err(error) => self.move_on(error, sequence).await?,
                 }
             }
@@ -234,7 +277,7 @@ impl Shared {
         alone: bool,
     ) -> Result<bool> {
         // Before the epoch ends, so that its end proves that nothing of it is left over.
-        self.drop_unreferenced(&base).await?;
+        self.drop_unreferenced(&base, true).await?;
         let key = rows::epoch_key(epoch);
         if base.get(&self.nodes, &key).await?.is_none() {
             return Ok(true);
@@ -245,38 +288,50 @@ impl Shared {
             draft.rows.insert(key, None);
         }
         let oldest = Some(self.delete_commits(&base).await?);
+        self.top_up_ballast(&base, &mut draft).await?;
         let floor = if alone { Floor::Alone } else { Floor::Grace };
         let extra = Extra { floor, oldest, ..Extra::default() };
         Ok(matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_)))
     }
 
-    /// Blocks of ours that no commit came to name: aborted transactions, lost checkpoints.
-    async fn drop_unreferenced(&self, root: &Root) -> Result<()> {
-        let mut unlisted = lock(&self.abandoned).clone();
+    /// Deletes blocks of ours that no commit came to name: of aborted transactions, of lost checkpoints. At the end all of
+    /// them; before it, those that no open transaction can name.
+    pub(super) async fn drop_unreferenced(&self, root: &Root, at_end: bool) -> Result<u64> {
+        let mut unlisted = lock(&self.unlisted).clone();
+        unlisted.extend(lock(&self.abandoned).iter());
         match self.blocks.writer.flush().await {
             Ok(put) => self.note_unreferenced(put),
             // Which blocks arrived before the failure, only storage can tell now. On a full one it is they that fill it.
-            Err(_) => {
+            Err(_) if at_end => {
                 self.blocks.writer.discard();
                 unlisted.extend(lock(&self.epoch).number);
+            }
+            Err(_) => {
+                let _ = self.blocks.writer.take_failure();
             }
         }
         if !unlisted.is_empty() {
             self.note_unreferenced(self.blocks_of(&unlisted).await?);
+            lock(&self.unlisted).retain(|epoch| !unlisted.contains(epoch));
         }
         let candidates: Vec<DataBlock> = lock(&self.unreferenced).iter().copied().collect();
+        let mut dropped = 0;
         if candidates.is_empty() {
-            return Ok(());
+            return Ok(dropped);
         }
-        let condemned = self.condemned(root).await?;
+        let (condemned, ballast) = (self.condemned(root).await?, self.ballast(root).await?);
         for block in candidates {
-            let waits = root.spills.contains(&block) || condemned.contains(&block);
+            if !at_end && !self.is_settled(block) {
+                continue;
+            }
+            let waits = root.spills.contains(&block) || condemned.contains(&block) || ballast.contains(&block);
             if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
                 self.storage().delete(self.block_name(block)).await?;
+                dropped += 1;
             }
             lock(&self.unreferenced).remove(&block);
         }
-        Ok(())
+        Ok(dropped)
     }
 
     /// Every block in storage that was made under these epochs.

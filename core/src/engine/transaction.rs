@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::root::{Overlay, Root};
-use super::shared::{Pin, Shared, lock};
+use super::shared::{Appending, Pin, Shared, lock};
 use super::view::{Scan, View, table_range};
 use super::{ChunkNumber, Table};
 use crate::format::rows::{self, ChunkRow, Place};
-use crate::format::{BlockClass, RecordKind};
+use crate::format::{BlockClass, Pointer, RecordKind};
 use crate::tree::Direction;
 use crate::{Error, Result};
 
@@ -27,6 +27,11 @@ pub(crate) enum Op {
     Max(u64),
     /// A chunk that did not exist: nobody else can name it yet.
     NewChunk(ChunkRow),
+    /// The payload of a chunk, which stays as it is, from one place to another.
+    Move {
+        from: Vec<Pointer>,
+        to: Vec<Pointer>,
+    },
     /// Identity -> chunk, unless the identity has one by then.
     Identity(u64),
 }
@@ -53,7 +58,10 @@ pub(crate) struct Work {
     pub(crate) reads: ReadSet,
     /// Whether payloads went into blocks, which must be durable first.
     pub(crate) has_blocks: bool,
-    pub(crate) _pin: Arc<Pin>,
+    /// Whether it may use the ballast up, though it removes nothing itself.
+    pub(crate) urgent: bool,
+    /// Until it is answered, what it wrote may be named.
+    pub(crate) _appending: Option<Appending>,
 }
 
 /// What a commit did.
@@ -80,6 +88,7 @@ pub struct Transaction {
     inline: Vec<u64>,
     inline_bytes: usize,
     has_blocks: bool,
+    appending: Option<Appending>,
     pending_bytes: u64,
 }
 
@@ -97,6 +106,7 @@ impl Transaction {
             inline: Vec::new(),
             inline_bytes: 0,
             has_blocks: false,
+            appending: None,
             pending_bytes: 0,
         }
     }
@@ -250,10 +260,21 @@ impl Transaction {
     }
 
     async fn place(&mut self, number: u64, payload: &[u8]) -> Result<Place> {
+        Ok(Place::Records(self.append(number, payload).await?))
+    }
+
+    async fn append(&mut self, number: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
         self.has_blocks = true;
-        Ok(Place::Records(
-            self.shared.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?,
-        ))
+        if self.appending.is_none() {
+            self.appending = Some(self.shared.start_appending());
+        }
+        let writer = &self.shared.blocks.writer;
+        let appended = writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await;
+        if appended.is_err() {
+            // Told here, and this transaction ends with it; the next one starts afresh.
+            let _ = writer.take_failure();
+        }
+        appended
     }
 
     /// A transaction that grows large packs what it had kept in rows.
@@ -334,8 +355,9 @@ impl Transaction {
         }
         self.shared.check_writable()?;
         let shared = self.shared.clone();
-        shared.hold_epoch().await?;
-        shared.submit(self.into_work()).await
+        let work = self.into_work();
+        shared.hold_epoch_for(work.frees()).await?;
+        shared.submit(work).await
     }
 
     pub(crate) fn into_work(self) -> Work {
@@ -346,7 +368,33 @@ impl Transaction {
             ops: self.ops,
             reads,
             has_blocks: self.has_blocks,
-            _pin: self.pin,
+            urgent: false,
+            _appending: self.appending,
+        }
+    }
+
+    /// Writes a payload once more, under the epoch that we hold; [`Transaction::move_chunk`] makes it the chunk's.
+    pub(crate) async fn copy_record(&mut self, number: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
+        let epoch = self.shared.hold_epoch().await?;
+        if self.epoch.is_some_and(|before| before != epoch) {
+            return Err(Error::Conflict);
+        }
+        self.epoch = Some(epoch);
+        self.append(number, payload).await
+    }
+
+    /// Gives a chunk another place, unless it has left `from` by then.
+    pub(crate) fn move_chunk(&mut self, number: u64, from: Vec<Pointer>, to: Vec<Pointer>) {
+        self.ops.insert(rows::chunk_key(number), Op::Move { from, to });
+    }
+
+    /// The chunk's row at this state, not counted as read.
+    pub(crate) async fn chunk_row(&self, number: u64) -> Result<Option<ChunkRow>> {
+        match self.shared.get_at(&self.root, &rows::chunk_key(number)).await? {
+            Some(row) => ChunkRow::decode(&row)
+                .map(Some)
+                .map_err(|error| Error::damaged("chunk", None, format!("chunk {number:#x}: {error}"))),
+            None => Ok(None),
         }
     }
 

@@ -7,15 +7,16 @@
 //! |---|---|---|
 //! | [`CHUNK`] | chunk number u64 | [`ChunkRow`] |
 //! | [`IDENTITY`] | keyed hash of the plaintext, 32 bytes | chunk number u64 |
-//! | [`USAGE`] | block: key epoch u16, writer epoch u32, counter u64 | live sealed bytes u64 |
+//! | [`USAGE`] | block: key epoch u16, writer epoch u32, counter u64 | live bytes u64, see [`live_bytes`] |
 //! | [`HISTORY`] | commit sequence u64 | commit hash, 32 bytes |
-//! | [`EPOCH`] | writer epoch u32 | time of the claim u64 (ms) |
+//! | [`EPOCH`] | writer epoch u32 | time of the claim, or of the writer's last checkpoint, u64 (ms) |
 //! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
 //! | [`COUNTER`] | name byte | u64 |
+//! | [`BALLAST`] | block as above | empty |
 
 use bytes::Bytes;
 
-use super::{BlockId, FormatError, Pointer, Reader, Writer};
+use super::{BlockId, DirectoryEntry, FormatError, Pointer, Reader, Writer};
 
 /// Chunk number -> references, birth, identity, place.
 pub const CHUNK: u8 = 0x01;
@@ -31,6 +32,8 @@ pub const EPOCH: u8 = 0x05;
 pub const CONDEMNED: u8 = 0x06;
 /// Counters of the engine.
 pub const COUNTER: u8 = 0x07;
+/// Blocks that hold nothing: given up when storage is full, so that there is room to delete.
+pub const BALLAST: u8 = 0x08;
 /// The first table of the content root.
 pub const CONTENT_FIRST: u8 = 0x10;
 
@@ -133,6 +136,12 @@ pub(super) fn read_pointer(reader: &mut Reader<'_>) -> Result<Pointer, FormatErr
     Pointer::decode(bytes).ok_or_else(|| reader.error("a pointer of another shape"))
 }
 
+/// What a record takes of its block, in bytes: sealed, with its line in the directory.
+#[must_use]
+pub const fn live_bytes(pointer: &Pointer) -> u64 {
+    pointer.length as u64 + DirectoryEntry::BYTES as u64
+}
+
 /// A block in keys: key epoch u16, writer epoch u32, counter u64, big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataBlock {
@@ -205,8 +214,18 @@ pub fn identity_key(identity: &[u8; 32]) -> Bytes {
 /// Key of a block's usage row.
 #[must_use]
 pub fn usage_key(block: DataBlock) -> Bytes {
-    let mut writer = Writer::with_capacity(64);
-    writer.u8(USAGE);
+    block_key(USAGE, block)
+}
+
+/// Key of a ballast row.
+#[must_use]
+pub fn ballast_key(block: DataBlock) -> Bytes {
+    block_key(BALLAST, block)
+}
+
+fn block_key(table: u8, block: DataBlock) -> Bytes {
+    let mut writer = Writer::with_capacity(1 + DataBlock::BYTES);
+    writer.u8(table);
     block.write(&mut writer);
     Bytes::from(writer.into_vec())
 }
@@ -252,12 +271,12 @@ pub fn decode_condemned_key(key: &[u8]) -> Result<(u64, DataBlock), FormatError>
     Ok((sequence, block))
 }
 
-/// The block that a usage key names.
+/// The block that a usage or ballast key names.
 ///
 /// # Errors
 /// [`FormatError`] for a key of another shape.
-pub fn decode_usage_key(key: &[u8]) -> Result<DataBlock, FormatError> {
-    let mut reader = Reader::new("usage key", key);
+pub fn decode_block_key(key: &[u8]) -> Result<DataBlock, FormatError> {
+    let mut reader = Reader::new("block key", key);
     reader.u8()?;
     let block = DataBlock::read(&mut reader)?;
     reader.finish()?;

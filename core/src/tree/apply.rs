@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
+use std::ops::Bound;
 use std::vec;
 
 use bytes::Bytes;
 
 use super::packer::{Entry, Packer};
-use super::read::Place;
-use super::{NodeStore, TreeRoot};
+use super::read::{Place, walk};
+use super::{Direction, MergedCursor, NodeStore, Overlay, TreeRoot};
 use crate::error::{Error, Result};
 use crate::format::node::{
     HEIGHT_MAX, InnerBuilder, Key, LeafBuilder, NODE_BYTES_MAX, NODE_BYTES_MAX_MIN, Node, key_bytes_max,
@@ -53,6 +54,38 @@ pub async fn apply<S: NodeStore + ?Sized>(
         done: Applied::default(),
     };
     work.run(root).await
+}
+
+/// Makes a tree anew of an old one under an overlay of changes: every node is written, each as full as its rows allow.
+/// All nodes of the old tree are dead then.
+///
+/// Takes memory for a few nodes of each level, and for the pointers to all nodes.
+///
+/// # Errors
+/// As [`apply`]; nothing of the old tree is touched.
+pub async fn rebuild<S: NodeStore + Clone>(store: &S, root: Option<&TreeRoot>, overlay: Overlay) -> Result<Applied> {
+    let mut dead = Vec::new();
+    walk(store, root, |visit| {
+        visit.node?;
+        dead.push(*visit.pointer);
+        Ok(())
+    })
+    .await?;
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let mut cursor = MergedCursor::new(store.clone(), root.copied(), overlay, all, Direction::Ascending);
+    let mut work = Rebuild {
+        store,
+        node_bytes_max: store.node_bytes_max(),
+        changes: Vec::new().into_iter().peekable(),
+        leaf: Packer::default(),
+        edge: Some(Edge::Separator(Bytes::new())),
+        inner: BTreeMap::new(),
+        done: Applied { dead, ..Applied::default() },
+    };
+    while let Some((key, payload)) = cursor.next().await? {
+        work.row(Entry { key, payload, new: true }).await?;
+    }
+    work.finish().await
 }
 
 fn check(changes: &[(Bytes, Option<Bytes>)], node_bytes_max: usize) -> Result<()> {
@@ -127,6 +160,10 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
                 }
             }
         }
+        self.finish().await
+    }
+
+    async fn finish(mut self) -> Result<Applied> {
         let root = self.top().await?;
         self.done.root = self.lowered(root).await?;
         Ok(self.done)

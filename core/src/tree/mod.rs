@@ -48,7 +48,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, rebuild};
 pub use cursor::{Cursor, Direction, KeyRange};
 pub use merge::{MergedCursor, Overlay};
 pub use read::{Visit, get, walk};

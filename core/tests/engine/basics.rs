@@ -34,6 +34,9 @@ fn what_was_committed_is_there_after_reopening() {
     });
 }
 
+/// Blocks that the engine keeps for a full disk.
+const BALLAST: usize = 4;
+
 #[test]
 fn a_dropped_transaction_leaves_nothing_behind() {
     block_on(async {
@@ -52,7 +55,7 @@ fn a_dropped_transaction_leaves_nothing_behind() {
         let engine = bed.open().await.unwrap();
         assert_clean(&engine).await;
         let after = bed.storage.snapshot_blobs().len();
-        assert!(after <= before + 2, "{before} blobs became {after}");
+        assert!(after <= before + 2 + BALLAST, "{before} blobs became {after}");
     });
 }
 
@@ -213,7 +216,7 @@ fn closing_after_a_full_disk_gives_back_what_the_failed_transaction_took() {
         assert!(failed || large.commit().await.is_err());
         engine.close().await.unwrap();
         let after = bed.storage.snapshot_blobs().len();
-        assert!(after <= before + 3, "{before} blobs became {after}");
+        assert!(after <= before + 3 + BALLAST, "{before} blobs became {after}");
         let engine = bed.open().await.unwrap();
         let mut transaction = engine.begin();
         transaction.delete(TABLE, b"small").unwrap();

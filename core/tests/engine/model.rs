@@ -8,7 +8,9 @@ use futures_lite::future::block_on;
 use proptest::prelude::*;
 use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{CheckOptions, ChunkNumber, Direction, Engine, Snapshot, Table, Transaction, View};
+use strongroom_core::engine::{
+    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, Snapshot, Table, Transaction, View,
+};
 use strongroom_core::storage::ErrorKind;
 use strongroom_core::{Error, Result};
 
@@ -40,6 +42,11 @@ enum Step {
     /// Everything fails from the n-th call on, then the machine loses power.
     CutOff(Vec<Change>, u64, u64),
     Checkpoint,
+    Compact(bool),
+    /// A compaction runs into trouble at its n-th call.
+    FaultyCompact(u64, Fault),
+    /// A compaction is cut off at its n-th change, and the machine loses power.
+    CutOffCompact(u64, u64),
     Hold,
     Close,
     Kill,
@@ -72,6 +79,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (changes(), 1..12_u64, fault()).prop_map(|(changes, call, fault)| Step::Faulty(changes, call, fault)),
         2 => (changes(), 0..10_u64, any::<u64>()).prop_map(|(changes, calls, seed)| Step::CutOff(changes, calls, seed)),
         1 => Just(Step::Checkpoint),
+        1 => any::<bool>().prop_map(Step::Compact),
+        1 => (1..60_u64, fault()).prop_map(|(call, fault)| Step::FaultyCompact(call, fault)),
+        1 => (0..40_u64, any::<u64>()).prop_map(|(calls, seed)| Step::CutOffCompact(calls, seed)),
         1 => Just(Step::Hold),
         1 => Just(Step::Close),
         1 => Just(Step::Kill),
@@ -218,6 +228,23 @@ async fn run(seed: u64, options: CrashOptions, steps: Vec<Step>) {
                 reopen = true;
             }
             Step::Checkpoint => engine.checkpoint().await.unwrap(),
+            Step::Compact(thorough) => {
+                engine.compact(CompactOptions { thorough, ..CompactOptions::default() }).await.unwrap();
+                assert_sound(&engine).await;
+            }
+            Step::FaultyCompact(call, fault) => {
+                bed.storage.fail_call(call, fault);
+                if let Err(Error::Damaged(damage)) = engine.compact(CompactOptions::default()).await {
+                    panic!("a fault looks like damage: {damage}");
+                }
+                bed.storage.clear_faults();
+            }
+            Step::CutOffCompact(calls, seed) => {
+                bed.storage.cut_off_after(calls, Fault::LostRequest);
+                let _ = engine.compact(CompactOptions::default()).await;
+                bed.storage.crash(seed);
+                reopen = true;
+            }
             Step::Hold => {
                 let snapshot = engine.snapshot();
                 let seen = observe(&snapshot).await;

@@ -1,0 +1,134 @@
+//! Ballast: a few empty blocks that are given up when storage is full, because deleting takes a commit, and a commit takes
+//! a block. Nothing else may use them up.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::commit::{Draft, Leader};
+use super::root::Root;
+use super::shared::{Shared, lock};
+use super::transaction::{Op, Work};
+use super::view::table_range;
+use crate::format::BlockId;
+use crate::format::rows::{self, DataBlock};
+use crate::storage::{Durability, ErrorKind, Reach};
+use crate::tree::{Direction, MergedCursor};
+use crate::{Error, Result};
+
+/// What was done to make room for one group of transactions.
+#[derive(Default)]
+pub(super) struct Room {
+    gave_back: bool,
+    spent: bool,
+}
+
+impl Shared {
+    /// How many blocks of ballast there should be: about a megabyte, and two to four. None where storage does not fill up:
+    /// the far ones, and memory.
+    fn ballast_count(&self) -> usize {
+        let capabilities = self.storage().capabilities();
+        if capabilities.reach == Reach::Everywhere || capabilities.durability == Durability::None {
+            return 0;
+        }
+        ((1 << 20) / self.context.geometry.block_bytes() as usize).clamp(2, 4)
+    }
+
+    /// The blocks that a state names as ballast.
+    pub(crate) async fn ballast(&self, root: &Root) -> Result<BTreeSet<DataBlock>> {
+        let range = table_range(rows::BALLAST, (Bound::Unbounded, Bound::Unbounded));
+        let overlay = root.space.overlay.clone();
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, overlay, range, Direction::Ascending);
+        let mut blocks = BTreeSet::new();
+        while let Some((key, _)) = cursor.next().await? {
+            let block =
+                rows::decode_block_key(&key).map_err(|error| Error::damaged("ballast row", None, error.to_string()))?;
+            blocks.insert(block);
+        }
+        Ok(blocks)
+    }
+
+    /// Makes the ballast whole, as far as storage has room for it: the rows are for the next commit.
+    pub(super) async fn top_up_ballast(&self, root: &Root, draft: &mut Draft) -> Result<()> {
+        let wanted = self.ballast_count();
+        let mut there = 0;
+        for block in self.ballast(root).await? {
+            match self.storage().size(self.block_name(block)).await {
+                Ok(_) => there += 1,
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    draft.rows.insert(rows::ballast_key(block), None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        while there < wanted {
+            match self.blocks.writer.put_empty().await {
+                Ok(id) => {
+                    self.note_unreferenced(vec![id]);
+                    if let BlockId::Data { key_epoch, writer_epoch, counter } = id {
+                        let block = DataBlock { key_epoch, writer_epoch, counter };
+                        draft.rows.insert(rows::ballast_key(block), Some(Bytes::new()));
+                    }
+                    there += 1;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no ballast could be put");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the ballast up, and answers whether there was any. The rows go with the next commit that puts it back.
+    async fn spend_ballast(&self, root: &Root) -> Result<bool> {
+        let mut spent = false;
+        for block in self.ballast(root).await? {
+            let name = self.block_name(block);
+            spent |= self.storage().size(name).await.is_ok();
+            self.storage().delete(name).await?;
+        }
+        self.spent.fetch_or(spent, std::sync::atomic::Ordering::AcqRel);
+        Ok(spent)
+    }
+
+    /// Storage is full. First, what aborted transactions left there; then, for those of the group that free space, the
+    /// ballast, and the others are told. `false` where there is nothing left to try.
+    pub(super) async fn make_room(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        error: &Error,
+        room: &mut Room,
+    ) -> Result<bool> {
+        if !std::mem::replace(&mut room.gave_back, true) && self.give_back_aborted().await? {
+            return Ok(true);
+        }
+        leader.refuse(error, |work| !work.frees());
+        if leader.is_idle() || std::mem::replace(&mut room.spent, true) {
+            return Ok(leader.is_idle());
+        }
+        self.spend_ballast(&self.root()).await
+    }
+
+    /// Deletes what transactions of ours put that were given up; `true` where that gave anything back.
+    pub(super) async fn give_back_aborted(self: &Arc<Self>) -> Result<bool> {
+        if self.discard_if_idle()
+            && let Some(epoch) = lock(&self.epoch).number
+        {
+            // Which of the discarded blocks arrived, only storage can tell.
+            lock(&self.unlisted).insert(epoch);
+        }
+        Ok(self.drop_unreferenced(&self.root(), false).await? > 0)
+    }
+}
+
+impl Work {
+    /// Whether it is for giving space back: it puts no payload, and removes something.
+    pub(super) fn frees(&self) -> bool {
+        let puts = |op: &Op| matches!(op, Op::NewChunk(_) | Op::Move { .. });
+        let removes = |op: &Op| matches!(op, Op::Delete | Op::Add(..0));
+        self.urgent || (!self.ops.values().any(puts) && self.ops.values().any(removes))
+    }
+}

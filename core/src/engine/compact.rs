@@ -1,0 +1,109 @@
+//! Compaction: everything that nothing needs any more is given back, and what is left is packed.
+
+use std::sync::Arc;
+
+use super::checkpoint::Trees;
+use super::shared::{Shared, lock};
+use super::transaction::{Transaction, Work};
+use crate::format::rows;
+use crate::storage::StorageExt;
+use crate::{Error, Result};
+
+/// How far a compaction goes.
+#[derive(Default)]
+pub struct CompactOptions<'a> {
+    /// Empty every block that can be saved, rather than leave one in a hundred.
+    pub thorough: bool,
+    /// Take every other writer that has not ended for dead. What such a writer has not committed is lost to it; what it has
+    /// committed is not.
+    pub end_other_writers: bool,
+    /// Hears how many bytes were moved so far.
+    pub progress: Option<&'a mut (dyn FnMut(u64) + Send)>,
+}
+
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactReport {
+    /// Blobs in storage before.
+    pub blobs_before: u64,
+    /// Blobs in storage after.
+    pub blobs_after: u64,
+    /// Bytes of live payloads that were moved.
+    pub moved_bytes: u64,
+    /// Blobs that nothing in the newest state needs, and that wait until readers of older states have had their time.
+    pub waiting: u64,
+    /// Other writers that have not ended; what they leave behind is not given back before they do.
+    pub other_writers: u64,
+}
+
+pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Result<CompactReport> {
+    shared.check_writable()?;
+    let blobs_before = shared.storage().list_all(&[]).await?.len() as u64;
+    let mut epoch = shared.hold_epoch_for(true).await?;
+    if options.end_other_writers {
+        end_others(shared, epoch).await?;
+    }
+    give_back(shared).await?;
+    shared.sweep(epoch).await?;
+    // First of all what is still in rows gets its place.
+    let mut leader = shared.leader.lock().await;
+    shared.checkpoint(&mut leader, Trees::Change).await?;
+    drop(leader);
+    give_back(shared).await?;
+    let plan = shared.plan(options.thorough).await?;
+    let mut progress = options.progress;
+    let moved_bytes = shared.defragment(&plan, |moved| progress.iter_mut().for_each(|hear| hear(moved))).await?;
+    let trees = if plan.rebuild { Trees::Rebuild } else { Trees::Change };
+    for _ in 0..shared.tuning.attempts_max {
+        let mut leader = shared.leader.lock().await;
+        if shared.checkpoint(&mut leader, trees).await? {
+            break;
+        }
+        drop(leader);
+        epoch = shared.hold_epoch_for(true).await?;
+    }
+    give_back(shared).await?;
+    let root = shared.root();
+    let (view, blobs) = (Transaction::new(shared), shared.storage().list_all(&[]).await?);
+    let other_writers = shared.open_epochs(&view).await?.keys().filter(|other| **other != epoch).count() as u64;
+    let blobs_after = blobs.len() as u64;
+    // Rows of what is deleted already stand until the next commit.
+    let condemned = shared.condemned(&root).await?;
+    let waiting = condemned.iter().filter(|block| blobs.contains(&shared.block_name(**block))).count() as u64
+        + root.base.saturating_sub(root.oldest.max(1)) * u64::from(root.floor < root.base);
+    shared.remember().await?;
+    Ok(CompactReport { blobs_before, blobs_after, moved_bytes, waiting, other_writers })
+}
+
+/// Deletes what needs no more than deleting.
+async fn give_back(shared: &Arc<Shared>) -> Result<()> {
+    let mut leader = shared.leader.lock().await;
+    shared.settle(&mut leader).await?;
+    let guard = shared.storage().try_exclusive().await?;
+    let root = shared.root();
+    shared.drop_unreferenced(&root, false).await?;
+    shared.delete_condemned(&root).await?;
+    shared.delete_commits(&root).await?;
+    drop(guard);
+    Ok(())
+}
+
+async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
+    for _ in 0..shared.tuning.attempts_max {
+        let mut transaction = Transaction::new(shared);
+        let mut others = shared.open_epochs(&transaction).await?;
+        others.remove(&own);
+        if others.is_empty() {
+            return Ok(());
+        }
+        for epoch in others.into_keys() {
+            transaction.put_own(rows::epoch_key(epoch), None);
+            lock(&shared.abandoned).remove(&epoch);
+        }
+        match shared.submit(Work { urgent: true, ..transaction.into_work() }).await {
+            Err(Error::Conflict) => shared.catch_up_as_writer().await?,
+            done => return done.map(|_| ()),
+        }
+    }
+    Err(Error::Conflict)
+}

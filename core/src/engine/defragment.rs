@@ -1,0 +1,357 @@
+//! Defragmentation: the live records of sparse blocks move into full ones, so that the sparse ones die.
+//!
+//! Crash-safe at every step: copies belong to nobody until a commit makes them the chunks' own, and that commit condemns the
+//! block they came from; which is deleted when no reader needs it any more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::commit::{Draft, Extra, Floor, Outcome};
+use super::root::Root;
+use super::shared::Shared;
+use super::transaction::{Transaction, Work};
+use super::view::table_range;
+use crate::block::{Geometry, WholeBlock};
+use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::{Pointer, RecordKind};
+use crate::tree::{self, Direction, MergedCursor};
+use crate::{Error, Result};
+
+/// Live bytes that one commit moves, at most, unless a single block has more.
+const MOVED_BYTES_MAX: u64 = 16 << 20;
+/// Blocks that one commit empties, at most.
+const MOVED_BLOCKS_MAX: usize = 1024;
+/// Pieces of a chunk beyond which it is written anew as a whole rather than moved piece by piece.
+const PIECES_MAX: usize = 12;
+/// By how much the fill of blocks is told apart.
+const STEPS: usize = 256;
+
+/// How the blocks of one kind are filled.
+#[derive(Clone, Debug)]
+pub(crate) struct Fill {
+    capacity_bytes: u64,
+    blocks: [u64; STEPS],
+    live_bytes: [u64; STEPS],
+}
+
+impl Fill {
+    fn new(geometry: Geometry) -> Self {
+        let capacity_bytes = u64::from(geometry.block_bytes()) - Geometry::BLOCK_OVERHEAD_BYTES as u64;
+        Self { capacity_bytes, blocks: [0; STEPS], live_bytes: [0; STEPS] }
+    }
+
+    fn step(&self, live_bytes: u64) -> usize {
+        let step = u128::from(live_bytes) * STEPS as u128 / u128::from(self.capacity_bytes);
+        usize::try_from(step).unwrap_or(STEPS).min(STEPS - 1)
+    }
+
+    fn add(&mut self, live_bytes: u64) {
+        let step = self.step(live_bytes);
+        if let (Some(blocks), Some(bytes)) = (self.blocks.get_mut(step), self.live_bytes.get_mut(step)) {
+            *blocks += 1;
+            *bytes += live_bytes;
+        }
+    }
+
+    /// How many blocks would hold so much, when packed as tightly as `loss` allows, in thousandths of a block.
+    fn packed(&self, live_bytes: u64, loss: u64) -> u64 {
+        let usable = self.capacity_bytes - self.capacity_bytes * loss / 1000;
+        live_bytes.div_ceil(usable.max(1))
+    }
+
+    fn blocks(&self) -> u64 {
+        self.blocks.iter().sum()
+    }
+
+    fn live(&self) -> u64 {
+        self.live_bytes.iter().sum()
+    }
+
+    /// The step below which blocks are to be emptied, so that no more than `slack` thousandths too many are left; 0 where
+    /// that is so already.
+    fn threshold(&self, slack: u64, loss: u64) -> usize {
+        let ideal = self.packed(self.live(), loss);
+        let allowed = ideal + ideal * slack / 1000 + 1;
+        let (mut emptied, mut moved) = (0, 0);
+        for step in 0..STEPS {
+            if self.blocks() - emptied + self.packed(moved, loss) <= allowed {
+                return step;
+            }
+            emptied += self.blocks.get(step).copied().unwrap_or(0);
+            moved += self.live_bytes.get(step).copied().unwrap_or(0);
+        }
+        // Only all of them together would do: worth it where it saves a block.
+        if self.packed(self.live(), loss) + 1 < self.blocks() { STEPS } else { 0 }
+    }
+}
+
+/// What there is to gain.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Data blocks filled below this step are emptied.
+    threshold: usize,
+    fill: Fill,
+    metadata: HashSet<DataBlock>,
+    /// Whether the trees are written anew.
+    pub(crate) rebuild: bool,
+}
+
+/// Thousandths of a block that packing loses: pieces of less than two hundredths are not cut.
+const DATA_LOSS: u64 = 20;
+
+impl Shared {
+    /// Looks at how all blocks are filled.
+    pub(crate) async fn plan(self: &Arc<Self>, thorough: bool) -> Result<Plan> {
+        let (root, _pin) = self.pin();
+        let geometry = self.context.geometry;
+        let (mut nodes, mut node_bytes): (HashMap<DataBlock, u64>, u64) = (HashMap::new(), 0);
+        let mut node_count = 0_u64;
+        for tree in [&root.content.tree, &root.space.tree] {
+            tree::walk(&self.nodes, tree.as_ref(), |visit| {
+                node_bytes += visit.node?.bytes().len() as u64;
+                node_count += 1;
+                *nodes.entry(DataBlock::of(visit.pointer)).or_default() += rows::live_bytes(visit.pointer);
+                Ok(())
+            })
+            .await?;
+        }
+        let mut metadata = Fill::new(geometry);
+        nodes.values().for_each(|live| metadata.add(*live));
+        let mut fill = Fill::new(geometry);
+        let mut after = None;
+        loop {
+            let page = self.usage_page(&root, after).await?;
+            after = page.last().map(|(block, _)| *block);
+            if page.is_empty() {
+                break;
+            }
+            for (block, live) in page {
+                if !nodes.contains_key(&block) {
+                    fill.add(live);
+                }
+            }
+        }
+        // A node that does not fit leaves room for most of one.
+        let node_bytes_max = geometry.node_bytes_max() as u64;
+        let metadata_loss = 500 * node_bytes_max / metadata.capacity_bytes + 1;
+        let slack = if thorough { 0 } else { 10 };
+        let is_loose = node_count > 8 && node_bytes * 100 < node_count * node_bytes_max * 80;
+        Ok(Plan {
+            threshold: fill.threshold(slack, DATA_LOSS),
+            rebuild: is_loose || metadata.threshold(slack * 5, metadata_loss) > 0,
+            fill,
+            metadata: nodes.into_keys().collect(),
+        })
+    }
+
+    /// Some usage rows after a block: block and live bytes.
+    async fn usage_page(&self, root: &Root, after: Option<DataBlock>) -> Result<Vec<(DataBlock, u64)>> {
+        const PAGE: usize = 4096;
+        let (mut start, end) = table_range(rows::USAGE, (Bound::Unbounded, Bound::Unbounded));
+        if let Some(after) = after {
+            start = Bound::Excluded(rows::usage_key(after));
+        }
+        let overlay = root.space.overlay.clone();
+        let mut cursor =
+            MergedCursor::new(self.nodes.clone(), root.space.tree, overlay, (start, end), Direction::Ascending);
+        let mut page = Vec::new();
+        while page.len() < PAGE {
+            let Some((key, value)) = cursor.next().await? else { break };
+            let damaged = |error: crate::format::FormatError| Error::damaged("usage row", None, error.to_string());
+            page.push((rows::decode_block_key(&key).map_err(damaged)?, rows::decode_count(&value).map_err(damaged)?));
+        }
+        Ok(page)
+    }
+
+    /// Empties the blocks that the plan says, batch by batch; answers how many bytes were moved.
+    pub(crate) async fn defragment(self: &Arc<Self>, plan: &Plan, mut progress: impl FnMut(u64) + Send) -> Result<u64> {
+        let (mut moved, mut after) = (0, None);
+        if plan.threshold == 0 {
+            return Ok(0);
+        }
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        loop {
+            let page = {
+                let (root, _pin) = self.pin();
+                self.usage_page(&root, after).await?
+            };
+            let is_last = page.is_empty();
+            after = page.last().map(|(block, _)| *block);
+            for (block, live) in page {
+                if plan.fill.step(live) >= plan.threshold || plan.metadata.contains(&block) {
+                    continue;
+                }
+                batch.push(block);
+                batch_bytes += live;
+                if batch_bytes >= MOVED_BYTES_MAX || batch.len() >= MOVED_BLOCKS_MAX {
+                    moved += self.empty(&std::mem::take(&mut batch)).await?;
+                    batch_bytes = 0;
+                    progress(moved);
+                }
+            }
+            if is_last {
+                moved += self.empty(&batch).await?;
+                progress(moved);
+                return Ok(moved);
+            }
+        }
+    }
+
+    /// Moves what lives in some data blocks elsewhere, in one commit. Blocks of tree nodes, and those that open
+    /// transactions may have records in, are left alone.
+    async fn empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
+        for _ in 0..self.tuning.attempts_max {
+            match self.try_to_empty(blocks).await {
+                Err(Error::Conflict) => self.catch_up_as_writer().await?,
+                done => return done,
+            }
+        }
+        Err(Error::Conflict)
+    }
+
+    pub(super) async fn catch_up_as_writer(&self) -> Result<()> {
+        let _leader = self.leader.lock().await;
+        self.catch_up(true).await
+    }
+
+    async fn try_to_empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
+        let epoch = self.hold_epoch().await?;
+        let mut transaction = Transaction::new(self);
+        let open = self.open_epochs(&transaction).await?;
+        let may_move = |block: &DataBlock| match block.writer_epoch {
+            own if own == epoch => self.is_settled(*block),
+            other => !open.contains_key(&other),
+        };
+        let blocks: BTreeSet<DataBlock> = blocks.iter().copied().filter(may_move).collect();
+        if blocks.is_empty() {
+            return Ok(0);
+        }
+        let at_once = self.env().parallelism().max(1) * 2;
+        let reader = self.blocks.reader.clone();
+        let mut sources = stream::iter(blocks.iter().copied())
+            .map(|block| {
+                let (reader, name) = (reader.clone(), self.block_name(block));
+                self.env().spawn(async move { reader.read_whole(name).await })
+            })
+            .buffered(at_once);
+        let mut moving: BTreeMap<u64, Moving> = BTreeMap::new();
+        let mut moved = 0;
+        while let Some(source) = sources.next().await {
+            let source = source.ok_or(Error::WorkerLost)??;
+            moved += self.copy_live(&mut transaction, &mut moving, &source, &blocks).await?;
+        }
+        drop(sources);
+        if moving.is_empty() {
+            return Ok(0);
+        }
+        let pieces_max = self.pieces_max();
+        for (number, chunk) in moving {
+            let (from, to) = chunk.finish();
+            let to = if to.len() <= pieces_max {
+                to
+            } else {
+                let payload = self.chunk_payload(&self.chunk_row(&self.root(), number).await?).await?;
+                transaction.copy_record(number, &payload).await?
+            };
+            transaction.move_chunk(number, from, to);
+        }
+        self.commit_moves(transaction.into_work()).await?;
+        Ok(moved)
+    }
+
+    /// Copies the live records of a block; answers how many bytes.
+    async fn copy_live(
+        &self,
+        transaction: &mut Transaction,
+        moving: &mut BTreeMap<u64, Moving>,
+        source: &WholeBlock,
+        blocks: &BTreeSet<DataBlock>,
+    ) -> Result<u64> {
+        let mut copied = 0;
+        for (entry, payload) in &source.records {
+            if entry.kind != RecordKind::ChunkData {
+                continue;
+            }
+            let number = entry.id;
+            if !moving.contains_key(&number) {
+                let Some(ChunkRow { place: Place::Records(from), .. }) = transaction.chunk_row(number).await? else {
+                    continue;
+                };
+                moving.insert(number, Moving { to: vec![None; from.len()], from });
+            }
+            let Some(chunk) = moving.get_mut(&number) else { continue };
+            let is_here = |pointer: &Pointer| {
+                pointer.index == entry.index
+                    && pointer.salt == source.salt
+                    && source.id == Some(pointer.block_id())
+                    && blocks.contains(&DataBlock::of(pointer))
+            };
+            let Some(piece) = chunk.from.iter().position(is_here) else {
+                if chunk.to.iter().all(Option::is_none) {
+                    moving.remove(&number);
+                }
+                continue;
+            };
+            let pointers = transaction.copy_record(number, payload).await?;
+            if let Some(place) = chunk.to.get_mut(piece) {
+                *place = Some(pointers);
+            }
+            copied += payload.len() as u64;
+        }
+        Ok(copied)
+    }
+
+    /// As many pieces as a chunk's row has room for.
+    fn pieces_max(&self) -> usize {
+        let row = crate::format::node::leaf_entry_bytes_max(self.context.geometry.node_bytes_max());
+        (row.saturating_sub(64) / Pointer::BYTES).min(PIECES_MAX)
+    }
+
+    async fn commit_moves(self: &Arc<Self>, work: Work) -> Result<()> {
+        let mut leader = self.leader.lock().await;
+        self.settle(&mut leader).await?;
+        self.flush_blocks().await?;
+        loop {
+            let guard = self.storage().try_exclusive().await?;
+            let base = self.root();
+            let sequence = base.sequence;
+            let mut draft = Draft::default();
+            let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
+            let attempt = async {
+                self.admit(&base, &work, &mut draft).await?;
+                for key in self.delete_condemned(&base).await? {
+                    draft.rows.insert(key, None);
+                }
+                self.publish(&mut leader, base.clone(), draft, Extra { floor, ..Extra::default() }).await
+            };
+            match attempt.await {
+                Ok(Outcome::Published(_)) => break,
+                Ok(Outcome::Lost) => {}
+                Err(error) => self.move_on(error, sequence).await?,
+            }
+        }
+        drop(work);
+        if self.checkpoint_due() {
+            self.checkpoint(&mut leader, super::checkpoint::Trees::Change).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A chunk on its way: where its pieces are, and where those go that move.
+struct Moving {
+    from: Vec<Pointer>,
+    to: Vec<Option<Vec<Pointer>>>,
+}
+
+impl Moving {
+    fn finish(self) -> (Vec<Pointer>, Vec<Pointer>) {
+        let to = self.from.iter().zip(self.to).flat_map(|(from, to)| to.unwrap_or_else(|| vec![*from])).collect();
+        (self.from, to)
+    }
+}
