@@ -8,9 +8,6 @@ use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
 use strongroom_conformance::storage::{Place, work_until_killed};
 use strongroom_core::storage::{Reach, Result, Storage};
 
-/// Calls of a round of work that change something or make it durable.
-const ROUND_CALLS: u64 = 4;
-
 /// A medium, seen through `wrap`.
 pub(crate) struct Medium {
     double: CrashingStorage,
@@ -19,6 +16,7 @@ pub(crate) struct Medium {
 
 impl Medium {
     /// The double as it is.
+    #[allow(dead_code)] // not every suite needs it
     pub(crate) fn new(options: CrashOptions) -> Self {
         Self::wrapped(options, |double| Arc::new(double))
     }
@@ -57,10 +55,20 @@ impl Place for Medium {
 
     fn process_death(&self, rounds: u64) -> Option<u64> {
         let doomed = self.double.reopen();
-        // A little further for each, so that each of the calls is the last one once.
-        doomed.cut_off_after((ROUND_CALLS + 1) * rounds, Fault::LostRequest);
+        let killer = doomed.another();
         let mut acknowledged = 0;
-        let death = block_on(work_until_killed(&*(self.wrap)(doomed), || acknowledged += 1));
+        // A call further for each, so that each of a round is the last one once.
+        let kill_in_time = |acknowledged| {
+            if acknowledged == rounds {
+                killer.cut_off_after(rounds, Fault::LostRequest);
+            }
+        };
+        kill_in_time(0);
+        let storage = (self.wrap)(doomed);
+        let death = block_on(work_until_killed(&*storage, || {
+            acknowledged += 1;
+            kill_in_time(acknowledged);
+        }));
         assert!(death.is_err() && acknowledged >= rounds, "{acknowledged} rounds, then {death:?}");
         Some(acknowledged)
     }

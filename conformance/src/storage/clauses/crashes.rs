@@ -29,16 +29,17 @@ pub async fn s9_barriers_protect_what_was_acknowledged(place: &dyn Place) -> Out
         let [synced, durable, foreign, deleted] = [0, 1, 2, 3].map(|number| sample_name(10 * round + number));
         let bytes = sample_bytes(round, 4096);
         let (ours, theirs) = (open(place).await?, open(place).await?);
+        // Barriers with nothing to do are not refused. Here, so that none of them covers what comes.
+        theirs.sync().await.answers("a sync of nothing")?;
+        ours.persist(&[]).await.answers("a persist of nothing")?;
         ours.put(synced, bytes.clone()).await.answers("a put")?;
         ours.put(deleted, bytes.clone()).await.answers("a put")?;
         theirs.put(foreign, bytes.clone()).await.answers("a put through another handle")?;
         ours.delete(deleted).await.answers("a delete")?;
         ours.sync().await.answers("a sync")?;
         ours.persist(&[foreign]).await.answers("a persist of what another handle put")?;
+        // Last, so that no other barrier covers it.
         ours.put_durable(durable, bytes.clone()).await.answers("a durable put")?;
-        // A barrier with nothing to do is one nevertheless.
-        ours.sync().await.answers("a sync")?;
-        ours.persist(&[]).await.answers("a persist of nothing")?;
 
         let promises = ours.capabilities().durability;
         let lost = place.power_loss(round);
@@ -138,9 +139,9 @@ async fn after_death(place: &dyn Place, rounds: u64, look: Look) -> Result<bool,
         }
     }
     for (_, (name, _)) in &work {
-        storage.delete(*name).await.answers("a delete of what a dead process left")?;
+        if storage.exists(*name).await.answers("looking for a name")? {
+            storage.delete(*name).await.answers("a delete of what a dead process left")?;
+        }
     }
-    let (first, _) = work_blob(0, &*storage);
-    ensure!(!storage.exists(first).await.answers("looking for a name")?, "{first} is there after it was deleted");
     Ok(true)
 }

@@ -54,6 +54,7 @@ pub async fn s7_list_gives_each_name_once(place: &dyn Place) -> Outcome {
         storage.put(*name, Bytes::new()).await.answers("a put of no bytes")?;
     }
     let mut coming = STAYING;
+    storage.put(sample_name(coming), Bytes::new()).await.answers("a put")?;
     let listed = follow(&*storage, &[], async || {
         coming += 1;
         storage.put(sample_name(coming), Bytes::new()).await.answers("a put while listing")?;

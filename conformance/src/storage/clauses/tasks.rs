@@ -189,7 +189,7 @@ pub async fn s12_a_dropped_future_leaves_blobs_absent_or_whole(place: &dyn Place
 /// # Errors
 /// As all here.
 pub async fn s14_handles_serve_many_tasks_at_once(place: &dyn Place) -> Outcome {
-    const ROUNDS: u64 = 30;
+    const ROUNDS: u64 = 20;
     const { handles_are_send_and_sync::<dyn Storage>() };
     let mut verdict = Verdict::Passed;
     let storage = open(place).await?;
