@@ -1,6 +1,6 @@
 //! The clauses of the trait's documentation and the functions that try them are the same, both ways, one for one.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a file that cannot be read fails the test
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)] // a file that cannot be read fails the test
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,7 +2,18 @@
 //!
 //! A backend proves all of them in one line, which becomes a test a clause:
 //!
-//! ```ignore
+//! ```
+//! # use std::sync::Arc;
+//! # use strongroom_conformance::{crash::{CrashOptions, CrashingStorage}, storage::Place};
+//! # use strongroom_core::storage::{Result, Storage};
+//! # struct MyPlace(CrashingStorage);
+//! # impl MyPlace {
+//! #     fn new() -> Self { Self(CrashingStorage::new(CrashOptions::default())) }
+//! # }
+//! # #[async_trait::async_trait]
+//! # impl Place for MyPlace {
+//! #     async fn open(&self) -> Result<Arc<dyn Storage>> { Ok(Arc::new(self.0.reopen())) }
+//! # }
 //! strongroom_conformance::storage_conformance!(MyPlace::new());
 //! ```
 //!
@@ -12,7 +23,18 @@
 //! (the hooks of [`Place`]). The rest is not skipped in silence: a clause answers [`Verdict::Limited`], with a sentence for
 //! each thing that was not tested, which its test prints. With the numbers of the clauses that are limited,
 //!
-//! ```ignore
+//! ```
+//! # use std::sync::Arc;
+//! # use strongroom_conformance::{crash::{CrashOptions, CrashingStorage}, storage::Place};
+//! # use strongroom_core::storage::{Result, Storage};
+//! # struct MyPlace(CrashingStorage);
+//! # impl MyPlace {
+//! #     fn new() -> Self { Self(CrashingStorage::new(CrashOptions::default())) }
+//! # }
+//! # #[async_trait::async_trait]
+//! # impl Place for MyPlace {
+//! #     async fn open(&self) -> Result<Arc<dyn Storage>> { Ok(Arc::new(self.0.reopen())) }
+//! # }
 //! strongroom_conformance::storage_conformance!(MyPlace::new(), limited: [9, 10]);
 //! ```
 //!

@@ -223,7 +223,7 @@ impl Storage for Broken {
             {
                 Err(Error::new(ErrorKind::RangeInvalid, Operation::Get, name.to_hex()))
             }
-            (Defect::NothingOfNothing, Some(range)) if range == (0..0) => Ok(Bytes::new()),
+            (Defect::NothingOfNothing, Some(Range { start: 0, end: 0 })) => Ok(Bytes::new()),
             (_, range) => self.inner.get(name, range, max_bytes).await,
         };
         self.tell(found)

@@ -23,6 +23,7 @@ mod error;
 mod ext;
 mod name;
 mod registry;
+mod scheme;
 mod uri;
 
 use std::ops::Range;
@@ -36,6 +37,7 @@ pub use error::{Effect, Error, ErrorKind, Operation, Retry};
 pub use ext::StorageExt;
 pub use name::Name;
 pub use registry::{OpenContext, OpenMode, Registry, StorageConstructor};
+pub use scheme::{SchemeEntry, SchemeInfo};
 pub use uri::StorageUri;
 
 /// The result of a storage operation.
