@@ -143,6 +143,10 @@ pub(crate) enum Command {
     /// Use the key-value engine
     #[command(subcommand)]
     Kv(command::kv::Command),
+    /// Show which storages there are, and what they can do
+    Backends(command::backends::Arguments),
+    /// Try a storage: whether it keeps what every storage promises
+    Conformance(command::conformance::Arguments),
     /// Print the completion script of a shell
     Completions(command::completions::Arguments),
 }

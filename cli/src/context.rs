@@ -1,10 +1,11 @@
 //! What every command needs: the flags, where results go, and the way to an open repository.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use strongroom::fs::{FileSystem, FsTransaction};
-use strongroom::storage::{BlockingMode, StorageUri};
-use strongroom::{Credentials, OpenOptions, RecoveryKey, Repository, SecretBytes};
+use strongroom::storage::{BlockingMode, Registry, StorageUri};
+use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes};
 use zeroize::Zeroizing;
 
 use crate::arguments::Global;
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) output: Output,
     pub(crate) interrupt: Interrupt,
+    /// The storages that URIs can name.
+    pub(crate) registry: Registry,
     /// What is open, so that it is left tidy however the command ends.
     opened: Option<Repository>,
 }
@@ -40,9 +43,9 @@ pub(crate) enum Age {
 }
 
 impl Context {
-    pub(crate) fn new(global: Global) -> Self {
+    pub(crate) fn new(global: Global, registry: Registry) -> Self {
         let interrupt = Interrupt::default();
-        Self { output: Output::new(&global, interrupt.clone()), global, interrupt, opened: None }
+        Self { output: Output::new(&global, interrupt.clone()), global, interrupt, registry, opened: None }
     }
 
     /// The address of the repository.
@@ -52,18 +55,20 @@ impl Context {
                 "no repository named: pass -r URI or set STRONGROOM_REPO (a path, or for example file:my-repo)",
             )
         })?;
-        match given.to_str() {
-            Some(text) => Ok(StorageUri::parse(text)?),
-            // A name that is no text can only be a path.
-            None => Ok(StorageUri::from_path(Path::new(given))?),
-        }
+        parse_uri(given)
+    }
+
+    /// How the clear header is read.
+    pub(crate) fn header_options(&self) -> HeaderOptions {
+        let registry = Some(self.registry.clone());
+        HeaderOptions { registry, storage_calls: BlockingMode::Inline, ..HeaderOptions::default() }
     }
 
     /// Opens the repository.
     pub(crate) async fn open(&mut self, access: Access) -> Result<Repository, Failure> {
         let uri = self.uri()?;
         // A wrong address is told before anyone is asked for a password.
-        strongroom::clear_header(&uri, &header_options()).await.map_err(|error| Failure::from(error).on(&uri))?;
+        strongroom::clear_header(&uri, &self.header_options()).await.map_err(|error| Failure::from(error).on(&uri))?;
         let credentials = self.credentials(&uri, Age::Existing)?;
         self.open_with(&uri, credentials, access).await
     }
@@ -76,6 +81,7 @@ impl Context {
         access: Access,
     ) -> Result<Repository, Failure> {
         let options = OpenOptions::new(credentials)
+            .registry(self.registry.clone())
             .storage_calls(BlockingMode::Inline)
             .read_only(access == Access::Read)
             .accept_rollback(self.global.accept_rollback);
@@ -140,9 +146,13 @@ impl Context {
     }
 }
 
-/// How the clear header is read.
-pub(crate) fn header_options() -> strongroom::HeaderOptions {
-    strongroom::HeaderOptions { storage_calls: BlockingMode::Inline, ..strongroom::HeaderOptions::default() }
+/// An address as it was given; a bare path is one too.
+pub(crate) fn parse_uri(given: &OsStr) -> Result<StorageUri, Failure> {
+    match given.to_str() {
+        Some(text) => Ok(StorageUri::parse(text)?),
+        // A name that is no text can only be a path.
+        None => Ok(StorageUri::from_path(Path::new(given))?),
+    }
 }
 
 fn secret(mut bytes: Password) -> SecretBytes {

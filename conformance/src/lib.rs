@@ -10,3 +10,8 @@ pub mod storage;
 pub use dice::Dice;
 #[doc(hidden)]
 pub use futures_lite::future::block_on;
+
+/// The examples of `docs/backends.md` that stand for themselves, compiled with the other documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/backends.md")]
+pub struct Backends;

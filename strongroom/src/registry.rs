@@ -9,14 +9,11 @@ use strongroom_core::storage::Registry;
 #[must_use]
 pub fn default() -> Registry {
     let mut registry = Registry::new();
+    registry.note_feature("mem", "memory").note_feature("file", "file");
     #[cfg(feature = "memory")]
     strongroom_memory::register(&mut registry);
-    #[cfg(not(feature = "memory"))]
-    registry.register_absent("mem", "memory");
     #[cfg(feature = "file")]
     strongroom_file::register(&mut registry);
-    #[cfg(not(feature = "file"))]
-    registry.register_absent("file", "file");
     registry
 }
 

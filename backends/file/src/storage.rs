@@ -27,7 +27,7 @@ use crate::lock::{Locks, Patience};
 /// How often opening looks whether whoever holds the folder exclusively has left: for a minute.
 const GATE_LOOKS: u32 = 12_000;
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Host,
     durability: Durability::Power,
     torn: Torn::BeforeSync,

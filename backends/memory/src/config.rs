@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use strongroom_core::storage::{
-    Error, ErrorKind, OpenContext, OpenMode, Operation, Registry, Result, Storage, StorageConstructor, StorageUri,
+    Error, ErrorKind, OpenContext, OpenMode, Operation, Registry, Result, SchemeInfo, Storage, StorageConstructor,
+    StorageUri,
 };
 
-use crate::storage::{MemoryStorage, Store};
+use crate::storage::{CAPABILITIES, MemoryStorage, Store};
 
 /// The scheme of this storage.
 const SCHEME: &str = "mem";
@@ -43,7 +44,7 @@ impl StorageConstructor for MemoryConstructor {
     async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>> {
         uri.allow_parameters(&[])?;
         // `mem://a/b` and `mem:a` are names too.
-        let name = format!("{}{}", uri.authority().unwrap_or_default(), uri.path_text()?);
+        let name = name_of(uri)?;
         if name.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, Operation::Open, "the storage URI")
                 .with_source(format!("the store needs a name: `{SCHEME}://name`")));
@@ -51,6 +52,27 @@ impl StorageConstructor for MemoryConstructor {
         let store = self.store(&name, context.mode)?;
         Ok(Arc::new(MemoryStorage::on(store).await))
     }
+
+    fn info(&self) -> SchemeInfo {
+        SchemeInfo::new("memory, gone with the process").form("mem://name").capabilities(CAPABILITIES)
+    }
+
+    async fn scratch(&self, _: &StorageUri, name: &str, _: &OpenContext) -> Result<Option<StorageUri>> {
+        StorageUri::parse(&format!("{SCHEME}://{name}")).map(Some)
+    }
+
+    async fn remove_scratch(&self, uri: &StorageUri, _: &OpenContext) -> Result<()> {
+        let name = name_of(uri)?;
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if stores.get(&name).is_some_and(|store| store.is_empty()) {
+            stores.remove(&name);
+        }
+        Ok(())
+    }
+}
+
+fn name_of(uri: &StorageUri) -> Result<String> {
+    Ok(format!("{}{}", uri.authority().unwrap_or_default(), uri.path_text()?))
 }
 
 #[cfg(test)]

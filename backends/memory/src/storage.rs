@@ -16,7 +16,7 @@ use strongroom_core::storage::{
     Result, Storage, Torn,
 };
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Process,
     durability: Durability::None,
     torn: Torn::Never,
@@ -53,6 +53,10 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
     // Each change of the map is a single call on it, so a panic elsewhere never leaves it half changed.
     fn read(&self) -> RwLockReadGuard<'_, Blobs> {
         self.blobs.read().unwrap_or_else(PoisonError::into_inner)

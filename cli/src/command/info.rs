@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::context::{Access, Context, header_options};
+use crate::context::{Access, Context};
 use crate::exit::Failure;
 use crate::output::hex;
 use crate::password;
@@ -47,8 +47,9 @@ struct Inside {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let uri = context.uri()?;
-    let header =
-        strongroom::clear_header(&uri, &header_options()).await.map_err(|error| Failure::from(error).on(&uri))?;
+    let header = strongroom::clear_header(&uri, &context.header_options())
+        .await
+        .map_err(|error| Failure::from(error).on(&uri))?;
     // Nobody to ask and nothing given is a wish for the clear part, not an error.
     let look_inside = !arguments.clear && password::is_given(&context.global);
     let inside = if look_inside { Some(inside(context).await?) } else { None };

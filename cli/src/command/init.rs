@@ -93,7 +93,7 @@ pub(crate) struct Report {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let uri = context.uri()?;
-    refuse_existing(&uri).await?;
+    refuse_existing(&uri, context).await?;
     let credentials = context.credentials(&uri, Age::New)?;
     let (repository, report) = create(&arguments, &uri, credentials, context).await?;
     repository.close().await?;
@@ -111,8 +111,8 @@ impl Report {
 }
 
 /// Says before any question is asked that a repository is there.
-pub(crate) async fn refuse_existing(uri: &StorageUri) -> Result<(), Failure> {
-    match strongroom::clear_header(uri, &crate::context::header_options()).await {
+pub(crate) async fn refuse_existing(uri: &StorageUri, context: &Context) -> Result<(), Failure> {
+    match strongroom::clear_header(uri, &context.header_options()).await {
         Ok(_) => Err(Failure::from(strongroom::core::Error::AlreadyExists).on(uri)),
         Err(error) => match Failure::from(error) {
             failure if failure.exit() == Exit::NoRepository => Ok(()),
@@ -136,6 +136,7 @@ pub(crate) async fn create(
         Compress::None => Compression::None,
     };
     let mut options = CreateOptions::new(credentials)
+        .registry(context.registry.clone())
         .storage_calls(BlockingMode::Inline)
         .compression(compression)
         .dedup(arguments.dedup == Switch::On);

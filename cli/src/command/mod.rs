@@ -1,8 +1,10 @@
 //! The commands, one file each.
 
+pub(crate) mod backends;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod conformance;
 pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;

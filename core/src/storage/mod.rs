@@ -13,7 +13,8 @@
 //! * **S12** Dropping a future in the middle leaves each blob absent or whole.
 //! * **S13** Any name and any bytes up to [`Capabilities::block_bytes_max`] work, the empty blob included; over it is
 //!   [`ErrorKind::LimitExceeded`].
-//! * **S14** Handles are `Send + Sync` (off wasm), cheap to clone behind `Arc`, and usable from many tasks at once.
+//! * **S14** Handles are `Send + Sync` (off wasm), cheap to clone behind `Arc`, and usable from many tasks at once; one is
+//!   given exclusive access ([`Storage::try_exclusive`]) only while it is alone.
 
 mod blocking;
 pub mod bounds;
@@ -22,6 +23,7 @@ mod error;
 mod ext;
 mod name;
 mod registry;
+mod scheme;
 mod uri;
 
 use std::ops::Range;
@@ -35,6 +37,7 @@ pub use error::{Effect, Error, ErrorKind, Operation, Retry};
 pub use ext::StorageExt;
 pub use name::Name;
 pub use registry::{OpenContext, OpenMode, Registry, StorageConstructor};
+pub use scheme::{SchemeEntry, SchemeInfo};
 pub use uri::StorageUri;
 
 /// The result of a storage operation.
@@ -76,7 +79,7 @@ pub trait ExclusiveGuard: MaybeSendSync {}
 ///
 /// # Examples
 ///
-/// The smallest real implementation is the `strongroom-memory` crate; `docs/backends.md` walks through writing one.
+/// `docs/backends.md` walks through writing one, in under 100 lines.
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
 #[cfg_attr(target_family = "wasm", async_trait(?Send))]
 pub trait Storage: MaybeSendSync + std::fmt::Debug {
@@ -156,8 +159,8 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// As said, and what the medium raises.
     async fn persist(&self, names: &[Name]) -> Result<()>;
 
-    /// Proves, without waiting, that no other handle in any process uses this storage, and keeps newcomers waiting while
-    /// the guard lives (so hold it for moments). `None` where someone else is there, or where the medium cannot tell.
+    /// **S14** Proves, without waiting, that no other handle in any process uses this storage, and keeps newcomers waiting
+    /// while the guard lives (so hold it for moments). `None` where someone else is there, or where the medium cannot tell.
     ///
     /// # Errors
     /// What the medium raises.

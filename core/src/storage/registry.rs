@@ -1,10 +1,13 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Blocking, BlockingMode, Error, ErrorKind, MaybeSendSync, Operation, Result, Storage, StorageUri};
+use super::{
+    Blocking, BlockingMode, Error, ErrorKind, MaybeSendSync, Operation, Result, SchemeEntry, SchemeInfo, Storage,
+    StorageUri,
+};
 use crate::env::Env;
 
 /// Whether `open` may create the place itself.
@@ -66,6 +69,30 @@ pub trait StorageConstructor: MaybeSendSync {
     /// [`ErrorKind::NotFound`] where it must exist and does not, [`ErrorKind::Invalid`] for a URI that makes no sense,
     /// and what the medium raises.
     async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>>;
+
+    /// What people are told of this scheme.
+    fn info(&self) -> SchemeInfo {
+        SchemeInfo::default()
+    }
+
+    /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (letters, digits
+    /// and `-`), and sharing no blob with anything. Nothing is created by this. `None` where the scheme has no such notion.
+    ///
+    /// # Errors
+    /// As [`StorageConstructor::open`], where scratch places need what `uri` names to be there.
+    async fn scratch(&self, uri: &StorageUri, name: &str, context: &OpenContext) -> Result<Option<StorageUri>> {
+        let _ = (uri, name, context);
+        Ok(None)
+    }
+
+    /// Removes a scratch place that holds no blob any more and that no handle is open on.
+    ///
+    /// # Errors
+    /// What the medium raises, where something is left in it too; then that is not removed.
+    async fn remove_scratch(&self, uri: &StorageUri, context: &OpenContext) -> Result<()> {
+        let _ = (uri, context);
+        Ok(())
+    }
 }
 
 /// Scheme -> constructor. A value: there is no global one, and two of them share nothing but what was put into both.
@@ -74,8 +101,8 @@ pub trait StorageConstructor: MaybeSendSync {
 #[derive(Clone, Default)]
 pub struct Registry {
     constructors: BTreeMap<String, Arc<dyn StorageConstructor>>,
-    /// Scheme -> the feature that would bring it.
-    absent: BTreeMap<String, String>,
+    /// Scheme -> the feature that brings it, or would.
+    features: BTreeMap<String, String>,
 }
 
 impl Registry {
@@ -88,17 +115,14 @@ impl Registry {
     /// Adds a scheme, or replaces its constructor.
     pub fn register(&mut self, scheme: &str, constructor: impl StorageConstructor + 'static) -> &mut Self {
         let scheme = scheme.to_ascii_lowercase();
-        self.absent.remove(&scheme);
         self.constructors.insert(scheme, Arc::new(constructor));
         self
     }
 
-    /// Notes a scheme that was not built in, so that the error can name the feature to turn on.
-    pub fn register_absent(&mut self, scheme: &str, feature: &str) -> &mut Self {
-        let scheme = scheme.to_ascii_lowercase();
-        if !self.constructors.contains_key(&scheme) {
-            self.absent.insert(scheme, feature.to_owned());
-        }
+    /// Notes the feature that brings a scheme, built in or not: so the error for one that is not can name the feature to
+    /// turn on.
+    pub fn note_feature(&mut self, scheme: &str, feature: &str) -> &mut Self {
+        self.features.insert(scheme.to_ascii_lowercase(), feature.to_owned());
         self
     }
 
@@ -107,16 +131,32 @@ impl Registry {
         self.constructors.keys().map(String::as_str)
     }
 
+    /// Every scheme that is known, those that were not built in too, ascending.
+    #[must_use]
+    pub fn entries(&self) -> Vec<SchemeEntry> {
+        let known: BTreeSet<&String> = self.constructors.keys().chain(self.features.keys()).collect();
+        let entry = |scheme: &String| {
+            let info = self.constructors.get(scheme).map(|constructor| constructor.info());
+            SchemeEntry::new(scheme, self.features.get(scheme), info)
+        };
+        known.into_iter().map(entry).collect()
+    }
+
+    /// What opens the storages of this URI's scheme.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] as in [`Registry::open`].
+    pub fn constructor(&self, uri: &StorageUri) -> Result<&Arc<dyn StorageConstructor>> {
+        self.constructors.get(uri.scheme()).ok_or_else(|| self.unsupported(uri.scheme()))
+    }
+
     /// Opens what the URI names.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a scheme that is not here, naming those that are and the feature to turn on; and
     /// as [`StorageConstructor::open`].
     pub async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>> {
-        match self.constructors.get(uri.scheme()) {
-            Some(constructor) => constructor.open(uri, context).await,
-            None => Err(self.unsupported(uri.scheme())),
-        }
+        self.constructor(uri)?.open(uri, context).await
     }
 
     fn unsupported(&self, scheme: &str) -> Error {
@@ -124,7 +164,7 @@ impl Registry {
             schemes if schemes.is_empty() => "no scheme is available".to_owned(),
             schemes => format!("available: {}", schemes.join(", ")),
         };
-        let reason = match self.absent.get(scheme) {
+        let reason = match self.features.get(scheme) {
             Some(feature) => format!("turn on the feature `{feature}` when building; {available}"),
             None => format!("unknown scheme; {available}"),
         };
@@ -137,7 +177,7 @@ impl fmt::Debug for Registry {
         formatter
             .debug_struct("Registry")
             .field("schemes", &self.constructors.keys())
-            .field("absent", &self.absent)
+            .field("features", &self.features)
             .finish()
     }
 }
@@ -166,7 +206,7 @@ mod tests {
     #[test]
     fn a_registered_scheme_reaches_its_constructor() {
         let mut registry = Registry::new();
-        registry.register_absent("TEST", "feature").register("Test", Refusing);
+        registry.note_feature("TEST", "feature").register("Test", Refusing);
         assert_eq!(registry.schemes().collect::<Vec<_>>(), ["test"]);
         assert_eq!(open(&registry, "tESt:x").kind(), ErrorKind::Busy);
     }
@@ -185,9 +225,14 @@ mod tests {
     #[test]
     fn a_scheme_whose_feature_is_off_names_the_feature() {
         let mut registry = Registry::new();
-        registry.register("aa", Refusing).register_absent("s3", "s3-feature").register_absent("aa", "never");
+        registry.register("aa", Refusing).note_feature("s3", "s3-feature").note_feature("aa", "a-feature");
         let shown = open(&registry, "s3://bucket").to_string();
         assert!(shown.contains("`s3-feature`") && shown.contains("available: aa"), "{shown}");
         assert_eq!(open(&registry, "aa:x").kind(), ErrorKind::Busy);
+
+        let [here, absent] = registry.entries().try_into().unwrap();
+        assert_eq!((here.scheme.as_str(), here.feature.as_deref()), ("aa", Some("a-feature")));
+        assert_eq!(here.info, Some(SchemeInfo::default()));
+        assert_eq!((absent.scheme.as_str(), absent.feature.as_deref(), absent.info), ("s3", Some("s3-feature"), None));
     }
 }

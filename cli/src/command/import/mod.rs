@@ -180,7 +180,7 @@ async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<
     let uri = context.uri()?;
     let access = if arguments.dry_run { Access::Read } else { Access::Write };
     if arguments.init && !arguments.dry_run {
-        match init::refuse_existing(&uri).await {
+        match init::refuse_existing(&uri, context).await {
             Ok(()) => {
                 let credentials = context.credentials(&uri, Age::New)?;
                 let (repository, report) =

@@ -1,0 +1,84 @@
+//! The `strongroom` program as a library, for programs that are the same with storages of their own:
+//!
+//! ```no_run
+//! let mut registry = strongroom::registry::default();
+//! // my_storage::register(&mut registry);
+//! strongroom_cli::run(registry);
+//! ```
+//!
+//! `docs/backends.md` shows a whole one. Nothing but [`run`] is public: what scripts rely on is the command line.
+
+mod arguments;
+mod command;
+mod context;
+mod entry;
+mod exit;
+mod interrupt;
+mod local;
+mod output;
+mod password;
+mod progress;
+mod transfer;
+mod units;
+mod walk;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use strongroom::storage::Registry;
+
+use crate::arguments::{Arguments, Command};
+use crate::context::Context;
+use crate::exit::Failure;
+
+/// Runs the program on the arguments of this process, with the storages of this registry; answers how it ended, for `main`.
+#[must_use]
+pub fn run(registry: Registry) -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut context = Context::new(arguments.global, registry);
+    let done = strongroom::blocking::block_on(async {
+        let done = dispatch(arguments.command, &mut context).await;
+        if done.is_err() {
+            context.tidy().await;
+        }
+        done
+    });
+    // What was found before it failed is shown before the error is.
+    let done = match context.output.flush() {
+        Err(failure) if done.is_ok() => Err(failure),
+        _ => done,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_quiet() {
+                output::complain(&failure.to_string());
+            }
+            ExitCode::from(failure.exit().code())
+        }
+    }
+}
+
+async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
+    context.global.refuse_what_is_not_there_yet()?;
+    match command {
+        Command::Init(arguments) => command::init::run(arguments, context).await,
+        Command::Import(arguments) => command::import::run(arguments, context).await,
+        Command::Export(arguments) => command::export::run(arguments, context).await,
+        Command::Ls(arguments) => command::ls::run(arguments, context).await,
+        Command::Tree(arguments) => command::tree::run(arguments, context).await,
+        Command::Stat(arguments) => command::stat::run(arguments, context).await,
+        Command::Cat(arguments) => command::cat::run(arguments, context).await,
+        Command::Put(arguments) => command::put::run(arguments, context).await,
+        Command::Get(arguments) => command::get::run(arguments, context).await,
+        Command::Mkdir(arguments) => command::mkdir::run(arguments, context).await,
+        Command::Rm(arguments) => command::rm::run(arguments, context).await,
+        Command::Mv(arguments) => command::mv::run(arguments, context).await,
+        Command::Info(arguments) => command::info::run(arguments, context).await,
+        Command::Check(arguments) => command::check::run(arguments, context).await,
+        Command::Kv(command) => command::kv::run(command, context).await,
+        Command::Backends(arguments) => command::backends::run(&arguments, context),
+        Command::Conformance(arguments) => command::conformance::run(arguments, context).await,
+        Command::Completions(arguments) => command::completions::run(&arguments, context),
+    }
+}

@@ -1,0 +1,117 @@
+//! Where the clauses are tried: a store, and what can be done to it from outside.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use strongroom_core::storage::{Name, Reach, Result, Storage};
+
+use super::{sample_bytes, sample_name};
+
+/// A store that was empty when it was made, and goes away with this value.
+///
+/// Only [`Place::open`] must be written. The other methods are hooks: what a place cannot do is not tested, and the
+/// verdict of the clause says so.
+#[async_trait]
+pub trait Place: Send + Sync {
+    /// Opens one more handle, as another process would, as far as the reach of the storage allows.
+    ///
+    /// # Errors
+    /// What the storage raises: the suite takes it for a failure.
+    async fn open(&self) -> Result<Arc<dyn Storage>>;
+
+    /// How far apart the handles are that [`Place::open`] gives. S2 and S5 are proved so far, and no further.
+    fn reach(&self) -> Reach {
+        Reach::Process
+    }
+
+    /// Cuts the power, where the place is a double that can; false where it cannot. The handles are dead after it.
+    fn power_loss(&self, seed: u64) -> bool {
+        let _ = seed;
+        false
+    }
+
+    /// Lets another process open this place and do [`work_until_killed`], kills it in the middle after `rounds` rounds or
+    /// more, and answers how many it acknowledged; [`kill_after`] does most of this. `None` where the place cannot.
+    fn process_death(&self, rounds: u64) -> Option<u64> {
+        let _ = rounds;
+        None
+    }
+
+    /// From now the first call that changes something takes effect, and its reply is lost: it fails. False where the place
+    /// cannot arrange that.
+    fn lose_next_reply(&self) -> bool {
+        false
+    }
+
+    /// Texts that no error may show, such as the password that this place is opened with.
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The blobs that one round of [`work_until_killed`] puts.
+pub(super) const ROUND_PUTS: u64 = 3;
+
+/// A blob of [`work_until_killed`].
+pub(super) fn work_blob(number: u64, storage: &dyn Storage) -> (Name, Bytes) {
+    let length = 20_000.min(storage.capabilities().block_bytes_max as usize);
+    (sample_name(0x6469_6500 + number), sample_bytes(number, length))
+}
+
+/// What the process does that [`Place::process_death`] kills: puts, plain and durable, and a `sync` at the end of each
+/// round, which is acknowledged then. Returns only when a call fails, as in a process that is dead already.
+///
+/// # Errors
+/// What the storage raises.
+pub async fn work_until_killed(storage: &dyn Storage, mut acknowledge: impl FnMut()) -> Result<()> {
+    for round in 0.. {
+        for number in ROUND_PUTS * round..ROUND_PUTS * (round + 1) {
+            let (name, bytes) = work_blob(number, storage);
+            match number % ROUND_PUTS {
+                1 => storage.put_durable(name, bytes).await?,
+                _ => storage.put(name, bytes).await?,
+            };
+        }
+        storage.sync().await?;
+        acknowledge();
+    }
+    Ok(())
+}
+
+/// What the child of [`kill_after`] prints for each round.
+const ACKNOWLEDGEMENT: &str = "strongroom-conformance: a round is acknowledged";
+
+/// To be called by the child after each round, as `acknowledge` of [`work_until_killed`].
+pub fn acknowledge_to_parent() {
+    let mut stdout = io::stdout().lock();
+    // A parent that is gone cannot be told.
+    let _ = writeln!(stdout, "{ACKNOWLEDGEMENT}").and_then(|()| stdout.flush());
+}
+
+/// Starts a child that does [`work_until_killed`] with [`acknowledge_to_parent`], kills it after `rounds` rounds, and
+/// answers how many it acknowledged.
+///
+/// # Errors
+/// Where it cannot be started, or ends by itself before that.
+pub fn kill_after(command: &mut Command, rounds: u64) -> io::Result<u64> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the child has no stdout"))?;
+    let mut acknowledged = 0;
+    let mut was_killed = false;
+    for line in BufReader::new(stdout).lines() {
+        // Not `==`: the harness of a test may have begun the line.
+        acknowledged += u64::from(line?.ends_with(ACKNOWLEDGEMENT));
+        if acknowledged >= rounds && !was_killed {
+            child.kill()?;
+            was_killed = true;
+        }
+    }
+    let status = child.wait()?;
+    if !was_killed || status.success() {
+        return Err(io::Error::other(format!("the child ended by itself, after {acknowledged} rounds: {status}")));
+    }
+    Ok(acknowledged)
+}

@@ -1,0 +1,359 @@
+//! A correct storage, and around it one that does one thing wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_lite::future::yield_now;
+use strongroom_conformance::crash::CrashingStorage;
+use strongroom_core::storage::{
+    Capabilities, Change, Effect, Error, ErrorKind, ExclusiveGuard, Name, Operation, Put, Result, Retry, Storage, Torn,
+};
+
+use crate::defects::Defect;
+
+/// The length of a blob whose deletion is forgotten.
+const PAGE_BYTES: usize = 4096;
+
+/// What all handles of one place share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// What was deleted at some time.
+    deleted: Mutex<BTreeSet<Name>>,
+    /// Which handle put it, of those opened so far.
+    putters: Mutex<BTreeMap<Name, u64>>,
+    handles: Mutex<u64>,
+    /// A put was dropped.
+    is_stuck: AtomicBool,
+    /// The threads that have a call open.
+    busy: Mutex<BTreeSet<String>>,
+}
+
+/// A handle that does one thing wrong.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    inner: CrashingStorage,
+    defect: Defect,
+    shared: Arc<Shared>,
+    number: u64,
+    own: Mutex<BTreeSet<Name>>,
+    lengths: Mutex<BTreeMap<Name, u64>>,
+    deleted_last: Mutex<Option<(Name, Bytes)>>,
+}
+
+impl Broken {
+    pub(crate) fn new(inner: CrashingStorage, defect: Defect, shared: Arc<Shared>) -> Self {
+        let number = {
+            let mut handles = shared.handles.lock().unwrap();
+            *handles += 1;
+            *handles
+        };
+        let (own, lengths, deleted_last) = Default::default();
+        Self { inner, defect, shared, number, own, lengths, deleted_last }
+    }
+
+    fn is(&self, defect: Defect) -> bool {
+        self.defect == defect
+    }
+
+    async fn put_as(&self, operation: Operation, name: Name, bytes: Bytes) -> Result<Put> {
+        let is_durable = operation == Operation::PutDurable;
+        let max_bytes = self.inner.capabilities().block_bytes_max as usize;
+        let straight = async |bytes: Bytes| match operation {
+            Operation::PutDurable if !self.is(Defect::PutDurableLies) || bytes.len() > max_bytes => {
+                self.inner.put_durable(name, bytes).await
+            }
+            _ => self.inner.put(name, bytes).await,
+        };
+        let refused = |kind| Err(Error::new(kind, operation, name.to_hex()));
+        match self.defect {
+            Defect::ReplacesWhatIsThere => {
+                let outcome = straight(bytes.clone()).await?;
+                if outcome == Put::Exists {
+                    self.inner.overwrite(name, bytes);
+                }
+                Ok(outcome)
+            }
+            Defect::CallsTakenCreated => straight(bytes).await.map(|_| Put::Created),
+            Defect::ReplacesOtherLengths if is_durable => {
+                let outcome = straight(bytes.clone()).await?;
+                if outcome == Put::Exists && self.inner.size(name).await? != bytes.len() as u64 {
+                    self.inner.overwrite(name, bytes);
+                }
+                Ok(outcome)
+            }
+            Defect::PutIfAbsentByHandle => {
+                let outcome = straight(bytes.clone()).await?;
+                let is_first_here = self.own.lock().unwrap().insert(name);
+                if outcome == Put::Exists && is_first_here {
+                    self.inner.overwrite(name, bytes);
+                    return Ok(Put::Created);
+                }
+                Ok(outcome)
+            }
+            Defect::NamesStayTaken if self.shared.deleted.lock().unwrap().contains(&name) => Ok(Put::Exists),
+            Defect::ListsFromBefore => {
+                self.shared.putters.lock().unwrap().insert(name, self.number);
+                straight(bytes).await
+            }
+            Defect::VisibleInHalves | Defect::DroppedInHalves if bytes.len() <= max_bytes => {
+                let half = bytes.slice(..bytes.len() / 2);
+                let outcome = straight(half).await?;
+                if outcome == Put::Created {
+                    yield_now().await;
+                    if self.is(Defect::VisibleInHalves) {
+                        // A step of its own, before which the process may die.
+                        self.inner.persist(&[]).await?;
+                    }
+                    self.inner.overwrite(name, bytes);
+                }
+                Ok(outcome)
+            }
+            Defect::ClaimsNoEffect => straight(bytes).await.map_err(|error| error.with_effect(Effect::None)),
+            Defect::RefusesAndStores if bytes.len() > max_bytes => {
+                straight(bytes.slice(..max_bytes)).await?;
+                refused(ErrorKind::LimitExceeded)
+            }
+            Defect::BusyAfterADrop => {
+                if self.shared.is_stuck.load(Ordering::SeqCst) {
+                    return refused(ErrorKind::Busy);
+                }
+                let mut sticking = Sticking { shared: &self.shared, is_over: false };
+                let outcome = straight(bytes).await;
+                sticking.is_over = true;
+                outcome
+            }
+            Defect::RefusesTheEmpty if bytes.is_empty() => refused(ErrorKind::Invalid),
+            Defect::RefusesTheLargest if bytes.len() == max_bytes => refused(ErrorKind::LimitExceeded),
+            Defect::RefusesPaths if name.as_bytes().contains(&b'/') && name.as_bytes().starts_with(b"..") => {
+                refused(ErrorKind::Invalid)
+            }
+            Defect::OneCallAThread => {
+                let Some(_call) = Call::begin(&self.shared) else { return refused(ErrorKind::Busy) };
+                straight(bytes).await
+            }
+            _ => straight(bytes).await,
+        }
+    }
+
+    /// What errors say, where that is what is wrong.
+    fn tell<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| match self.defect {
+            Defect::NoContext => Error::new(error.kind(), error.operation(), ""),
+            Defect::RetriesInVain => error.with_retry(Retry::CanHelp),
+            _ => error,
+        })
+    }
+}
+
+/// A put that is under way.
+struct Sticking<'a> {
+    shared: &'a Shared,
+    is_over: bool,
+}
+
+impl Drop for Sticking<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.is_stuck.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The only call of a thread.
+struct Call<'a>(&'a Shared, ThreadId);
+
+impl<'a> Call<'a> {
+    fn begin(shared: &'a Shared) -> Option<Self> {
+        let thread = thread::current().id();
+        let is_free = shared.busy.lock().unwrap().insert(format!("{thread:?}"));
+        is_free.then(|| Self(shared, thread))
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.busy.lock().unwrap().remove(&format!("{:?}", self.1));
+    }
+}
+
+struct NotAlone;
+impl ExclusiveGuard for NotAlone {}
+
+#[async_trait]
+impl Storage for Broken {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = self.inner.capabilities();
+        match self.defect {
+            Defect::TornAllTheSame => capabilities.torn = Torn::Never,
+            // What is under it takes more.
+            Defect::StoresTheTooLarge => capabilities.block_bytes_max /= 2,
+            _ => {}
+        }
+        capabilities
+    }
+
+    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.tell(self.put_as(Operation::Put, name, bytes).await)
+    }
+
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.tell(self.put_as(Operation::PutDurable, name, bytes).await)
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        let found = match (self.defect, range) {
+            (Defect::WrongBytesInTheMiddle, Some(range)) if range.start > 0 && range.end > range.start => {
+                let mut bytes = self.inner.get(name, Some(range), max_bytes).await?.to_vec();
+                bytes[0] ^= 1;
+                Ok(bytes.into())
+            }
+            (Defect::RangePastTheEnd, Some(range)) if range.start <= range.end => {
+                let length = self.inner.size(name).await.unwrap_or(0);
+                let clipped = range.start.min(length)..range.end.min(length);
+                self.inner.get(name, Some(clipped), max_bytes).await
+            }
+            (Defect::RepliesOverTheMaximum, range) => self.inner.get(name, range, u64::MAX).await,
+            (Defect::RefusesTheEmptyRange, Some(range))
+                if range.is_empty() && Some(range.start) == self.inner.size(name).await.ok() =>
+            {
+                Err(Error::new(ErrorKind::RangeInvalid, Operation::Get, name.to_hex()))
+            }
+            (Defect::NothingOfNothing, Some(Range { start: 0, end: 0 })) => Ok(Bytes::new()),
+            (_, range) => self.inner.get(name, range, max_bytes).await,
+        };
+        self.tell(found)
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        let remembered = self.lengths.lock().unwrap().get(&name).copied();
+        let found = match (self.defect, remembered) {
+            (Defect::RemembersLengths, Some(length)) => Ok(length),
+            (Defect::AbsentHasSizeZero, _) => Ok(self.inner.size(name).await.unwrap_or(0)),
+            _ => self.inner.size(name).await,
+        };
+        if let Ok(length) = found {
+            self.lengths.lock().unwrap().insert(name, length);
+        }
+        self.tell(found)
+    }
+
+    async fn delete(&self, name: Name) -> Result<()> {
+        self.lengths.lock().unwrap().remove(&name);
+        if self.is(Defect::RefusesToDeleteTheAbsent) {
+            self.inner.size(name).await?;
+        }
+        if self.is(Defect::SyncForgetsDeletions)
+            && let Ok(bytes) = self.inner.get(name, None, u64::MAX).await
+            && bytes.len() == PAGE_BYTES
+        {
+            *self.deleted_last.lock().unwrap() = Some((name, bytes));
+        }
+        if self.inner.size(name).await.is_ok() {
+            self.shared.deleted.lock().unwrap().insert(name);
+        }
+        self.tell(self.inner.delete(name).await)
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let prefix = if self.is(Defect::IgnoresThePrefix) { &[] } else { prefix };
+        let mut page = self.tell(self.inner.list(prefix, after).await)?;
+        match (self.defect, after) {
+            (Defect::ListsTwice, Some(after)) => page.insert(0, after),
+            (Defect::ListsTooLittle, Some(_)) if !page.is_empty() => drop(page.remove(0)),
+            (Defect::ListsBackwards, _) => page.reverse(),
+            (Defect::ListsFromBefore, _) => {
+                let putters = self.shared.putters.lock().unwrap();
+                let opened_later = |putter: &u64| *putter > self.number;
+                page.retain(|name| !putters.get(name).is_some_and(opened_later));
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
+        let too_long = |change: &Change| match change {
+            Change::Put(_, bytes) => bytes.len() > self.capabilities().block_bytes_max as usize,
+            Change::Delete(_) => false,
+        };
+        if self.is(Defect::StoresTheTooLarge) {
+            return self.inner.apply(batch).await;
+        }
+        if batch.iter().any(too_long) && !self.is(Defect::HalfOfWhatFails) {
+            return self.tell(self.inner.apply(batch).await);
+        }
+        match self.defect {
+            Defect::DeletesFirst => {
+                let (deletes, puts) = batch.into_iter().partition(|change| matches!(change, Change::Delete(_)));
+                self.inner.apply(deletes).await?;
+                self.inner.apply(puts).await
+            }
+            Defect::OutcomesOfDeletions => {
+                let mut outcomes = Vec::new();
+                for change in batch {
+                    outcomes.push(self.inner.apply(vec![change]).await?.first().copied().unwrap_or(Put::Exists));
+                }
+                Ok(outcomes)
+            }
+            Defect::HalfOfWhatFails | Defect::HalfOfWhatCrashes => {
+                let mut outcomes = Vec::new();
+                for change in batch {
+                    outcomes.extend(self.inner.apply(vec![change]).await?);
+                }
+                Ok(outcomes)
+            }
+            _ => self.tell(self.inner.apply(batch).await),
+        }
+    }
+
+    async fn sync(&self) -> Result<()> {
+        let last = self.deleted_last.lock().unwrap().take();
+        match (self.defect, last) {
+            (Defect::SyncLies, _) => Ok(()),
+            (Defect::SyncForgetsDeletions, Some((name, bytes))) => {
+                // As if it were deleted only afterwards.
+                self.inner.put(name, bytes).await?;
+                self.inner.sync().await?;
+                self.inner.delete(name).await
+            }
+            _ => self.tell(self.inner.sync().await),
+        }
+    }
+
+    async fn persist(&self, names: &[Name]) -> Result<()> {
+        let outcome = match self.defect {
+            Defect::PersistLies => {
+                for name in names {
+                    self.inner
+                        .size(*name)
+                        .await
+                        .map_err(|_| Error::new(ErrorKind::NotFound, Operation::Persist, name.to_hex()))?;
+                }
+                Ok(())
+            }
+            Defect::PersistsTheAbsent => {
+                let mut present = Vec::new();
+                for name in names {
+                    if self.inner.size(*name).await.is_ok() {
+                        present.push(*name);
+                    }
+                }
+                self.inner.persist(&present).await
+            }
+            _ => self.inner.persist(names).await,
+        };
+        self.tell(outcome)
+    }
+
+    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
+        if self.is(Defect::EveryoneIsAlone) {
+            return Ok(Some(Box::new(NotAlone)));
+        }
+        self.inner.try_exclusive().await
+    }
+}
