@@ -62,19 +62,29 @@ impl BlockReader {
         let place = Place::from(pointer);
         self.check_place(name, kind, &place)?;
         let key = self.key(name, pointer.key_epoch, &pointer.salt, kind)?;
-        let part = self.aligned(&place);
-        let start = (place.offset - part.start) as usize;
-        let sealing = Sealing { key: &key, repository: self.context.keys.repository(), name };
-        let open = |fetched| sealing.open_owned(place.index.into(), kind, cut(fetched, start, place.length as usize));
         // The pointer binds one sealing, so what opens is right wherever it comes from, and a cache may answer.
-        let fetched = self.fetch(name, part.clone(), kind.name(), Source::Cached).await?;
-        match open(fetched) {
+        match self.read_place(name, &place, kind, &key, Source::Cached).await {
             // What a cache holds damages nothing: only storage's own answer counts.
-            Err(_) if self.context.storage.forget(name).await => {
-                open(self.fetch(name, part, kind.name(), Source::Storage).await?)
+            Err(Error::Damaged(_)) if self.context.storage.forget(name).await => {
+                self.read_place(name, &place, kind, &key, Source::Storage).await
             }
-            opened => opened,
+            read => read,
         }
+    }
+
+    async fn read_place(
+        &self,
+        name: Name,
+        place: &Place,
+        kind: RecordKind,
+        key: &BlockKey,
+        source: Source,
+    ) -> Result<Bytes> {
+        let part = self.aligned(place);
+        let start = (place.offset - part.start) as usize;
+        let fetched = self.fetch(name, part, kind.name(), source).await?;
+        let sealing = Sealing { key, repository: self.context.keys.repository(), name };
+        sealing.open_owned(place.index.into(), kind, cut(fetched, start, place.length as usize))
     }
 
     /// Everything in the block of that name.
