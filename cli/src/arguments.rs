@@ -47,20 +47,20 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) recovery_key: Option<PathBuf>,
 
-    /// Where ciphertext of remote storage is cached; `none` for nowhere
-    #[arg(long, global = true, value_name = "DIR", env = "STRONGROOM_CACHE", hide = true)]
+    /// Where ciphertext of remote storage is cached; so far only `none`, for nowhere
+    #[arg(long, global = true, value_name = "DIR|none", env = "STRONGROOM_CACHE", hide_env_values = true)]
     pub(crate) cache: Option<OsString>,
 
-    /// How large that cache may grow
-    #[arg(long, global = true, value_name = "N", value_parser = units::parse_size, hide = true)]
+    /// How large that cache may grow; it is kept in memory
+    #[arg(long, global = true, value_name = "N", value_parser = units::parse_size)]
     pub(crate) cache_size: Option<u64>,
 
     /// Bandwidth to the storage, at most
-    #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate, hide = true)]
+    #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate)]
     pub(crate) limit_upload: Option<u64>,
 
     /// Bandwidth from the storage, at most
-    #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate, hide = true)]
+    #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate)]
     pub(crate) limit_download: Option<u64>,
 
     /// Look at a snapshot or a time
@@ -95,16 +95,8 @@ pub(crate) struct Global {
 impl Global {
     /// Refuses the flags that stand in the contract and are not there yet, rather than to ignore them.
     pub(crate) fn refuse_what_is_not_there_yet(&self) -> Result<(), Failure> {
-        let no_cache = self.cache.as_ref().is_none_or(|cache| cache == "none");
-        for (given, flag) in [
-            (self.at.is_some(), "--at"),
-            (!no_cache || self.cache_size.is_some(), "--cache"),
-            (self.limit_upload.is_some(), "--limit-upload"),
-            (self.limit_download.is_some(), "--limit-download"),
-        ] {
-            if given {
-                return Err(Failure::usage(format!("{flag} is not supported yet: leave it out")));
-            }
+        if self.at.is_some() {
+            return Err(Failure::usage("--at is not supported yet: leave it out"));
         }
         Ok(())
     }

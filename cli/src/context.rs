@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
+use crate::layers::{Layers, layered};
 use crate::output::Output;
 use crate::password::{self, Password};
 
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     /// What is open, so that it is left tidy however the command ends.
     opened: Option<Repository>,
+    /// The same for all that is opened, so that what `-v` counts is counted once.
+    layers: Option<Layers>,
 }
 
 /// What a command does to the repository.
@@ -45,7 +48,30 @@ pub(crate) enum Age {
 impl Context {
     pub(crate) fn new(global: Global, registry: Registry) -> Self {
         let interrupt = Interrupt::default();
-        Self { output: Output::new(&global, interrupt.clone()), global, interrupt, registry, opened: None }
+        Self {
+            output: Output::new(&global, interrupt.clone()),
+            global,
+            interrupt,
+            registry,
+            opened: None,
+            layers: None,
+        }
+    }
+
+    /// What the flags say about the way to the storage.
+    pub(crate) fn layers(&mut self) -> Result<Layers, Failure> {
+        match &self.layers {
+            Some(layers) => Ok(layers.clone()),
+            None => Ok(self.layers.insert(Layers::new(&self.global)?).clone()),
+        }
+    }
+
+    /// Says, with `-v`, what went to the storage.
+    pub(crate) fn tell_requests(&self) {
+        let metrics = self.layers.as_ref().and_then(|layers| layers.metrics.as_ref());
+        if let Some(counted) = metrics.map(|metrics| metrics.snapshot()).filter(|counted| counted.calls() > 0) {
+            self.output.detail(&format!("storage: {counted}"));
+        }
     }
 
     /// The address of the repository.
@@ -80,7 +106,7 @@ impl Context {
         credentials: Credentials,
         access: Access,
     ) -> Result<Repository, Failure> {
-        let options = OpenOptions::new(credentials)
+        let options = layered!(OpenOptions::new(credentials), self.layers()?)
             .registry(self.registry.clone())
             .storage_calls(BlockingMode::Inline)
             .read_only(access == Access::Read)

@@ -14,6 +14,7 @@ mod context;
 mod entry;
 mod exit;
 mod interrupt;
+mod layers;
 mod local;
 mod output;
 mod password;
@@ -43,6 +44,7 @@ pub fn run(registry: Registry) -> ExitCode {
         }
         done
     });
+    context.tell_requests();
     // What was found before it failed is shown before the error is.
     let done = match context.output.flush() {
         Err(failure) if done.is_ok() => Err(failure),
@@ -61,6 +63,7 @@ pub fn run(registry: Registry) -> ExitCode {
 
 async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
     context.global.refuse_what_is_not_there_yet()?;
+    context.layers()?;
     match command {
         Command::Init(arguments) => command::init::run(arguments, context).await,
         Command::Import(arguments) => command::import::run(arguments, context).await,

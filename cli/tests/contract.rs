@@ -44,6 +44,35 @@ fn each_failure_has_its_exit_code_and_one_line() {
 }
 
 #[test]
+fn the_way_to_the_storage_is_chosen_by_flags() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("small"), [7; 3000]).unwrap();
+    let small = scratch.path("small");
+    let small = small.to_str().unwrap();
+    scratch.succeeds(["put", small, "/a", "--limit-upload", "100MiB/s", "--limit-download", "1GiB/s"]);
+    scratch.succeeds(["put", small, "/b", "--cache", "none"]);
+    assert_eq!(scratch.succeeds(["cat", "/a", "--cache-size", "1MiB"]), [7; 3000]);
+
+    for (arguments, says) in [
+        (&["ls", "--cache", "somewhere"][..], "--cache none"),
+        (&["ls", "--cache", "none", "--cache-size", "1MiB"], "--cache-size"),
+        (&["ls", "--limit-upload", "0/s"], "--limit-upload"),
+        (&["ls", "--limit-download", "0KiB/s"], "--limit-download"),
+    ] {
+        let stderr = scratch.fails(2, arguments);
+        assert!(stderr.contains(says) && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+    }
+    assert_eq!(scratch.run(["ls", "--limit-upload", "fast"]).status.code(), Some(2));
+
+    let output = scratch.run(["-v", "cat", "/a"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.stdout, [7; 3000]);
+    assert!(stderr.contains("storage: ") && stderr.contains("requests (") && stderr.contains("Get "), "{stderr}");
+    let quiet = scratch.run(["cat", "/a"]);
+    assert!(!String::from_utf8(quiet.stderr).unwrap().contains("requests"));
+}
+
+#[test]
 fn without_a_password_and_without_a_terminal_it_says_what_to_set() {
     let scratch = Scratch::with_repository();
     for arguments in [&["ls"][..], &["--no-input", "ls"]] {

@@ -6,16 +6,19 @@
 //! ```text
 //! engine -> tree -> block -> { crypto, format }
 //!     \________________________-> storage, env
+//!                      layer, cache -> storage, env
 //! ```
 //!
 //! `crypto` and `format` import no sibling; a test enforces it.
 
 pub mod block;
+pub mod cache;
 pub mod crypto;
 pub mod engine;
 pub mod env;
 mod error;
 pub mod format;
+pub mod layer;
 pub mod storage;
 pub mod tree;
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_executor::Executor;
 use futures_channel::oneshot;
 use futures_lite::FutureExt as _;
 use futures_lite::future::block_on;
-use strongroom_core::env::{BoxTask, Clock, Env, Random, RandomUnavailable, Spawn, UnixMillis};
+use futures_timer::Delay;
+use strongroom_core::env::{BoxTask, Clock, Env, Random, RandomUnavailable, Spawn, Timer, UnixMillis};
 
 /// Workers are two at least: one that waits for the disk must not stop the one that seals.
 const WORKERS_MIN: usize = 2;
@@ -23,7 +24,16 @@ const WORKERS_MIN: usize = 2;
 pub fn system() -> std::io::Result<Env> {
     let cores = std::thread::available_parallelism().map_or(WORKERS_MIN, usize::from);
     let workers: Arc<dyn Spawn> = Arc::new(Workers::start(cores.max(WORKERS_MIN))?);
-    Ok(Env::new(Arc::new(SystemClock::new()), Arc::new(SystemRandom), Some(workers)))
+    Ok(Env::new(Arc::new(SystemClock::new()), Arc::new(SystemRandom), Some(workers)).with_timer(Arc::new(SystemTimer)))
+}
+
+struct SystemTimer;
+
+impl Timer for SystemTimer {
+    fn sleep(&self, duration: Duration) -> BoxTask {
+        // Made when it is first awaited: a timeout that is never waited for starts no thread.
+        Box::pin(async move { Delay::new(duration).await })
+    }
 }
 
 struct SystemClock {
@@ -155,6 +165,14 @@ mod tests {
         drop(env);
         sender.send(()).unwrap();
         assert!(matches!(block_on(done), Some(3) | None));
+    }
+
+    #[test]
+    fn a_sleep_ends_and_not_before_its_time() {
+        let env = system().unwrap();
+        let (before, duration) = (env.monotonic_nanos(), Duration::from_millis(2));
+        block_on(env.sleep(duration));
+        assert!(env.monotonic_nanos() - before >= 2_000_000);
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! How a repository is created and opened.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
+use strongroom_core::cache::Cache;
 use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
 use strongroom_core::engine::{TrustedState, Tuning};
 use strongroom_core::env::Env;
+use strongroom_core::layer::{Metrics, RetryPolicy};
 use strongroom_core::storage::{BlockingMode, Registry, Storage, StorageUri};
 use strongroom_fs::Compression;
+
+use crate::layers::{Caching, Layers};
 
 /// Where a repository is: a URI (`file:dir`, `mem://name`, a bare path), or a storage that is open already.
 #[derive(Clone, Debug)]
@@ -59,6 +65,7 @@ pub(crate) struct Surroundings {
     pub(crate) blocking: BlockingMode,
     pub(crate) trust: Trust,
     pub(crate) tuning: Tuning,
+    pub(crate) layers: Layers,
 }
 
 /// Where it is remembered what this device has seen.
@@ -80,6 +87,7 @@ impl Default for Surroundings {
             blocking: BlockingMode::Offload,
             trust: Trust::User,
             tuning: Tuning::default(),
+            layers: Layers::default(),
         }
     }
 }
@@ -125,6 +133,66 @@ macro_rules! surroundings {
         #[must_use]
         pub fn tuning(mut self, tuning: Tuning) -> Self {
             self.surroundings.tuning = tuning;
+            self
+        }
+
+        /// Keeps what is read in this cache, which must have served no other repository's storage. Only ciphertext goes
+        /// there, and nothing that comes from there is believed. By default a remote storage has one in memory, of
+        /// [`crate::CACHE_BYTES_MAX_DEFAULT`], and a local one has none.
+        #[must_use]
+        pub fn cache(mut self, cache: Arc<dyn Cache>) -> Self {
+            self.surroundings.layers.cache = Some(Caching::Given(cache));
+            self
+        }
+
+        /// Keeps so many bytes of what is read in memory; 0 for none.
+        #[must_use]
+        pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
+            self.surroundings.layers.cache = Some(if bytes == 0 { Caching::None } else { Caching::Memory(bytes) });
+            self
+        }
+
+        /// Tries calls again as this says, and settles those of unknown effect. By default a remote storage is retried
+        /// as [`RetryPolicy::default`] says, and a local one is not.
+        #[must_use]
+        pub fn retry(mut self, policy: RetryPolicy) -> Self {
+            self.surroundings.layers.retry = Some(Some(policy));
+            self
+        }
+
+        /// Tries nothing again.
+        #[must_use]
+        pub fn without_retry(mut self) -> Self {
+            self.surroundings.layers.retry = Some(None);
+            self
+        }
+
+        /// Gives up a call that takes longer; [`Duration::MAX`] waits for ever. By default a remote storage has
+        /// [`crate::TIMEOUT_DEFAULT`], and a local one all the time it wants.
+        #[must_use]
+        pub fn timeout(mut self, call_max: Duration) -> Self {
+            self.surroundings.layers.timeout = Some((call_max != Duration::MAX).then_some(call_max));
+            self
+        }
+
+        /// Sends at most so many bytes of blobs a second.
+        #[must_use]
+        pub fn limit_upload(mut self, bytes_per_second: NonZeroU64) -> Self {
+            self.surroundings.layers.limits.upload_bytes_per_second = Some(bytes_per_second);
+            self
+        }
+
+        /// Receives at most so many bytes of blobs a second.
+        #[must_use]
+        pub fn limit_download(mut self, bytes_per_second: NonZeroU64) -> Self {
+            self.surroundings.layers.limits.download_bytes_per_second = Some(bytes_per_second);
+            self
+        }
+
+        /// Counts what goes to the storage; keep a clone to look.
+        #[must_use]
+        pub fn metrics(mut self, metrics: Metrics) -> Self {
+            self.surroundings.layers.metrics = Some(metrics);
             self
         }
     };

@@ -28,6 +28,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         Place::Text(text) => StorageUri::parse(&text)?,
         Place::Uri(uri) => uri,
         Place::Storage(storage) => {
+            let storage = surroundings.layers.over(storage, &env);
             return Ok(Opened { storage, env, trusted: given(surroundings.trust), uri: None });
         }
     };
@@ -39,6 +40,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(strongroom_core::Error::NotARepository),
         Err(error) => return Err(error.into()),
     };
+    let storage = surroundings.layers.over(storage, &env);
     // Located only now: a folder that was just created has a real path, and had none before.
     let trusted = match surroundings.trust {
         // A user who cannot keep state (in a container, or a service without a home) can still work: see

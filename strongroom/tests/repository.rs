@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use futures_lite::future::block_on;
 use proptest::prelude::*;
+use strongroom::cache::{Cache as _, MemoryCache};
 use strongroom::check::CheckOptions;
 use strongroom::core::Error as CoreError;
+use strongroom::layer::{Metrics, RetryPolicy};
 use strongroom::storage::ErrorKind;
 use strongroom::trust::LocalTrust;
 use strongroom::{
     CreateOptions, Credentials, Error, KdfParameters, OpenOptions, Repository, Suite, blocking, registry,
 };
+use strongroom_conformance::Dice;
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
 
 fn password() -> Credentials {
     Credentials::password("test")
@@ -30,6 +34,63 @@ fn folder() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("repo").display().to_string();
     (folder, place)
+}
+
+#[test]
+fn the_layers_are_the_callers_choice() {
+    let (_folder, place) = folder();
+    let (metrics, cache) = (Metrics::new(), Arc::new(MemoryCache::new(1 << 20)));
+    let rate = std::num::NonZeroU64::new(1 << 40).unwrap();
+    let options = create()
+        .metrics(metrics.clone())
+        .retry(RetryPolicy::default())
+        .timeout(std::time::Duration::from_secs(3600))
+        .limit_upload(rate)
+        .limit_download(rate);
+    let mut dice = Dice::new(1);
+    let content: Vec<u8> = (0..200_000).map(|_| dice.roll() as u8).collect();
+    block_on(async {
+        let repository = Repository::create(&*place, options).await.unwrap();
+        repository.fs().write("/file", &content).await.unwrap();
+        repository.close().await.unwrap();
+        assert!(metrics.snapshot().uploaded_bytes() > 200_000, "{}", metrics.snapshot());
+
+        let mut read = Vec::new();
+        for _ in 0..2 {
+            let before = metrics.snapshot();
+            let options = open().metrics(metrics.clone()).cache(cache.clone()).read_only(true);
+            let repository = Repository::open(&*place, options).await.unwrap();
+            assert_eq!(repository.fs().read("/file").await.unwrap(), content);
+            read.push(metrics.snapshot().since(&before).downloaded_bytes());
+        }
+        // Commits and headers are read again; the content is not.
+        assert!(read[0] > 200_000 && read[1] < read[0] - 200_000, "{read:?}");
+        assert!(cache.usage().await.bytes > 200_000);
+    });
+}
+
+#[test]
+fn a_remote_storage_gets_its_layers_by_itself_and_a_local_one_none() {
+    block_on(async {
+        let options = CrashOptions { yields: false, ..CrashOptions::object_store() };
+        let medium = CrashingStorage::new(options);
+        let storage: Arc<dyn strongroom::storage::Storage> = Arc::new(medium.another());
+        let repository = Repository::create(storage.clone(), create()).await.unwrap();
+        // One refusal in passing is retried, and nobody notices.
+        medium.fail_call(1, Fault::Refused(ErrorKind::Unavailable));
+        repository.kv().put(b"key", b"value").await.unwrap();
+        repository.close().await.unwrap();
+        drop(repository);
+        medium.fail_call(1, Fault::Refused(ErrorKind::Unavailable));
+        let error = Repository::open(storage, open().without_retry()).await.unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+
+        let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+        medium.fail_call(1, Fault::Refused(ErrorKind::Unavailable));
+        let storage: Arc<dyn strongroom::storage::Storage> = Arc::new(medium.another());
+        let error = Repository::create(storage, create()).await.unwrap_err();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+    });
 }
 
 #[test]

@@ -9,6 +9,7 @@ use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repositor
 
 use crate::context::{Age, Context};
 use crate::exit::{Exit, Failure};
+use crate::layers::layered;
 use crate::{output, units};
 
 #[derive(Debug, Args)]
@@ -135,7 +136,7 @@ pub(crate) async fn create(
         Compress::Lz4 => Compression::Lz4,
         Compress::None => Compression::None,
     };
-    let mut options = CreateOptions::new(credentials)
+    let mut options = layered!(CreateOptions::new(credentials), context.layers()?)
         .registry(context.registry.clone())
         .storage_calls(BlockingMode::Inline)
         .compression(compression)

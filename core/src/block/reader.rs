@@ -20,6 +20,15 @@ const KEYS_COUNT_MAX: usize = 256;
 /// What one sealing is known by: key epoch, name and salt.
 type SealingId = (u16, Name, [u8; SALT_BYTES]);
 
+/// Where bytes may come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A cache, where there is one: for what is bound by a pointer.
+    Cached,
+    /// Storage itself: for whole blocks, which are read to learn what storage holds.
+    Storage,
+}
+
 /// Reads records and whole blocks; cheap to clone, the clones share their keys.
 #[derive(Clone)]
 pub struct BlockReader {
@@ -53,10 +62,28 @@ impl BlockReader {
         let place = Place::from(pointer);
         self.check_place(name, kind, &place)?;
         let key = self.key(name, pointer.key_epoch, &pointer.salt, kind)?;
-        let part = self.aligned(&place);
+        // The pointer binds one sealing, so what opens is right wherever it comes from, and a cache may answer.
+        match self.read_place(name, &place, kind, &key, Source::Cached).await {
+            // What a cache holds damages nothing: only storage's own answer counts.
+            Err(Error::Damaged(_)) if self.context.storage.forget(name).await => {
+                self.read_place(name, &place, kind, &key, Source::Storage).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read_place(
+        &self,
+        name: Name,
+        place: &Place,
+        kind: RecordKind,
+        key: &BlockKey,
+        source: Source,
+    ) -> Result<Bytes> {
+        let part = self.aligned(place);
         let start = (place.offset - part.start) as usize;
-        let fetched = self.fetch(name, part, kind.name()).await?;
-        let sealing = Sealing { key: &key, repository: self.context.keys.repository(), name };
+        let fetched = self.fetch(name, part, kind.name(), source).await?;
+        let sealing = Sealing { key, repository: self.context.keys.repository(), name };
         sealing.open_owned(place.index.into(), kind, cut(fetched, start, place.length as usize))
     }
 
@@ -78,7 +105,7 @@ impl BlockReader {
             .block_id(name)
             .ok_or_else(|| Error::damaged("block", Some(name), "its name is none of this repository's"))?;
         let block_bytes = self.context.geometry.block_bytes();
-        let bytes = self.fetch(name, 0..block_bytes, "block").await?;
+        let bytes = self.fetch(name, 0..block_bytes, "block", Source::Storage).await?;
         self.open_salvage(name, id.key_epoch(), bytes)
     }
 
@@ -149,13 +176,18 @@ impl BlockReader {
         place.offset / READ_ALIGNMENT_BYTES * READ_ALIGNMENT_BYTES..end
     }
 
-    async fn fetch(&self, name: Name, part: Range<u32>, structure: &'static str) -> Result<Bytes> {
+    async fn fetch(&self, name: Name, part: Range<u32>, structure: &'static str, source: Source) -> Result<Bytes> {
         let expected = part.end - part.start;
         // Asked for without a range, the whole must be whole: a blob of another length shows.
         let whole = expected == self.context.geometry.block_bytes();
         let range = (!whole).then_some(u64::from(part.start)..u64::from(part.end));
         let damaged = |detail: String| Error::damaged(structure, Some(name), detail);
-        match self.context.storage.get(name, range, expected.into()).await {
+        let storage = &self.context.storage;
+        let answer = match source {
+            Source::Cached => storage.get_cached(name, range, expected.into()).await,
+            Source::Storage => storage.get(name, range, expected.into()).await,
+        };
+        match answer {
             Ok(bytes) if bytes.len() == expected as usize => Ok(bytes),
             Ok(bytes) => Err(damaged(format!("{} bytes came where there are {expected}", bytes.len()))),
             Err(error) => Err(match error.kind() {

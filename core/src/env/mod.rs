@@ -3,13 +3,18 @@
 //! The engine never asks the operating system: it asks its [`Env`]. The `strongroom` crate supplies the system's, this
 //! module one for tests ([`Env::deterministic`]).
 
+mod manual;
 mod task;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use crate::storage::MaybeSendSync;
 
+pub use manual::ManualClock;
 pub use task::{BoxTask, Spawn, TaskHandle};
 
 /// Milliseconds since the Unix epoch.
@@ -21,6 +26,12 @@ pub trait Clock: MaybeSendSync {
     fn now(&self) -> UnixMillis;
     /// Nanoseconds since some fixed moment, never going back.
     fn monotonic_nanos(&self) -> u64;
+}
+
+/// Wakes those who wait for time to pass.
+pub trait Timer: MaybeSendSync {
+    /// A task that ends so much later, by [`Clock::monotonic_nanos`], and never earlier.
+    fn sleep(&self, duration: Duration) -> BoxTask;
 }
 
 /// The source of randomness; it must be fit for keys.
@@ -43,13 +54,21 @@ pub struct Env {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     spawn: Option<Arc<dyn Spawn>>,
+    timer: Option<Arc<dyn Timer>>,
 }
 
 impl Env {
     /// An environment from its parts; without `spawn` every task runs on the thread that awaits it.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>, spawn: Option<Arc<dyn Spawn>>) -> Self {
-        Self { clock, random, spawn }
+        Self { clock, random, spawn, timer: None }
+    }
+
+    /// The same, with this timer. Without one, whoever sleeps asks the clock again and again.
+    #[must_use]
+    pub fn with_timer(mut self, timer: Arc<dyn Timer>) -> Self {
+        self.timer = Some(timer);
+        self
     }
 
     /// For tests: the clock advances a millisecond a look, randomness is a BLAKE3 stream of the seed, and there are no
@@ -58,7 +77,15 @@ impl Env {
     pub fn deterministic(seed: u64) -> Self {
         let state =
             Arc::new(Deterministic { seed, clock: AtomicU64::new(1_700_000_000_000), drawn: AtomicU64::new(0) });
-        Self { clock: state.clone(), random: state, spawn: None }
+        Self::new(state.clone(), state, None)
+    }
+
+    /// As [`Env::deterministic`], and time passes only when the clock is told to.
+    #[must_use]
+    pub fn manual(seed: u64) -> (Self, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::default());
+        let random = Arc::new(Deterministic { seed, clock: AtomicU64::default(), drawn: AtomicU64::default() });
+        (Self::new(clock.clone(), random, None).with_timer(clock.clone()), clock)
     }
 
     /// Wall-clock time.
@@ -71,6 +98,22 @@ impl Env {
     #[must_use]
     pub fn monotonic_nanos(&self) -> u64 {
         self.clock.monotonic_nanos()
+    }
+
+    /// Ends so much later.
+    pub fn sleep(&self, duration: Duration) -> BoxTask {
+        if let Some(timer) = &self.timer {
+            return timer.sleep(duration);
+        }
+        let clock = self.clock.clone();
+        let end = clock.monotonic_nanos().saturating_add(nanos(duration));
+        Box::pin(poll_fn(move |context| {
+            if clock.monotonic_nanos() >= end {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }))
     }
 
     /// An array of random bytes.
@@ -120,6 +163,11 @@ impl<T: Send + ?Sized> MaybeSend for T {}
 pub trait MaybeSend {}
 #[cfg(target_family = "wasm")]
 impl<T: ?Sized> MaybeSend for T {}
+
+/// A duration in nanoseconds; five centuries are the most.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
 
 struct Deterministic {
     seed: u64,

@@ -109,6 +109,24 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// As said, and what the medium raises.
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes>;
 
+    /// As [`Storage::get`], for a caller who can tell by the bytes alone whether they are the ones it wants, such as a record
+    /// that authenticates under the pointer to it: a cache between here and the medium may answer, as of an earlier time
+    /// (so S5 does not hold here) and, being untrusted, wrongly. Whoever is not satisfied asks [`Storage::forget`], then
+    /// [`Storage::get`], which no cache ever answers. A backend leaves this as it is; a wrapper passes it on.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    async fn get_cached(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.get(name, range, max_bytes).await
+    }
+
+    /// Drops what caches between here and the medium hold of this name, and answers whether there are caches at all: if
+    /// not, asking again is useless. A backend leaves this as it is; a wrapper passes it on.
+    async fn forget(&self, name: Name) -> bool {
+        let _ = name;
+        false
+    }
+
     /// The length of a blob in bytes. **S4** An absent name is [`ErrorKind::NotFound`]. **S5** After a put or delete
     /// answers, every later `get`, `size` and `list` within the stated reach sees it.
     ///

@@ -237,7 +237,6 @@ fn a_reader_elsewhere_keeps_its_state_until_its_time_is_over() {
             let (engine, live) = churn(&mut bed, engine, &mut Dice::new(8), 15, 9_000).await;
             let reader = bed.open_with(|options| options.read_only = true).await.unwrap();
             let view = reader.snapshot();
-            eprintln!("grace {grace} view {} {:?}", view.sequence(), engine.info().await);
             let mut transaction = engine.begin();
             for key in live.keys() {
                 set(&mut transaction, *key, None).await.unwrap();
@@ -248,7 +247,6 @@ fn a_reader_elsewhere_keeps_its_state_until_its_time_is_over() {
             // The state before the newest expires when the one after it is old enough.
             put(&engine, b"a", b"1").await.unwrap();
             let report = if grace == 0 { compact(&engine).await } else { report };
-            eprintln!("{:?}", engine.info().await);
             let mut expired = 0;
             for (key, (seed, length)) in &live {
                 let row = match view.get(CHUNKED, &key.to_be_bytes()).await {
@@ -264,7 +262,7 @@ fn a_reader_elsewhere_keeps_its_state_until_its_time_is_over() {
                 }
             }
             assert_eq!(expired > 0, grace == 0, "{expired} of {} expired; {report:?}", live.len());
-            assert_eq!(report.waiting > 0, grace > 0, "{report:?}");
+            assert_eq!(report.waiting > 20, grace > 0, "{report:?}");
         }
     });
 }
@@ -388,7 +386,7 @@ fn where_no_lock_tells_a_writer_is_dead_after_a_long_silence_or_when_someone_say
             let other = bed.open().await.unwrap();
             // The clocks of processes have nothing to do with each other here: this one is ahead from now on.
             for _ in 0..100_000 {
-                other.env().now();
+                let _ = other.env().now();
             }
             put(&other, b"b", b"1").await.unwrap();
             if !by_silence {
@@ -418,7 +416,7 @@ fn no_checkpoint_is_made_under_an_epoch_that_others_have_ended() {
         bed.tuning = Tuning { epoch_silence_millis: 0, ..bed.tuning };
         let other = bed.open().await.unwrap();
         for _ in 0..100_000 {
-            other.env().now();
+            let _ = other.env().now();
         }
         put(&other, b"b", b"1").await.unwrap();
         assert_eq!(other.info().await.unwrap().open_epochs, 1);

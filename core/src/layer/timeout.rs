@@ -1,0 +1,101 @@
+use std::fmt::Display;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+
+use crate::env::Env;
+use crate::storage::{Capabilities, Change, Error, ErrorKind, ExclusiveGuard, Name, Operation, Put, Result, Storage};
+
+/// Gives up a call that does not answer in time: [`ErrorKind::Unavailable`], and where it would change something, of
+/// unknown effect. The call is dropped; what it had begun may still happen.
+///
+/// A storage whose calls block the thread that awaits them cannot be given up.
+#[derive(Clone, Debug)]
+pub struct Timeout {
+    inner: Arc<dyn Storage>,
+    env: Env,
+    call_max: Duration,
+}
+
+impl Timeout {
+    /// The storage, each call of which may take so long.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Storage>, env: Env, call_max: Duration) -> Self {
+        Self { inner, env, call_max }
+    }
+
+    async fn within<T>(
+        &self,
+        operation: Operation,
+        context: impl Display,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        match select(pin!(call), self.env.sleep(self.call_max)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), _)) => Err(Error::new(ErrorKind::Unavailable, operation, context.to_string())
+                .with_effect(operation.effect_if_lost())
+                .with_source(format!("no answer within {:?}", self.call_max))),
+        }
+    }
+}
+
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+impl Storage for Timeout {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.within(Operation::Put, name, self.inner.put(name, bytes)).await
+    }
+
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.within(Operation::PutDurable, name, self.inner.put_durable(name, bytes)).await
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.within(Operation::Get, name, self.inner.get(name, range, max_bytes)).await
+    }
+
+    async fn get_cached(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.within(Operation::Get, name, self.inner.get_cached(name, range, max_bytes)).await
+    }
+
+    async fn forget(&self, name: Name) -> bool {
+        self.inner.forget(name).await
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        self.within(Operation::Size, name, self.inner.size(name)).await
+    }
+
+    async fn delete(&self, name: Name) -> Result<()> {
+        self.within(Operation::Delete, name, self.inner.delete(name)).await
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        self.within(Operation::List, "names", self.inner.list(prefix, after)).await
+    }
+
+    async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
+        self.within(Operation::Apply, "a batch", self.inner.apply(batch)).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.within(Operation::Sync, "everything", self.inner.sync()).await
+    }
+
+    async fn persist(&self, names: &[Name]) -> Result<()> {
+        self.within(Operation::Persist, format!("{} names", names.len()), self.inner.persist(names)).await
+    }
+
+    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
+        self.within(Operation::TryExclusive, "the storage", self.inner.try_exclusive()).await
+    }
+}

@@ -1,0 +1,62 @@
+//! What stands between the engine and the storage: which layers, and in which order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use strongroom_core::cache::{Cache, MemoryCache};
+use strongroom_core::env::Env;
+use strongroom_core::layer::{Cached, Limit, Limits, Metrics, Retry, RetryPolicy, Timeout};
+use strongroom_core::storage::{Reach, Storage};
+
+/// The memory that a cache in front of a remote storage takes, unless said otherwise.
+pub const CACHE_BYTES_MAX_DEFAULT: u64 = 64 << 20;
+
+/// How long one call of a remote storage may take, unless said otherwise: the largest block over a slow line.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
+
+/// What the caller said; `None` is what suits the storage.
+#[derive(Clone, Default)]
+pub(crate) struct Layers {
+    pub(crate) cache: Option<Caching>,
+    pub(crate) retry: Option<Option<RetryPolicy>>,
+    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Option<Metrics>,
+}
+
+/// Which cache.
+#[derive(Clone)]
+pub(crate) enum Caching {
+    None,
+    Memory(u64),
+    Given(Arc<dyn Cache>),
+}
+
+impl Layers {
+    /// The storage under these layers: from the engine down, cache, retry, limit, timeout, metrics.
+    ///
+    /// A storage that everyone sees is taken for a remote one: it gets a cache, retries and a timeout by itself.
+    pub(crate) fn over(self, storage: Arc<dyn Storage>, env: &Env) -> Arc<dyn Storage> {
+        let is_remote = storage.capabilities().reach == Reach::Everywhere;
+        let mut storage = storage;
+        if let Some(metrics) = &self.metrics {
+            storage = Arc::new(metrics.over(storage));
+        }
+        if let Some(timeout) = self.timeout.unwrap_or(is_remote.then_some(TIMEOUT_DEFAULT)) {
+            storage = Arc::new(Timeout::new(storage, env.clone(), timeout));
+        }
+        if self.limits != Limits::default() {
+            storage = Arc::new(Limit::new(storage, env.clone(), self.limits));
+        }
+        if let Some(policy) = self.retry.unwrap_or(is_remote.then(RetryPolicy::default)) {
+            storage = Arc::new(Retry::new(storage, env.clone(), policy));
+        }
+        let default = if is_remote { Caching::Memory(CACHE_BYTES_MAX_DEFAULT) } else { Caching::None };
+        let cache: Arc<dyn Cache> = match self.cache.unwrap_or(default) {
+            Caching::None | Caching::Memory(0) => return storage,
+            Caching::Memory(bytes_max) => Arc::new(MemoryCache::new(bytes_max)),
+            Caching::Given(cache) => cache,
+        };
+        Arc::new(Cached::new(storage, cache))
+    }
+}
