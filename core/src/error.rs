@@ -42,7 +42,9 @@ pub enum Error {
     #[error("a repository is here already: open it, or choose another place")]
     AlreadyExists,
     /// No slot opens with these credentials.
-    #[error("wrong credentials: no slot opens with them")]
+    #[error(
+        "wrong credentials: no slot opens with them, and nobody can tell from outside which part is wrong, or whether a key file is missing"
+    )]
     WrongCredentials,
     /// Made by a newer version of the format, or with a feature that this version lacks.
     #[error("made by a newer version ({detail}): update this program")]
