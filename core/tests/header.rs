@@ -400,7 +400,7 @@ fn slots_of_another_repository_are_refused() {
 #[test]
 fn every_factor_of_a_slot_is_needed_and_no_other() {
     let env = Env::deterministic(9);
-    let key_file = || SecretBytes::new(vec![0, 1, 2, 3]);
+    let key_file = || SecretBytes::new((0..32).collect());
     let recovery = RecoveryKey::generate(&env).unwrap();
     let both = Credentials::password(PASSWORD).and_key_file(key_file());
     let file = Credentials::key_file(SecretBytes::new(vec![9; 64]));

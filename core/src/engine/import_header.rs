@@ -89,7 +89,8 @@ async fn refuse_foreign(storage: &Arc<dyn Storage>, header: &Header) -> Result<(
         Ok(there) if there.headers().iter().all(|known| known.repository() != header.repository()) => {
             Err(Error::Invalid("this is the header of another repository than the one here".to_owned()))
         }
-        // What is there may be nothing but blobs without a name that tells: the commits decide.
+        Err(Error::NotARepository) if storage.list(&[], None).await?.is_empty() => Err(Error::NotARepository),
+        // There may be nothing but blobs without a name that tells: the commits decide.
         Ok(_) | Err(Error::NotARepository | Error::Damaged(_)) => Ok(()),
         Err(error) => Err(error),
     }

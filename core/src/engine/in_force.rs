@@ -133,8 +133,8 @@ impl Engine {
     /// The header comes of a [`keyring::HeaderEdit`] of [`Engine::header`].
     ///
     /// # Errors
-    /// [`Error::Conflict`] where another process was faster: edit what is in force now; what the storage raises. On any
-    /// error but [`Error::CommitUnknown`] nothing has changed.
+    /// [`Error::Conflict`] where another process was faster: edit what is in force now; what the storage raises. It
+    /// is in force, or may be, only after [`Error::CommitUnknown`] and where this device cannot remember it.
     pub async fn change_header(&self, header: &Header) -> Result<()> {
         let shared: &Arc<_> = &self.shared;
         shared.check_writable()?;

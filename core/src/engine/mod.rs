@@ -342,7 +342,11 @@ impl Engine {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            secrets: Arc::new(Secrets { header: Mutex::new(header.clone()), root: root_secret, slot: Mutex::default() }),
+            secrets: Arc::new(Secrets {
+                header: Mutex::new(header.clone()),
+                root: root_secret,
+                slot: Mutex::default(),
+            }),
         })
     }
 

@@ -8,4 +8,5 @@ mod hostile;
 mod model;
 mod processes;
 mod races;
+mod slots;
 mod support;

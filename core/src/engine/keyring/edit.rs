@@ -172,12 +172,7 @@ impl HeaderEdit<'_> {
         Ok(self.generation)
     }
 
-    async fn change(
-        &self,
-        mut directory: SlotDirectory,
-        index: u8,
-        new: Option<&mut Candidate<'_>>,
-    ) -> Result<Header> {
+    async fn change(&self, mut directory: SlotDirectory, index: u8, new: Option<&mut Candidate<'_>>) -> Result<Header> {
         let Self { env, header, root, .. } = *self;
         let mut fields = header.fields.clone();
         fields.generation = self.checked_generation()?;

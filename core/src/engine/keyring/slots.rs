@@ -1,8 +1,8 @@
 use zeroize::Zeroizing;
 
+use super::Credentials;
 use super::edit::NewSlot;
 use super::header::{HEADER, Header};
-use super::Credentials;
 use crate::crypto::{BlockKey, CryptoError, KdfParameters, RootSecret, Secret, Suite, derive, equal, keyed_hash};
 use crate::env::Env;
 use crate::format::header;
@@ -107,7 +107,9 @@ impl<'a> Candidate<'a> {
     /// Refuses credentials that open another slot of this header: to remove either would leave them a way in.
     pub(super) async fn refuse_twice(&mut self, env: &Env, header: &Header, index: u8) -> Result<()> {
         match self.attempt(env, header.kdf(), header.fields.salt).await?.slot_of(header) {
-            Some(other) if other != index => Err(Error::Invalid(format!("these credentials open slot {other} already"))),
+            Some(other) if other != index => {
+                Err(Error::Invalid(format!("these credentials open slot {other} already")))
+            }
             _ => Ok(()),
         }
     }
@@ -162,11 +164,7 @@ pub async fn unlock(env: &Env, header: &Header, credentials: &Credentials) -> Re
 }
 
 /// As [`unlock`], and the slot that opened.
-pub(crate) async fn unlock_slot(
-    env: &Env,
-    header: &Header,
-    credentials: &Credentials,
-) -> Result<(RootSecret, SlotId)> {
+pub(crate) async fn unlock_slot(env: &Env, header: &Header, credentials: &Credentials) -> Result<(RootSecret, SlotId)> {
     let attempt = Attempt::run(env, credentials.material()?, header.kdf(), header.fields.salt).await?;
     attempt.open(header)
 }
