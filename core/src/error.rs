@@ -66,7 +66,7 @@ pub enum Error {
         blob: Name,
     },
     /// The repository is older than what this device has seen.
-    #[error("rolled back: {detail}; if you restored an older copy yourself, pass --accept-rollback")]
+    #[error("rolled back: {detail}")]
     RolledBack {
         /// What contradicts.
         detail: String,

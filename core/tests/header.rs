@@ -628,7 +628,8 @@ fn futures_can_move_between_threads() {
     block_on(sendable(set.unlock(&env, &password))).unwrap();
     block_on(sendable(verify_copy(&storage, &header, &root, 0))).unwrap();
     let edit = HeaderEdit { env: &env, header: &header, root: &root, generation: 2 };
-    let next = block_on(sendable(edit.add(&NewSlot { credentials: &password, label: "" }))).unwrap();
+    let added = Credentials::password("added");
+    let next = block_on(sendable(edit.add(&NewSlot { credentials: &added, label: "" }))).unwrap();
     block_on(sendable(write_header(&storage, &next, &root))).unwrap();
     let slots = [NewSlot { credentials: &password, label: "" }];
     assert!(block_on(sendable(create_header(&storage, &env, &options(&slots)))).is_err());

@@ -57,7 +57,9 @@ impl Engine {
         if !names(&head, header) {
             let (is, named) = (header.generation(), head.header_generation);
             return Err(Error::RolledBack {
-                detail: format!("the header to import is of generation {is}, and the commits name another, of {named}"),
+                detail: format!(
+                    "the header to import is of generation {is}, and the commits name another, of {named}: only an export of that one is of use"
+                ),
             });
         }
         freshness?;

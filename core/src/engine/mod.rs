@@ -354,7 +354,9 @@ impl Engine {
     async fn check_freshness(&self, head: &Root, seen: Option<(u64, [u8; 32])>, accept_rollback: bool) -> Result<()> {
         let Some((sequence, hash)) = seen else { return Ok(()) };
         match self.shared.contradiction(head, sequence, &hash).await? {
-            Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
+            Some(detail) if !accept_rollback => Err(Error::RolledBack {
+                detail: format!("{detail}; if you restored an older copy yourself, pass --accept-rollback"),
+            }),
             _ => Ok(()),
         }
     }

@@ -39,7 +39,8 @@ impl RecoveryKey {
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let digits = digits_of(&self.0);
-        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES));
+        // And the end of a line: what grows is moved, and leaves a copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES + 1));
         text.extend(PREFIX.iter().map(|digit| char::from(*digit)));
         let mut checksum = checksum_of(digits.as_ref());
         checksum.input_target_residue();
