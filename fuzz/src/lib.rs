@@ -7,6 +7,7 @@
 mod block;
 
 use bytes::Bytes;
+use strongroom_core::crypto::SecretBytes;
 use strongroom_core::engine::keyring;
 use strongroom_core::format::commit::{self, CommitHead, Hint, SpilledBody};
 use strongroom_core::format::header::{self, HEADER_AUTHENTICATED_BYTES};
@@ -69,7 +70,7 @@ fn recovery(bytes: &[u8]) {
 /// A key file: any bytes within the limits, and no others.
 fn key_file(bytes: &[u8]) {
     let length = bytes.len();
-    let credentials = keyring::Credentials::key_file(bytes.to_vec());
+    let credentials = keyring::Credentials::key_file(SecretBytes::new(bytes.to_vec()));
     assert_eq!(credentials.factors().is_ok(), (1..=keyring::CREDENTIAL_BYTES_MAX).contains(&length));
     let range = keyring::KEY_FILE_BYTES_MIN..=keyring::CREDENTIAL_BYTES_MAX;
     assert_eq!(credentials.check_strength().is_ok(), range.contains(&length));
