@@ -132,6 +132,15 @@ pub(crate) enum Command {
     Info(command::info::Arguments),
     /// Look for damage
     Check(command::check::Arguments),
+    /// Change who can open a repository
+    #[command(subcommand)]
+    Key(command::key::Command),
+    /// Make or try a recovery key
+    #[command(subcommand)]
+    Recovery(command::recovery::Command),
+    /// Keep the header elsewhere, and put it back
+    #[command(subcommand)]
+    Header(command::header::Command),
     /// Use the key-value engine
     #[command(subcommand)]
     Kv(command::kv::Command),

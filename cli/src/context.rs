@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use strongroom::fs::{FileSystem, FsTransaction};
 use strongroom::storage::{BlockingMode, Registry, StorageUri};
 use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes};
-use zeroize::Zeroizing;
 
 use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
@@ -14,9 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::layers::{Layers, layered};
 use crate::output::Output;
 use crate::password::{self, Password};
-
-/// Over this many bytes a key file is refused.
-const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+use crate::secret_file;
 
 /// The flags, the output, and whether someone asked to stop.
 pub(crate) struct Context {
@@ -90,11 +87,16 @@ impl Context {
         HeaderOptions { registry, storage_calls: BlockingMode::Inline, ..HeaderOptions::default() }
     }
 
+    /// A wrong address is told before anyone is asked for a secret.
+    pub(crate) async fn refuse_absent(&self, uri: &StorageUri) -> Result<(), Failure> {
+        strongroom::clear_header(uri, &self.header_options()).await.map_err(|error| Failure::from(error).on(uri))?;
+        Ok(())
+    }
+
     /// Opens the repository.
     pub(crate) async fn open(&mut self, access: Access) -> Result<Repository, Failure> {
         let uri = self.uri()?;
-        // A wrong address is told before anyone is asked for a password.
-        strongroom::clear_header(&uri, &self.header_options()).await.map_err(|error| Failure::from(error).on(&uri))?;
+        self.refuse_absent(&uri).await?;
         let credentials = self.credentials(&uri, Age::Existing)?;
         self.open_with(&uri, credentials, access).await
     }
@@ -140,30 +142,33 @@ impl Context {
                     "a repository is not created with a recovery key: leave --recovery-key out",
                 ));
             }
-            let text = read_secret(path, "the recovery key")?;
-            let text = std::str::from_utf8(&text)
-                .map_err(|_| Failure::usage(format!("{} holds no recovery key", path.display())))?;
-            let key =
-                RecoveryKey::from_text(text).map_err(|error| Failure::usage(error.to_string()).on(path.display()))?;
+            let text = secret_file::read(path, "the recovery key")?;
+            let key = recovery_key(&text).map_err(|failure| failure.on(path.display()))?;
             return Ok(Credentials::recovery(&key));
         }
-        let key_file = self
-            .global
-            .key_file
-            .clone()
-            .or_else(|| std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from));
-        let Some(path) = key_file else {
+        let Some(path) = self.key_file() else {
             let password = match age {
                 Age::Existing => password::existing(&self.global, &uri.to_string()),
                 Age::New => password::new(&self.global, &uri.to_string()),
             }?;
             return Ok(Credentials::password(secret(password)));
         };
-        let content = secret(read_secret(&path, "the key file")?);
-        Ok(match password::beside_key_file(&self.global, &uri.to_string(), age)? {
+        let content = secret(secret_file::read(&path, "the key file")?);
+        let credentials = match password::beside_key_file(&self.global, &uri.to_string(), age)? {
             Some(password) => Credentials::password(secret(password)).and_key_file(content),
             None => Credentials::key_file(content),
-        })
+        };
+        if age == Age::New {
+            // Before anything is made.
+            credentials.check_strength().map_err(|error| Failure::from(error).on(path.display()))?;
+        }
+        Ok(credentials)
+    }
+
+    /// The key file that the flags or the environment name.
+    pub(crate) fn key_file(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os("STRONGROOM_KEY_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.global.key_file.clone().or_else(variable)
     }
 
     /// Ends with what was left out: exit 3.
@@ -181,26 +186,15 @@ pub(crate) fn parse_uri(given: &OsStr) -> Result<StorageUri, Failure> {
     }
 }
 
-fn secret(mut bytes: Password) -> SecretBytes {
-    // Moved, not copied: what takes it erases it.
-    SecretBytes::new(std::mem::take(&mut *bytes))
+/// Reads a recovery key. A slip in it is told here, before anything is tried with it.
+pub(crate) fn recovery_key(text: &[u8]) -> Result<RecoveryKey, Failure> {
+    let text = std::str::from_utf8(text).map_err(|_| Failure::usage("not a recovery key: it is no text"))?;
+    Ok(RecoveryKey::from_text(text)?)
 }
 
-fn read_secret(path: &Path, what: &str) -> Result<Password, Failure> {
-    use std::io::Read as _;
-    let failed = |error: std::io::Error| Failure::usage(format!("cannot read {what} {}: {error}", path.display()));
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len().min(KEY_FILE_BYTES_MAX);
-    // As large from the start as it can get, so that it is never moved.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0).max(4096) + 1));
-    file.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.is_empty() {
-        return Err(Failure::usage(format!("{what} {} is empty", path.display())));
-    }
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > KEY_FILE_BYTES_MAX {
-        return Err(Failure::usage(format!("{what} {} is larger than 1MiB", path.display())));
-    }
-    Ok(bytes)
+pub(crate) fn secret(mut bytes: Password) -> SecretBytes {
+    // Moved, not copied: what takes it erases it.
+    SecretBytes::new(std::mem::take(&mut *bytes))
 }
 
 /// How often a transaction is run again because another process was faster.

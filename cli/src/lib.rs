@@ -19,6 +19,7 @@ mod local;
 mod output;
 mod password;
 mod progress;
+mod secret_file;
 mod transfer;
 mod units;
 mod walk;
@@ -79,6 +80,9 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Mv(arguments) => command::mv::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
+        Command::Key(command) => command::key::run(command, context).await,
+        Command::Recovery(command) => command::recovery::run(command, context).await,
+        Command::Header(command) => command::header::run(command, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,
         Command::Backends(arguments) => command::backends::run(&arguments, context),
         Command::Conformance(arguments) => command::conformance::run(arguments, context).await,

@@ -107,6 +107,12 @@ pub(crate) fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "strongroom: {}", one_line(text));
 }
 
+/// A question on stderr, answered behind it.
+pub(crate) fn ask(question: &str) {
+    let mut stderr = io::stderr();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+}
+
 /// A name or path as a person may read it: control characters, line ends and bytes that are not UTF-8 escaped, so that
 /// no name can act on a terminal or forge a line.
 pub(crate) fn shown(name: &[u8]) -> String {

@@ -76,16 +76,71 @@ pub(crate) fn can_ask(global: &Global) -> bool {
     !global.no_input && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal())
 }
 
+/// The flags that say where a password comes from: at most one of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) command: Option<&'a OsStr>,
+    pub(crate) descriptor: Option<u32>,
+}
+
+impl Source<'_> {
+    fn read(self) -> Result<Option<Password>, Failure> {
+        match self {
+            Self { file: Some(path), .. } => from_file(path).map(Some),
+            Self { command: Some(command), .. } => from_command(command).map(Some),
+            Self { descriptor: Some(number), .. } => from_descriptor(number).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The password that a slot is to get. Beside a key file there may be none; else there must be one.
+pub(crate) fn for_slot(
+    global: &Global,
+    source: Source<'_>,
+    repository: &str,
+    beside_key_file: bool,
+) -> Result<Option<Password>, Failure> {
+    if let Some(password) = source.read()? {
+        return Ok(Some(password));
+    }
+    let missing =
+        "no new password: pass --new-password-file, --new-password-command or --new-password-fd, or a new key file";
+    if !can_ask(global) {
+        return if beside_key_file { Ok(None) } else { Err(Failure::usage(missing)) };
+    }
+    let beside = if beside_key_file { ", beside the key file (Enter for none)" } else { "" };
+    let first = prompt(&format!("New password for {repository}{beside}: "))?;
+    if *first != *prompt("The same again: ")? {
+        return Err(Failure::usage("the two passwords differ: run it again"));
+    }
+    match (first.is_empty(), beside_key_file) {
+        (false, _) => Ok(Some(first)),
+        (true, true) => Ok(None),
+        (true, false) => Err(Failure::usage("the password in what was typed is empty")),
+    }
+}
+
+/// A recovery key, typed by someone who has it on paper.
+pub(crate) fn recovery_key(global: &Global) -> Result<Password, Failure> {
+    if !can_ask(global) {
+        return Err(Failure::usage(
+            "no recovery key: pass --recovery-key with the file that holds it (there is no terminal to ask on)",
+        ));
+    }
+    prompt("Recovery key, as it is written down: ")
+}
+
 /// From the flags; else from the environment: file, command, and the password itself.
 fn given(global: &Global) -> Result<Option<Password>, Failure> {
-    if let Some(path) = &global.password_file {
-        return from_file(path).map(Some);
-    }
-    if let Some(command) = &global.password_command {
-        return from_command(command).map(Some);
-    }
-    if let Some(number) = global.password_fd {
-        return from_descriptor(number).map(Some);
+    let flags = Source {
+        file: global.password_file.as_deref(),
+        command: global.password_command.as_deref(),
+        descriptor: global.password_fd,
+    };
+    if let Some(password) = flags.read()? {
+        return Ok(Some(password));
     }
     if let Some(path) = variable("STRONGROOM_PASSWORD_FILE") {
         return from_file(Path::new(&path)).map(Some);

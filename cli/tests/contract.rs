@@ -115,7 +115,7 @@ fn a_password_comes_from_file_command_descriptor_or_environment() {
 #[test]
 fn a_key_file_is_a_factor_of_its_own_or_a_second_one() {
     let scratch = Scratch::new();
-    fs::write(scratch.path("key"), "some key material").unwrap();
+    fs::write(scratch.path("key"), "some key material, long enough to be one").unwrap();
     fs::write(scratch.path("other"), "other key material").unwrap();
     scratch.succeeds(["--key-file", "key", "init", "--no-recovery", "--kdf-time", "1"]);
     scratch.succeeds(["--key-file", "key", "ls"]);

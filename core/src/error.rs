@@ -42,7 +42,9 @@ pub enum Error {
     #[error("a repository is here already: open it, or choose another place")]
     AlreadyExists,
     /// No slot opens with these credentials.
-    #[error("wrong credentials: no slot opens with them")]
+    #[error(
+        "wrong credentials: no slot opens with them, and nobody can tell from outside which part is wrong, or whether a key file is missing"
+    )]
     WrongCredentials,
     /// Made by a newer version of the format, or with a feature that this version lacks.
     #[error("made by a newer version ({detail}): update this program")]
@@ -64,7 +66,7 @@ pub enum Error {
         blob: Name,
     },
     /// The repository is older than what this device has seen.
-    #[error("rolled back: {detail}; if you restored an older copy yourself, pass --accept-rollback")]
+    #[error("rolled back: {detail}")]
     RolledBack {
         /// What contradicts.
         detail: String,

@@ -400,7 +400,7 @@ fn slots_of_another_repository_are_refused() {
 #[test]
 fn every_factor_of_a_slot_is_needed_and_no_other() {
     let env = Env::deterministic(9);
-    let key_file = || SecretBytes::new(vec![0, 1, 2, 3]);
+    let key_file = || SecretBytes::new((0..32).collect());
     let recovery = RecoveryKey::generate(&env).unwrap();
     let both = Credentials::password(PASSWORD).and_key_file(key_file());
     let file = Credentials::key_file(SecretBytes::new(vec![9; 64]));
@@ -628,7 +628,8 @@ fn futures_can_move_between_threads() {
     block_on(sendable(set.unlock(&env, &password))).unwrap();
     block_on(sendable(verify_copy(&storage, &header, &root, 0))).unwrap();
     let edit = HeaderEdit { env: &env, header: &header, root: &root, generation: 2 };
-    let next = block_on(sendable(edit.add(&NewSlot { credentials: &password, label: "" }))).unwrap();
+    let added = Credentials::password("added");
+    let next = block_on(sendable(edit.add(&NewSlot { credentials: &added, label: "" }))).unwrap();
     block_on(sendable(write_header(&storage, &next, &root))).unwrap();
     let slots = [NewSlot { credentials: &password, label: "" }];
     assert!(block_on(sendable(create_header(&storage, &env, &options(&slots)))).is_err());

@@ -193,7 +193,7 @@ fn the_header_vector_is_what_is_made_today() {
     use strongroom_core::format::header::Features;
 
     let env = Env::deterministic(2026);
-    let (password, key_file) = ("correct horse battery staple", vec![0, 1, 2, 3, 0xfe, 0xff]);
+    let (password, key_file) = ("correct horse battery staple", (0xe0..=0xff).collect::<Vec<u8>>());
     let recovery = RecoveryKey::generate(&env).unwrap();
     let content = || SecretBytes::new(key_file.clone());
     let credentials = [

@@ -71,7 +71,10 @@ fn slot() -> Result<()> {
     directory[7] = entry("the one on paper");
     seed("slot", "table", SlotDirectory(directory).encode().expect("short labels"))?;
     let key = RecoveryKey::generate(&Env::deterministic(5)).expect("deterministic randomness");
-    seed("slot", "recovery-key", key.to_text().as_bytes())
+    seed("slot", "recovery-key", key.to_text().as_bytes())?;
+    seed("slot", "recovery-key-as-typed", key.to_text().to_lowercase().replace('-', " ").replace('0', "o"))?;
+    seed("slot", "key-file", [7; 64])?;
+    seed("slot", "key-file-too-short", [7; 31])
 }
 
 fn block() -> Result<()> {

@@ -7,6 +7,7 @@
 mod block;
 
 use bytes::Bytes;
+use strongroom_core::crypto::SecretBytes;
 use strongroom_core::engine::keyring;
 use strongroom_core::format::commit::{self, CommitHead, Hint, SpilledBody};
 use strongroom_core::format::header::{self, HEADER_AUTHENTICATED_BYTES};
@@ -34,7 +35,7 @@ pub fn header(bytes: &[u8]) {
     decode(&header::Header::complete(authenticated, &[7; 32]));
 }
 
-/// What slots and their directory seal, and the text of a recovery key.
+/// What slots and their directory seal, the text of a recovery key, and key files.
 pub fn slot(bytes: &[u8]) {
     if let Some(payload) = bytes.first_chunk::<SLOT_PAYLOAD_BYTES>()
         && let Ok(decoded) = SlotPayload::decode(payload)
@@ -46,13 +47,33 @@ pub fn slot(bytes: &[u8]) {
     {
         assert_eq!(decoded.encode().expect("it came from bytes"), *directory);
     }
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && let Ok(key) = keyring::RecoveryKey::from_text(text)
-    {
-        let printed = key.to_text();
-        let again = keyring::RecoveryKey::from_text(&printed).expect("it was printed");
-        assert_eq!(again.to_text(), printed);
+    recovery(bytes);
+    key_file(bytes);
+}
+
+/// The text of a recovery key: what is read is printed in one spelling, and one wrong digit more is told.
+fn recovery(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(key) = keyring::RecoveryKey::from_text(text) else { return };
+    let printed = key.to_text();
+    let again = keyring::RecoveryKey::from_text(&printed).expect("it was printed");
+    assert_eq!(again.to_text(), printed);
+    let at = 5 + usize::from(bytes[0]) % (printed.len() - 5);
+    let mut slipped = printed.to_string().into_bytes();
+    if slipped[at] != b'-' {
+        slipped[at] = if slipped[at] == b'7' { b'8' } else { b'7' };
+        let slipped = String::from_utf8(slipped).expect("it is ASCII");
+        assert!(keyring::RecoveryKey::from_text(&slipped).is_err(), "a slip went through");
     }
+}
+
+/// A key file: any bytes within the limits, and no others.
+fn key_file(bytes: &[u8]) {
+    let length = bytes.len();
+    let credentials = keyring::Credentials::key_file(SecretBytes::new(bytes.to_vec()));
+    assert_eq!(credentials.factors().is_ok(), (1..=keyring::CREDENTIAL_BYTES_MAX).contains(&length));
+    let range = keyring::KEY_FILE_BYTES_MIN..=keyring::CREDENTIAL_BYTES_MAX;
+    assert_eq!(credentials.check_strength().is_ok(), range.contains(&length));
 }
 
 /// A tree node: what decodes can be searched, and built again no longer than it was.

@@ -46,6 +46,7 @@ pub struct Readme;
 pub mod blocking;
 pub mod check;
 pub mod env;
+mod keys;
 pub mod kv;
 mod layers;
 mod options;
@@ -58,12 +59,16 @@ pub use layers::{CACHE_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
 pub use strongroom_core as core;
 pub use strongroom_core::cache;
 pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};
-pub use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
-pub use strongroom_core::engine::{EngineInfo, TrustedState, Tuning};
+pub use strongroom_core::engine::keyring::{
+    CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN, NewSlot, RecoveryKey, SlotInfo,
+};
+pub use strongroom_core::engine::{EngineInfo, HeaderImport, TrustedState, Tuning};
+pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;
 pub use strongroom_core::storage;
 pub use strongroom_fs as fs;
 pub use strongroom_fs::{Compression, Error, Result};
 
+pub use keys::import_header;
 pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
 pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};

@@ -1,5 +1,6 @@
 //! `init`: creates a repository.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -7,10 +8,12 @@ use serde::Serialize;
 use strongroom::storage::{BlockingMode, StorageUri};
 use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repository, Suite};
 
+use super::recovery;
 use crate::context::{Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::layers::layered;
-use crate::{output, units};
+use crate::secret_file::Written;
+use crate::{output, password, units};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -38,7 +41,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MS", value_parser = millis)]
     kdf_time: Option<u64>,
 
-    /// Write a recovery key to a file, as a second way in
+    /// Make a key file, as the second factor or the only one
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    new_key_file: Option<PathBuf>,
+
+    /// Write a recovery key to a new file, as a second way in
     #[arg(long, value_name = "FILE", conflicts_with = "no_recovery")]
     new_recovery_key: Option<PathBuf>,
 
@@ -69,6 +76,7 @@ impl Arguments {
             dedup: Switch::On,
             versions: None,
             kdf_time: None,
+            new_key_file: None,
             new_recovery_key: None,
             no_recovery: false,
         }
@@ -95,8 +103,18 @@ pub(crate) struct Report {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let uri = context.uri()?;
     refuse_existing(&uri, context).await?;
+    let key_file = match &arguments.new_key_file {
+        Some(path) => {
+            context.global.key_file = Some(path.clone());
+            Some(Written::new_key_file(path)?.0)
+        }
+        None => None,
+    };
     let credentials = context.credentials(&uri, Age::New)?;
     let (repository, report) = create(&arguments, &uri, credentials, context).await?;
+    if let Some(key_file) = key_file {
+        key_file.keep();
+    }
     repository.close().await?;
     if context.output.json() {
         return context.output.document("strongroom/init/1", &report);
@@ -152,27 +170,35 @@ pub(crate) async fn create(
     if let Some(millis) = arguments.kdf_time {
         options = options.kdf_millis(millis);
     }
-    if let Some(path) = &arguments.new_recovery_key {
+    let (mut written, mut shown) = (None, None);
+    let wish = wish(arguments, context)?;
+    if wish != Wish::None {
         let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
-        write_recovery_key(path, &key)?;
+        match wish {
+            // Before the repository is created, so that no crash leaves one whose key nobody has.
+            Wish::File(path) => written = Some(recovery::write(path, &key)?),
+            _ => shown = Some(key.to_text()),
+        }
         options = options.recovery_key(key);
     }
-    let created = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri));
-    if let (Err(_), Some(path)) = (&created, &arguments.new_recovery_key) {
-        // It opens nothing.
-        let _ = std::fs::remove_file(path);
+    let repository = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
+    let recovery_key = written.is_some() || shown.is_some();
+    if let Some(key) = shown {
+        recovery::show(&key, context)?;
     }
-    let repository = created?;
-    if let Some(path) = &arguments.new_recovery_key {
+    if let (Some(written), Some(path)) = (written, &arguments.new_recovery_key) {
+        written.keep();
         let path = path.display();
         context
             .output
             .notice(&format!("the recovery key is in {path}: keep it elsewhere, it opens the repository alone"));
-    } else if !arguments.no_recovery {
-        context
-            .output
-            .notice("no recovery key was made: whoever loses the credentials of this repository loses the data in it");
+    }
+    if !recovery_key {
+        context.output.notice(
+            "no recovery key was made: whoever loses the credentials of this repository loses the data in it; \
+            `recovery new` makes one",
+        );
     }
     let info = repository.info().await?;
     let report = Report {
@@ -180,21 +206,35 @@ pub(crate) async fn create(
         uri: uri.to_string(),
         cipher: info.suite.name(),
         block_bytes: info.block_bytes,
-        recovery_key: arguments.new_recovery_key.is_some(),
+        recovery_key,
     };
     Ok((repository, report))
 }
 
-/// Before the repository is created, so that no crash leaves one whose key nobody has. Only its owner may read the file.
-fn write_recovery_key(path: &Path, key: &RecoveryKey) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let failed =
-        |error: std::io::Error| Failure::usage(format!("cannot write a recovery key to {}: {error}", path.display()));
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(failed)?;
-    let written = file.write_all(key.to_text().as_bytes()).and_then(|()| file.write_all(b"\n"));
-    written.and_then(|()| file.sync_all()).map_err(failed)
+/// What is wanted as a recovery key.
+#[derive(PartialEq, Eq)]
+enum Wish<'a> {
+    None,
+    File(&'a Path),
+    Terminal,
+}
+
+/// As the flags say; else as someone at the terminal says.
+fn wish<'a>(arguments: &'a Arguments, context: &Context) -> Result<Wish<'a>, Failure> {
+    if let Some(path) = &arguments.new_recovery_key {
+        return Ok(Wish::File(path));
+    }
+    let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if arguments.no_recovery || context.output.json() || !terminals || !password::can_ask(&context.global) {
+        return Ok(Wish::None);
+    }
+    output::ask("Lost credentials are lost data. Make a recovery key, to be written down? [Y/n] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::usage(format!("cannot ask: {error}; pass --new-recovery-key or --no-recovery")))?;
+    Ok(match answer.trim().to_lowercase().as_str() {
+        "n" | "no" => Wish::None,
+        _ => Wish::Terminal,
+    })
 }

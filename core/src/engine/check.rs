@@ -7,12 +7,14 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
+use super::in_force;
 use super::keyring::{self, CopyState, Header};
 use super::root::Root;
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Direction};
 use crate::block::BlockReader;
 use crate::crypto::RootSecret;
+use crate::format::limits::HEADER_COPIES_COUNT;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
 use crate::format::{BlockId, SALT_BYTES};
@@ -115,16 +117,31 @@ impl Check<'_> {
     }
 
     async fn headers(&mut self, header: &Header, secret: &RootSecret) -> Result<()> {
-        for copy in 0..2 {
-            match keyring::verify_copy(self.shared.storage(), header, secret, copy).await? {
-                (_, CopyState::Intact) => {}
-                (name, CopyState::Missing) => self.find("header", Some(name), format!("copy {copy} is missing")),
-                (name, CopyState::Damaged { detail }) => {
-                    self.find("header", Some(name), format!("copy {copy}: {detail}"))
+        let mut header = header.clone();
+        loop {
+            let mut faults = Vec::new();
+            for copy in 0..HEADER_COPIES_COUNT {
+                match keyring::verify_copy(self.shared.storage(), &header, secret, copy).await? {
+                    (_, CopyState::Intact) => {}
+                    (name, CopyState::Missing) => faults.push((name, format!("copy {copy} is missing"))),
+                    (name, CopyState::Damaged { detail }) => faults.push((name, format!("copy {copy}: {detail}"))),
                 }
             }
+            if !faults.is_empty() {
+                // Another process may have put a newer one in force since: it deletes this one then.
+                match in_force::newest(self.shared, secret, None).await {
+                    Ok(newest) if newest.generation() > header.generation() => {
+                        header = newest;
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
+            for (name, detail) in faults {
+                self.find("header", Some(name), detail);
+            }
+            return Ok(());
         }
-        Ok(())
     }
 
     async fn trees(&mut self) -> Result<()> {

@@ -5,26 +5,47 @@
 
 use std::sync::Arc;
 
-use super::commit::{Draft, Extra, Outcome};
-use super::keyring::{self, Header, HeaderSet};
+use super::commit::{Draft, Extra, Leader, Outcome};
+use super::keyring::{self, CopyState, Header, HeaderSet, SlotId};
 use super::root::Root;
-use super::shared::lock;
-use super::{Engine, Unlock};
+use super::shared::{Shared, lock};
+use super::{Engine, Secrets, Unlock};
 use crate::crypto::RootSecret;
 use crate::env::Env;
+use crate::storage::Storage;
 use crate::{Error, Result};
 
+/// A header that was unlocked.
+pub(super) struct Opened {
+    pub(super) header: Header,
+    pub(super) root: RootSecret,
+    /// The slot that opened; none where the root secret was at hand.
+    pub(super) slot: Option<SlotId>,
+}
+
+/// Opens one header.
+pub(super) async fn open_one(env: &Env, header: &Header, unlock: Unlock<'_>) -> Result<Opened> {
+    let (root, slot) = match unlock {
+        Unlock::Credentials(credentials) => {
+            let (root, slot) = keyring::unlock_slot(env, header, credentials).await?;
+            (root, Some(slot))
+        }
+        Unlock::Root(root) => (keyring::unlock_with_root(header, root.duplicate())?, None),
+    };
+    Ok(Opened { header: header.clone(), root, slot })
+}
+
 /// Opens the newest header that this unlocks.
-pub(super) async fn open_newest(env: &Env, headers: &HeaderSet, unlock: Unlock<'_>) -> Result<(Header, RootSecret)> {
+pub(super) async fn open_newest(env: &Env, headers: &HeaderSet, unlock: Unlock<'_>) -> Result<Opened> {
     match unlock {
         Unlock::Credentials(credentials) => {
-            let (header, root) = headers.unlock(env, credentials).await?;
-            Ok((header.clone(), root))
+            let (header, root, slot) = headers.unlock_slot(env, credentials).await?;
+            Ok(Opened { header: header.clone(), root, slot: Some(slot) })
         }
-        Unlock::Root(root) => {
+        Unlock::Root(_) => {
             let mut opened = Err(Error::WrongCredentials);
             for header in headers.headers() {
-                opened = keyring::unlock_with_root(header, root.duplicate()).map(|root| (header.clone(), root));
+                opened = open_one(env, header, unlock).await;
                 if opened.is_ok() {
                     break;
                 }
@@ -41,31 +62,54 @@ pub(super) async fn open_newest(env: &Env, headers: &HeaderSet, unlock: Unlock<'
 pub(super) async fn choose(
     env: &Env,
     headers: &HeaderSet,
-    opened: Header,
+    opened: Opened,
     head: &Root,
     unlock: Unlock<'_>,
-) -> Result<Header> {
-    if *opened.hash() == head.header_hash && opened.generation() == head.header_generation {
+) -> Result<Opened> {
+    if names(head, &opened.header) {
         return Ok(opened);
     }
-    if head.header_generation > opened.generation() {
-        let (is, named) = (opened.generation(), head.header_generation);
+    if head.header_generation > opened.header.generation() {
+        let (is, named) = (opened.header.generation(), head.header_generation);
         return Err(Error::RolledBack {
             detail: format!("the header is of generation {is}, the commits name {named}"),
         });
     }
-    let named = headers.find(head.header_generation, &head.header_hash).ok_or_else(|| {
-        Error::damaged(
-            "header",
-            None,
-            format!("generation {}, which the commits name, is not there", head.header_generation),
-        )
-    })?;
-    match unlock {
-        Unlock::Credentials(credentials) => drop(keyring::unlock(env, named, credentials).await?),
-        Unlock::Root(root) => drop(keyring::unlock_with_root(named, root.duplicate())?),
+    let named =
+        headers.find(head.header_generation, &head.header_hash).ok_or_else(|| not_there(head.header_generation))?;
+    open_one(env, named, unlock).await
+}
+
+/// Whether this is the header that a state names.
+pub(super) fn names(root: &Root, header: &Header) -> bool {
+    *header.hash() == root.header_hash && header.generation() == root.header_generation
+}
+
+fn not_there(generation: u64) -> Error {
+    Error::damaged("header", None, format!("generation {generation}, which the commits name, is not there"))
+}
+
+/// Makes up for what a change that died has left: a creation between the two copies of the header, a change of slots
+/// before it deleted what it put out of force. Damage stays for `check` to report.
+pub(super) async fn heal(storage: &Arc<dyn Storage>, headers: &HeaderSet, secrets: &Secrets) -> Result<()> {
+    let header = lock(&secrets.header).clone();
+    for fault in headers.faults() {
+        if fault.id.generation == header.generation() && fault.state == CopyState::Missing {
+            keyring::repair_copy(storage, &header, &secrets.root, fault.id.copy).await?;
+        }
     }
-    Ok(named.clone())
+    forget_older(storage, headers, header.generation()).await;
+    Ok(())
+}
+
+/// Deletes the headers that are older than the one in force. Generations only rise, so nobody needs them again.
+async fn forget_older(storage: &Arc<dyn Storage>, headers: &HeaderSet, generation: u64) {
+    for older in headers.older_than(generation) {
+        // What cannot be deleted now opens nothing, and the next writer tries again: no reason to fail.
+        if keyring::delete_header(storage, older).await.is_err() {
+            break;
+        }
+    }
 }
 
 impl Engine {
@@ -77,27 +121,20 @@ impl Engine {
     pub async fn header(&self) -> Result<Header> {
         let root = self.shared.root();
         let known = lock(&self.secrets.header).clone();
-        if *known.hash() == root.header_hash {
+        if names(&root, &known) {
             return Ok(known);
         }
-        let headers = keyring::read_headers(self.shared.storage()).await?;
-        let named = headers.find(root.header_generation, &root.header_hash).ok_or_else(|| {
-            Error::damaged(
-                "header",
-                None,
-                format!("generation {}, which the commits name, is not there", root.header_generation),
-            )
-        })?;
-        keyring::unlock_with_root(named, self.secrets.root.duplicate())?;
+        let named = newest(&self.shared, &self.secrets.root, Some(&root)).await?;
         *lock(&self.secrets.header) = named.clone();
-        Ok(named.clone())
+        Ok(named)
     }
 
-    /// Puts another header in force: both copies are written, a commit names them, then the generation before is deleted.
+    /// Puts another header in force: both copies are written, a commit names them, then older generations are deleted.
     /// The header comes of a [`keyring::HeaderEdit`] of [`Engine::header`].
     ///
     /// # Errors
-    /// [`Error::Conflict`] where another process was faster: edit what is in force now; what the storage raises.
+    /// [`Error::Conflict`] where another process was faster: edit what is in force now; what the storage raises. It
+    /// is in force, or may be, only after [`Error::CommitUnknown`] and where this device cannot remember it.
     pub async fn change_header(&self, header: &Header) -> Result<()> {
         let shared: &Arc<_> = &self.shared;
         shared.check_writable()?;
@@ -108,23 +145,64 @@ impl Engine {
         if *header.previous() != before.header_hash || header.generation() <= before.header_generation {
             return Err(Error::Conflict);
         }
+        if let Err(error) = self.put_in_force(&mut leader, header, &before).await {
+            // One that is in flight may yet come to count; any other never will.
+            if leader.in_flight.is_none() && !names(&shared.root(), header) {
+                let _ = keyring::take_back(shared.storage(), header, &self.secrets.root).await;
+            }
+            return Err(error);
+        }
+        *lock(&self.secrets.header) = header.clone();
+        // From here on it is done, whatever becomes of the older ones: the next writer makes up for it.
+        if let Ok(headers) = keyring::read_headers(shared.storage()).await {
+            forget_older(shared.storage(), &headers, header.generation()).await;
+        }
+        drop(leader);
+        shared.remember().await
+    }
+
+    async fn put_in_force(&self, leader: &mut Leader, header: &Header, before: &Root) -> Result<()> {
+        let shared: &Arc<_> = &self.shared;
         keyring::write_header(shared.storage(), header, &self.secrets.root).await?;
         loop {
             let base = shared.root();
             if base.header_hash != before.header_hash {
-                // Ours was never in force, and never will be.
-                keyring::delete_header(shared.storage(), header.generation()).await?;
                 return Err(Error::Conflict);
             }
             let named = Some((header.generation(), *header.hash()));
             let extra = Extra { header: named, ..Extra::default() };
-            if let Outcome::Published(_) = shared.publish(&mut leader, base, Draft::default(), extra).await? {
-                break;
+            if let Outcome::Published(_) = shared.publish(leader, base, Draft::default(), extra).await? {
+                return Ok(());
             }
         }
-        *lock(&self.secrets.header) = header.clone();
-        keyring::delete_header(shared.storage(), before.header_generation).await?;
-        drop(leader);
-        shared.remember().await
     }
+}
+
+/// How often the header in force is looked for anew because it changes while it is looked for.
+const LOOKS_MAX: usize = 8;
+
+/// The header that `root` names, or, where it is gone, the one that the newest state in storage names: another process may
+/// have put one in force that this handle has not learnt of. Nothing is learnt here.
+pub(super) async fn newest(shared: &Shared, secret: &RootSecret, root: Option<&Root>) -> Result<Header> {
+    let mut named = root.map(|root| (root.header_generation, root.header_hash));
+    let mut generation = 0;
+    for _ in 0..LOOKS_MAX {
+        let (number, hash) = match named.take() {
+            Some(named) => named,
+            None => {
+                let head = shared.chain.find_head().await?;
+                (head.header_generation, head.header_hash)
+            }
+        };
+        let headers = keyring::read_headers(shared.storage()).await?;
+        if let Some(found) = headers.find(number, &hash) {
+            keyring::unlock_with_root(found, secret.duplicate())?;
+            return Ok(found.clone());
+        }
+        if generation == number {
+            break;
+        }
+        generation = number;
+    }
+    Err(not_there(generation))
 }

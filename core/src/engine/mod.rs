@@ -18,6 +18,7 @@ mod commit;
 mod compact;
 mod defragment;
 mod follow;
+mod import_header;
 mod in_force;
 pub mod keyring;
 mod nodes;
@@ -25,6 +26,7 @@ mod options;
 mod publish;
 mod root;
 mod shared;
+mod slots;
 mod space;
 mod transaction;
 mod view;
@@ -45,6 +47,7 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
@@ -52,7 +55,7 @@ pub use view::{Scan, Snapshot, View};
 use chain::Chain;
 use checkpoint::Trees;
 use commit::{Draft, Extra, Leader, Outcome};
-use keyring::{CreateHeader, Header, NewSlot};
+use keyring::{CreateHeader, Header, NewSlot, SlotId};
 use nodes::Nodes;
 use root::Root;
 use shared::{EpochState, Recent, Shared, lock};
@@ -119,6 +122,8 @@ pub struct Engine {
 struct Secrets {
     header: Mutex<Header>,
     root: RootSecret,
+    /// The slot that it was opened with.
+    slot: Mutex<Option<SlotId>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -220,47 +225,42 @@ impl Engine {
     /// [`Error::NotARepository`], [`Error::WrongCredentials`], [`Error::NewerFormat`], [`Error::Damaged`] and
     /// [`Error::RolledBack`], each for what it says; what the storage raises.
     pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions<'_>) -> Result<Self> {
-        let headers = keyring::read_headers(&storage).await?;
-        let (header, root_secret) = in_force::open_newest(&env, &headers, options.unlock).await?;
-        if !options.read_only && header.features().unknown() != Features::default() {
+        let mut headers = keyring::read_headers(&storage).await?;
+        let mut opened = in_force::open_newest(&env, &headers, options.unlock).await?;
+        if !options.read_only && opened.header.features().unknown() != Features::default() {
             return Err(Error::NewerFormat {
                 detail: "it has features that only reading tolerates; open it read-only".into(),
             });
         }
-        let genesis = Root::genesis(header.generation(), *header.hash());
-        let engine = Self::assemble(
-            storage,
-            env,
-            &header,
-            root_secret,
-            options.tuning,
-            options.trusted,
-            options.read_only,
-            genesis,
-        )?;
+        let engine = Self::assemble_opened(storage, env, &opened, &options, options.read_only)?;
         let shared = &engine.shared;
-        // Before the head is looked for: another process may commit and remember that while we look.
-        let seen = match &shared.trusted {
-            Some(trusted) => trusted.load(shared.context.keys.repository()).await?,
-            None => None,
-        };
         let mut attempts_left = shared.tuning.attempts_max;
-        let (head, freshness) = loop {
-            let head = shared.chain.find_head().await?;
-            let freshness = engine.check_freshness(&head, seen, options.accept_rollback).await;
-            // Gone while we looked: others gave that state up, and there is a newer one.
-            let gone = matches!(freshness, Err(Error::Missing { .. } | Error::Expired)) && attempts_left > 0;
-            if !gone || shared.chain.find_head().await?.sequence == head.sequence {
-                break (head, freshness);
+        let (head, freshness, opened) = loop {
+            let (head, freshness) = engine.find_fresh_head(options.accept_rollback).await?;
+            match in_force::choose(shared.env(), &headers, opened, &head, options.unlock).await {
+                Ok(opened) => break (head, freshness, opened),
+                Err(error @ (Error::RolledBack { .. } | Error::Damaged(_))) if attempts_left > 0 => {
+                    // Another process may have changed slots since the headers were read.
+                    let again = keyring::read_headers(shared.storage()).await?;
+                    if again.is_like(&headers) {
+                        return Err(error);
+                    }
+                    headers = again;
+                    opened = in_force::open_newest(shared.env(), &headers, options.unlock).await?;
+                    if opened.root != engine.secrets.root {
+                        return Err(Error::Conflict);
+                    }
+                    attempts_left -= 1;
+                }
+                Err(error) => return Err(error),
             }
-            attempts_left -= 1;
         };
-        let header = in_force::choose(shared.env(), &headers, header, &head, options.unlock).await?;
-        *lock(&engine.secrets.header) = header;
+        *lock(&engine.secrets.header) = opened.header;
+        *lock(&engine.secrets.slot) = opened.slot;
         freshness?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
-            self::heal(&shared.context.storage, &headers, &engine.secrets).await?;
+            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await?;
             // We build on it: it must not be lost after we have.
             shared.persist_commit(shared.root().sequence).await?;
             shared.clear_up().await?;
@@ -271,6 +271,41 @@ impl Engine {
             shared.remember().await?
         }
         Ok(engine)
+    }
+
+    /// An engine before the head is known.
+    fn assemble_opened(
+        storage: Arc<dyn Storage>,
+        env: Env,
+        opened: &in_force::Opened,
+        options: &OpenOptions<'_>,
+        read_only: bool,
+    ) -> Result<Self> {
+        let header = &opened.header;
+        let genesis = Root::genesis(header.generation(), *header.hash());
+        let (tuning, trusted) = (options.tuning, options.trusted.clone());
+        Self::assemble(storage, env, header, opened.root.duplicate(), tuning, trusted, read_only, genesis)
+    }
+
+    /// The newest state in storage, and whether it is as new as what this device remembers.
+    async fn find_fresh_head(&self, accept_rollback: bool) -> Result<(Root, Result<()>)> {
+        let shared = &self.shared;
+        // Before the head is looked for: another process may commit and remember that while we look.
+        let seen = match &shared.trusted {
+            Some(trusted) => trusted.load(shared.context.keys.repository()).await?,
+            None => None,
+        };
+        let mut attempts_left = shared.tuning.attempts_max;
+        loop {
+            let head = shared.chain.find_head().await?;
+            let freshness = self.check_freshness(&head, seen, accept_rollback).await;
+            // Gone while we looked: others gave that state up, and there is a newer one.
+            let gone = matches!(freshness, Err(Error::Missing { .. } | Error::Expired)) && attempts_left > 0;
+            if !gone || shared.chain.find_head().await?.sequence == head.sequence {
+                return Ok((head, freshness));
+            }
+            attempts_left -= 1;
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -317,7 +352,11 @@ impl Engine {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            secrets: Arc::new(Secrets { header: Mutex::new(header.clone()), root: root_secret }),
+            secrets: Arc::new(Secrets {
+                header: Mutex::new(header.clone()),
+                root: root_secret,
+                slot: Mutex::default(),
+            }),
         })
     }
 
@@ -325,7 +364,9 @@ impl Engine {
     async fn check_freshness(&self, head: &Root, seen: Option<(u64, [u8; 32])>, accept_rollback: bool) -> Result<()> {
         let Some((sequence, hash)) = seen else { return Ok(()) };
         match self.shared.contradiction(head, sequence, &hash).await? {
-            Some(detail) if !accept_rollback => Err(Error::RolledBack { detail }),
+            Some(detail) if !accept_rollback => Err(Error::RolledBack {
+                detail: format!("{detail}; if you restored an older copy yourself, pass --accept-rollback"),
+            }),
             _ => Ok(()),
         }
     }
@@ -530,18 +571,6 @@ impl Engine {
     pub async fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport> {
         check::run(&self.shared, &self.header().await?, &self.secrets.root, options).await
     }
-}
-
-/// A creation that died between the two copies of the header left one: a writer makes up for it. Damage stays for `check`
-/// to report.
-async fn heal(storage: &Arc<dyn Storage>, headers: &keyring::HeaderSet, secrets: &Secrets) -> Result<()> {
-    let header = lock(&secrets.header).clone();
-    for fault in headers.faults() {
-        if fault.id.generation == header.generation() && fault.state == keyring::CopyState::Missing {
-            keyring::repair_copy(storage, &header, &secrets.root, fault.id.copy).await?;
-        }
-    }
-    Ok(())
 }
 
 impl Shared {

@@ -8,5 +8,6 @@ mod hostile;
 mod model;
 mod processes;
 mod races;
+mod slots;
 mod space;
 mod support;

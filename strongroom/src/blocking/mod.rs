@@ -9,7 +9,8 @@ mod kv;
 
 pub use futures_lite::future::block_on;
 
-use strongroom_core::engine::EngineInfo;
+use strongroom_core::engine::keyring::{Header, NewSlot, SlotInfo};
+use strongroom_core::engine::{EngineInfo, HeaderImport};
 use strongroom_core::storage::BlockingMode;
 use strongroom_fs::Result;
 
@@ -87,6 +88,54 @@ impl Repository {
         block_on(self.inner.check(options, report))
     }
 
+    /// The slots in use, as storage has them now.
+    ///
+    /// # Errors
+    /// As [`crate::Repository::slots`].
+    pub fn slots(&self) -> Result<Vec<SlotInfo>> {
+        block_on(self.inner.slots())
+    }
+
+    /// The slot that this repository was opened with; see [`crate::Repository::slot_in_use`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn slot_in_use(&self) -> Result<Option<SlotInfo>> {
+        block_on(self.inner.slot_in_use())
+    }
+
+    /// Gives other credentials a way in; see [`crate::Repository::add_slot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_slot(&self, new: &NewSlot<'_>) -> Result<Vec<SlotInfo>> {
+        block_on(self.inner.add_slot(new))
+    }
+
+    /// Gives a slot other credentials; see [`crate::Repository::replace_slot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn replace_slot(&self, old: &SlotInfo, new: &NewSlot<'_>) -> Result<Vec<SlotInfo>> {
+        block_on(self.inner.replace_slot(old, new))
+    }
+
+    /// Takes a slot away; see [`crate::Repository::remove_slot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_slot(&self, old: &SlotInfo) -> Result<Vec<SlotInfo>> {
+        block_on(self.inner.remove_slot(old))
+    }
+
+    /// The header in force, to be kept elsewhere; see [`crate::Repository::export_header`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn export_header(&self) -> Result<Header> {
+        block_on(self.inner.export_header())
+    }
+
     /// Ends what this process has begun, and leaves the repository tidy.
     ///
     /// # Errors
@@ -94,4 +143,12 @@ impl Repository {
     pub fn close(&self) -> Result<()> {
         block_on(self.inner.close())
     }
+}
+
+/// Puts copies of the header in force again from one that was kept elsewhere; see [`crate::import_header`].
+///
+/// # Errors
+/// As there.
+pub fn import_header(place: impl Into<Place>, content: &[u8], options: OpenOptions) -> Result<HeaderImport> {
+    block_on(crate::import_header(place, content, options.storage_calls(BlockingMode::Inline)))
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::edit::NewSlot;
 use super::header::Header;
-use super::slots::{seal_directory, seal_slot, unused_slot};
+use super::slots::{Candidate, seal_directory, unused_slot};
 use super::store;
 use crate::crypto::{KdfParameters, RootSecret, Secret, Suite};
 use crate::env::Env;
@@ -103,8 +103,8 @@ impl Draft {
         }
         let mut directory = SlotDirectory::default();
         for ((index, new), entry) in (0..).zip(slots).zip(&mut directory.0) {
-            let (slot, factors) =
-                seal_slot(env, &self.fields, self.suite, self.kdf, root, index, new.credentials).await?;
+            let mut candidate = Candidate::new(new)?;
+            let (slot, factors) = candidate.seal(env, &self.fields, (self.suite, self.kdf), root, index).await?;
             if let Some(place) = self.fields.slots.get_mut(usize::from(index)) {
                 *place = slot;
             }

@@ -10,6 +10,9 @@ const MATERIAL: &str = "Strongroom 2026 credential: input key material";
 /// The longest password or key file, in bytes.
 pub const CREDENTIAL_BYTES_MAX: usize = 1 << 20;
 
+/// The shortest key file that a new slot is made with, in bytes: one that is shorter could be guessed.
+pub const KEY_FILE_BYTES_MIN: usize = 32;
+
 /// What a user gives to open a repository: every factor that is there is needed. It opens the slots made with exactly
 /// these factors. Bytes are taken as they are: normalising what a keyboard gives is the front's.
 #[derive(Default)]
@@ -66,6 +69,20 @@ impl Credentials {
         Factors::from_code(code).ok_or_else(|| Error::Invalid("no credentials were given".to_owned()))
     }
 
+    /// The factors, where they may get a slot: what opens one may be weaker, since it was made already.
+    ///
+    /// # Errors
+    /// As [`Credentials::factors`]; [`Error::Invalid`] for a key file under [`KEY_FILE_BYTES_MIN`].
+    pub fn check_strength(&self) -> Result<Factors> {
+        let factors = self.factors()?;
+        match self.key_file.as_ref().map(|content| content.expose().len()) {
+            Some(length) if length < KEY_FILE_BYTES_MIN => Err(Error::Invalid(format!(
+                "the key file has {length} bytes: it could be guessed, take one of {KEY_FILE_BYTES_MIN} bytes or more"
+            ))),
+            _ => Ok(factors),
+        }
+    }
+
     /// What enters the password-based key derivation: fixed-width, so that no combination of factors can be mistaken for
     /// another.
     pub(super) fn material(&self) -> Result<Secret> {
@@ -114,7 +131,18 @@ mod tests {
         assert!(matches!(Credentials::default().factors(), Err(Error::Invalid(_))));
         assert!(matches!(Credentials::password("").factors(), Err(Error::Invalid(_))));
         assert!(matches!(Credentials::password("p").and_key_file("").factors(), Err(Error::Invalid(_))));
-        let long = SecretBytes::new(vec![1; CREDENTIAL_BYTES_MAX + 1]);
-        assert!(matches!(Credentials::key_file(long).factors(), Err(Error::LimitExceeded { .. })));
+        let file = |bytes| Credentials::key_file(SecretBytes::new(vec![1; bytes]));
+        assert!(matches!(file(CREDENTIAL_BYTES_MAX + 1).factors(), Err(Error::LimitExceeded { .. })));
+        assert!(file(CREDENTIAL_BYTES_MAX).factors().is_ok());
+    }
+
+    #[test]
+    fn a_short_key_file_opens_what_it_opened_and_gets_no_new_slot() {
+        let file = |bytes| Credentials::key_file(SecretBytes::new(vec![1; bytes]));
+        assert!(file(KEY_FILE_BYTES_MIN - 1).factors().is_ok());
+        assert!(matches!(file(KEY_FILE_BYTES_MIN - 1).check_strength(), Err(Error::Invalid(_))));
+        assert_eq!(file(KEY_FILE_BYTES_MIN).check_strength().unwrap(), Factors::KEY_FILE);
+        // Beside a password it is still meant to be a factor of its own.
+        assert!(matches!(Credentials::password("p").and_key_file("short").check_strength(), Err(Error::Invalid(_))));
     }
 }

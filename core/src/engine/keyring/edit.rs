@@ -1,7 +1,7 @@
 use super::Credentials;
 use super::create::Draft;
 use super::header::Header;
-use super::slots::{open_directory, seal_directory, seal_slot, unused_slot};
+use super::slots::{Candidate, SlotId, open_directory, seal_directory, unused_slot};
 use crate::crypto::{KdfParameters, RootSecret, Secret};
 use crate::env::Env;
 use crate::format::limits::{HEADER_GENERATION_MAX, SLOT_LABEL_BYTES_MAX, SLOTS_COUNT};
@@ -18,7 +18,7 @@ pub struct NewSlot<'a> {
 
 impl NewSlot<'_> {
     pub(super) fn check(&self) -> Result<()> {
-        self.credentials.factors()?;
+        self.credentials.check_strength()?;
         let (value, limit) = (self.label.len() as u64, SLOT_LABEL_BYTES_MAX as u64);
         if value > limit {
             return Err(Error::LimitExceeded { what: "slot_label_bytes", value, limit });
@@ -38,6 +38,19 @@ pub struct SlotInfo {
     pub created: u64,
     /// What the user calls it.
     pub label: String,
+    /// Which sealing of the slot this tells of.
+    id: SlotId,
+}
+
+impl SlotInfo {
+    /// Whether this is the slot, as it was sealed then.
+    pub(crate) fn is(&self, id: SlotId) -> bool {
+        self.id == id
+    }
+
+    pub(crate) const fn id(&self) -> SlotId {
+        self.id
+    }
 }
 
 /// The slots in use.
@@ -46,9 +59,9 @@ pub struct SlotInfo {
 /// [`Error::Damaged`] where header or directory are not authentic.
 pub fn slots(header: &Header, root: &RootSecret) -> Result<Vec<SlotInfo>> {
     let directory = open_directory(header, root)?;
-    let used = (0..).zip(directory.0).filter_map(|(index, entry)| {
+    let used = (0..).zip(directory.0).zip(&header.fields.slots).filter_map(|((index, entry), slot)| {
         let SlotEntry { factors, created, label } = entry?;
-        Some(SlotInfo { index, factors, created, label })
+        Some(SlotInfo { index, factors, created, label, id: SlotId(slot.salt) })
     });
     Ok(used.collect())
 }
@@ -73,8 +86,13 @@ impl HeaderEdit<'_> {
     /// One more slot.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`] where all slots are in use; otherwise as [`super::unlock`].
+    /// [`Error::LimitExceeded`] where all slots are in use; [`Error::Invalid`] for credentials that open a slot already, or
+    /// for a key file that is too short; otherwise as [`super::unlock`].
     pub async fn add(&self, new: &NewSlot<'_>) -> Result<Header> {
+        self.add_candidate(&mut Candidate::new(new)?).await
+    }
+
+    pub(crate) async fn add_candidate(&self, new: &mut Candidate<'_>) -> Result<Header> {
         let directory = open_directory(self.header, self.root)?;
         let index = directory.0.iter().position(Option::is_none);
         let limit = SLOTS_COUNT as u64;
@@ -89,8 +107,12 @@ impl HeaderEdit<'_> {
     /// Other credentials in a slot, in one step: a change of password.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the slot is not in use; otherwise as [`super::unlock`].
+    /// [`Error::Invalid`] where the slot is not in use; otherwise as [`HeaderEdit::add`].
     pub async fn replace(&self, index: u8, new: &NewSlot<'_>) -> Result<Header> {
+        self.replace_candidate(index, &mut Candidate::new(new)?).await
+    }
+
+    pub(crate) async fn replace_candidate(&self, index: u8, new: &mut Candidate<'_>) -> Result<Header> {
         self.change(self.used(index)?, index, Some(new)).await
     }
 
@@ -150,7 +172,7 @@ impl HeaderEdit<'_> {
         Ok(self.generation)
     }
 
-    async fn change(&self, mut directory: SlotDirectory, index: u8, new: Option<&NewSlot<'_>>) -> Result<Header> {
+    async fn change(&self, mut directory: SlotDirectory, index: u8, new: Option<&mut Candidate<'_>>) -> Result<Header> {
         let Self { env, header, root, .. } = *self;
         let mut fields = header.fields.clone();
         fields.generation = self.checked_generation()?;
@@ -158,10 +180,9 @@ impl HeaderEdit<'_> {
         let (slot, entry) = match new {
             None => (unused_slot(env)?, None),
             Some(new) => {
-                new.check()?;
-                let (slot, factors) =
-                    seal_slot(env, &fields, header.suite(), header.kdf(), root, index, new.credentials).await?;
-                (slot, Some(SlotEntry { factors, created: env.now(), label: new.label.to_owned() }))
+                new.refuse_twice(env, header, index).await?;
+                let (slot, factors) = new.seal(env, &fields, (header.suite(), header.kdf()), root, index).await?;
+                (slot, Some(SlotEntry { factors, created: env.now(), label: new.label().to_owned() }))
             }
         };
         let at = usize::from(index);

@@ -23,11 +23,13 @@ mod store;
 mod tune;
 
 pub use create::{CreateHeader, build_header, create_header};
-pub use credentials::{CREDENTIAL_BYTES_MAX, Credentials};
+pub use credentials::{CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN};
 pub use edit::{HeaderEdit, NewSlot, SlotInfo, slots};
 pub use header::Header;
 pub use recovery::RecoveryKey;
+pub(crate) use slots::{Candidate, SlotId, unlock_slot};
 pub use slots::{unlock, unlock_with_root};
+pub(crate) use store::take_back;
 pub use store::{
     CopyFault, CopyState, HeaderSet, delete_header, read_headers, read_headers_among, repair_copy, verify_copy,
     write_header,

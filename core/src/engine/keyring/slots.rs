@@ -1,6 +1,7 @@
 use zeroize::Zeroizing;
 
 use super::Credentials;
+use super::edit::NewSlot;
 use super::header::{HEADER, Header};
 use crate::crypto::{BlockKey, CryptoError, KdfParameters, RootSecret, Secret, Suite, derive, equal, keyed_hash};
 use crate::env::Env;
@@ -44,8 +45,16 @@ impl Attempt {
         (derive(COMMITMENT, &secret), BlockKey::new(suite, &derive(SEAL, &secret)))
     }
 
+    /// The slot that this opens, by its commitment alone.
+    fn slot_of(&self, header: &Header) -> Option<u8> {
+        (0..).zip(&header.fields.slots).find_map(|(index, slot)| {
+            let (commitment, _) = self.keys_of_slot(header.suite(), index, &slot.salt);
+            equal(commitment.expose(), &slot.commitment).then_some(index)
+        })
+    }
+
     /// Tries every slot. Every commitment is compared, whichever fits, so that time does not tell which slot it was.
-    pub(super) fn open(&self, header: &Header) -> Result<RootSecret> {
+    pub(super) fn open(&self, header: &Header) -> Result<(RootSecret, SlotId)> {
         let mut candidates = Vec::new();
         for (index, slot) in (0..).zip(&header.fields.slots) {
             let (commitment, key) = self.keys_of_slot(header.suite(), index, &slot.salt);
@@ -55,14 +64,80 @@ impl Attempt {
         }
         let mut outcome = Err(Error::WrongCredentials);
         for (index, slot, key) in candidates {
-            outcome = open_payload(header, index, slot, &key);
+            outcome = open_payload(header, index, slot, &key).map(|root| (root, SlotId(slot.salt)));
             if outcome.is_ok() {
                 break;
             }
         }
-        let root = outcome?;
+        let (root, slot) = outcome?;
         header.check_mac(&root)?;
-        Ok(root)
+        Ok((root, slot))
+    }
+}
+
+/// One sealing of a slot, by its salt, which stands in the clear. A slot that was replaced is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotId(pub(super) [u8; 32]);
+
+/// Credentials that are to get a slot, with the one costly step done once however often the header has to be made anew.
+pub(crate) struct Candidate<'a> {
+    new: &'a NewSlot<'a>,
+    attempt: Option<Attempt>,
+}
+
+impl<'a> Candidate<'a> {
+    pub(crate) fn new(new: &'a NewSlot<'a>) -> Result<Self> {
+        new.check()?;
+        Ok(Self { new, attempt: None })
+    }
+
+    pub(super) const fn label(&self) -> &'a str {
+        self.new.label
+    }
+
+    /// The attempt for headers of this salt and cost.
+    async fn attempt(&mut self, env: &Env, kdf: KdfParameters, salt: [u8; 32]) -> Result<&Attempt> {
+        let attempt = match self.attempt.take().filter(|attempt| attempt.kdf == kdf && attempt.salt == salt) {
+            Some(attempt) => attempt,
+            None => Attempt::run(env, self.new.credentials.material()?, kdf, salt).await?,
+        };
+        Ok(self.attempt.insert(attempt))
+    }
+
+    /// Refuses credentials that open another slot of this header: to remove either would leave them a way in.
+    pub(super) async fn refuse_twice(&mut self, env: &Env, header: &Header, index: u8) -> Result<()> {
+        match self.attempt(env, header.kdf(), header.fields.salt).await?.slot_of(header) {
+            Some(other) if other != index => {
+                Err(Error::Invalid(format!("these credentials open slot {other} already")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Seals the root secret for these credentials into a slot of the fields: fresh salt, hence fresh key.
+    pub(super) async fn seal(
+        &mut self,
+        env: &Env,
+        fields: &header::Header,
+        (suite, kdf): (Suite, KdfParameters),
+        root: &RootSecret,
+        index: u8,
+    ) -> Result<(Slot, Factors)> {
+        let factors = self.new.credentials.factors()?;
+        let salt = env.random()?;
+        let attempt = self.attempt(env, kdf, fields.salt).await?;
+        let (commitment, key) = attempt.keys_of_slot(suite, index, &salt);
+        let payload = SlotPayload {
+            factors,
+            key_epoch: root.key_epoch,
+            epoch: Zeroizing::new(*root.epoch.expose()),
+            lifetime: Zeroizing::new(*root.lifetime.expose()),
+        };
+        let mut sealed = payload.encode();
+        let tag = key
+            .seal(ONLY_INDEX, &fields.slot_aad(index, &salt), sealed.as_mut())
+            .map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok((Slot { salt, commitment: *commitment.expose(), sealed: *sealed, tag }, factors))
     }
 }
 
@@ -85,6 +160,11 @@ fn open_payload(header: &Header, index: u8, slot: &Slot, key: &BlockKey) -> Resu
 /// [`Error::WrongCredentials`] where no slot's commitment fits; [`Error::Damaged`] where one fits and slot or header are
 /// not authentic; [`Error::Invalid`] for credentials that make no sense, or where the memory is not to be had.
 pub async fn unlock(env: &Env, header: &Header, credentials: &Credentials) -> Result<RootSecret> {
+    Ok(unlock_slot(env, header, credentials).await?.0)
+}
+
+/// As [`unlock`], and the slot that opened.
+pub(crate) async fn unlock_slot(env: &Env, header: &Header, credentials: &Credentials) -> Result<(RootSecret, SlotId)> {
     let attempt = Attempt::run(env, credentials.material()?, header.kdf(), header.fields.salt).await?;
     attempt.open(header)
 }
@@ -96,33 +176,6 @@ pub async fn unlock(env: &Env, header: &Header, credentials: &Credentials) -> Re
 pub fn unlock_with_root(header: &Header, root: RootSecret) -> Result<RootSecret> {
     header.check_mac(&root)?;
     Ok(root)
-}
-
-/// Seals the root secret for credentials into a slot of the fields: fresh salt, hence fresh key.
-pub(super) async fn seal_slot(
-    env: &Env,
-    fields: &header::Header,
-    suite: Suite,
-    kdf: KdfParameters,
-    root: &RootSecret,
-    index: u8,
-    credentials: &Credentials,
-) -> Result<(Slot, Factors)> {
-    let factors = credentials.factors()?;
-    let attempt = Attempt::run(env, credentials.material()?, kdf, fields.salt).await?;
-    let salt = env.random()?;
-    let (commitment, key) = attempt.keys_of_slot(suite, index, &salt);
-    let payload = SlotPayload {
-        factors,
-        key_epoch: root.key_epoch,
-        epoch: Zeroizing::new(*root.epoch.expose()),
-        lifetime: Zeroizing::new(*root.lifetime.expose()),
-    };
-    let mut sealed = payload.encode();
-    let tag = key
-        .seal(ONLY_INDEX, &fields.slot_aad(index, &salt), sealed.as_mut())
-        .map_err(|error| Error::Invalid(error.to_string()))?;
-    Ok((Slot { salt, commitment: *commitment.expose(), sealed: *sealed, tag }, factors))
 }
 
 /// A slot that is not used: random from front to back.

@@ -6,7 +6,7 @@ use futures_util::future::join;
 
 use super::Credentials;
 use super::header::{HEADER, Header, refused};
-use super::slots::Attempt;
+use super::slots::{Attempt, SlotId};
 use crate::crypto::RootSecret;
 use crate::env::Env;
 use crate::format::header::HeaderError;
@@ -20,6 +20,9 @@ const GENERATIONS_MAX: usize = 16;
 
 /// How often one call derives keys: before and after a rotation, and one in reserve. More salts than that are planted.
 const KDF_RUNS_MAX: usize = 3;
+
+/// How often the headers are listed anew because they change while they are read.
+const LOOKS_MAX: usize = 8;
 
 /// What a copy of a header is found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub struct CopyFault {
 pub struct HeaderSet {
     headers: Vec<Header>,
     faults: Vec<CopyFault>,
-    newest_named: u64,
+    named: BTreeSet<u64>,
 }
 
 impl HeaderSet {
@@ -77,8 +80,19 @@ impl HeaderSet {
     /// The generation for a new header: above every name that is there, a stray's and a damaged one's included, so that
     /// what a crash left behind blocks nobody.
     #[must_use]
-    pub const fn next_generation(&self) -> u64 {
-        self.newest_named.saturating_add(1)
+    pub fn next_generation(&self) -> u64 {
+        self.named.last().copied().unwrap_or_default().saturating_add(1)
+    }
+
+    /// The generations that have a name in storage and are older than this one, whole or not: once it is in force, nothing
+    /// needs them. As many as one call looks at.
+    pub(crate) fn older_than(&self, generation: u64) -> impl Iterator<Item = u64> {
+        self.named.range(..generation).rev().take(GENERATIONS_MAX).copied()
+    }
+
+    /// Whether both looks found the same.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.named == other.named && self.headers.iter().map(Header::hash).eq(other.headers.iter().map(Header::hash))
     }
 
     /// Opens the newest header that these credentials open. Headers of one lineage share salt and cost, so one run of the
@@ -87,6 +101,16 @@ impl HeaderSet {
     /// # Errors
     /// As [`super::unlock`]; damage is reported where some header is damaged and none opens.
     pub async fn unlock(&self, env: &Env, credentials: &Credentials) -> Result<(&Header, RootSecret)> {
+        let (header, root, _) = self.unlock_slot(env, credentials).await?;
+        Ok((header, root))
+    }
+
+    /// As [`HeaderSet::unlock`], and the slot that opened.
+    pub(crate) async fn unlock_slot(
+        &self,
+        env: &Env,
+        credentials: &Credentials,
+    ) -> Result<(&Header, RootSecret, SlotId)> {
         let material = credentials.material()?;
         let mut attempt: Option<Attempt> = None;
         let mut runs = 0;
@@ -101,7 +125,7 @@ impl HeaderSet {
                 }
             };
             match current.open(header) {
-                Ok(root) => return Ok((header, root)),
+                Ok((root, slot)) => return Ok((header, root, slot)),
                 Err(Error::WrongCredentials) => {}
                 Err(error) => failure = error,
             }
@@ -116,7 +140,24 @@ impl HeaderSet {
 /// # Errors
 /// [`Error::NotARepository`] where no name is a header's or a hint's; otherwise as [`read_headers_among`].
 pub async fn read_headers(storage: &Arc<dyn Storage>) -> Result<HeaderSet> {
-    let names = storage.list_all(&MAGIC).await?;
+    let mut names = storage.list_all(&MAGIC).await?;
+    for _ in 0..LOOKS_MAX {
+        let found = read_headers_among(storage, &names).await;
+        // A change of slots deletes what it has put out of force: what was listed and is gone is no damage, if something
+        // else is there now.
+        let gone = match &found {
+            Ok(set) => set.faults.iter().any(|fault| fault.state == CopyState::Missing && names.contains(&fault.name)),
+            Err(error) => matches!(error, Error::NotARepository | Error::Damaged(_)),
+        };
+        if !gone {
+            return found;
+        }
+        let again = storage.list_all(&MAGIC).await?;
+        if again == names {
+            return found;
+        }
+        names = again;
+    }
     read_headers_among(storage, &names).await
 }
 
@@ -129,8 +170,7 @@ pub async fn read_headers(storage: &Arc<dyn Storage>) -> Result<HeaderSet> {
 pub async fn read_headers_among(storage: &Arc<dyn Storage>, names: &BTreeSet<Name>) -> Result<HeaderSet> {
     let generations: BTreeSet<u64> =
         names.iter().filter_map(|name| HeaderId::from_name(name.as_bytes())).map(|id| id.generation).collect();
-    let newest_named = generations.last().copied().unwrap_or_default();
-    let mut set = HeaderSet { headers: Vec::new(), faults: Vec::new(), newest_named };
+    let mut set = HeaderSet { headers: Vec::new(), faults: Vec::new(), named: generations.clone() };
     for generation in generations.into_iter().rev().take(GENERATIONS_MAX) {
         let copy = |copy| read_copy(storage, HeaderId { generation, copy });
         let (first, second) = join(copy(0), copy(1)).await;
@@ -231,6 +271,20 @@ pub async fn repair_copy(storage: &Arc<dyn Storage>, header: &Header, root: &Roo
     let name = name_of(HeaderId { generation: header.generation(), copy })?;
     storage.delete(name).await?;
     put_copy(storage, header, root, copy).await
+}
+
+/// Takes back the copies of a header that no commit names and none will: those with these very bytes, since another header
+/// may have the same generation.
+///
+/// # Errors
+/// What the storage raises.
+pub(crate) async fn take_back(storage: &Arc<dyn Storage>, header: &Header, root: &RootSecret) -> Result<()> {
+    for copy in 0..HEADER_COPIES_COUNT {
+        if let (name, CopyState::Intact) = verify_copy(storage, header, root, copy).await? {
+            storage.delete(name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes both copies of a header, durably. Where a copy is there already with these very bytes, that is success.
