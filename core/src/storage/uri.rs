@@ -198,6 +198,16 @@ impl StorageUri {
         }
     }
 
+    /// What is left without a wrapper's `prefix` of the scheme and the wrapper's own parameters: `faulty+mem://x?seed=1`
+    /// is `mem://x` within `faulty+`. `None` where the scheme does not begin so, or nothing is left of it.
+    #[must_use]
+    pub fn within(&self, prefix: &str, own: &[&str]) -> Option<Self> {
+        let scheme = self.scheme.strip_prefix(prefix).filter(|scheme| !scheme.is_empty())?;
+        let mut inner = Self { scheme: scheme.to_owned(), ..self.clone() };
+        inner.parameters.retain(|name, _| !own.contains(&name.as_str()));
+        Some(inner)
+    }
+
     fn bare(path: Vec<u8>) -> Self {
         Self { scheme: FILE.to_owned(), authority: None, path, parameters: BTreeMap::new() }
     }

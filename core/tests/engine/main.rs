@@ -8,4 +8,5 @@ mod hostile;
 mod model;
 mod processes;
 mod races;
+mod simulated;
 mod support;
