@@ -397,6 +397,14 @@ mod tests {
         StorageUri::parse(text).unwrap()
     }
 
+    #[test]
+    fn a_wrapper_takes_its_prefix_and_its_parameters_and_leaves_the_rest() {
+        let uri = parse("faulty+mem://name/sub?seed=1&region=here");
+        assert_eq!(uri.within("faulty+", &["seed"]), Some(parse("mem://name/sub?region=here")));
+        assert_eq!(parse("mem://name").within("faulty+", &[]), None);
+        assert_eq!(parse("faulty+:x").within("faulty+", &[]), None);
+    }
+
     fn refusal(text: &str) -> String {
         let error = StorageUri::parse(text).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
