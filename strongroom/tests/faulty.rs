@@ -33,7 +33,7 @@ fn what_is_answered_on_a_faulty_storage_is_there_without_the_faults() {
         let Ok(repository) = Repository::open(uri, open().registry(registry.clone())) else { continue };
         for key in 0..20_u8 {
             let value = Some(vec![seed, key]);
-            match repository.kv().put(&[key], &[seed, key]) {
+            match repository.kv().put([key], [seed, key]) {
                 Ok(()) => drop(expected.insert(vec![key], vec![value])),
                 Err(_) => {
                     failed += 1;
