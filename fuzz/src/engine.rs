@@ -84,7 +84,7 @@ fn step(bytes: &mut impl Iterator<Item = u8>) -> Option<Step> {
     let key = first >> 4;
     let mut next = || bytes.next().unwrap_or_default();
     Some(match first & 15 {
-        0..3 => Step::Row { key, length: usize::from(next()) * 2 },
+        0..3 => Step::Row { key, length: usize::from(next()) },
         3 => Step::NoRow { key },
         4 | 5 => Step::Chunk { key, length: usize::from(next()) * 40 },
         6 => Step::NoChunk { key },
