@@ -3,15 +3,23 @@
 //! * [`storage`]: the clauses S1 to S14, which a backend proves in one line, [`storage_conformance!`].
 //! * [`cache`]: the clauses C1 to C6, which a cache proves with [`cache_conformance!`].
 //! * [`crash`]: a storage that loses power, dies, fails and lies on request, deterministically.
+//! * [`flaky`]: a wrapper that fails like a network: errors, lost answers, late and double effects, stale listings.
+//! * [`hostile`]: a wrapper that plays an operator who changes, withholds, swaps, invents and replays.
+//! * [`discarding`]: a wrapper that forgets file data, so that a test can be larger than memory.
 
 pub mod cache;
 pub mod crash;
 mod dice;
+pub mod discarding;
+pub mod flaky;
+pub mod hostile;
+mod simulate;
 pub mod storage;
 
 pub use dice::Dice;
 #[doc(hidden)]
 pub use futures_lite::future::block_on;
+pub use simulate::simulate;
 
 /// The examples of `docs/backends.md` that stand for themselves, compiled with the other documentation tests.
 #[cfg(doctest)]

@@ -31,7 +31,8 @@ fn main() -> Result<()> {
     rows_and_keys()?;
     files()?;
     pointer()?;
-    uri()
+    uri()?;
+    engine()
 }
 
 // Git ignores names that start like a hash: those are the fuzzer's own finds.
@@ -179,4 +180,17 @@ fn uri() -> Result<()> {
     seed("uri", "bare-path", "dir/sub?x")?;
     seed("uri", "parameters", "s3://bucket/prefix?region=x&endpoint=https%3A%2F%2Fhost:9000")?;
     seed("uri", "with-secret", "s3://user:pass@bucket")
+}
+
+/// Histories: the low half of a byte is the step, the high half its key.
+fn engine() -> Result<()> {
+    let rows = |keys: std::ops::Range<u8>| keys.flat_map(|key| [key << 4, 50, 7]);
+    let chunks = |keys: std::ops::Range<u8>| keys.flat_map(|key| [key << 4 | 4, 200, 7]);
+    let crashes: Vec<u8> = rows(0..5).chain([14, 1]).chain(chunks(0..5)).chain([14, 2, 11, 14, 3, 15]).collect();
+    seed("engine", "commits-and-crashes", crashes)?;
+    let closes: Vec<u8> = chunks(0..9).chain([12, 11]).chain([0x06, 0x16, 0x26, 7, 11, 11, 12, 13, 15]).collect();
+    seed("engine", "chunks-freed-and-closed", closes)?;
+    let faults: Vec<u8> = (0..12).flat_map(|call| [call << 4, 9, call << 4 | 9, call, 15, 7, 11]).collect();
+    seed("engine", "a-fault-at-each-call", faults)?;
+    seed("engine", "aborted", [4, 255, 10, 4, 255, 7, 12, 15])
 }

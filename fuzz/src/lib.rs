@@ -1,10 +1,12 @@
-//! What each fuzz target checks. The property of all of them: no bytes make a decoder panic, and what a decoder accepts
-//! encodes to the very bytes that it read, where the format gives each value one spelling.
+//! What each fuzz target checks. The property of those that decode: no bytes make a decoder panic, and what a decoder accepts
+//! encodes to the very bytes that it read, where the format gives each value one spelling. That of [`engine`]: no history
+//! loses what was answered, or shows what was not committed.
 //!
 //! The targets in `fuzz_targets/` call these functions; so does `tests/corpus.rs`, which replays the committed corpus
 //! without a fuzzer.
 
 mod block;
+mod engine;
 
 use bytes::Bytes;
 use strongroom_core::crypto::SecretBytes;
@@ -20,6 +22,7 @@ use strongroom_core::storage::StorageUri;
 use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow};
 
 pub use block::block;
+pub use engine::engine;
 
 /// The content of a header: as it is, and under a checksum that fits, so that what lies behind the checksum is reached.
 pub fn header(bytes: &[u8]) {

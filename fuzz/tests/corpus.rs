@@ -22,4 +22,4 @@ macro_rules! targets {
     )*};
 }
 
-targets!(header, slot, block, node, commit, rows, files, pointer, uri);
+targets!(header, slot, block, node, commit, rows, files, pointer, uri, engine);

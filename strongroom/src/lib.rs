@@ -37,6 +37,7 @@
 //! # Features
 //!
 //! `memory` (`mem:`) and `file` (`file:`), both on by default, are the storages that [`registry::default`] knows.
+//! `faulty`, off by default, adds `faulty+…:`, any of them made to fail by a seed: for tests of applications.
 
 /// The README's example, compiled and run with the other documentation tests.
 #[cfg(doctest)]

@@ -14,7 +14,52 @@ pub fn default() -> Registry {
     strongroom_memory::register(&mut registry);
     #[cfg(feature = "file")]
     strongroom_file::register(&mut registry);
+    // Last: it wraps what is there.
+    #[cfg(feature = "faulty")]
+    faulty::register(&mut registry);
+    for scheme in registry.schemes().map(str::to_owned).collect::<Vec<_>>() {
+        if !scheme.contains('+') {
+            registry.note_feature(&format!("faulty+{scheme}"), "faulty");
+        }
+    }
     registry
+}
+
+/// `faulty+SCHEME:…`: any storage, made to fail by a seed, so that an application can test what it does then. Feature
+/// `faulty`, off by default; no program that keeps data should turn it on.
+///
+/// `faulty+mem://name?seed=7&errors=0.01&ambiguous=0.005` is `mem://name` where one call in a hundred fails and of the
+/// others one change in two hundred takes effect and says that it does not know. The parameters are [`faulty::PARAMETERS`]:
+/// `seed`, `calls-max` (by how many calls a thing is late, at most), and the rates of [`faulty::Rates`], each a fraction or
+/// a percentage, whose sign is `%25` in a URI. All other parameters are for the storage within.
+///
+/// Beside the URI there are typed options: [`faulty::FlakyStorage::new`] wraps an open storage with
+/// [`faulty::FlakyOptions`], and is a [`crate::Place`] once it is in an `Arc`.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use strongroom::blocking::Repository;
+/// use strongroom::{CreateOptions, Credentials, OpenOptions, registry};
+///
+/// let registry = registry::default(); // one registry, so that `mem:` stores are shared
+/// let password = || Credentials::password("correct horse");
+/// let create = CreateOptions::new(password()).kdf_millis(1).registry(registry.clone());
+/// Repository::create("mem://tested", create)?.close()?;
+///
+/// let open = OpenOptions::new(password()).registry(registry.clone());
+/// let repository = Repository::open("faulty+mem://tested?seed=7&ambiguous=0.1", open)?;
+/// let mut failed = 0;
+/// for number in 0..100_u8 {
+///     failed += u32::from(repository.kv().put(&[number], b"value").is_err());
+/// }
+/// # let _ = failed;
+/// # Ok(()) }
+/// ```
+#[cfg(feature = "faulty")]
+pub mod faulty {
+    pub use strongroom_conformance::flaky::{
+        FlakyOptions, FlakyStorage, PARAMETERS, Rate, RateError, Rates, open_as_uri_says, register,
+    };
 }
 
 #[cfg(test)]
@@ -22,6 +67,15 @@ mod tests {
     use futures_lite::future::block_on;
     use strongroom_core::env::Env;
     use strongroom_core::storage::{ErrorKind, OpenContext, StorageUri};
+
+    #[cfg(all(not(feature = "faulty"), feature = "memory"))]
+    #[test]
+    fn the_scheme_for_tests_is_off_and_names_its_feature() {
+        let uri = StorageUri::parse("faulty+mem://x").unwrap();
+        let context = OpenContext::new(Env::deterministic(1));
+        let error = block_on(super::default().open(&uri, &context)).unwrap_err();
+        assert!(error.to_string().contains("`faulty`"), "{error}");
+    }
 
     #[test]
     fn an_unknown_scheme_names_those_that_are_there() {

@@ -67,7 +67,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub(super) fn count(&mut self, operation: Operation) {
+    pub(crate) fn count(&mut self, operation: Operation) {
         *self.by_operation.entry(operation).or_default() += 1;
     }
 

@@ -236,6 +236,8 @@ impl Shared {
                 if let Err(error) = self.checkpoint(&mut leader, Trees::Change).await {
                     tracing::warn!(%error, "no checkpoint at closing; the next writer makes it");
                 }
+                // One whose fate is open may be there, and what it names must not be taken for left over.
+                self.settle(&mut leader).await?;
             }
             let guard = self.storage().try_exclusive().await?;
             for _ in 0..self.tuning.attempts_max {

@@ -198,6 +198,16 @@ impl StorageUri {
         }
     }
 
+    /// What is left without a wrapper's `prefix` of the scheme and the wrapper's own parameters: `faulty+mem://x?seed=1`
+    /// is `mem://x` within `faulty+`. `None` where the scheme does not begin so, or nothing is left of it.
+    #[must_use]
+    pub fn within(&self, prefix: &str, own: &[&str]) -> Option<Self> {
+        let scheme = self.scheme.strip_prefix(prefix).filter(|scheme| !scheme.is_empty())?;
+        let mut inner = Self { scheme: scheme.to_owned(), ..self.clone() };
+        inner.parameters.retain(|name, _| !own.contains(&name.as_str()));
+        Some(inner)
+    }
+
     fn bare(path: Vec<u8>) -> Self {
         Self { scheme: FILE.to_owned(), authority: None, path, parameters: BTreeMap::new() }
     }
@@ -385,6 +395,14 @@ mod tests {
 
     fn parse(text: &str) -> StorageUri {
         StorageUri::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_wrapper_takes_its_prefix_and_its_parameters_and_leaves_the_rest() {
+        let uri = parse("faulty+mem://name/sub?seed=1&region=here");
+        assert_eq!(uri.within("faulty+", &["seed"]), Some(parse("mem://name/sub?region=here")));
+        assert_eq!(parse("mem://name").within("faulty+", &[]), None);
+        assert_eq!(parse("faulty+:x").within("faulty+", &[]), None);
     }
 
     fn refusal(text: &str) -> String {

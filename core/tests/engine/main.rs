@@ -8,6 +8,7 @@ mod hostile;
 mod model;
 mod processes;
 mod races;
+mod simulated;
 mod slots;
 mod space;
 mod support;

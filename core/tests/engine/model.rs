@@ -21,13 +21,13 @@ const CHUNKED: Table = Table(0x81);
 
 /// What the repository holds: small rows, and rows in chunks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Model {
+pub(crate) struct Model {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     chunked: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Put(u8, Vec<u8>),
     Delete(u8),
     PutChunk(u8, u8, usize),
@@ -90,7 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Model {
-    fn after(&self, changes: &[Change]) -> Self {
+    pub(crate) fn after(&self, changes: &[Change]) -> Self {
         let mut next = self.clone();
         for change in changes {
             match change {
@@ -113,7 +113,7 @@ impl Model {
 }
 
 /// Runs again on a conflict: a commit whose fate was open may settle between.
-async fn apply(engine: &Engine, changes: &[Change]) -> Result<()> {
+pub(crate) async fn apply(engine: &Engine, changes: &[Change]) -> Result<()> {
     for _ in 0..3 {
         match attempt(engine, changes).await {
             Err(Error::Conflict) => {}
@@ -155,17 +155,21 @@ fn number(row: &[u8]) -> ChunkNumber {
     ChunkNumber(u64::from_le_bytes(row.try_into().unwrap()))
 }
 
-async fn observe(view: &Snapshot) -> Model {
-    let rows = contents(view).await.unwrap();
-    let mut chunked = BTreeMap::new();
-    let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-    while let Some((key, row)) = scan.next().await.unwrap() {
-        chunked.insert(key.to_vec(), view.chunk(number(&row)).await.unwrap().to_vec());
-    }
-    Model { rows, chunked }
+pub(crate) async fn observe(view: &Snapshot) -> Model {
+    try_observe(view).await.unwrap()
 }
 
-async fn assert_sound(engine: &Engine) {
+pub(crate) async fn try_observe(view: &Snapshot) -> Result<Model> {
+    let rows = contents(view).await?;
+    let mut chunked = BTreeMap::new();
+    let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+    while let Some((key, row)) = scan.next().await? {
+        chunked.insert(key.to_vec(), view.chunk(number(&row)).await?.to_vec());
+    }
+    Ok(Model { rows, chunked })
+}
+
+pub(crate) async fn assert_sound(engine: &Engine) {
     let mut references: HashMap<ChunkNumber, u64> = HashMap::new();
     let view = engine.snapshot();
     let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
@@ -177,21 +181,21 @@ async fn assert_sound(engine: &Engine) {
 }
 
 /// The states that may be: one, unless a commit's fate is open.
-struct Expected(Vec<Model>);
+pub(crate) struct Expected(pub(crate) Vec<Model>);
 
 impl Expected {
-    fn maybe(&mut self, changes: &[Change]) {
+    pub(crate) fn maybe(&mut self, changes: &[Change]) {
         let more: Vec<Model> = self.0.iter().map(|model| model.after(changes)).collect();
         self.0.extend(more);
     }
 
-    fn certainly(&mut self, changes: &[Change]) {
+    pub(crate) fn certainly(&mut self, changes: &[Change]) {
         for model in &mut self.0 {
             *model = model.after(changes);
         }
     }
 
-    fn observed(&mut self, seen: Model) {
+    pub(crate) fn observed(&mut self, seen: Model) {
         assert!(self.0.contains(&seen), "saw {seen:?}, expected one of {:?}", self.0);
         self.0 = vec![seen];
     }

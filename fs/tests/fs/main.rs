@@ -8,4 +8,6 @@ mod content;
 mod files;
 mod model;
 mod names;
+mod scale;
+mod simulated;
 mod support;

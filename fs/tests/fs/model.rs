@@ -15,7 +15,7 @@ const BLOCK_BYTES: u32 = 4096;
 
 /// One operation. Paths are few, so that they meet.
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Write(String, u64, usize),
     WriteAt(String, u64, u64, usize),
     SetLen(String, u64),
@@ -53,7 +53,7 @@ enum Node {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Model {
+pub(crate) struct Model {
     nodes: BTreeMap<String, Node>,
     files: Vec<Vec<u8>>,
 }
@@ -125,9 +125,9 @@ fn parent(path: &str) -> &str {
 }
 
 /// Refusals by name alone.
-type Refused = &'static str;
+pub(crate) type Refused = &'static str;
 
-fn kind(error: &Error) -> Option<Refused> {
+pub(crate) fn kind(error: &Error) -> Option<Refused> {
     Some(match error {
         Error::NotFound { .. } => "not found",
         Error::AlreadyExists { .. } => "already exists",
@@ -290,7 +290,7 @@ impl Model {
         Ok(())
     }
 
-    fn seen(&self) -> BTreeMap<String, Seen> {
+    pub(crate) fn seen(&self) -> BTreeMap<String, Seen> {
         let seen = |node: &Node| match node {
             Node::File(file) => Seen::File(self.files[*file].clone()),
             Node::Directory => Seen::Directory,
@@ -324,7 +324,7 @@ async fn apply(transaction: &mut FsTransaction, change: &Change) -> Result<(), E
     }
 }
 
-async fn together(fs: &FileSystem, changes: &[Change]) -> Result<(), Error> {
+pub(crate) async fn together(fs: &FileSystem, changes: &[Change]) -> Result<(), Error> {
     fs.transact(async |transaction| {
         for change in changes {
             apply(transaction, change).await?;
@@ -335,10 +335,10 @@ async fn together(fs: &FileSystem, changes: &[Change]) -> Result<(), Error> {
 }
 
 /// The states that may be: one, unless a commit's fate is open.
-struct Expected(Vec<Model>);
+pub(crate) struct Expected(pub(crate) Vec<Model>);
 
 impl Expected {
-    fn maybe(&mut self, changes: &[Change]) {
+    pub(crate) fn maybe(&mut self, changes: &[Change]) {
         let mut more = self.0.clone();
         more.retain_mut(|model| model.together(changes).is_ok());
         self.0.extend(more);
@@ -346,7 +346,7 @@ impl Expected {
 
     /// What was answered must be what some state answers. A commit leaves only those that allow it. A refusal leaves all:
     /// it committed nothing, so it was told by the state that this process knows, and what is in the air may yet come.
-    fn answered(&mut self, changes: &[Change], result: Result<(), Error>) {
+    pub(crate) fn answered(&mut self, changes: &[Change], result: Result<(), Error>) {
         let result = result.map_err(|error| kind(&error).unwrap_or_else(|| panic!("{changes:?} fails: {error}")));
         let before: Vec<_> = self.0.iter().map(Model::seen).collect();
         let mut after = self.0.clone();
@@ -358,7 +358,7 @@ impl Expected {
     }
 
     /// What is in the air is settled by the next commit.
-    async fn settled(&mut self, fs: &FileSystem) {
+    pub(crate) async fn settled(&mut self, fs: &FileSystem) {
         for change in [Change::CreateDir("/settled".into()), Change::RemoveDir("/settled".into())] {
             let result = together(fs, std::slice::from_ref(&change)).await;
             self.answered(&[change], result);
@@ -366,7 +366,7 @@ impl Expected {
         self.observed(fs).await;
     }
 
-    async fn observed(&mut self, fs: &FileSystem) {
+    pub(crate) async fn observed(&mut self, fs: &FileSystem) {
         let seen = tree(fs).await;
         self.0.retain(|model| model.seen() == seen);
         assert!(!self.0.is_empty(), "saw what was not expected");

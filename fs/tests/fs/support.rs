@@ -89,15 +89,19 @@ pub(crate) enum Seen {
 
 /// The whole tree, path by path.
 pub(crate) async fn tree(fs: &FileSystem) -> BTreeMap<String, Seen> {
+    try_tree(fs).await.unwrap()
+}
+
+pub(crate) async fn try_tree(fs: &FileSystem) -> Result<BTreeMap<String, Seen>> {
     let snapshot = fs.snapshot();
     let mut seen = BTreeMap::new();
     let mut todo = vec![String::new()];
     while let Some(directory) = todo.pop() {
-        for entry in snapshot.read_dir(format!("{directory}/")).await.unwrap() {
+        for entry in snapshot.read_dir(format!("{directory}/")).await? {
             let path = format!("{directory}/{}", entry.name_str().unwrap());
             let what = match entry.kind {
-                Kind::File => Seen::File(snapshot.read(&path).await.unwrap()),
-                Kind::Symlink => Seen::Symlink(snapshot.read_link(&path).await.unwrap()),
+                Kind::File => Seen::File(snapshot.read(&path).await?),
+                Kind::Symlink => Seen::Symlink(snapshot.read_link(&path).await?),
                 Kind::Directory => {
                     todo.push(path.clone());
                     Seen::Directory
@@ -106,7 +110,7 @@ pub(crate) async fn tree(fs: &FileSystem) -> BTreeMap<String, Seen> {
             seen.insert(path, what);
         }
     }
-    seen
+    Ok(seen)
 }
 
 /// Bytes that do not compress and do not repeat.

@@ -1,0 +1,82 @@
+//! An application tests itself on a storage that fails by a seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use strongroom::blocking::Repository;
+use strongroom::registry::faulty::{FlakyOptions, FlakyStorage, Rate, Rates};
+use strongroom::storage::{OpenContext, OpenMode, Storage, StorageUri};
+use strongroom::{CreateOptions, Credentials, Error, OpenOptions, registry};
+
+fn password() -> Credentials {
+    Credentials::password("correct horse")
+}
+
+fn create() -> CreateOptions {
+    CreateOptions::new(password()).kdf_millis(1).without_trusted_state()
+}
+
+fn open() -> OpenOptions {
+    OpenOptions::new(password()).without_trusted_state()
+}
+
+#[test]
+fn what_is_answered_on_a_faulty_storage_is_there_without_the_faults() {
+    let registry = registry::default();
+    Repository::create("mem://tested", create().registry(registry.clone())).unwrap().close().unwrap();
+    let mut expected: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>> = BTreeMap::new();
+    let mut failed = 0;
+    for seed in 0..10_u8 {
+        let uri = format!("faulty+mem://tested?seed={seed}&errors=0.02&ambiguous=2%25&timeouts=0.02&late=1%25");
+        // Opening may fail too; that is part of the test.
+        let Ok(repository) = Repository::open(uri, open().registry(registry.clone())) else { continue };
+        for key in 0..20_u8 {
+            let value = Some(vec![seed, key]);
+            match repository.kv().put([key], [seed, key]) {
+                Ok(()) => drop(expected.insert(vec![key], vec![value])),
+                Err(_) => {
+                    failed += 1;
+                    expected.entry(vec![key]).or_insert_with(|| vec![None]).push(value);
+                }
+            }
+        }
+    }
+    assert!(failed > 5, "{failed}");
+    let repository = Repository::open("mem://tested", open().registry(registry)).unwrap();
+    for (key, possible) in expected {
+        let found = repository.kv().get(&key).unwrap().map(|value| value.to_vec());
+        assert!(possible.contains(&found), "{key:?} is {found:?}, and should be one of {possible:?}");
+    }
+}
+
+#[test]
+fn a_folder_can_be_made_to_fail_too_and_parameters_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("file://{}/repo", folder.path().display());
+    Repository::create(place.as_str(), create()).unwrap().close().unwrap();
+    let faulty = |parameters: &str| Repository::open(format!("faulty+{place}?{parameters}"), open());
+    faulty("seed=1&errors=0").unwrap().kv().put(b"key", b"value").unwrap();
+    assert!(matches!(faulty("seed=1&errors=100%25"), Err(Error::Core(strongroom::core::Error::Storage(_)))));
+    for (parameters, said) in [("sed=1", "stale-lists"), ("errors=2", "at most 100%"), ("seed=-1", "whole number")] {
+        let error = faulty(parameters).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    let repository = Repository::open(place, open()).unwrap();
+    assert_eq!(repository.kv().get(b"key").unwrap().unwrap(), b"value".as_slice());
+}
+
+#[test]
+fn typed_options_stand_beside_the_uri() {
+    let registry = registry::default();
+    let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+    let inner = futures_lite::future::block_on(registry.open(&StorageUri::parse("mem://typed").unwrap(), &context));
+    let flaky = Arc::new(FlakyStorage::new(inner.unwrap(), FlakyOptions { seed: 1, ..FlakyOptions::default() }));
+    let storage: Arc<dyn Storage> = flaky.clone();
+    let repository = Repository::create(storage, create()).unwrap();
+    repository.kv().put(b"key", b"before").unwrap();
+    flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
+    assert!(repository.kv().put(b"key", b"after").is_err());
+    flaky.clear_faults();
+    assert_eq!(repository.kv().get(b"key").unwrap().unwrap(), b"before".as_slice());
+}
