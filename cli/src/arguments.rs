@@ -145,4 +145,6 @@ pub(crate) enum Command {
     Kv(command::kv::Command),
     /// Print the completion script of a shell
     Completions(command::completions::Arguments),
+    /// Print the manual page
+    Man(command::man::Arguments),
 }

@@ -67,5 +67,6 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,
         Command::Completions(arguments) => command::completions::run(&arguments, context),
+        Command::Man(arguments) => command::man::run(&arguments, context),
     }
 }

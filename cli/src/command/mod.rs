@@ -10,6 +10,7 @@ pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod kv;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod mkdir;
 pub(crate) mod mv;
 pub(crate) mod put;
