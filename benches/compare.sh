@@ -25,9 +25,11 @@ if ! pkg-config --exists libsodium 2>/dev/null; then
     apt-get update -qq && apt-get install -y -qq libsodium-dev pkg-config >&2
 fi
 
-cargo bench -p strongroom-benches --bench workloads --no-run
+# The program itself runs, not cargo: what is edited meanwhile does not get in.
+program="$(cargo bench -q -p strongroom-benches --bench workloads --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*workloads[^"]*\)".*/\1/p' | tail -1)"
 CARGO_TARGET_DIR="$target/peers" cargo build --release --locked --manifest-path benches/peers/zbox/Cargo.toml
-ours=(cargo bench -q -p strongroom-benches --bench workloads -- --rounds 1 --json "$figures")
+ours=("$program" --rounds 1 --json "$figures")
 theirs=("$target/peers/release/strongroom-bench-zbox" --rounds 1 --json "$figures")
 if [ -n "${DIR:-}" ]; then
     ours+=(--dir "$DIR")

@@ -10,11 +10,12 @@ export CARGO_INCREMENTAL=0
 target="${CARGO_TARGET_DIR:-$root/target}"
 figures="${FIGURES:-$target/figures-by-block-size.jsonl}"
 mkdir -p "$(dirname "$figures")"
-cargo bench -p strongroom-benches --bench workloads --no-run
+# The program itself runs, not cargo: what is edited meanwhile does not get in.
+program="$(cargo bench -q -p strongroom-benches --bench workloads --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*workloads[^"]*\)".*/\1/p' | tail -1)"
 load="$(cut -d' ' -f1 /proc/loadavg 2>/dev/null || echo '?')"
 rm -f "$figures"
-cargo bench -q -p strongroom-benches --bench workloads -- \
-    --decision --rounds "${ROUNDS:-3}" --json "$figures" ${DIR:+--dir "$DIR"}
+"$program" --decision --rounds "${ROUNDS:-3}" --json "$figures" ${DIR:+--dir "$DIR"}
 note="$(date -u +%Y-%m-%d), $(nproc) cores, $(rustc --version), commit $(git rev-parse --short HEAD); load of the machine at the beginning: $load."
 if ! awk -v load="$load" 'BEGIN { exit !(load + 0 < 0.5) }'; then
     note="**Noisy: the machine was doing other work.** $note"

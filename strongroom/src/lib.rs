@@ -37,6 +37,7 @@
 //! # Features
 //!
 //! `memory` (`mem:`) and `file` (`file:`), both on by default, are the storages that [`registry::default`] knows.
+//! `fast-aead`, off by default, seals AES-256-GCM by AWS-LC: several times as fast, and needs a C compiler to build.
 
 /// The README's example, compiled and run with the other documentation tests.
 #[cfg(doctest)]
