@@ -164,7 +164,7 @@ pub struct Median {
     pub block_bytes: Option<u32>,
     /// As in [`Figure`].
     pub unit: String,
-    /// The median; the lower one of two in the middle.
+    /// The median; the mean of the two in the middle where the count is even.
     pub value: f64,
     /// The least value.
     pub least: f64,
@@ -200,7 +200,7 @@ pub fn medians(figures: &[Figure]) -> Vec<Median> {
             row: figure.row.clone(),
             block_bytes: figure.block_bytes,
             unit: figure.unit.clone(),
-            value: at((values.len().max(1) - 1) / 2),
+            value: (at(values.len().saturating_sub(1) / 2) + at(values.len() / 2)) / 2.0,
             least: at(0),
             most: at(values.len().max(1) - 1),
             rounds: values.len(),
@@ -302,6 +302,8 @@ mod tests {
         let seen: Vec<_> = medians.iter().map(|row| (row.who.as_str(), row.value, row.least, row.most)).collect();
         assert_eq!(seen, [("strongroom", 3.0, 1.0, 5.0), ("limit", 30.0, 10.0, 50.0)]);
         assert!(recorder.table().contains("3.00"));
+        recorder.note("a", "MB/s", 4.0).unwrap();
+        assert_eq!(super::medians(&recorder.figures).first().map(|row| row.value), Some(3.5));
     }
 
     #[test]
