@@ -150,4 +150,6 @@ pub(crate) enum Command {
     Conformance(command::conformance::Arguments),
     /// Print the completion script of a shell
     Completions(command::completions::Arguments),
+    /// Print the manual page
+    Man(command::man::Arguments),
 }

@@ -84,6 +84,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,
+        Command::Man(arguments) => command::man::run(&arguments, context),
         Command::Backends(arguments) => command::backends::run(&arguments, context),
         Command::Conformance(arguments) => command::conformance::run(arguments, context).await,
         Command::Completions(arguments) => command::completions::run(&arguments, context),

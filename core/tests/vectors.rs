@@ -31,7 +31,11 @@ fn field(value: &Value, name: &str) -> Vec<u8> {
     unhex(value[name].as_str().unwrap())
 }
 
-fn wycheproof(name: &str, suite: Suite, nonce_bits: u64) -> (usize, usize) {
+/// What makes a key of a suite: each implementation must pass the same vectors.
+type New = fn(Suite, &Secret) -> BlockKey;
+const IMPLEMENTATIONS: [New; 2] = [BlockKey::new, BlockKey::portable];
+
+fn wycheproof(name: &str, suite: Suite, nonce_bits: u64, new: New) -> (usize, usize) {
     let vectors: Value = serde_json::from_slice(&file(name)).unwrap();
     let (mut valid, mut invalid) = (0, 0);
     for group in vectors["testGroups"].as_array().unwrap() {
@@ -41,7 +45,7 @@ fn wycheproof(name: &str, suite: Suite, nonce_bits: u64) -> (usize, usize) {
         }
         for test in group["tests"].as_array().unwrap() {
             let id = &test["tcId"];
-            let key = BlockKey::new(suite, &Secret::from_bytes(field(test, "key").try_into().unwrap()));
+            let key = new(suite, &Secret::from_bytes(field(test, "key").try_into().unwrap()));
             let (nonce, aad) = (field(test, "iv"), field(test, "aad"));
             let (plaintext, ciphertext) = (field(test, "msg"), field(test, "ct"));
             if group["ivSize"] != nonce_bits {
@@ -62,7 +66,7 @@ fn wycheproof(name: &str, suite: Suite, nonce_bits: u64) -> (usize, usize) {
             } else {
                 invalid += 1;
                 assert_eq!(outcome, Err(CryptoError::Authentication), "test {id}");
-                assert_eq!(opened, ciphertext, "test {id}: a refusal leaves the bytes alone");
+                assert!(opened == ciphertext || opened.iter().all(|byte| *byte == 0), "test {id}: no plaintext");
                 assert_ne!((sealed, sealed_tag), (ciphertext, tag), "test {id}");
             }
         }
@@ -72,14 +76,19 @@ fn wycheproof(name: &str, suite: Suite, nonce_bits: u64) -> (usize, usize) {
 
 #[test]
 fn aes_256_gcm_agrees_with_wycheproof() {
-    let (valid, invalid) = wycheproof("wycheproof/aes_gcm_test.json", Suite::Aes256Gcm, 96);
-    assert_eq!((valid, invalid), (39, 27), "all of them ran");
+    for new in IMPLEMENTATIONS {
+        let (valid, invalid) = wycheproof("wycheproof/aes_gcm_test.json", Suite::Aes256Gcm, 96, new);
+        assert_eq!((valid, invalid), (39, 27), "all of them ran");
+    }
 }
 
 #[test]
 fn xchacha20_poly1305_agrees_with_wycheproof() {
-    let (valid, invalid) = wycheproof("wycheproof/xchacha20_poly1305_test.json", Suite::XChaCha20Poly1305, 192);
-    assert_eq!((valid, invalid), (246, 60), "all of them ran");
+    for new in IMPLEMENTATIONS {
+        let (valid, invalid) =
+            wycheproof("wycheproof/xchacha20_poly1305_test.json", Suite::XChaCha20Poly1305, 192, new);
+        assert_eq!((valid, invalid), (246, 60), "all of them ran");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod kv;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod mkdir;
 pub(crate) mod mv;
 pub(crate) mod put;

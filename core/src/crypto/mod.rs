@@ -11,6 +11,8 @@
 
 mod aead;
 mod error;
+#[cfg(feature = "fast-aead")]
+mod fast_aes;
 mod hash;
 mod kdf;
 mod keys;

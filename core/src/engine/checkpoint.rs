@@ -120,7 +120,7 @@ impl Shared {
     ) -> Result<Option<crate::tree::TreeRoot>> {
         let tree = side.tree.as_ref();
         let applied = match trees {
-            Trees::Change => tree::apply(self.nodes.as_ref(), tree, overlay.into_iter()).await?,
+            Trees::Change => tree::apply(self.nodes.as_ref(), tree, overlay).await?,
             Trees::Rebuild => tree::rebuild(&self.nodes, tree, overlay).await?,
         };
         count(&applied.written, 1, draft);

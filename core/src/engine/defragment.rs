@@ -3,6 +3,7 @@
 //! Crash-safe at every step: copies belong to nobody until a commit makes them the chunks' own, and that commit condemns the
 //! block they came from; which is deleted when no reader needs it any more.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -278,13 +279,15 @@ impl Shared {
                 continue;
             }
             let number = entry.id;
-            if !moving.contains_key(&number) {
-                let Some(ChunkRow { place: Place::Records(from), .. }) = transaction.chunk_row(number).await? else {
-                    continue;
-                };
-                moving.insert(number, Moving { to: vec![None; from.len()], from });
-            }
-            let Some(chunk) = moving.get_mut(&number) else { continue };
+            let chunk = match moving.entry(number) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => match transaction.chunk_row(number).await? {
+                    Some(ChunkRow { place: Place::Records(from), .. }) => {
+                        unknown.insert(Moving { to: vec![None; from.len()], from })
+                    }
+                    _ => continue,
+                },
+            };
             let is_here = |pointer: &Pointer| {
                 pointer.index == entry.index
                     && pointer.salt == source.salt

@@ -31,7 +31,7 @@ mod space;
 mod transaction;
 mod view;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
@@ -345,7 +345,7 @@ impl Engine {
             unlisted: Mutex::default(),
             spent: AtomicBool::new(false),
             appending: Mutex::default(),
-            unreferenced: Mutex::new(HashSet::new()),
+            unreferenced: Mutex::default(),
             pins: Mutex::new(BTreeMap::new()),
             hinted: AtomicU64::new(0),
             closed: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! What every handle of one open repository shares.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -119,7 +119,7 @@ pub(crate) struct Shared {
     /// Where open transactions began to write, by ticket: writer epoch and counter.
     pub(crate) appending: Mutex<AppendingSet>,
     /// Blocks put under our epoch that no usage row may name yet.
-    pub(crate) unreferenced: Mutex<HashSet<DataBlock>>,
+    pub(crate) unreferenced: Mutex<BTreeSet<DataBlock>>,
     /// Sequences that handles of this process look at, with how many.
     pub(crate) pins: Mutex<BTreeMap<u64, usize>>,
     /// The newest checkpoint that a durable hint is known to name.
