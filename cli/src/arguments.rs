@@ -132,6 +132,8 @@ pub(crate) enum Command {
     Info(command::info::Arguments),
     /// Look for damage
     Check(command::check::Arguments),
+    /// Give space back
+    Compact(command::compact::Arguments),
     /// Change who can open a repository
     #[command(subcommand)]
     Key(command::key::Command),

@@ -80,6 +80,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Mv(arguments) => command::mv::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
+        Command::Compact(arguments) => command::compact::run(arguments, context).await,
         Command::Key(command) => command::key::run(command, context).await,
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,

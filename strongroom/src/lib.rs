@@ -64,7 +64,7 @@ pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};
 pub use strongroom_core::engine::keyring::{
     CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN, NewSlot, RecoveryKey, SlotInfo,
 };
-pub use strongroom_core::engine::{EngineInfo, HeaderImport, TrustedState, Tuning};
+pub use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport, TrustedState, Tuning};
 pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;
 pub use strongroom_core::storage;

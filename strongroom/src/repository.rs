@@ -161,6 +161,14 @@ impl Repository {
         Ok(self.engine.info().await?)
     }
 
+    /// Gives back the space of what nothing needs any more, and packs what is left. Others can go on beside it.
+    ///
+    /// # Errors
+    /// As committing; cut short at any point, it has done a part and harmed nothing.
+    pub async fn compact(&self, options: engine::CompactOptions<'_>) -> Result<engine::CompactReport> {
+        Ok(self.engine.compact(options).await?)
+    }
+
     /// Ends what this process has begun, and leaves the repository tidy. Other clones of the handle are closed too.
     ///
     /// # Errors

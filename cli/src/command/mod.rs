@@ -3,6 +3,7 @@
 pub(crate) mod backends;
 pub(crate) mod cat;
 pub(crate) mod check;
+pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod conformance;
 pub(crate) mod export;

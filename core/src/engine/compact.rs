@@ -17,8 +17,8 @@ pub struct CompactOptions<'a> {
     /// Take every other writer that has not ended for dead. What such a writer has not committed is lost to it; what it has
     /// committed is not.
     pub end_other_writers: bool,
-    /// Hears how many bytes were moved so far.
-    pub progress: Option<&'a mut (dyn FnMut(u64) + Send)>,
+    /// Hears how many bytes were moved so far, after each commit, and says whether to go on.
+    pub progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
 }
 
 /// What a compaction did.
@@ -52,7 +52,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     give_back(shared).await?;
     let plan = shared.plan(options.thorough).await?;
     let mut progress = options.progress;
-    let moved_bytes = shared.defragment(&plan, |moved| progress.iter_mut().for_each(|hear| hear(moved))).await?;
+    let moved_bytes = shared.defragment(&plan, |moved| progress.as_mut().is_none_or(|hear| hear(moved))).await?;
     let trees = if plan.rebuild { Trees::Rebuild } else { Trees::Change };
     for _ in 0..shared.tuning.attempts_max {
         let mut leader = shared.leader.lock().await;

@@ -168,8 +168,13 @@ impl Shared {
         Ok(page)
     }
 
-    /// Empties the blocks that the plan says, batch by batch; answers how many bytes were moved.
-    pub(crate) async fn defragment(self: &Arc<Self>, plan: &Plan, mut progress: impl FnMut(u64) + Send) -> Result<u64> {
+    /// Empties the blocks that the plan says, batch by batch, as long as `progress` says so; answers how many bytes were
+    /// moved.
+    pub(crate) async fn defragment(
+        self: &Arc<Self>,
+        plan: &Plan,
+        mut progress: impl FnMut(u64) -> bool + Send,
+    ) -> Result<u64> {
         let (mut moved, mut after) = (0, None);
         if plan.threshold == 0 {
             return Ok(0);
@@ -192,7 +197,9 @@ impl Shared {
                 if batch_bytes >= MOVED_BYTES_MAX || batch.len() >= MOVED_BLOCKS_MAX {
                     moved += self.empty(&std::mem::take(&mut batch)).await?;
                     batch_bytes = 0;
-                    progress(moved);
+                    if !progress(moved) {
+                        return Ok(moved);
+                    }
                 }
             }
             if is_last {

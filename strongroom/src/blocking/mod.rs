@@ -10,7 +10,7 @@ mod kv;
 pub use futures_lite::future::block_on;
 
 use strongroom_core::engine::keyring::{Header, NewSlot, SlotInfo};
-use strongroom_core::engine::{EngineInfo, HeaderImport};
+use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport};
 use strongroom_core::storage::BlockingMode;
 use strongroom_fs::Result;
 
@@ -86,6 +86,14 @@ impl Repository {
     /// As there.
     pub fn check(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
         block_on(self.inner.check(options, report))
+    }
+
+    /// Gives back the space of what nothing needs any more; see [`crate::Repository::compact`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compact(&self, options: CompactOptions<'_>) -> Result<CompactReport> {
+        block_on(self.inner.compact(options))
     }
 
     /// The slots in use, as storage has them now.

@@ -1,0 +1,89 @@
+//! `compact [--all]`: gives space back.
+
+use clap::Args;
+use serde::Serialize;
+use strongroom::CompactOptions;
+
+use crate::context::{Access, Context};
+use crate::exit::Failure;
+use crate::progress::Progress;
+use crate::units;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Save every block that can be saved, rather than leave one in a hundred
+    #[arg(long)]
+    all: bool,
+    /// Take all other writers that have not ended for dead: what they have not committed is lost to them
+    #[arg(long)]
+    end_writers: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    blocks_before: u64,
+    blocks_after: u64,
+    bytes_before: u64,
+    bytes_after: u64,
+    moved_bytes: u64,
+    /// Blocks that readers of older states may still need.
+    waiting: u64,
+    other_writers: u64,
+    /// Whether someone asked to stop before it was done.
+    stopped: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let repository = context.open(Access::Write).await?;
+    let progress = Progress::new(&context.global);
+    let interrupt = context.interrupt.clone();
+    let mut shown = 0;
+    let mut hear = |moved: u64| {
+        progress.add(moved.saturating_sub(shown));
+        shown = moved;
+        !interrupt.asked()
+    };
+    let options =
+        CompactOptions { thorough: arguments.all, end_other_writers: arguments.end_writers, progress: Some(&mut hear) };
+    let done = repository.compact(options).await?;
+    let block_bytes = u64::from(repository.info().await?.block_bytes);
+    repository.close().await?;
+    progress.finish();
+    let report = Report {
+        blocks_before: done.blobs_before,
+        blocks_after: done.blobs_after,
+        bytes_before: done.blobs_before * block_bytes,
+        bytes_after: done.blobs_after * block_bytes,
+        moved_bytes: done.moved_bytes,
+        waiting: done.waiting,
+        other_writers: done.other_writers,
+        stopped: context.interrupt.asked(),
+    };
+    if context.output.json() {
+        context.output.document("strongroom/compact/1", &report)?;
+    } else {
+        context.output.summary(&format!(
+            "{} before, {} after ({} and {} blocks); {} moved",
+            units::size(report.bytes_before),
+            units::size(report.bytes_after),
+            report.blocks_before,
+            report.blocks_after,
+            units::size(report.moved_bytes),
+        ))?;
+    }
+    if report.waiting > 0 {
+        let waiting = report.waiting;
+        context
+            .output
+            .notice(&format!("{waiting} blocks wait for readers of older states: run it again in ten minutes"));
+    }
+    if report.other_writers > 0 {
+        let others = report.other_writers;
+        let what = "writers have not ended, and what they left behind stays: where they are dead, pass --end-writers";
+        context.output.notice(&format!("{others} other {what}"));
+    }
+    if report.stopped {
+        return Err(Failure::failed("interrupted: a part was given back, run it again for the rest"));
+    }
+    Ok(())
+}
