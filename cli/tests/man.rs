@@ -18,7 +18,9 @@ fn help(arguments: &[&str]) -> String {
 /// The commands that a help text lists.
 fn commands(help: &str) -> Vec<&str> {
     let Some((_, listed)) = help.split_once("\nCommands:\n") else { return Vec::new() };
-    listed.lines().take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next()).collect()
+    let listed = listed.lines().take_while(|line| line.starts_with("  "));
+    // Deeper lines go on with what the one before says.
+    listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
 }
 
 #[test]

@@ -133,7 +133,9 @@ impl JsonScheme {
 }
 
 pub(crate) fn run(_: &Arguments, context: &mut Context) -> Result<(), Failure> {
-    let schemes = context.registry.entries().into_iter().map(JsonScheme::new).collect();
+    // A wrapper that was not built in is no storage that could be.
+    let shown = |entry: &SchemeEntry| entry.info.is_some() || !entry.scheme.contains('+');
+    let schemes = context.registry.entries().into_iter().filter(shown).map(JsonScheme::new).collect();
     let report = Report { schemes };
     if context.output.json() {
         return context.output.document("strongroom/backends/1", &report);

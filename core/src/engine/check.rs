@@ -382,10 +382,11 @@ impl Check<'_> {
             return Ok(());
         }
         // What nothing names yet belongs to writers at work, or to ones that died: it may be torn, and is swept in time.
-        let condemned = shared.condemned(&root).await?;
+        let (condemned, ballast) = (shared.condemned(&root).await?, shared.ballast(&root).await?);
         let unnamed = |name: &Name| match shared.blocks.reader.block_id(*name) {
             Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
-                !wanted.contains_key(name) && !condemned.contains(&DataBlock { key_epoch, writer_epoch, counter })
+                let block = DataBlock { key_epoch, writer_epoch, counter };
+                !wanted.contains_key(name) && !condemned.contains(&block) && !ballast.contains(&block)
             }
             Some(BlockId::Commit { sequence, .. }) => sequence < first || sequence > root.sequence,
             None => false,
