@@ -1,6 +1,6 @@
 //! Thousands of files of 1 to 4 KiB in one transaction, and what they take in storage once all is tidy.
 
-use strongroom::blocking::{Repository, block_on};
+use strongroom::blocking::Repository;
 use strongroom_benches::figures::{Recorder, picks, random_bytes, timed};
 
 use crate::place::Place;
@@ -44,9 +44,9 @@ pub(crate) fn run(recorder: &mut Recorder, place: &Place, scale: &Scale) -> Outc
     Ok(())
 }
 
-/// Packs what lies in commits, and gives back what nobody needs.
+/// Packs what is there, and gives back what nobody needs.
 pub(crate) fn tidy(repository: &Repository) -> Outcome {
-    block_on(repository.asynchronous().engine().checkpoint())?;
+    repository.compact(strongroom::CompactOptions::default())?;
     repository.close()?;
     Ok(())
 }
