@@ -63,10 +63,12 @@ impl Failure {
     /// Says on what it failed.
     #[must_use]
     pub(crate) fn on(mut self, what: impl fmt::Display) -> Self {
-        let what = format!("{what}: ");
-        // Many causes name it themselves.
-        if !self.message.starts_with(&what) {
-            self.message.insert_str(0, &what);
+        let what = what.to_string();
+        let what = storage::brief(&what);
+        // Many causes name it themselves, at the beginning or after what was being done with it.
+        let place = format!("{what}: ");
+        if !self.message.starts_with(&place) && !self.message.contains(&format!(" {place}")) {
+            self.message.insert_str(0, &place);
         }
         self
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::exit::{Exit, Failure};
 
@@ -20,6 +20,9 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// Begins to listen. Not called before passwords were asked for: a prompt must end at the first Ctrl-C.
     pub(crate) fn listen(&self) -> Result<(), Failure> {
+        let failed = |error| Failure::failed(format!("cannot listen to signals: {error}"));
+        // With a handler, a write over the limit on a file's size fails like any other instead of ending the process.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
         for signal in [SIGINT, SIGTERM] {
             // Order matters: the check for a second signal stands before the note of the first.
             signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), self.asked.clone())
@@ -28,7 +31,7 @@ impl Interrupt {
                     signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), waiting)
                 })
                 .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
-                .map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
+                .map_err(failed)?;
         }
         Ok(())
     }

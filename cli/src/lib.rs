@@ -22,8 +22,10 @@ mod progress;
 mod secret_file;
 mod transfer;
 mod units;
+mod usage;
 mod walk;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -36,7 +38,13 @@ use crate::exit::Failure;
 /// Runs the program on the arguments of this process, with the storages of this registry; answers how it ended, for `main`.
 #[must_use]
 pub fn run(registry: Registry) -> ExitCode {
-    let arguments = Arguments::parse();
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let arguments = match Arguments::try_parse_from(&given) {
+        Ok(arguments) => arguments,
+        // Called without anything it shows what it can do.
+        Err(error) if given.len() < 2 => error.exit(),
+        Err(error) => return ended(usage::refused(&error, &given)),
+    };
     let mut context = Context::new(arguments.global, registry);
     let done = strongroom::blocking::block_on(async {
         let done = dispatch(arguments.command, &mut context).await;
@@ -51,6 +59,11 @@ pub fn run(registry: Registry) -> ExitCode {
         Err(failure) if done.is_ok() => Err(failure),
         _ => done,
     };
+    ended(done)
+}
+
+/// Says why, where it failed.
+fn ended(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -180,7 +180,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn stdout_failed(error: io::Error) -> Failure {
+/// A failure of stdout.
+pub(crate) fn stdout_failed(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::reader_gone(),
         _ => Failure::failed(format!("cannot write to stdout: {error}")),

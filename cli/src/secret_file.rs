@@ -45,9 +45,15 @@ impl Written {
     /// Writes a new file that its owner alone may read; one that is there is never touched.
     pub(crate) fn new(path: &Path, what: &str, bytes: &[u8]) -> Result<Self, Failure> {
         let failed = |error: io::Error| {
-            let exists = error.kind() == io::ErrorKind::AlreadyExists;
-            let reason = if exists { "a file is there already, and is kept".to_owned() } else { error.to_string() };
-            Failure::usage(format!("cannot write {what} to {}: {reason}", path.display()))
+            let (exit, reason) = match error.kind() {
+                io::ErrorKind::AlreadyExists => (Exit::Usage, "a file is there already, and is kept".to_owned()),
+                // Not of the place that was named, but of the disk under it.
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+                    (Exit::Failed, error.to_string())
+                }
+                _ => (Exit::Usage, error.to_string()),
+            };
+            Failure::new(exit, format!("cannot write {what} to {}: {reason}", path.display()))
         };
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);

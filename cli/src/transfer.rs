@@ -146,3 +146,59 @@ impl Fetch<'_> {
 pub(crate) fn local_failed(error: io::Error) -> Failure {
     Failure::failed(format!("cannot write: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what comes; with the first piece it does something to the file that is read.
+    struct Meddler<F: FnMut()> {
+        bytes: Vec<u8>,
+        meddle: F,
+    }
+
+    impl<F: FnMut()> Sink for Meddler<F> {
+        async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+            self.bytes.extend_from_slice(bytes);
+            (self.meddle)();
+            Ok(())
+        }
+
+        async fn hole(&mut self, length: u64) -> Result<(), Failure> {
+            self.bytes.resize(self.bytes.len() + usize::try_from(length).unwrap(), 0);
+            Ok(())
+        }
+    }
+
+    fn stored(meddle: impl FnMut(&std::path::Path)) -> (Vec<u8>, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, [7; 10_000]).unwrap();
+        let source = SourceFile::open(&path).unwrap();
+        let mut meddle = meddle;
+        let mut sink = Meddler { bytes: Vec::new(), meddle: || meddle(&path) };
+        let done = strongroom::blocking::block_on(store(&source, &mut sink, &mut [0; 4_000], |_| {}));
+        assert!(done.is_ok());
+        (sink.bytes, source.has_changed().unwrap())
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_ends_where_it_did_or_does_and_is_known_to_have_changed() {
+        let open = |path: &std::path::Path| std::fs::File::options().write(true).open(path).unwrap();
+        assert_eq!(stored(|_| {}), (vec![7; 10_000], false));
+        assert_eq!(stored(|path| open(path).set_len(20_000).unwrap()), (vec![7; 10_000], true));
+        assert_eq!(stored(|path| open(path).set_len(5_000).unwrap()), (vec![7; 5_000], true));
+        assert_eq!(stored(|path| open(path).set_len(0).unwrap()), (vec![7; 4_000], true));
+        // What is open is still there when its name has gone.
+        assert_eq!(stored(|path| std::fs::remove_file(path).unwrap_or_default()).0, vec![7; 10_000]);
+    }
+
+    #[test]
+    fn a_file_that_vanished_or_was_replaced_before_it_is_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(SourceFile::open(&folder.path().join("absent")).err().unwrap().kind(), io::ErrorKind::NotFound);
+        assert!(SourceFile::open(folder.path()).is_err());
+        std::os::unix::fs::symlink("absent", folder.path().join("link")).unwrap();
+        assert!(SourceFile::open(&folder.path().join("link")).is_err());
+    }
+}

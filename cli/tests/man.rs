@@ -7,20 +7,12 @@ mod common;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use common::{Scratch, bare_command};
+use common::{Scratch, bare_command, listed_commands};
 
 fn help(arguments: &[&str]) -> String {
     let output = bare_command().args(arguments).arg("--help").output().unwrap();
     assert!(output.status.success(), "{arguments:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// The commands that a help text lists.
-fn commands(help: &str) -> Vec<&str> {
-    let Some((_, listed)) = help.split_once("\nCommands:\n") else { return Vec::new() };
-    let listed = listed.lines().take_while(|line| line.starts_with("  "));
-    // Deeper lines go on with what the one before says.
-    listed.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
 }
 
 #[test]
@@ -40,7 +32,7 @@ fn every_command_has_a_page_that_names_its_flags() {
             let flag = flag.split(['=', '[', '<', '.']).next().unwrap();
             assert!(page.contains(&flag.replace('-', "\\-")), "{file} does not name {flag}");
         }
-        for command in commands(&help) {
+        for command in listed_commands(&help) {
             let deeper = [path.as_slice(), &[command.to_owned()]].concat();
             expected.insert(format!("strongroom-{}.1", deeper.join("-")));
             paths.push(deeper);

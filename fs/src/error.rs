@@ -6,7 +6,8 @@ use strongroom_core as core;
 /// The result of a file system operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the file system can answer instead of a result. Paths are shown as given, bytes that are not UTF-8 replaced.
+/// What the file system can answer instead of a result. Paths are shown as given, bytes that are not UTF-8
+/// replaced, and the middle of very long ones left out.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -182,7 +183,7 @@ impl From<Error> for io::Error {
 
 /// A path for an error message.
 pub(crate) fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
+    core::storage::brief(&String::from_utf8_lossy(path)).into_owned()
 }
 
 /// Damage of the file system's own structures.

@@ -36,8 +36,11 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
     let context = OpenContext::new(env.clone()).with_mode(mode).with_blocking(surroundings.blocking);
     let storage = match registry.open(&uri, &context).await {
         Ok(storage) => storage,
-        // Where there is no storage, there is no repository: callers are told one thing.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(strongroom_core::Error::NotARepository),
+        // Where there is no storage, there is no repository: callers are told one thing. What cannot even be created is
+        // another.
+        Err(error) if error.kind() == ErrorKind::NotFound && mode == OpenMode::Existing => {
+            return Err(strongroom_core::Error::NotARepository);
+        }
         Err(error) => return Err(error.into()),
     };
     let storage = surroundings.layers.over(storage, &env);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring;
 use strongroom_core::engine::{self, Engine, Unlock};
+use strongroom_core::format::limits::check_block_bytes;
 use strongroom_core::storage::{OpenMode, Storage, StorageUri};
 use strongroom_fs::{Error, FileSystem, Result};
 
@@ -42,6 +43,11 @@ impl Repository {
     /// [`strongroom_core::Error::AlreadyExists`] where one is; [`strongroom_core::Error::Invalid`] for options that make
     /// no sense; what the storage raises.
     pub async fn create(place: impl Into<Place>, options: CreateOptions) -> Result<Self> {
+        // Before the folder is made: what makes no sense leaves nothing behind.
+        options.credentials.check_strength()?;
+        if let Some(bytes) = options.block_bytes {
+            check_block_bytes(bytes).map_err(|error| strongroom_core::Error::Invalid(error.to_string()))?;
+        }
         let tuning = options.surroundings.tuning;
         let opened = place::open(place.into(), options.surroundings, OpenMode::CreateIfMissing).await?;
         // Asked before the key derivation is measured, which takes a while.

@@ -10,7 +10,7 @@ use strongroom::OpenOptions;
 use strongroom::storage::BlockingMode;
 
 use crate::context::{Access, Age, Context};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::layers::layered;
 use crate::secret_file::Written;
 
@@ -76,7 +76,11 @@ async fn import(file: &Path, context: &mut Context) -> Result<(), Failure> {
         .storage_calls(BlockingMode::Inline)
         .accept_rollback(context.global.accept_rollback);
     let import = strongroom::import_header(&uri, &content, options);
-    let import = import.await.map_err(|error| Failure::from(error).on(file.display()))?;
+    let import = import.await.map_err(|error| match Failure::from(error) {
+        // Of the place; everything else may be of the file.
+        failure if matches!(failure.exit(), Exit::NoRepository | Exit::Failed | Exit::Usage) => failure.on(&uri),
+        failure => failure.on(file.display()),
+    })?;
     let report = Import { generation: import.generation, repaired: import.repaired_count() };
     if context.output.json() {
         context.output.document("strongroom/header-import/1", &report)?;

@@ -15,6 +15,9 @@ use crate::layers::layered;
 use crate::secret_file::Written;
 use crate::{output, password, units};
 
+/// No block is larger.
+const BLOCK_BYTES_MAX: u32 = 4 << 20;
+
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The cipher, for life [default: what this CPU is fast at]
@@ -163,8 +166,9 @@ pub(crate) async fn create(
         options = options.cipher(suite);
     }
     if let Some(bytes) = arguments.block_size {
-        let bytes = u32::try_from(bytes)
-            .map_err(|_| Failure::usage("--block-size is at most 4MiB: choose a power of two from 4KiB to 4MiB"))?;
+        let fit = u32::try_from(bytes).ok().filter(|bytes| *bytes <= BLOCK_BYTES_MAX);
+        let bytes =
+            fit.ok_or_else(|| Failure::usage("--block-size is at most 4MiB: choose a power of two from 4KiB to 4MiB"))?;
         options = options.block_bytes(bytes);
     }
     if let Some(millis) = arguments.kdf_time {

@@ -85,7 +85,8 @@ fn write_all(command: &clap::Command, folder: &Path, files: &mut Vec<PathBuf>) -
     let file = folder.join(format!("{}.1", name(command)));
     std::fs::write(&file, page(command)?).map_err(|error| cannot_write(&file, &error))?;
     files.push(file);
-    let mut shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    // What the help does not show is refused so far.
+    let mut shown = command.get_subcommands().filter(|inner| !inner.is_hide_set());
     shown.try_for_each(|command| write_all(command, folder, files))
 }
 

@@ -53,6 +53,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 fn open(local: &Path) -> Result<SourceFile, Failure> {
     // A link that the user names is followed, as with every other program.
     let real = std::fs::canonicalize(local);
+    if real.as_ref().is_ok_and(|real| real.is_dir()) {
+        return Err(Failure::failed(format!("{}: is a folder: store it with `import`", local.display())));
+    }
     real.and_then(|real| SourceFile::open(&real))
         .map_err(|error| Failure::failed(format!("{}: cannot read: {error}", local.display())))
 }

@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 pub mod acceptance;
+pub mod mounts;
 
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -302,6 +303,14 @@ impl Scratch {
         child.stdin.take().unwrap().write_all(input).unwrap();
         child.wait_with_output().unwrap()
     }
+}
+
+/// The commands that a help text lists.
+pub fn listed_commands(help: &str) -> Vec<&str> {
+    let Some((_, listed)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    // What is indented further goes on from the line before.
+    let lines = listed.lines().map_while(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    lines.filter_map(|line| line.split_whitespace().next()).collect()
 }
 
 /// The program without anything of this process's environment that it listens to.

@@ -52,6 +52,22 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// What was being done, in words for people.
+    #[must_use]
+    pub const fn doing(self) -> &'static str {
+        match self {
+            Self::Open => "opening",
+            Self::Put | Self::PutDurable => "writing",
+            Self::Get => "reading",
+            Self::Size => "measuring",
+            Self::Delete => "deleting",
+            Self::List => "listing",
+            Self::Apply => "changing",
+            Self::Sync | Self::Persist => "making durable",
+            Self::TryExclusive => "locking",
+        }
+    }
+
     /// What a call of this operation may have done when nothing more is known than that it failed.
     #[must_use]
     pub fn effect_if_lost(self) -> Effect {
@@ -176,8 +192,8 @@ impl fmt::Display for Error {
             ErrorKind::RangeInvalid => "range past the end",
             ErrorKind::LimitExceeded => "over the limit",
             ErrorKind::Full => "storage is full: free some space there and try again",
-            ErrorKind::PermissionDenied => "permission denied",
-            ErrorKind::ReadOnly => "storage is read-only",
+            ErrorKind::PermissionDenied => "permission denied: check who may read and write there",
+            ErrorKind::ReadOnly => "storage is read-only: make it writable, or only read from it",
             ErrorKind::Busy => "held by another process: try again when it has ended",
             ErrorKind::Unavailable => "storage does not answer: try again",
             ErrorKind::Credentials => "storage refuses the credentials",
@@ -186,7 +202,7 @@ impl fmt::Display for Error {
             ErrorKind::Corrupt => "storage answers nonsense",
             ErrorKind::Other => "failed",
         };
-        write!(formatter, "{:?} of {}: {what}", self.operation, self.context)?;
+        write!(formatter, "{} {}: {what}", self.operation.doing(), brief(&self.context))?;
         if let Some(source) = &self.source {
             write!(formatter, " ({source})")?;
         }
@@ -197,8 +213,36 @@ impl fmt::Display for Error {
     }
 }
 
+/// A name short enough to leave the rest of its line readable: of one of more than 240 characters the beginning and the
+/// end. For messages, never for anything that is looked up.
+#[must_use]
+pub fn brief(name: &str) -> std::borrow::Cow<'_, str> {
+    const PART_CHARACTERS: usize = 120;
+    if name.len() <= 2 * PART_CHARACTERS || name.chars().count() <= 2 * PART_CHARACTERS {
+        return name.into();
+    }
+    let start = name.chars().take(PART_CHARACTERS);
+    let end: Vec<char> = name.chars().rev().take(PART_CHARACTERS).collect();
+    start.chain(['…']).chain(end.into_iter().rev()).collect()
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::brief;
+
+    #[test]
+    fn a_long_name_is_shown_by_its_beginning_and_its_end() {
+        for name in ["", "name", &"ä".repeat(240)] {
+            assert_eq!(brief(name), name);
+        }
+        assert_eq!(brief(&format!("begin{}end", "ä".repeat(4_000))).chars().count(), 241);
+        let long = format!("begin{}end", "x".repeat(4_000));
+        assert!(brief(&long).starts_with("beginx") && brief(&long).ends_with("xend"));
     }
 }

@@ -33,7 +33,7 @@ use bytes::Bytes;
 
 pub use blocking::{Blocking, BlockingMode};
 pub use capabilities::{BatchSupport, Capabilities, Durability, ListOrder, RangeReads, Reach, Torn};
-pub use error::{Effect, Error, ErrorKind, Operation, Retry};
+pub use error::{Effect, Error, ErrorKind, Operation, Retry, brief};
 pub use ext::StorageExt;
 pub use name::Name;
 pub use registry::{OpenContext, OpenMode, Registry, StorageConstructor};

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use strongroom::Repository;
 use strongroom::fs::{Kind as FsKind, Metadata};
+use strongroom::storage::BlockingMode;
+use strongroom::{CreateOptions, Credentials, Repository};
 
 use crate::command::init;
 use crate::context::{Access, Age, Context};
@@ -179,8 +180,12 @@ fn refuse_nothing(paths: &[PathBuf]) -> Result<(), Failure> {
 async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<Repository, Failure> {
     let uri = context.uri()?;
     let access = if arguments.dry_run { Access::Read } else { Access::Write };
-    if arguments.init && !arguments.dry_run {
+    if arguments.init {
         match init::refuse_existing(&uri, context).await {
+            Ok(()) if arguments.dry_run => {
+                context.output.notice(&format!("{uri}: no repository is there yet: it would be created"));
+                return nothing_yet(context).await;
+            }
             Ok(()) => {
                 let credentials = context.credentials(&uri, Age::New)?;
                 let (repository, report) =
@@ -199,6 +204,16 @@ async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<
         }
         opened => opened,
     }
+}
+
+/// A repository of this process alone, to compare the sources with before there is one.
+async fn nothing_yet(context: &mut Context) -> Result<Repository, Failure> {
+    let options = CreateOptions::new(Credentials::password("nothing is stored here"))
+        .kdf_millis(1)
+        .storage_calls(BlockingMode::Inline);
+    let repository = Repository::create("mem://nothing-yet", options).await?;
+    context.begin(&repository)?;
+    Ok(repository)
 }
 
 struct Import<'a> {
@@ -223,7 +238,7 @@ struct Folder {
 impl Import<'_> {
     async fn all(&mut self, sources: &[Source], limits: &Limits) -> Result<(), Failure> {
         let snapshot = self.repository.fs().snapshot();
-        let is_root = self.to.iter().all(|byte| *byte == b'/');
+        let is_root = !self.to.is_empty() && self.to.iter().all(|byte| *byte == b'/');
         if !is_root {
             match snapshot.metadata(&self.to).await {
                 Ok(metadata) if metadata.kind == FsKind::Directory => {}
