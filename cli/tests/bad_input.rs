@@ -47,6 +47,7 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("mv", &["/tree/small", "/moved"], Does::Changes),
     ("info", &[], Does::Looks),
     ("check", &["--data"], Does::Looks),
+    ("compact", &[], Does::Changes),
     ("key list", &[], Does::Looks),
     ("key add", &["--new-password-file", "third password"], Does::Changes),
     ("key rm", &["second"], Does::Changes),
