@@ -160,6 +160,9 @@ fn a_compaction_goes_on_where_another_was_faster() {
 fn a_process_deletes_from_a_full_storage_as_often_as_it_fills_up() {
     block_on(async {
         let (mut bed, engine) = Bed::new(22, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        bed.storage.crash_with(Loss::Nothing);
+        drop(engine);
+        let engine = bed.open().await.unwrap();
         engine.close().await.unwrap();
         drop(engine);
         bed.tuning = Tuning { checkpoint_commits: 1000, close_commits: 1000, ..Tuning::default() };
@@ -209,6 +212,9 @@ fn however_little_room_a_closing_writer_has_the_next_one_can_delete() {
     block_on(async {
         for room in 0..16_u64 {
             let (mut bed, engine) = Bed::new(23, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+            bed.storage.crash_with(Loss::Nothing);
+            drop(engine);
+            let engine = bed.open().await.unwrap();
             let mut transaction = engine.begin();
             set(&mut transaction, 1, 12_000).await.unwrap();
             transaction.commit().await.unwrap();
@@ -240,6 +246,9 @@ fn whoever_comes_after_a_writer_that_died_on_a_full_storage_can_delete() {
         for calls in 0..24 {
             let options = CrashOptions { yields: false, ..CrashOptions::default() };
             let (mut bed, engine) = Bed::new(24, 4096, Suite::Aes256Gcm, options).await;
+            bed.storage.crash_with(Loss::Nothing);
+            drop(engine);
+            let engine = bed.open().await.unwrap();
             let mut transaction = engine.begin();
             set(&mut transaction, 1, 12_000).await.unwrap();
             transaction.commit().await.unwrap();
