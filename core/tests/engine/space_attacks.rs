@@ -175,7 +175,7 @@ fn a_process_deletes_from_a_full_storage_as_often_as_it_fills_up() {
         for round in 0..6 {
             let error = loop {
                 let mut transaction = engine.begin();
-                let length = if next % 3 == 0 { 9_000 } else { 100 };
+                let length = if next.is_multiple_of(3) { 9_000 } else { 100 };
                 let written = async {
                     set(&mut transaction, next, length).await?;
                     transaction.commit().await
