@@ -14,7 +14,7 @@ use super::transaction::{Op, Work};
 use super::view::table_range;
 use crate::format::BlockId;
 use crate::format::rows::{self, DataBlock};
-use crate::storage::{Durability, ErrorKind, Reach};
+use crate::storage::{Durability, Effect, ErrorKind, Reach};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -52,6 +52,37 @@ impl Shared {
 
     /// Makes the ballast whole, as far as storage has room for it: the rows are for the next commit.
     pub(super) async fn top_up_ballast(&self, root: &Root, draft: &mut Draft) -> Result<()> {
+        if let (_, Some(error)) = self.put_ballast(root, draft).await? {
+            tracing::debug!(%error, "no ballast could be put");
+        }
+        Ok(())
+    }
+
+    /// As [`Shared::top_up_ballast`], all or nothing: the storage is left as it was where it has not room for all of it.
+    pub(super) async fn restore_ballast(&self, root: &Root, draft: &mut Draft) -> Result<()> {
+        let (put, failed) = self.put_ballast(root, draft).await?;
+        let Some(error) = failed else { return Ok(()) };
+        for block in put {
+            draft.rows.remove(&rows::ballast_key(block));
+            self.storage().delete(self.block_name(block)).await?;
+        }
+        Err(error)
+    }
+
+    /// Whether a state names ballast that is not there: its writer died before it could put it back.
+    pub(super) async fn is_ballast_spent(&self, root: &Root) -> Result<bool> {
+        for block in self.ballast(root).await? {
+            match self.storage().size(self.block_name(block)).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+                done => done?,
+            };
+        }
+        Ok(false)
+    }
+
+    /// Puts what is wanting, and answers what was put and what ended that early.
+    async fn put_ballast(&self, root: &Root, draft: &mut Draft) -> Result<(Vec<DataBlock>, Option<Error>)> {
+        let mut put = Vec::new();
         let wanted = self.ballast_count();
         let mut there = 0;
         for block in self.ballast(root).await? {
@@ -70,16 +101,22 @@ impl Shared {
                     if let BlockId::Data { key_epoch, writer_epoch, counter } = id {
                         let block = DataBlock { key_epoch, writer_epoch, counter };
                         draft.rows.insert(rows::ballast_key(block), Some(Bytes::new()));
+                        put.push(block);
                     }
                     there += 1;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no ballast could be put");
-                    break;
+                    if matches!(&error, Error::Storage(error) if error.effect() == Effect::Unknown)
+                        && let Some(epoch) = lock(&self.epoch).number
+                    {
+                        // It may be there all the same.
+                        lock(&self.unlisted).insert(epoch);
+                    }
+                    return Ok((put, Some(error)));
                 }
             }
         }
-        Ok(())
+        Ok((put, None))
     }
 
     /// Gives the ballast up, and answers whether there was any. The rows go with the next commit that puts it back.
@@ -102,8 +139,15 @@ impl Shared {
         error: &Error,
         room: &mut Room,
     ) -> Result<bool> {
-        if !std::mem::replace(&mut room.gave_back, true) && self.give_back_aborted().await? {
-            return Ok(true);
+        if !std::mem::replace(&mut room.gave_back, true) {
+            let gave_back = self.give_back_aborted().await?;
+            // What waits to be deleted because somebody died before it was; that takes no commit.
+            let root = self.root();
+            let deleted = self.delete_condemned(&root).await.is_ok_and(|deleted| !deleted.is_empty());
+            let shortened = self.delete_commits(&root).await.is_ok_and(|oldest| oldest > root.oldest.max(1));
+            if gave_back || deleted || shortened {
+                return Ok(true);
+            }
         }
         leader.refuse(error, |work| !work.frees());
         if leader.is_idle() || std::mem::replace(&mut room.spent, true) {

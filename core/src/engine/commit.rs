@@ -94,6 +94,11 @@ impl Leader {
         }
     }
 
+    /// Whether everything in the group is for giving space back.
+    fn all_free(&self) -> bool {
+        self.group.iter().all(|request| request.work.frees())
+    }
+
     /// Whether no transaction waits for it.
     pub(super) fn is_idle(&self) -> bool {
         self.group.is_empty()
@@ -226,6 +231,11 @@ impl Shared {
         if leader.group.is_empty() {
             return Ok(true);
         }
+        let restores = in_need && lock(&self.epoch).number.is_some() && !leader.all_free();
+        if restores {
+            // Before anything else fills the storage again, what the next deletion needs is put aside.
+            self.restore_ballast(&base, &mut draft).await?;
+        }
         let guard = if in_need { self.storage().try_exclusive().await? } else { None };
         let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
         let extra = Extra { answers_group: true, floor, ..Extra::default() };
@@ -235,15 +245,21 @@ impl Shared {
         {
             tracing::warn!(%error, "what was freed could not be deleted yet");
         }
+        if published && restores {
+            self.spent.store(false, Ordering::Release);
+        }
         Ok(published)
     }
 
     /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
     pub(crate) async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
         self.check_epoch(base, draft).await?;
-        if work.epoch.is_some_and(|epoch| lock(&self.epoch).number != Some(epoch)) {
-            // Drawn under an epoch that others have ended: void.
-            return Err(Error::Conflict);
+        if let Some(epoch) = work.epoch {
+            // Drawn under an epoch that others have ended, or that closing has begun to end: void.
+            let held = lock(&self.epoch);
+            if held.number != Some(epoch) || held.is_void {
+                return Err(Error::Conflict);
+            }
         }
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
         let touches = |key: &Bytes| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));

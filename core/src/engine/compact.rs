@@ -44,7 +44,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
         end_others(shared, epoch).await?;
     }
     give_back(shared).await?;
-    shared.sweep(epoch).await?;
+    shared.sweep().await?;
     // First of all what is still in rows gets its place.
     let mut leader = shared.leader.lock().await;
     shared.checkpoint(&mut leader, Trees::Change).await?;
@@ -63,7 +63,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
         epoch = shared.hold_epoch_for(true).await?;
     }
     give_back(shared).await?;
-    let root = shared.root();
+    let (root, _pin) = shared.pin();
     let (view, blobs) = (Transaction::new(shared), shared.storage().list_all(&[]).await?);
     let other_writers = shared.open_epochs(&view).await?.keys().filter(|other| **other != epoch).count() as u64;
     let blobs_after = blobs.len() as u64;

@@ -214,8 +214,14 @@ impl Shared {
     /// transactions may have records in, are left alone.
     async fn empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
         for _ in 0..self.tuning.attempts_max {
+            let sequence = self.root().sequence;
             match self.try_to_empty(blocks).await {
                 Err(Error::Conflict) => self.catch_up_as_writer().await?,
+                // Others may have emptied and deleted them.
+                Err(error @ (Error::Missing { .. } | Error::Expired)) => {
+                    let _leader = self.leader.lock().await;
+                    self.move_on(error, sequence).await?;
+                }
                 done => return done,
             }
         }
@@ -229,13 +235,20 @@ impl Shared {
 
     async fn try_to_empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
         let epoch = self.hold_epoch().await?;
+        // Not what the moves are judged by: an epoch that has ended stays so, and others come and are refreshed all the time.
+        let open = self.open_epochs(&Transaction::new(self)).await?;
         let mut transaction = Transaction::new(self);
-        let open = self.open_epochs(&transaction).await?;
         let may_move = |block: &DataBlock| match block.writer_epoch {
             own if own == epoch => self.is_settled(*block),
             other => !open.contains_key(&other),
         };
-        let blocks: BTreeSet<DataBlock> = blocks.iter().copied().filter(may_move).collect();
+        let mut candidates: BTreeSet<DataBlock> = blocks.iter().copied().filter(may_move).collect();
+        let mut blocks = BTreeSet::new();
+        while let Some(block) = candidates.pop_first() {
+            if transaction.has_row(&rows::usage_key(block)).await? {
+                blocks.insert(block);
+            }
+        }
         if blocks.is_empty() {
             return Ok(0);
         }
@@ -263,7 +276,7 @@ impl Shared {
             let to = if to.len() <= pieces_max {
                 to
             } else {
-                let payload = self.chunk_payload(&self.chunk_row(&self.root(), number).await?).await?;
+                let payload = self.records_payload(&from).await?;
                 transaction.copy_record(number, &payload).await?
             };
             transaction.move_chunk(number, from, to);

@@ -116,7 +116,11 @@ impl Shared {
             Floor::Alone => sequence,
             Floor::Grace => now
                 .checked_sub(self.tuning.reader_grace_millis)
-                .and_then(|time| lock(&self.recent).newest_at(time))
+                .and_then(|time| {
+                    // A process that has just come has seen no commit being made; but what it found has a time too.
+                    let is_old = base.time <= time;
+                    if is_old { Some(base.sequence) } else { lock(&self.recent).newest_at(time) }
+                })
                 .unwrap_or(0),
         };
         // The base counts as looked at: we build on it.

@@ -84,6 +84,8 @@ impl Recent {
 pub(crate) struct EpochState {
     pub(crate) number: Option<u32>,
     pub(crate) next_number: u32,
+    /// Whether what was made under it may be deleted already, because closing began: nothing of it may be committed.
+    pub(crate) is_void: bool,
 }
 
 /// The transactions that have records in blocks and are neither committed nor given up.

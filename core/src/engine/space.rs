@@ -61,6 +61,7 @@ impl Shared {
         if let Some(epoch) = lock(&self.epoch).number {
             return Ok(epoch);
         }
+        let mut has_swept = false;
         for _ in 0..self.tuning.attempts_max {
             let guard = self.storage().try_exclusive().await?;
             let mut claim = Transaction::new(self);
@@ -100,15 +101,27 @@ impl Shared {
                     self.catch_up(true).await?;
                     continue;
                 }
+                Err(error)
+                    if guard.is_some()
+                        && error.storage_kind() == Some(ErrorKind::Full)
+                        && !std::mem::replace(&mut has_swept, true)
+                        && self.sweep_alone().await? > 0 =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
             self.blocks.writer.set_epoch(epoch);
-            *lock(&self.epoch) = EpochState { number: Some(epoch), next_number: 0 };
-            // A creation that died before its hint left the checkpoint to be searched for by every name.
-            self.ensure_hint(&self.root()).await?;
+            *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
             if !dead.is_empty() {
                 lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
-                self.sweep(epoch).await?;
+                self.sweep().await?;
+            }
+            let (root, _pin) = self.pin();
+            // A creation that died before its hint left the checkpoint to be searched for by every name.
+            self.ensure_hint(&root).await?;
+            if self.is_ballast_spent(&root).await? {
+                self.spent.store(true, Ordering::Release);
             }
             return Ok(epoch);
         }
@@ -167,19 +180,37 @@ impl Shared {
         }
     }
 
-    /// Deletes the blocks that nothing names of the ended epochs before this one: of all, because an earlier sweep may have
-    /// been cut short. What is not understood is kept.
-    pub(crate) async fn sweep(self: &Arc<Self>, before: u32) -> Result<u64> {
+    /// Deletes the blocks that nothing names of ended epochs: of all, because an earlier sweep may have been cut short. What
+    /// is not understood is kept.
+    pub(crate) async fn sweep(self: &Arc<Self>) -> Result<u64> {
         let view = Transaction::new(self);
         let open = self.open_epochs(&view).await?;
-        let root = self.root();
-        let (condemned, ballast) = (self.condemned(&root).await?, self.ballast(&root).await?);
+        let next = match view.get_own(&rows::counter_key(rows::NEXT_EPOCH)).await? {
+            Some(row) => {
+                rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?
+            }
+            None => return Ok(0),
+        };
+        // One that is claimed meanwhile is neither open in what we look at nor numbered below what it counts.
+        self.sweep_after(&self.root(), |epoch| u64::from(epoch) < next && !open.contains_key(&epoch)).await
+    }
+
+    /// Storage is full, and even ending the epochs of the dead takes a commit. To be called while nobody else can be there:
+    /// then no epoch is alive but ours, and what nothing names of the others can be deleted before they end.
+    async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
+        self.catch_up_as_writer().await?;
+        let (root, _pin) = self.pin();
+        let held = lock(&self.epoch).number;
+        self.sweep_after(&root, |epoch| Some(epoch) != held).await
+    }
+
+    /// `is_over`: whether nobody can come to name blocks of an epoch that `root` does not name. The root must be pinned.
+    async fn sweep_after(&self, root: &Root, is_over: impl Fn(u32) -> bool) -> Result<u64> {
+        let (condemned, ballast) = (self.condemned(root).await?, self.ballast(root).await?);
         let mut swept = 0;
         for name in self.storage().list_all(&[]).await? {
             match self.blocks.reader.block_id(name) {
-                Some(BlockId::Data { key_epoch, writer_epoch, counter })
-                    if writer_epoch < before && !open.contains_key(&writer_epoch) =>
-                {
+                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if is_over(writer_epoch) => {
                     let block = DataBlock { key_epoch, writer_epoch, counter };
                     let waits = root.spills.contains(&block) || condemned.contains(&block) || ballast.contains(&block);
                     if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
@@ -240,12 +271,17 @@ impl Shared {
                 self.settle(&mut leader).await?;
             }
             let guard = self.storage().try_exclusive().await?;
+            let mut with_ballast = true;
             for _ in 0..self.tuning.attempts_max {
                 let base = self.root();
                 let sequence = base.sequence;
-                match self.end_epoch(&mut leader, base, epoch, guard.is_some()).await {
+                match self.end_epoch(&mut leader, base, epoch, guard.is_some(), with_ballast).await {
                     Ok(true) => break,
                     Ok(false) => {}
+                    // The ballast itself may have taken the last room.
+                    Err(error) if error.storage_kind() == Some(ErrorKind::Full) && with_ballast => {
+                        with_ballast = false;
+                    }
                     Err(error) if error.storage_kind() == Some(ErrorKind::Full) => {
                         tracing::warn!(%error, "the writer's epoch stays open; the next writer ends it");
                         break;
@@ -277,7 +313,10 @@ impl Shared {
         base: Arc<Root>,
         epoch: u32,
         alone: bool,
+        with_ballast: bool,
     ) -> Result<bool> {
+        // A transaction may wait for its commit still, and this can fail: it must not be committed after that.
+        lock(&self.epoch).is_void = true;
         // Before the epoch ends, so that its end proves that nothing of it is left over.
         self.drop_unreferenced(&base, true).await?;
         let key = rows::epoch_key(epoch);
@@ -290,7 +329,9 @@ impl Shared {
             draft.rows.insert(key, None);
         }
         let oldest = Some(self.delete_commits(&base).await?);
-        self.top_up_ballast(&base, &mut draft).await?;
+        if with_ballast {
+            self.top_up_ballast(&base, &mut draft).await?;
+        }
         let floor = if alone { Floor::Alone } else { Floor::Grace };
         let extra = Extra { floor, oldest, ..Extra::default() };
         Ok(matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_)))
@@ -306,6 +347,8 @@ impl Shared {
             // Which blocks arrived before the failure, only storage can tell now. On a full one it is they that fill it.
             Err(_) if at_end => {
                 self.blocks.writer.discard();
+                // What was under way comes to its end before storage is asked.
+                self.note_unreferenced(self.blocks.writer.flush().await.unwrap_or_default());
                 unlisted.extend(lock(&self.epoch).number);
             }
             Err(_) => {

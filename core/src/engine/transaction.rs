@@ -398,6 +398,11 @@ impl Transaction {
         }
     }
 
+    /// Whether a row is there at this state, not counted as read.
+    pub(crate) async fn has_row(&self, key: &Bytes) -> Result<bool> {
+        Ok(self.shared.get_at(&self.root, key).await?.is_some())
+    }
+
     /// For the engine's own tables, which callers cannot name.
     pub(crate) fn put_own(&mut self, key: Bytes, value: Option<Bytes>) {
         self.ops.insert(key, value.map_or(Op::Delete, Op::Put));

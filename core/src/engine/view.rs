@@ -10,8 +10,8 @@ use super::nodes::Nodes;
 use super::root::{Overlay, Root};
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Table};
-use crate::format::RecordKind;
 use crate::format::rows::{self, ChunkRow, Place};
+use crate::format::{Pointer, RecordKind};
 use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};
 use crate::{Error, Result};
@@ -114,11 +114,15 @@ impl Shared {
     }
 
     pub(crate) async fn chunk_payload(&self, row: &ChunkRow) -> Result<Bytes> {
-        let pointers = match &row.place {
-            Place::Inline(bytes) => return Ok(bytes.clone()),
-            Place::Records(pointers) => pointers,
-        };
-        if let [pointer] = pointers.as_slice() {
+        match &row.place {
+            Place::Inline(bytes) => Ok(bytes.clone()),
+            Place::Records(pointers) => self.records_payload(pointers).await,
+        }
+    }
+
+    /// What the records of a chunk hold together.
+    pub(crate) async fn records_payload(&self, pointers: &[Pointer]) -> Result<Bytes> {
+        if let [pointer] = pointers {
             return self.blocks.read(pointer, RecordKind::ChunkData).await;
         }
         let pieces = futures_util::future::join_all(

@@ -11,4 +11,5 @@ mod races;
 mod simulated;
 mod slots;
 mod space;
+mod space_attacks;
 mod support;

@@ -13,7 +13,7 @@ use strongroom_conformance::hostile::{HostileOptions, HostileStorage};
 use strongroom_conformance::simulate;
 use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
-use strongroom_core::engine::{CreateOptions, Engine, OpenOptions, TrustedState, Unlock};
+use strongroom_core::engine::{CompactOptions, CreateOptions, Engine, OpenOptions, TrustedState, Unlock};
 use strongroom_core::env::Env;
 use strongroom_core::storage::{Effect, ErrorKind, Operation, Storage};
 use strongroom_core::{Error, Result};
@@ -128,7 +128,7 @@ async fn flaky_run(seed: u64, weather: Weather) {
     for _ in 0..4 + dice.below(30) {
         bed.wrapper.set_rates(weather.rates);
         let mut reopen = expected.0.len() > 32;
-        match dice.below(16) {
+        match dice.below(21) {
             0 => {
                 if let Err(error) = engine.checkpoint().await {
                     judge(&error);
@@ -142,6 +142,28 @@ async fn flaky_run(seed: u64, weather: Weather) {
             2 => {
                 let _ = engine.close().await;
                 reopen = true;
+            }
+            16 | 17 => {
+                let (thorough, end_other_writers) = (dice.below(2) == 0, dice.below(2) == 0);
+                let options = CompactOptions { thorough, end_other_writers, progress: None };
+                if let Err(error) = engine.compact(options).await {
+                    judge(&error);
+                }
+            }
+            18 | 19 => {
+                // Given up, with blocks on their way.
+                let mut transaction = engine.begin();
+                for byte in 0..1 + dice.below(4) {
+                    let payload = vec![byte as u8; dice.below(14_000) as usize];
+                    if let Err(error) = transaction.put_chunk(None, payload.into()).await {
+                        judge(&error);
+                    }
+                }
+            }
+            20 if weather.is_lawful => {
+                let room = dice.below(24);
+                let blobs = bed.medium.snapshot_blobs().len() as u64;
+                bed.medium.set_capacity((room > 6).then(|| 4096 * (blobs + room - 7)));
             }
             3 => {
                 bed.medium.process_kill();
@@ -189,12 +211,30 @@ async fn flaky_run(seed: u64, weather: Weather) {
     }
     bed.wrapper.clear_faults();
     bed.wrapper.deliver().await;
+    bed.medium.set_capacity(None);
     let last = [Change::Put(200, vec![1])];
     apply(&engine, &last).await.unwrap();
     expected.certainly(&last);
     expected.observed(observe(&engine.snapshot()).await);
     engine.close().await.unwrap();
-    let engine = bed.open().await.unwrap();
+    let mut engine = bed.open().await.unwrap();
+    expected.observed(observe(&engine.snapshot()).await);
+    assert_sound(&engine).await;
+    if !weather.is_lawful || !seed.is_multiple_of(8) {
+        return;
+    }
+    // Whatever happened, the space of what is gone comes back, when readers have had their time.
+    for turn in 1..4 {
+        for _ in 0..turn * 2 * tuning().reader_grace_millis {
+            let _ = engine.env().now();
+        }
+        let options = CompactOptions { end_other_writers: true, ..CompactOptions::default() };
+        engine.compact(options).await.unwrap();
+        engine.close().await.unwrap();
+        engine = bed.open().await.unwrap();
+    }
+    let info = engine.info().await.unwrap();
+    assert!(info.blobs <= info.live_bytes / 3000 + 24, "{info:?}");
     expected.observed(observe(&engine.snapshot()).await);
     assert_sound(&engine).await;
 }
