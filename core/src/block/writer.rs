@@ -177,7 +177,7 @@ impl BlockWriter {
         Some((state.writer_epoch?, counters.chain([state.next_counter]).min()?))
     }
 
-    /// Puts a block that holds nothing, at once; this is no barrier.
+    /// Puts a block that holds nothing, at once and durably: a commit may name it.
     ///
     /// # Errors
     /// [`Error::Invalid`] without an epoch; what the storage raises.
@@ -188,7 +188,7 @@ impl BlockWriter {
             (id, BlockBuilder::new(&self.context, BlockClass::Data, &id)?)
         };
         let sealed = builder.seal(&self.context.keys)?;
-        self.context.storage.put(sealed.name, sealed.bytes).await?;
+        self.context.storage.put_durable(sealed.name, sealed.bytes).await?;
         Ok(id)
     }
 

@@ -19,6 +19,7 @@ use super::view::table_range;
 use crate::block::{Geometry, WholeBlock};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::{Pointer, RecordKind};
+use crate::storage::ErrorKind;
 use crate::tree::{self, Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -179,6 +180,10 @@ impl Shared {
         if plan.threshold == 0 {
             return Ok(0);
         }
+        // What is put from here on is not followed: others may put more all the time.
+        let own = self.hold_epoch().await?;
+        let end = self.blocks.writer.oldest_open().unwrap_or_default();
+        let is_new = |block: &DataBlock| block.writer_epoch > own || (block.writer_epoch, block.counter) >= end;
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
         loop {
@@ -189,13 +194,13 @@ impl Shared {
             let is_last = page.is_empty();
             after = page.last().map(|(block, _)| *block);
             for (block, live) in page {
-                if plan.fill.step(live) >= plan.threshold || plan.metadata.contains(&block) {
+                if plan.fill.step(live) >= plan.threshold || plan.metadata.contains(&block) || is_new(&block) {
                     continue;
                 }
                 batch.push(block);
                 batch_bytes += live;
                 if batch_bytes >= MOVED_BYTES_MAX || batch.len() >= MOVED_BLOCKS_MAX {
-                    moved += self.empty(&std::mem::take(&mut batch)).await?;
+                    moved += self.empty_as_room_allows(&std::mem::take(&mut batch)).await?;
                     batch_bytes = 0;
                     if !progress(moved) {
                         return Ok(moved);
@@ -203,11 +208,32 @@ impl Shared {
                 }
             }
             if is_last {
-                moved += self.empty(&batch).await?;
+                moved += self.empty_as_room_allows(&batch).await?;
                 progress(moved);
                 return Ok(moved);
             }
         }
+    }
+
+    /// As [`Shared::empty`]; where storage is too full for all of them at once, one after the other, as far as that goes.
+    async fn empty_as_room_allows(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
+        let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
+        match self.empty(blocks).await {
+            Err(error) if is_full(&error) => {}
+            done => return done,
+        }
+        let mut moved = 0;
+        for block in blocks {
+            let mut leader = self.leader.lock().await;
+            self.settle(&mut leader).await?;
+            self.give_back_aborted().await?;
+            drop(leader);
+            match self.empty(&[*block]).await {
+                Err(error) if is_full(&error) => break,
+                done => moved += done?,
+            }
+        }
+        Ok(moved)
     }
 
     /// Moves what lives in some data blocks elsewhere, in one commit. Blocks of tree nodes, and those that open

@@ -260,9 +260,12 @@ impl Shared {
         let held = lock(&self.epoch).number;
         if let Some(epoch) = held {
             let root = self.root();
-            // On a storage that was full, commits are in the way of what is put next.
-            let due = root.sequence - root.base >= self.tuning.close_commits || self.spent.load(Ordering::Acquire);
-            if due || root.tail_bytes >= self.tuning.checkpoint_bytes / 8 {
+            let due = root.sequence - root.base >= self.tuning.close_commits
+                || root.tail_bytes >= self.tuning.checkpoint_bytes / 8;
+            // On a storage that was full, commits are in the way of what is put next; but where others keep us from deleting
+            // anything, a checkpoint would only take what room there is.
+            let was_full = self.spent.load(Ordering::Acquire);
+            if (due && !was_full) || (was_full && self.storage().try_exclusive().await?.is_some()) {
                 // It can wait; giving back space that an unfinished transaction took cannot.
                 if let Err(error) = self.checkpoint(&mut leader, Trees::Change).await {
                     tracing::warn!(%error, "no checkpoint at closing; the next writer makes it");

@@ -369,6 +369,8 @@ fn spilled_deltas_stay_as_long_as_the_only_hint_leads_through_them() {
             let (mut bed, engine) = bed(100 + calls, CrashOptions::default()).await;
             drop(engine);
             let engine = open_alone(&bed, calls).await;
+            // The ballast is there from now on.
+            engine.checkpoint().await.unwrap();
             let mut large = engine.begin();
             for number in 0..100_u32 {
                 large.put(TABLE, &number.to_be_bytes(), &[7; 100]).unwrap();

@@ -469,3 +469,32 @@ fn two_compact_at_once_and_a_third_writes() {
         assert_clean(&first).await;
     });
 }
+
+#[test]
+fn a_compaction_of_a_full_storage_does_what_there_is_room_for() {
+    block_on(async {
+        for room in [0, 2, 8] {
+            let (mut bed, engine) = Bed::new(15, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+            bed.tuning = Tuning::default();
+            let (engine, live) = churn(&mut bed, engine, &mut Dice::new(15), 40, 9_000).await;
+            let before = bed.storage.snapshot_blobs().len();
+            bed.storage.set_capacity(Some(4096 * (before as u64 + room)));
+            let done = engine.compact(CompactOptions::default()).await;
+            if let Err(error) = &done {
+                assert_eq!(error.storage_kind(), Some(ErrorKind::Full));
+            }
+            assert_holds(&engine, &live).await;
+            let _ = engine.close().await;
+            assert!(bed.storage.snapshot_blobs().len() <= before, "room for {room}: {done:?}");
+            bed.storage.set_capacity(None);
+            drop(engine);
+            let engine = bed.open().await.unwrap();
+            compact(&engine).await;
+            assert_holds(&engine, &live).await;
+            assert_clean(&engine).await;
+            engine.close().await.unwrap();
+            let (after, fresh) = (bed.storage.snapshot_blobs().len(), fresh_blobs(4096, &live).await);
+            assert!(after <= fresh + (fresh / 50).max(8), "room for {room}: {fresh} would do, {after} are there");
+        }
+    });
+}

@@ -142,6 +142,7 @@ fn a_compaction_goes_on_where_another_was_faster() {
                     second.compact(CompactOptions::default()).await.unwrap();
                 });
             }
+            true
         };
         let options = CompactOptions { progress: Some(&mut progress), ..CompactOptions::default() };
         first.compact(options).await.unwrap();
