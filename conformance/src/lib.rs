@@ -17,7 +17,7 @@ mod simulate;
 pub mod storage;
 
 pub use dice::Dice;
-#[doc(hidden)]
+/// Runs a future to its end in this thread, for tests; may be called within another one.
 pub use futures_lite::future::block_on;
 pub use simulate::simulate;
 

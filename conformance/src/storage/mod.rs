@@ -167,6 +167,8 @@ macro_rules! each_storage_clause {
 
 /// Makes a test of every clause. The expression is evaluated for each, and gives a [`Place`](crate::storage::Place);
 /// `limited` lists the clauses that are known not to be tested in full.
+///
+/// The tests have the names of the clause functions, so two suites in one file need a `mod` each.
 #[macro_export]
 macro_rules! storage_conformance {
     ($place:expr $(,)?) => {
