@@ -41,6 +41,7 @@
 //! a test fails too where its clause is limited unexpectedly, or is on the list and passes in full.
 
 mod clauses;
+mod constructor;
 mod outcome;
 mod place;
 
@@ -55,6 +56,7 @@ use futures_util::FutureExt as _;
 use strongroom_core::storage::{Name, Storage};
 
 pub use clauses::*;
+pub use constructor::check_constructor;
 pub use outcome::{Breach, Outcome, Verdict};
 pub use place::{Place, acknowledge_to_parent, kill_after, work_until_killed};
 
