@@ -1,6 +1,7 @@
 //! What any Strongroom storage must pass, and the doubles that tests of the engine run on.
 //!
-//! * [`storage`]: the clauses S1 to S14, which a backend proves in one line, [`storage_conformance!`].
+//! * [`storage`]: the clauses S1 to S14, which a backend proves in one line, [`storage_conformance!`];
+//!   and what a constructor owes, [`storage::check_constructor`].
 //! * [`cache`]: the clauses C1 to C6, which a cache proves with [`cache_conformance!`].
 //! * [`crash`]: a storage that loses power, dies, fails and lies on request, deterministically.
 //! * [`flaky`]: a wrapper that fails like a network: errors, lost answers, late and double effects, stale listings.
@@ -17,7 +18,7 @@ mod simulate;
 pub mod storage;
 
 pub use dice::Dice;
-#[doc(hidden)]
+/// Runs a future to its end in this thread, for tests; may be called within another one.
 pub use futures_lite::future::block_on;
 pub use simulate::simulate;
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::thread;
 
 use async_trait::async_trait;
-use strongroom_conformance::storage::{Place, acknowledge_to_parent, kill_after, work_until_killed};
+use strongroom_conformance::storage::{
+    Place, Verdict, acknowledge_to_parent, check_constructor, kill_after, work_until_killed,
+};
 use strongroom_core::env::{BoxTask, Env, Spawn};
 use strongroom_core::storage::{BlockingMode, OpenContext, OpenMode, Registry, Result, Storage, StorageUri};
 use tempfile::TempDir;
@@ -54,6 +56,19 @@ impl Place for Folder {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", self.test]).env(WORK_IN, self.root.path());
         Some(kill_after(&mut child, rounds).unwrap())
+    }
+}
+
+#[test]
+fn the_constructor_keeps_what_it_owes() {
+    let (root, mut registry) = (TempDir::new().unwrap(), Registry::new());
+    strongroom_file::register(&mut registry);
+    for (folder, blocking) in [("new", BlockingMode::Inline), ("of/a new one", BlockingMode::Offload)] {
+        std::fs::create_dir_all(root.path().join("of")).unwrap();
+        let context = OpenContext::new(threads()).with_blocking(blocking);
+        let uri = StorageUri::from_path(&root.path().join(folder)).unwrap();
+        let verdict = strongroom_conformance::block_on(check_constructor(&registry, &uri, &context));
+        assert_eq!(verdict, Ok(Verdict::Passed), "{folder}");
     }
 }
 

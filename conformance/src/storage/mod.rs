@@ -41,6 +41,7 @@
 //! a test fails too where its clause is limited unexpectedly, or is on the list and passes in full.
 
 mod clauses;
+mod constructor;
 mod outcome;
 mod place;
 
@@ -55,6 +56,7 @@ use futures_util::FutureExt as _;
 use strongroom_core::storage::{Name, Storage};
 
 pub use clauses::*;
+pub use constructor::check_constructor;
 pub use outcome::{Breach, Outcome, Verdict};
 pub use place::{Place, acknowledge_to_parent, kill_after, work_until_killed};
 
@@ -167,6 +169,8 @@ macro_rules! each_storage_clause {
 
 /// Makes a test of every clause. The expression is evaluated for each, and gives a [`Place`](crate::storage::Place);
 /// `limited` lists the clauses that are known not to be tested in full.
+///
+/// The tests have the names of the clause functions, so two suites in one file need a `mod` each.
 #[macro_export]
 macro_rules! storage_conformance {
     ($place:expr $(,)?) => {

@@ -22,12 +22,14 @@ pub trait Place: Send + Sync {
     /// What the storage raises: the suite takes it for a failure.
     async fn open(&self) -> Result<Arc<dyn Storage>>;
 
-    /// How far apart the handles are that [`Place::open`] gives. S2 and S5 are proved so far, and no further.
+    /// How far apart the handles are that [`Place::open`] gives. S2 and S5 are proved so far, and no further. Handles that share
+    /// nothing in the process, such as a connection each to a server, may be called as far apart as those of other hosts.
     fn reach(&self) -> Reach {
         Reach::Process
     }
 
-    /// Cuts the power, where the place is a double that can; false where it cannot. The handles are dead after it.
+    /// Cuts the power, where the place is a double that can; false where it cannot. The handles that were
+    /// open may be dead after it, or connect again: the suite uses new ones.
     fn power_loss(&self, seed: u64) -> bool {
         let _ = seed;
         false
@@ -35,6 +37,9 @@ pub trait Place: Send + Sync {
 
     /// Lets another process open this place and do [`work_until_killed`], kills it in the middle after `rounds` rounds or
     /// more, and answers how many it acknowledged; [`kill_after`] does most of this. `None` where the place cannot.
+    ///
+    /// Where a server holds the data, both can die: the client in one place, and in another the server, under
+    /// [`work_until_killed`] in this process, to be started again before this answers.
     fn process_death(&self, rounds: u64) -> Option<u64> {
         let _ = rounds;
         None
@@ -42,6 +47,9 @@ pub trait Place: Send + Sync {
 
     /// From now the first call that changes something takes effect, and its reply is lost: it fails. False where the place
     /// cannot arrange that.
+    ///
+    /// `put`, `put_durable` and `delete` count. Whether `apply`, `sync` and `persist` do is up to the place: where such a call
+    /// succeeds all the same, the loss waits for the next one.
     fn lose_next_reply(&self) -> bool {
         false
     }
@@ -84,7 +92,8 @@ pub async fn work_until_killed(storage: &dyn Storage, mut acknowledge: impl FnMu
 /// What the child of [`kill_after`] prints for each round.
 const ACKNOWLEDGEMENT: &str = "strongroom-conformance: a round is acknowledged";
 
-/// To be called by the child after each round, as `acknowledge` of [`work_until_killed`].
+/// To be called by the child after each round, as `acknowledge` of [`work_until_killed`]: it writes a line to standard output,
+/// past the capture of the test harness.
 pub fn acknowledge_to_parent() {
     let mut stdout = io::stdout().lock();
     // A parent that is gone cannot be told.
@@ -92,7 +101,39 @@ pub fn acknowledge_to_parent() {
 }
 
 /// Starts a child that does [`work_until_killed`] with [`acknowledge_to_parent`], kills it after `rounds` rounds, and
-/// answers how many it acknowledged.
+/// answers how many it acknowledged. The acknowledgements come over the child's standard output, which is a pipe.
+///
+/// The child can be the test program itself, with one test that does nothing unless it is told to. `--nocapture` is not needed.
+///
+/// ```no_run
+/// # use std::{path::Path, process::Command, sync::Arc};
+/// # use strongroom_conformance::{block_on, storage::{acknowledge_to_parent, kill_after, work_until_killed}};
+/// # use strongroom_core::storage::{Result, Storage};
+/// # async fn open_at(folder: &Path) -> Result<Arc<dyn Storage>> { unimplemented!() }
+/// # struct MyPlace { folder: std::path::PathBuf }
+/// const WORK_IN: &str = "MY_STORAGE_WORK_IN";
+///
+/// # impl MyPlace {
+/// // In `impl Place for MyPlace`:
+/// fn process_death(&self, rounds: u64) -> Option<u64> {
+///     let mut child = Command::new(std::env::current_exe().unwrap());
+///     // The whole name, with the modules that it is in: `inline::works_until_killed`.
+///     child.args(["works_until_killed", "--exact"]).env(WORK_IN, &self.folder);
+///     Some(kill_after(&mut child, rounds).unwrap())
+/// }
+/// # }
+///
+/// # /*
+/// #[test]
+/// # */
+/// fn works_until_killed() {
+///     let Some(folder) = std::env::var_os(WORK_IN) else { return };
+///     block_on(async {
+///         let storage = open_at(folder.as_ref()).await.unwrap();
+///         work_until_killed(&*storage, acknowledge_to_parent).await.unwrap();
+///     });
+/// }
+/// ```
 ///
 /// # Errors
 /// Where it cannot be started, or ends by itself before that.

@@ -13,6 +13,8 @@ pub(crate) enum Defect {
     CallsTakenCreated,
     /// S1: a durable put of a taken name replaces what is there where the length differs.
     ReplacesOtherLengths,
+    /// S1: a put can be seen in halves by other threads, and at no await.
+    SeenInHalves,
     /// S2: put-if-absent holds among the puts of one handle only.
     PutIfAbsentByHandle,
     /// S3: parts that do not begin at 0 come with a flipped bit.
@@ -61,12 +63,22 @@ pub(crate) enum Defect {
     PersistLies,
     /// S9: `sync` does not cover the deletion of a blob that fills a page.
     SyncForgetsDeletions,
+    /// S9: a durable put is visible before all of it is there.
+    DurableInHalves,
     /// S10: it says that nothing is torn, and power loss tears.
     TornAllTheSame,
     /// S10: a put is visible before all of it is there.
     VisibleInHalves,
     /// S11: a put whose reply was lost is said to have had no effect.
     ClaimsNoEffect,
+    /// S11: a durable put whose reply was lost is said to have had no effect.
+    ClaimsNoDurableEffect,
+    /// S11: the same of a deletion.
+    ClaimsNoDeletion,
+    /// S11: the same of barriers.
+    ClaimsNoBarrier,
+    /// S11: where a reply was lost, a retry is said to be useless.
+    GivesUpLostReplies,
     /// S11: a put that is refused for its length takes effect.
     RefusesAndStores,
     /// S11: errors do not say on what.
@@ -85,6 +97,8 @@ pub(crate) enum Defect {
     RefusesPaths,
     /// S13: blobs over the largest length are stored.
     StoresTheTooLarge,
+    /// S13: blobs far over the largest length break the connection.
+    BreaksOnTheFarTooLarge,
     /// S14: a thread that has a call open cannot make another one.
     OneCallAThread,
     /// S14: exclusive access is given to everyone.
@@ -109,14 +123,15 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::ReplacesWhatIsThere, 1, &[2]), // the loser of a race replaces what the winner put
     row(Defect::CallsTakenCreated, 1, &[2]),   // everyone wins a race
     row(Defect::ReplacesOtherLengths, 1, &[]),
+    row(Defect::SeenInHalves, 1, &[12]), // a future that is dropped stays there
     row(Defect::PutIfAbsentByHandle, 2, &[]),
     row(Defect::WrongBytesInTheMiddle, 3, &[]),
     row(Defect::RangePastTheEnd, 3, &[11]),       // S11 looks at this error too
     row(Defect::RepliesOverTheMaximum, 3, &[11]), // and at this one
     row(Defect::RefusesTheEmptyRange, 3, &[]),
     row(Defect::NothingOfNothing, 4, &[]),
-    row(Defect::AbsentHasSizeZero, 4, &[5, 11, 13]), // all ask by size whether a blob is gone
-    row(Defect::PersistsTheAbsent, 4, &[11]),        // S11 looks at this error too
+    row(Defect::AbsentHasSizeZero, 4, &[1, 5, 9, 11, 13]), // all ask by size whether a blob is there
+    row(Defect::PersistsTheAbsent, 4, &[11]),              // S11 looks at this error too
     row(Defect::RemembersLengths, 5, &[]),
     row(Defect::ListsFromBefore, 5, &[]),
     row(Defect::RefusesToDeleteTheAbsent, 6, &[]),
@@ -133,18 +148,24 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::PutDurableLies, 9, &[]),
     row(Defect::PersistLies, 9, &[10]), // what is persisted may not be torn
     row(Defect::SyncForgetsDeletions, 9, &[]),
+    row(Defect::DurableInHalves, 9, &[12]), // a future that is dropped stays there
     row(Defect::TornAllTheSame, 10, &[]),
-    row(Defect::VisibleInHalves, 10, &[12]), // a future that is dropped is a small death
+    row(Defect::VisibleInHalves, 10, &[1, 9, 12]), // others look meanwhile; a future that is dropped is a small death
     row(Defect::ClaimsNoEffect, 11, &[]),
+    row(Defect::ClaimsNoDurableEffect, 11, &[]),
+    row(Defect::ClaimsNoDeletion, 11, &[]),
+    row(Defect::ClaimsNoBarrier, 11, &[]),
+    row(Defect::GivesUpLostReplies, 11, &[]),
     row(Defect::RefusesAndStores, 11, &[13]), // S13 looks whether it is there too
     row(Defect::NoContext, 11, &[]),
     row(Defect::RetriesInVain, 11, &[4]), // S4 looks at effect and retry of its errors too
-    row(Defect::DroppedInHalves, 12, &[]),
+    row(Defect::DroppedInHalves, 12, &[1, 9]), // what is left half done when dropped is seen so before
     row(Defect::BusyAfterADrop, 12, &[]),
     row(Defect::RefusesTheEmpty, 13, &[1, 7]), // they put empty blobs
     row(Defect::RefusesTheLargest, 13, &[]),
     row(Defect::RefusesPaths, 13, &[]),
     row(Defect::StoresTheTooLarge, 13, &[11]), // S11 looks at this error too
+    row(Defect::BreaksOnTheFarTooLarge, 13, &[]),
     row(Defect::OneCallAThread, 14, &[]),
     row(Defect::EveryoneIsAlone, 14, &[]),
 ];

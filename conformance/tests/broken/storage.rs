@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
@@ -19,6 +19,15 @@ use crate::defects::Defect;
 /// The length of a blob whose deletion is forgotten.
 const PAGE_BYTES: usize = 4096;
 
+/// From this length on a blob is put in halves.
+const LARGE_BYTES: usize = 150 * 1024;
+
+/// So many looks are one at least that began after the first half was there, whoever else looks.
+const LOOKS: u64 = 8;
+
+/// So often others are let go first, and then it is clear that nobody looks.
+const TURNS_MAX: u64 = 50_000;
+
 /// What all handles of one place share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
@@ -29,6 +38,8 @@ pub(crate) struct Shared {
     handles: Mutex<u64>,
     /// A put was dropped.
     is_stuck: AtomicBool,
+    /// How often a blob was read.
+    looks: AtomicU64,
     /// The threads that have a call open.
     busy: Mutex<BTreeSet<String>>,
 }
@@ -113,6 +124,36 @@ impl Broken {
                 }
                 Ok(outcome)
             }
+            Defect::DurableInHalves if is_durable && bytes.len() <= max_bytes => {
+                let outcome = straight(bytes.slice(..bytes.len() / 2)).await?;
+                if outcome == Put::Created {
+                    yield_now().await;
+                    self.inner.overwrite(name, bytes);
+                }
+                Ok(outcome)
+            }
+            Defect::SeenInHalves if !is_durable && (LARGE_BYTES..=max_bytes).contains(&bytes.len()) => {
+                let outcome = straight(bytes.slice(..bytes.len() / 2)).await?;
+                if outcome == Put::Created {
+                    // Until somebody has looked, if anybody is there who does.
+                    let looks = self.shared.looks.load(Ordering::SeqCst);
+                    for _ in 0..TURNS_MAX {
+                        if self.shared.looks.load(Ordering::SeqCst) >= looks + LOOKS {
+                            break;
+                        }
+                        thread::yield_now();
+                    }
+                    self.inner.overwrite(name, bytes);
+                }
+                Ok(outcome)
+            }
+            Defect::BreaksOnTheFarTooLarge if bytes.len() > 2 * max_bytes => {
+                refused(ErrorKind::Unavailable).map_err(|error| error.with_effect(Effect::Unknown))
+            }
+            Defect::ClaimsNoEffect if is_durable => straight(bytes).await,
+            Defect::ClaimsNoDurableEffect if is_durable => {
+                straight(bytes).await.map_err(|error| error.with_effect(Effect::None))
+            }
             Defect::ClaimsNoEffect => straight(bytes).await.map_err(|error| error.with_effect(Effect::None)),
             Defect::RefusesAndStores if bytes.len() > max_bytes => {
                 straight(bytes.slice(..max_bytes)).await?;
@@ -140,11 +181,24 @@ impl Broken {
         }
     }
 
+    /// Looks without a call, which would be one that can fail by itself.
+    fn must_be_there(&self, operation: Operation, name: Name) -> Result<()> {
+        match self.inner.snapshot_blobs().contains_key(&name) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::NotFound, operation, name.to_hex())),
+        }
+    }
+
     /// What errors say, where that is what is wrong.
     fn tell<T>(&self, outcome: Result<T>) -> Result<T> {
         outcome.map_err(|error| match self.defect {
             Defect::NoContext => Error::new(error.kind(), error.operation(), ""),
             Defect::RetriesInVain => error.with_retry(Retry::CanHelp),
+            Defect::GivesUpLostReplies => error.with_retry(Retry::Useless),
+            Defect::ClaimsNoDeletion if error.operation() == Operation::Delete => error.with_effect(Effect::None),
+            Defect::ClaimsNoBarrier if matches!(error.operation(), Operation::Sync | Operation::Persist) => {
+                error.with_effect(Effect::None)
+            }
             _ => error,
         })
     }
@@ -230,6 +284,7 @@ impl Storage for Broken {
     }
 
     async fn size(&self, name: Name) -> Result<u64> {
+        self.shared.looks.fetch_add(1, Ordering::SeqCst);
         let remembered = self.lengths.lock().unwrap().get(&name).copied();
         let found = match (self.defect, remembered) {
             (Defect::RemembersLengths, Some(length)) => Ok(length),
@@ -245,15 +300,15 @@ impl Storage for Broken {
     async fn delete(&self, name: Name) -> Result<()> {
         self.lengths.lock().unwrap().remove(&name);
         if self.is(Defect::RefusesToDeleteTheAbsent) {
-            self.inner.size(name).await?;
+            self.must_be_there(Operation::Delete, name)?;
         }
         if self.is(Defect::SyncForgetsDeletions)
-            && let Ok(bytes) = self.inner.get(name, None, u64::MAX).await
+            && let Some(bytes) = self.inner.snapshot_blobs().remove(&name)
             && bytes.len() == PAGE_BYTES
         {
             *self.deleted_last.lock().unwrap() = Some((name, bytes));
         }
-        if self.inner.size(name).await.is_ok() {
+        if self.is(Defect::NamesStayTaken) && self.must_be_there(Operation::Delete, name).is_ok() {
             self.shared.deleted.lock().unwrap().insert(name);
         }
         self.tell(self.inner.delete(name).await)
@@ -329,10 +384,7 @@ impl Storage for Broken {
         let outcome = match self.defect {
             Defect::PersistLies => {
                 for name in names {
-                    self.inner
-                        .size(*name)
-                        .await
-                        .map_err(|_| Error::new(ErrorKind::NotFound, Operation::Persist, name.to_hex()))?;
+                    self.must_be_there(Operation::Persist, *name)?;
                 }
                 Ok(())
             }

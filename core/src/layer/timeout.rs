@@ -14,7 +14,8 @@ use crate::storage::{Capabilities, Change, Error, ErrorKind, ExclusiveGuard, Nam
 /// Gives up a call that does not answer in time: [`ErrorKind::Unavailable`], and where it would change something, of
 /// unknown effect. The call is dropped; what it had begun may still happen.
 ///
-/// A storage whose calls block the thread that awaits them cannot be given up.
+/// A storage whose calls block the thread that awaits them cannot be given up; where they block another, the waiting ends and
+/// that thread stays in the call. So a storage that blocks needs a limit of its own, below this one.
 #[derive(Clone, Debug)]
 pub struct Timeout {
     inner: Arc<dyn Storage>,

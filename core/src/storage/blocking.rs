@@ -6,7 +6,8 @@ use crate::env::{Env, MaybeSend};
 pub enum BlockingMode {
     /// In the thread that awaits: for the blocking API, which pays no thread hop then.
     Inline,
-    /// On the workers of the environment: for async executors, which must not be blocked.
+    /// On the workers of the environment: for async executors, which must not be blocked. As many calls run at once as there
+    /// are workers ([`Env::parallelism`]), and they are the engine's too: for a network, have threads of your own.
     Offload,
 }
 

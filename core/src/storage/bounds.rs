@@ -16,7 +16,8 @@ pub fn check_blob_bytes(operation: Operation, name: Name, blob_bytes: usize, blo
         .with_source(format!("{blob_bytes} bytes, at most {block_bytes_max} are allowed")))
 }
 
-/// The part of a blob of `blob_bytes` bytes that a `get` answers (clause S3).
+/// The part of a blob of `blob_bytes` bytes that a `get` answers (clause S3). A range that is wrong in itself is so whatever
+/// the maximum; that the blob is absent comes before both.
 ///
 /// # Errors
 /// [`ErrorKind::RangeInvalid`] for a range that is backwards or past the end; [`ErrorKind::LimitExceeded`] where the
@@ -42,7 +43,7 @@ pub fn not_found(operation: Operation, name: Name) -> Error {
 }
 
 /// Where the names that start with `prefix` and come after `after` begin and end, both inclusive; `None` where there
-/// are none. For storages that keep their names in order.
+/// are none, as for a prefix of over 16 bytes. For storages that keep their names in order.
 #[must_use]
 pub fn name_range(prefix: &[u8], after: Option<Name>) -> Option<(Name, Name)> {
     let (mut first, mut last) = ([0; Name::BYTES], [u8::MAX; Name::BYTES]);

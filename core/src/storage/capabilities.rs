@@ -14,7 +14,7 @@ pub enum Reach {
 pub enum Durability {
     /// Nothing: gone with the process.
     None,
-    /// The process dying.
+    /// The process dying: the one that calls, and the server's where there is one.
     Process,
     /// Power loss.
     Power,
@@ -71,7 +71,7 @@ pub struct Capabilities {
     pub list_order: ListOrder,
     /// Whether range reads are native.
     pub range_reads: RangeReads,
-    /// The block size in bytes that suits this storage best.
+    /// The block size in bytes that suits this storage best: over a network about latency times bandwidth.
     pub block_bytes_best: u32,
     /// The largest blob in bytes.
     pub block_bytes_max: u32,

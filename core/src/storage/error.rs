@@ -5,7 +5,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No blob, folder, bucket or store of that name.
+    /// No blob of that name; of [`Operation::Open`], no folder, bucket or store. A store that is gone after it was opened is
+    /// [`ErrorKind::Other`]: this would say that the blob is absent.
     NotFound,
     /// A range past the end of the blob.
     RangeInvalid,
@@ -108,7 +109,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error without retry or effect; `context` says on what, and holds no secret.
+    /// An error of no effect ([`Effect::None`]), where a retry can help if it is [`ErrorKind::Unavailable`] or
+    /// [`ErrorKind::Busy`], and else is useless; say what is different. `context` says on what, and holds no secret.
     pub fn new(kind: ErrorKind, operation: Operation, context: impl Into<String>) -> Self {
         let retry = match kind {
             ErrorKind::Unavailable | ErrorKind::Busy => Retry::CanHelp,
@@ -138,7 +140,11 @@ impl Error {
         self
     }
 
-    /// An I/O error, its kind translated; the effect of a failed write is unknown, of anything else none.
+    /// An I/O error, its kind translated; the effect of a failed write is unknown, of anything else none
+    /// ([`Operation::effect_if_lost`]).
+    ///
+    /// Made for files: `WouldBlock` is [`ErrorKind::Busy`], `TimedOut` and `Interrupted` are [`ErrorKind::Unavailable`], and a
+    /// connection that is refused or lost is [`ErrorKind::Other`]. `docs/backends.md` has the table.
     pub fn from_io(operation: Operation, context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         let kind = match source.kind() {

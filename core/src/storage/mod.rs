@@ -140,7 +140,7 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// What the medium raises.
     async fn delete(&self, name: Name) -> Result<()>;
 
-    /// One page of the names that start with `prefix` (at most 16 bytes), beginning after the name `after` where one is
+    /// One page of the names that start with `prefix` (over 16 bytes there are none), beginning after the name `after` where one is
     /// given. **S7** Following the pages, every name that is present throughout comes exactly once; names that come or go
     /// meanwhile may or may not appear. An empty page ends the listing. Pages are ordered where [`Capabilities::list_order`]
     /// says so; otherwise a single page holds everything that is left.

@@ -75,8 +75,9 @@ pub trait StorageConstructor: MaybeSendSync {
         SchemeInfo::default()
     }
 
-    /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (letters, digits
-    /// and `-`), and sharing no blob with anything. Nothing is created by this. `None` where the scheme has no such notion.
+    /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (at most 64
+    /// lower-case letters, digits and `-`), and sharing no blob with anything. Nothing is created by this. `None` where the scheme has no such notion.
+    /// The parameters stay, where they say how the medium is reached: see [`StorageUri::with_path`].
     ///
     /// # Errors
     /// As [`StorageConstructor::open`], where scratch places need what `uri` names to be there.
@@ -88,7 +89,7 @@ pub trait StorageConstructor: MaybeSendSync {
     /// Removes a scratch place that holds no blob any more and that no handle is open on.
     ///
     /// # Errors
-    /// What the medium raises, where something is left in it too; then that is not removed.
+    /// What the medium raises, of [`Operation::Open`], where something is left in it too; then that is not removed.
     async fn remove_scratch(&self, uri: &StorageUri, context: &OpenContext) -> Result<()> {
         let _ = (uri, context);
         Ok(())

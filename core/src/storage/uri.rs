@@ -133,7 +133,7 @@ impl StorageUri {
         &self.scheme
     }
 
-    /// What stands after `//`: a name, a bucket, a host. Never empty.
+    /// What stands after `//`: a name, a bucket, a host, which may have a port: `host:7`, `[::1]:7`. Never empty.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
@@ -196,6 +196,33 @@ impl StorageUri {
                 Err(invalid(format!("`{}:` has no parameter `{name}`; it has {}", self.scheme, known.join(", "))))
             }
         }
+    }
+
+    /// The same medium, another path on it; the parameters are kept.
+    ///
+    /// ```
+    /// use strongroom_core::storage::StorageUri;
+    /// let uri = StorageUri::parse("my://[::1]:7/data?compress=yes")?;
+    /// let scratch = uri.with_path(format!("{}/{}", uri.path_text()?, "scratch-1"))?;
+    /// assert_eq!(scratch.to_string(), "my://[::1]:7/data/scratch-1?compress=yes");
+    /// # Ok::<(), strongroom_core::storage::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a path that no URI has: with a zero byte, of over 16 KiB, or beside an authority neither
+    /// empty nor beginning with `/`.
+    pub fn with_path(&self, path: impl Into<Vec<u8>>) -> Result<Self> {
+        let path = path.into();
+        if path.contains(&0) {
+            return Err(invalid("the path holds a zero byte"));
+        }
+        if path.len() > URI_BYTES_MAX {
+            return Err(invalid("the path is longer than 16 KiB"));
+        }
+        if self.authority.is_some() && !path.is_empty() && !path.starts_with(b"/") {
+            return Err(invalid("the path does not begin with `/`"));
+        }
+        Ok(Self { path, ..self.clone() })
     }
 
     /// What is left without a wrapper's `prefix` of the scheme and the wrapper's own parameters: `faulty+mem://x?seed=1`
@@ -403,6 +430,22 @@ mod tests {
         assert_eq!(uri.within("faulty+", &["seed"]), Some(parse("mem://name/sub?region=here")));
         assert_eq!(parse("mem://name").within("faulty+", &[]), None);
         assert_eq!(parse("faulty+:x").within("faulty+", &[]), None);
+    }
+
+    #[test]
+    fn another_path_on_the_same_medium_keeps_the_rest_and_reads_back() {
+        let uri = parse("s3://bucket?region=x");
+        assert_eq!(uri.with_path("/a b").unwrap(), parse("s3://bucket/a%20b?region=x"));
+        for uri in [uri, parse("file:dir"), parse("mem:a")] {
+            for path in ["", "/", "/x", "//x/y"] {
+                let other = uri.with_path(path).unwrap();
+                assert_eq!(parse(&other.to_string()), other);
+            }
+            assert!(uri.with_path("/a\0").is_err());
+            assert!(uri.with_path("/".repeat(URI_BYTES_MAX + 1)).is_err());
+        }
+        assert!(parse("s3://bucket").with_path("x").is_err());
+        assert_eq!(parse("my://[::1]:7/x").authority(), Some("[::1]:7"));
     }
 
     fn refusal(text: &str) -> String {

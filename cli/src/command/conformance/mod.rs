@@ -69,7 +69,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         let place = scratch.place(clause.number()).await.map_err(|failure| failure.on(&uri))?;
         let outcome = clause.run(&place).await;
         if let Err(error) = place.remove().await {
-            context.output.notice(&format!("scratch data of S{} is left in {}: {error}", clause.number(), place.uri()));
+            let (number, uri) = (clause.number(), place.uri());
+            context.output.notice(&format!(
+                "scratch data of S{number} is left in {uri} ({error}); nothing of yours is in it: remove it with the tools of that medium"
+            ));
         }
         let clause = JsonClause::new(&clause, outcome);
         if !context.output.json() {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use strongroom_core::storage::{Change, Effect, ErrorKind, Name, Operation, Put, Retry, StorageExt as _};
 
+use super::looks::never_seen_in_part;
 use crate::storage::outcome::{Answer as _, Outcome, Verdict, ensure, ensure_eq, ensure_holds};
 use crate::storage::{Place, open, sample_bytes, sample_name};
 
@@ -10,6 +11,7 @@ use crate::storage::{Place, open, sample_bytes, sample_name};
 const BLOCK_BYTES_MIN: u32 = 4096;
 
 /// **S1** `put` and `put_durable` store all or nothing, and answer `Exists` where the name is taken, whose content stays.
+/// Whoever looks meanwhile sees all or nothing.
 ///
 /// # Errors
 /// How the storage broke the clause; so do all functions here.
@@ -31,6 +33,8 @@ pub async fn s1_put_stores_all_and_never_replaces(place: &dyn Place) -> Outcome 
             ensure_holds(&*storage, name, Some(&bytes), "after a durable put of a taken name").await?;
         }
     }
+    drop(storage);
+    never_seen_in_part(place, Operation::Put).await?;
     Ok(Verdict::Passed)
 }
 
@@ -147,7 +151,8 @@ pub async fn s6_delete_frees_the_name(place: &dyn Place) -> Outcome {
     Ok(Verdict::Passed)
 }
 
-/// **S13** Any name and any bytes up to `block_bytes_max` work, none among them; one byte more is `LimitExceeded`.
+/// **S13** Any name and any bytes up to `block_bytes_max` work, none among them; more is `LimitExceeded`,
+/// be it one byte or many.
 ///
 /// # Errors
 /// As all here.
@@ -180,16 +185,23 @@ pub async fn s13_any_name_and_any_length_within_the_limit(place: &dyn Place) -> 
     storage.put(sample_name(1), zeros.clone()).await.answers("a put of the largest blob, all zeros")?;
     ensure_holds(&*storage, sample_name(1), Some(&zeros), "put as zeros").await?;
 
-    let (over, too_long) = (sample_name(2), Bytes::from(vec![0; max_bytes + 1]));
-    let batch = vec![Change::Put(over, too_long.clone())];
-    for (outcome, operation) in [
-        (storage.put(over, too_long.clone()).await.map(drop), Operation::Put),
-        (storage.put_durable(over, too_long.clone()).await.map(drop), Operation::PutDurable),
-        (storage.apply(batch).await.map(drop), Operation::Apply),
-    ] {
-        let error = outcome.refuses(format_args!("{operation:?} of one byte over the largest blob"))?;
-        ensure_eq!((error.kind(), error.effect()), (ErrorKind::LimitExceeded, Effect::None), "kind and effect");
+    let over = sample_name(2);
+    // One byte over, and so far that what carries it may have a limit of its own.
+    for length in [max_bytes + 1, 4 * max_bytes + 1] {
+        let too_long = Bytes::from(vec![0; length]);
+        let batch = vec![Change::Put(over, too_long.clone())];
+        for (outcome, operation) in [
+            (storage.put(over, too_long.clone()).await.map(drop), Operation::Put),
+            (storage.put_durable(over, too_long.clone()).await.map(drop), Operation::PutDurable),
+            (storage.apply(batch).await.map(drop), Operation::Apply),
+        ] {
+            let what = format!("{operation:?} of {length} bytes, where {max_bytes} are the most,");
+            let error = outcome.refuses(&what)?;
+            let found = (error.kind(), error.effect());
+            ensure_eq!(found, (ErrorKind::LimitExceeded, Effect::None), "kind and effect of {what}");
+        }
     }
+    storage.put(sample_name(3), sample_bytes(3, 10)).await.answers("a put after others were too long")?;
     ensure!(!storage.exists(over).await.answers("looking for a name")?, "a blob over the limit was stored");
     Ok(Verdict::Passed)
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use strongroom_core::storage::{Durability, Name, StorageExt as _, Torn};
+use strongroom_core::storage::{Durability, Name, Operation, StorageExt as _, Torn};
 
+use super::looks::never_seen_in_part;
 use crate::storage::outcome::{Answer as _, Breach, Outcome, Verdict, ensure, ensure_holds, whole};
 use crate::storage::place::{ROUND_PUTS, work_blob};
 use crate::storage::{Place, open, sample_bytes, sample_name};
@@ -18,12 +19,14 @@ enum Look {
 }
 
 /// **S9** What was acknowledged before `sync`, put by `put_durable`, or named to `persist`, outlives what
-/// the storage says that it outlives: all its handles, its process, the power.
+/// the storage says that it outlives: all its handles, its process, the power. A durable put is whole before it
+/// is visible.
 ///
 /// # Errors
 /// As all here.
 pub async fn s9_barriers_protect_what_was_acknowledged(place: &dyn Place) -> Outcome {
     let mut verdict = Verdict::Passed;
+    never_seen_in_part(place, Operation::PutDurable).await?;
     let mut expected = BTreeMap::new();
     for round in 0..12 {
         let [synced, durable, foreign, deleted] = [0, 1, 2, 3].map(|number| sample_name(10 * round + number));

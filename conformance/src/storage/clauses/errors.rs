@@ -1,13 +1,13 @@
 //! S11: what errors say.
 
 use bytes::Bytes;
-use strongroom_core::storage::{Effect, ErrorKind, Operation, Retry, StorageExt as _};
+use strongroom_core::storage::{Change, Effect, Error, ErrorKind, Name, Operation, Retry, Storage, StorageExt as _};
 
-use crate::storage::outcome::{Answer as _, Outcome, Verdict, ensure, ensure_eq};
+use crate::storage::outcome::{Answer as _, Breach, Outcome, Verdict, ensure, ensure_eq};
 use crate::storage::{Place, open, sample_bytes, sample_name};
 
 /// **S11** Errors of every operation that can be made to fail say kind, operation, context, retry and effect, and tell no
-/// secret; where a reply was lost, that the effect is unknown.
+/// secret; where a reply was lost, that the effect is unknown, and that a retry can help.
 ///
 /// # Errors
 /// As all here.
@@ -39,10 +39,48 @@ pub async fn s11_errors_say_what_happened(place: &dyn Place) -> Outcome {
     ensure!(!storage.exists(absent).await.answers("looking for a name")?, "a put that was refused took effect");
 
     if place.lose_next_reply() {
-        let error = storage.put(lost, sample_bytes(3, 10)).await.refuses("a put whose reply was lost")?;
-        ensure_eq!(error.effect(), Effect::Unknown, "the effect of a put whose reply was lost");
+        let outcome = storage.put(lost, sample_bytes(3, 10)).await.map(drop);
+        is_unknown(outcome.refuses("a put whose reply was lost")?, Operation::Put)?;
+        replies_are_lost(place, &*storage, present).await?;
     } else {
         verdict.limit("no reply was lost: that the effect is unknown then was not tried");
     }
     Ok(verdict)
+}
+
+fn is_unknown(error: Error, operation: Operation) -> Result<(), Breach> {
+    let found = (error.effect(), error.retry());
+    ensure_eq!(found, (Effect::Unknown, Retry::CanHelp), "effect and retry of {operation:?} whose reply was lost");
+    Ok(())
+}
+
+/// The reply of each other call that changes something is lost, once the place is known to do that.
+async fn replies_are_lost(place: &dyn Place, storage: &dyn Storage, present: Name) -> Result<(), Breach> {
+    let bytes = sample_bytes(4, 10);
+    for (number, operation) in
+        [Operation::PutDurable, Operation::Delete, Operation::Apply, Operation::Sync, Operation::Persist]
+            .into_iter()
+            .enumerate()
+    {
+        // Something to do for every barrier.
+        let [before, name, after] = [0, 1, 2].map(|which| sample_name(10 * (number as u64 + 1) + which));
+        storage.put(before, bytes.clone()).await.answers("a put")?;
+        ensure!(place.lose_next_reply(), "the place loses one reply and not another");
+        let outcome = match operation {
+            Operation::PutDurable => storage.put_durable(name, bytes.clone()).await.map(drop),
+            Operation::Delete => storage.delete(present).await,
+            Operation::Apply => storage.apply(vec![Change::Put(name, bytes.clone())]).await.map(drop),
+            Operation::Sync => storage.sync().await,
+            _ => storage.persist(&[before]).await,
+        };
+        match outcome {
+            Err(error) => is_unknown(error, operation)?,
+            // The place loses replies of other calls: here is one, so that the loss does not wait for the next round.
+            Ok(()) if matches!(operation, Operation::Apply | Operation::Sync | Operation::Persist) => {
+                let _ = storage.put(after, bytes.clone()).await;
+            }
+            Ok(()) => return Err(Breach::new(format!("{operation:?} whose reply was lost succeeded"))),
+        }
+    }
+    Ok(())
 }

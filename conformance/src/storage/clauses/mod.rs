@@ -5,6 +5,7 @@ mod blobs;
 mod crashes;
 mod errors;
 mod listings;
+mod looks;
 mod tasks;
 
 pub use batches::*;

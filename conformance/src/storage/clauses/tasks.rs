@@ -130,7 +130,7 @@ pub async fn s12_a_dropped_future_leaves_blobs_absent_or_whole(place: &dyn Place
         });
         for _ in 0..polls {
             if let Some(outcome) = poll_once(call.as_mut()).await {
-                outcome.answers("a put after others were dropped")?;
+                outcome.answers("a change after others were dropped")?;
                 break;
             }
         }
