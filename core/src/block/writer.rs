@@ -13,7 +13,7 @@ use super::slot::Slot;
 use super::upload::upload;
 use super::{BlockBuilder, BlockContext, lock};
 use crate::env::TaskHandle;
-use crate::format::{BlockClass, BlockId, COUNTER_MAX, Pointer, RecordKind};
+use crate::format::{BlockClass, BlockId, COUNTER_MAX, Pointer, RecordKind, SALT_BYTES};
 use crate::{Error, Result};
 
 /// How a writer behaves.
@@ -177,11 +177,11 @@ impl BlockWriter {
         Some((state.writer_epoch?, counters.chain([state.next_counter]).min()?))
     }
 
-    /// Puts a block that holds nothing, at once and durably: a commit may name it.
+    /// Puts a block that holds nothing, at once and durably: a commit may name it. Answers its number and its salt.
     ///
     /// # Errors
     /// [`Error::Invalid`] without an epoch; what the storage raises.
-    pub async fn put_empty(&self) -> Result<BlockId> {
+    pub async fn put_empty(&self) -> Result<(BlockId, [u8; SALT_BYTES])> {
         let (id, builder) = {
             let mut state = lock(&self.state);
             let id = self.next_id(&mut state)?;
@@ -189,7 +189,7 @@ impl BlockWriter {
         };
         let sealed = builder.seal(&self.context.keys)?;
         self.context.storage.put_durable(sealed.name, sealed.bytes).await?;
-        Ok(id)
+        Ok((id, sealed.salt))
     }
 
     /// Seals what is open and waits until storage has answered every put that was started before. This is no barrier: see

@@ -1,7 +1,7 @@
 //! Ballast: a few empty blocks that are given up when storage is full, because deleting takes a commit, and a commit takes
 //! a block. Nothing else may use them up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::root::Root;
 use super::shared::{Shared, lock};
 use super::transaction::{Op, Work};
 use super::view::table_range;
-use crate::format::BlockId;
 use crate::format::rows::{self, DataBlock};
+use crate::format::{BlockId, SALT_BYTES};
 use crate::storage::{Durability, Effect, ErrorKind, Reach};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
@@ -38,14 +38,20 @@ impl Shared {
 
     /// The blocks that a state names as ballast.
     pub(crate) async fn ballast(&self, root: &Root) -> Result<BTreeSet<DataBlock>> {
+        Ok(self.ballast_rows(root).await?.into_keys().collect())
+    }
+
+    /// The blocks that a state names as ballast, with the salts of their sealings.
+    pub(crate) async fn ballast_rows(&self, root: &Root) -> Result<BTreeMap<DataBlock, [u8; SALT_BYTES]>> {
         let range = table_range(rows::BALLAST, (Bound::Unbounded, Bound::Unbounded));
         let overlay = root.space.overlay.clone();
         let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, overlay, range, Direction::Ascending);
-        let mut blocks = BTreeSet::new();
-        while let Some((key, _)) = cursor.next().await? {
-            let block =
-                rows::decode_block_key(&key).map_err(|error| Error::damaged("ballast row", None, error.to_string()))?;
-            blocks.insert(block);
+        let damaged = |detail: String| Error::damaged("ballast row", None, detail);
+        let mut blocks = BTreeMap::new();
+        while let Some((key, value)) = cursor.next().await? {
+            let block = rows::decode_block_key(&key).map_err(|error| damaged(error.to_string()))?;
+            let salt = value.as_ref().try_into().map_err(|_| damaged("its value has another length".into()))?;
+            blocks.insert(block, salt);
         }
         Ok(blocks)
     }
@@ -69,15 +75,22 @@ impl Shared {
         Err(error)
     }
 
-    /// Whether a state names ballast that is not there: its writer died before it could put it back.
+    /// Whether ballast is wanting: never put, or given up by a writer that could not put it back.
     pub(super) async fn is_ballast_spent(&self, root: &Root) -> Result<bool> {
-        for block in self.ballast(root).await? {
-            match self.storage().size(self.block_name(block)).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
-                done => done?,
-            };
+        let ballast = self.ballast(root).await?;
+        Ok(ballast.len() < self.ballast_count() || !self.missing_ballast(&ballast).await?.is_empty())
+    }
+
+    /// Those of these blocks that storage does not have.
+    pub(super) async fn missing_ballast(&self, ballast: &BTreeSet<DataBlock>) -> Result<Vec<DataBlock>> {
+        let mut missing = Vec::new();
+        for block in ballast {
+            match self.storage().size(self.block_name(*block)).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => missing.push(*block),
+                done => drop(done?),
+            }
         }
-        Ok(false)
+        Ok(missing)
     }
 
     /// Puts what is wanting, and answers what was put and what ended that early.
@@ -96,11 +109,11 @@ impl Shared {
         }
         while there < wanted {
             match self.blocks.writer.put_empty().await {
-                Ok(id) => {
+                Ok((id, salt)) => {
                     self.note_unreferenced(vec![id]);
                     if let BlockId::Data { key_epoch, writer_epoch, counter } = id {
                         let block = DataBlock { key_epoch, writer_epoch, counter };
-                        draft.rows.insert(rows::ballast_key(block), Some(Bytes::new()));
+                        draft.rows.insert(rows::ballast_key(block), Some(Bytes::copy_from_slice(&salt)));
                         put.push(block);
                     }
                     there += 1;

@@ -325,6 +325,16 @@ impl Check<'_> {
             let damage = Damage { structure: "block", blob: Some(name), detail: "missing from storage".into() };
             self.report.findings.push(Finding { damage, chunks: self.holds.get(&block).cloned().unwrap_or_default() });
         }
+        for (block, salt) in shared.ballast_rows(&root).await? {
+            let name = shared.block_name(block);
+            self.salts.insert(block, salt);
+            if names.contains(&name) {
+                wanted.insert(name, block);
+            } else {
+                let what = "missing from storage; it held nothing, and the next writer puts it again";
+                self.find("ballast", Some(name), what);
+            }
+        }
         // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head.
         let hints = shared.chain.hints().await?;
         let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence);
@@ -382,11 +392,11 @@ impl Check<'_> {
             return Ok(());
         }
         // What nothing names yet belongs to writers at work, or to ones that died: it may be torn, and is swept in time.
-        let (condemned, ballast) = (shared.condemned(&root).await?, shared.ballast(&root).await?);
+        let condemned = shared.condemned(&root).await?;
         let unnamed = |name: &Name| match shared.blocks.reader.block_id(*name) {
             Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
                 let block = DataBlock { key_epoch, writer_epoch, counter };
-                !wanted.contains_key(name) && !condemned.contains(&block) && !ballast.contains(&block)
+                !wanted.contains_key(name) && !condemned.contains(&block)
             }
             Some(BlockId::Commit { sequence, .. }) => sequence < first || sequence > root.sequence,
             None => false,

@@ -235,6 +235,11 @@ impl Shared {
         if restores {
             // Before anything else fills the storage again, what the next deletion needs is put aside.
             self.restore_ballast(&base, &mut draft).await?;
+        } else if in_need {
+            // What was given up for this commit is no longer there to be missed.
+            for block in self.missing_ballast(&self.ballast(&base).await?).await? {
+                draft.rows.insert(rows::ballast_key(block), None);
+            }
         }
         let guard = if in_need { self.storage().try_exclusive().await? } else { None };
         let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };

@@ -12,7 +12,7 @@
 //! | [`EPOCH`] | writer epoch u32 | time of the claim, or of the writer's last checkpoint, u64 (ms) |
 //! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
 //! | [`COUNTER`] | name byte | u64 |
-//! | [`BALLAST`] | block as above | empty |
+//! | [`BALLAST`] | block as above | salt of its sealing, 16 bytes |
 
 use bytes::Bytes;
 
