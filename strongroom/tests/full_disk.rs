@@ -143,7 +143,10 @@ fn a_disk_that_becomes_read_only_under_a_process_fails_changes_alone() {
         holds(&repository, 0..3).await;
         is_sound(&repository).await;
         mounts::remount(&small.disk, "rw");
-        fs.write("/3", noise(3, 300_000)).await.unwrap();
+        // The failure of a block that was tried again meanwhile may be told once more.
+        if fs.write("/3", noise(3, 300_000)).await.is_err() {
+            fs.write("/3", noise(3, 300_000)).await.unwrap();
+        }
         holds(&repository, 0..4).await;
         is_sound(&repository).await;
         ro(&small.disk);
