@@ -197,7 +197,6 @@ impl Storage for DiscardingStorage {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await
     }

@@ -392,7 +392,6 @@ impl Storage for FlakyStorage {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         let fault = self.read(Operation::TryExclusive, &"the medium").await?;
         let answer = self.inner.try_exclusive().await;

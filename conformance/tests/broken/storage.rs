@@ -405,7 +405,6 @@ impl Storage for Broken {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         if self.is(Defect::EveryoneIsAlone) {
             return Ok(Some(Box::new(NotAlone)));

@@ -273,7 +273,8 @@ impl BlockWriter {
     pub fn take_failure_since(&self, since: (u32, u64)) -> Option<((u32, u64), Error)> {
         let mut state = lock(&self.state);
         let failed = lock(&self.failures).errors.split_off(&since);
-        let (again, others) = std::mem::take(&mut state.failed).into_iter().partition(|(_, slot)| slot.place() >= since);
+        let (again, others) =
+            std::mem::take(&mut state.failed).into_iter().partition(|(_, slot)| slot.place() >= since);
         state.failed = others;
         let again: Vec<(u64, Arc<Slot>)> = again;
         for (ticket, slot) in again {
@@ -294,7 +295,11 @@ impl BlockWriter {
         let (kept, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.failed).into_iter().partition(|(_, slot)| slot.place() >= place);
         state.failed = kept;
-        state.in_flight.values().filter(|running| running.slot.place() < place).for_each(|running| running.slot.give_up());
+        state
+            .in_flight
+            .values()
+            .filter(|running| running.slot.place() < place)
+            .for_each(|running| running.slot.give_up());
         {
             let mut failures = lock(&self.failures);
             failures.errors = failures.errors.split_off(&place);

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -60,7 +61,17 @@ impl Shared {
     /// Makes the ballast whole, as far as storage has room for it and for the commit that the rows are for; answers what
     /// was put.
     pub(super) async fn top_up_ballast(&self, root: &Root, draft: &mut Draft) -> Result<Vec<DataBlock>> {
-        let (mut put, failed) = self.put_ballast(root, draft).await?;
+        let (mut put, mut failed) = self.put_ballast(root, draft).await?;
+        if failed.is_none() && !put.is_empty() && self.spent.load(Ordering::Acquire) {
+            // Whether there is room for the commit still, shows when something is put there.
+            match self.blocks.writer.put_empty().await {
+                Ok((id, _)) => self.storage().delete(self.blocks.reader.name(&id)).await?,
+                Err(error) => {
+                    self.note_unlisted(&error);
+                    failed = Some(error);
+                }
+            }
+        }
         if let Some(error) = failed {
             tracing::debug!(%error, "the ballast is not whole");
             if let Some(last) = put.pop() {
@@ -131,17 +142,21 @@ impl Shared {
                     there += 1;
                 }
                 Err(error) => {
-                    if matches!(&error, Error::Storage(error) if error.effect() == Effect::Unknown)
-                        && let Some(epoch) = lock(&self.epoch).number
-                    {
-                        // It may be there all the same.
-                        lock(&self.unlisted).insert(epoch);
-                    }
+                    self.note_unlisted(&error);
                     return Ok((put, Some(error)));
                 }
             }
         }
         Ok((put, None))
+    }
+
+    /// What could not be put may be there all the same.
+    fn note_unlisted(&self, error: &Error) {
+        if matches!(error, Error::Storage(error) if error.effect() == Effect::Unknown)
+            && let Some(epoch) = lock(&self.epoch).number
+        {
+            lock(&self.unlisted).insert(epoch);
+        }
     }
 
     /// Gives one block of ballast up, and answers whether there was any. The rows go with the next commit.
@@ -151,7 +166,7 @@ impl Shared {
             let is_there = self.storage().size(name).await.is_ok();
             self.storage().delete(name).await?;
             if is_there {
-                self.spent.store(true, std::sync::atomic::Ordering::Release);
+                self.spent.store(true, Ordering::Release);
                 return Ok(true);
             }
         }
@@ -168,7 +183,9 @@ impl Shared {
     ) -> Result<bool> {
         // Each attempt that spills leaves something of it; but that alone is no progress.
         let gave_back = self.give_back_aborted().await?;
-        if !std::mem::replace(&mut room.gave_back, true) && (self.give_back_condemned().await.unwrap_or(false) || gave_back) {
+        if !std::mem::replace(&mut room.gave_back, true)
+            && (self.give_back_condemned().await.unwrap_or(false) || gave_back)
+        {
             return Ok(true);
         }
         leader.refuse(error, |work| !work.frees());

@@ -350,6 +350,7 @@ impl Engine {
             abandoned: Mutex::default(),
             claim: async_lock::Mutex::new(()),
             unlisted: Mutex::default(),
+            given_back: Mutex::default(),
             spent: AtomicBool::new(false),
             appending: Mutex::default(),
             unreferenced: Mutex::default(),

@@ -92,9 +92,7 @@ impl Shared {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
                 let (class, kind) = (BlockClass::Spill, RecordKind::Spill);
-                pointers.extend(
-                    self.blocks.writer.append_since(since, class, kind, u64::from(depth), piece).await?,
-                );
+                pointers.extend(self.blocks.writer.append_since(since, class, kind, u64::from(depth), piece).await?);
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;

@@ -22,6 +22,15 @@ use crate::{Error, Result};
 /// How often the head is looked for anew because it moves on while it is asked about a block.
 const LOOKS_MAX: usize = 4;
 
+/// What this process has deleted that takes no commit.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct GivenBack {
+    /// The newest commit that condemned any of it.
+    condemned: u64,
+    /// Commits below this.
+    commits: u64,
+}
+
 fn is_full(error: &Error) -> bool {
     error.storage_kind() == Some(ErrorKind::Full)
 }
@@ -64,9 +73,16 @@ impl Shared {
         let guard = self.try_alone().await?;
         let alone = guard.is_some();
         let root = self.root();
+        // The rows of what was deleted stand until the next checkpoint: that is not given back again.
+        let before = *lock(&self.given_back);
         let given_back = async {
             let deleted = self.delete_condemned(&root, alone).await?;
-            Ok(self.delete_commits(&root, alone).await? > root.oldest.max(1) || !deleted.is_empty())
+            let condemned =
+                deleted.iter().filter_map(|key| rows::decode_condemned_key(key).ok()).map(|(at, _)| at).max();
+            let oldest = self.delete_commits(&root, alone).await?;
+            let after = GivenBack { condemned: condemned.unwrap_or(0), commits: oldest };
+            *lock(&self.given_back) = after;
+            Ok(after.condemned > before.condemned || after.commits > before.commits.max(root.oldest).max(1))
         };
         let given_back = match given_back.await {
             // A hint comes first, and there is no room for it.

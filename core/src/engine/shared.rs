@@ -10,6 +10,7 @@ use super::chain::Chain;
 use super::commit::{Leader, Request};
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
+use super::room::GivenBack;
 use super::root::Root;
 use crate::block::{BlockContext, BlockStore, BlockWriter};
 use crate::env::Env;
@@ -123,6 +124,8 @@ pub(crate) struct Shared {
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,
     /// Open epochs of ours that may have blocks in storage which nobody noted.
     pub(crate) unlisted: Mutex<BTreeSet<u32>>,
+    /// What was deleted through this handle on a full storage.
+    pub(crate) given_back: Mutex<GivenBack>,
     /// Whether ballast was given up through this handle.
     pub(crate) spent: AtomicBool,
     /// Serialises claims, so that a handle claims one epoch at a time.

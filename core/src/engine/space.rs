@@ -336,7 +336,9 @@ impl Shared {
         let is_put = with_ballast && !self.top_up_ballast(&base, &mut draft).await?.is_empty();
         if !alone && !is_put && self.is_ballast_spent(&base).await? {
             // The commit would give nothing back, and the next deletion needs its block.
-            tracing::warn!("storage is full: the writer's epoch stays open, and ends when nothing was heard of it for long");
+            tracing::warn!(
+                "storage is full: the writer's epoch stays open, and ends when nothing was heard of it for long"
+            );
             return Ok(true);
         }
         let floor = if alone { Floor::Alone } else { Floor::Grace };

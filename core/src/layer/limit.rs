@@ -225,7 +225,6 @@ impl Storage for Limit {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         // It answers without waiting, so it takes no place in the line either.
         self.inner.try_exclusive().await

@@ -282,7 +282,6 @@ impl Storage for Measured {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.metrics.count(Operation::TryExclusive, none, self.inner.try_exclusive()).await
     }

@@ -324,7 +324,6 @@ impl Storage for Retry {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.repeat(always, || self.inner.try_exclusive()).await
     }

@@ -99,7 +99,6 @@ impl Storage for Timeout {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.within(Operation::TryExclusive, "the storage", self.inner.try_exclusive()).await
     }

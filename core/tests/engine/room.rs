@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View};
+use strongroom_core::engine::{
+    ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View,
+};
 use strongroom_core::env::{Env, ManualClock};
 use strongroom_core::storage::{ErrorKind, Operation};
 use strongroom_core::{Error, Result};
@@ -94,8 +96,9 @@ const COMPANY: [Company; 3] = [Company::Nobody, Company::Reader, Company::NoLock
 #[test]
 fn processes_delete_from_a_storage_that_is_full_to_the_last_byte_as_often_as_they_like() {
     block_on(async {
-        for (company, (block_bytes, files, length)) in
-            COMPANY.into_iter().flat_map(|company| [(4096, 40, 12_000), (128 << 10, 60, 90)].map(|kind| (company, kind)))
+        for (company, (block_bytes, files, length)) in COMPANY
+            .into_iter()
+            .flat_map(|company| [(4096, 40, 12_000), (128 << 10, 60, 90)].map(|kind| (company, kind)))
         {
             let bed = filled(1, block_bytes, company != Company::NoLocks, files, length).await;
             let mut time = 40 * MINUTE;

@@ -9,9 +9,7 @@ use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Loss};
 use strongroom_core::crypto::{RootSecret, Suite};
 use strongroom_core::engine::{ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Tuning, Unlock, View};
 use strongroom_core::env::Env;
-use strongroom_core::storage::{
-    Capabilities, ExclusiveGuard, Name, Occupancy, Put, Result as StorageResult, Storage,
-};
+use strongroom_core::storage::{Capabilities, ExclusiveGuard, Name, Occupancy, Put, Result as StorageResult, Storage};
 use strongroom_core::{Error, Result};
 
 use crate::support::{Bed, TABLE, assert_clean, get, put};

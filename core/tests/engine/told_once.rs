@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_core::Result;
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View};
+use strongroom_core::engine::{
+    ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View,
+};
 use strongroom_core::env::Env;
 use strongroom_core::storage::{
     Capabilities, Error as StorageError, ErrorKind, Name, Operation, Put, Result as StorageResult, Storage,
 };
-use strongroom_core::Result;
 
 use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
 

@@ -156,7 +156,6 @@ impl Storage for EveryRead {
         self.0.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.0.try_exclusive().await
     }

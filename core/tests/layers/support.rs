@@ -181,7 +181,6 @@ impl Storage for Flaky {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.call(Operation::TryExclusive, self.inner.try_exclusive()).await
     }

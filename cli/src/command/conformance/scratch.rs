@@ -189,7 +189,6 @@ impl Storage for Recording {
         self.inner.occupancy()
     }
 
-
     async fn try_exclusive(&self) -> storage::Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await
     }
