@@ -5,7 +5,7 @@
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage.
-//! * `snapshots` keeps states under names.
+//! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
@@ -18,6 +18,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod difference;
 mod follow;
 mod import_header;
 mod in_force;
@@ -47,8 +48,9 @@ use crate::storage::{Storage, StorageExt};
 use crate::{Error, Result};
 
 pub use crate::tree::Direction;
-pub use check::{CheckOptions, CheckReport, ChunksOf, Finding};
+pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use difference::{Change, Changes, ChunksOf};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};

@@ -420,6 +420,18 @@ impl Transaction {
         self.ops.insert(rows::parked_node_key(death, pointer), Op::FreeNode(*pointer));
     }
 
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
+    pub(super) fn pin(&self) -> &Arc<Pin> {
+        &self.pin
+    }
+
+    pub(super) fn reads(&self) -> &Mutex<ReadSet> {
+        &self.reads
+    }
+
     /// Whether it would change nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty()

@@ -178,8 +178,8 @@ impl Snapshot {
         &self.shared
     }
 
-    pub(super) fn pinned_sequence(&self) -> u64 {
-        self.pin.sequence
+    pub(super) fn pin(&self) -> &Arc<Pin> {
+        &self.pin
     }
 
     /// The commit whose state this is.

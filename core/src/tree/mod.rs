@@ -37,6 +37,7 @@
 
 mod apply;
 mod cursor;
+mod diff;
 mod merge;
 mod packer;
 mod read;
@@ -50,6 +51,7 @@ use bytes::Bytes;
 
 pub use apply::{Applied, Dead, apply, rebuild};
 pub use cursor::{Cursor, Direction, KeyRange};
+pub use diff::{Diff, Difference};
 pub use merge::{MergedCursor, Overlay};
 pub use read::{Visit, get, walk, walk_where};
 

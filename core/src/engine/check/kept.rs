@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::snapshots::collect;
-use super::super::{ChunkNumber, Direction, Table};
-use super::{ALL, Check, CheckReport, ChunksOf, Finding};
+use super::super::{ChunkNumber, ChunksOf, Direction, Table};
+use super::{ALL, Check, CheckReport, Finding};
 use crate::format::Pointer;
 use crate::format::node::Node;
 use crate::format::rows::{self, ChunkRow};

@@ -13,7 +13,7 @@ use super::in_force;
 use super::keyring::{self, CopyState, Header};
 use super::root::Root;
 use super::shared::{Pin, Shared};
-use super::{ChunkNumber, Direction, Table};
+use super::{ChunkNumber, ChunksOf, Direction};
 use crate::block::BlockReader;
 use crate::crypto::RootSecret;
 use crate::format::limits::HEADER_COPIES_COUNT;
@@ -36,9 +36,6 @@ pub struct CheckOptions<'a> {
     /// The chunks that a row of the content refers to: table, key and value. With it, what snapshots refer to is looked for.
     pub chunks_of: Option<ChunksOf<'a>>,
 }
-
-/// What [`CheckOptions::chunks_of`] asks of whoever knows the rows.
-pub type ChunksOf<'a> = &'a (dyn Fn(Table, &[u8], &[u8]) -> Vec<ChunkNumber> + Send + Sync);
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]

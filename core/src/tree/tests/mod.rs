@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 mod changes;
 mod damage;
+mod diff;
 mod model;
 
 use super::*;
