@@ -7,12 +7,12 @@ fn a_large_batch_is_one_well_filled_tree() {
     for node_bytes_max in [NODE_BYTES_MAX_MIN, NODE_BYTES_MAX] {
         let store = Memory::new(node_bytes_max);
         let mut model = Model::new();
-        let batch: Batch = (0..50_000).map(|number| row(number, 24)).collect();
+        let batch: Batch = (0..58_000).map(|number| row(number, 24)).collect();
         let root = step(&store, None, &mut model, &batch).root;
         let filled = shape(&store, root.as_ref());
         assert!(filled.leaf_fill(node_bytes_max) > 0.95, "{}", filled.leaf_fill(node_bytes_max));
         assert!(filled.inner_fill(node_bytes_max) > 0.7, "{}", filled.inner_fill(node_bytes_max));
-        let half: Batch = (0..50_000).filter(|number| number % 2 == 0).map(|number| (row(number, 0).0, None)).collect();
+        let half: Batch = (0..58_000).filter(|number| number % 2 == 0).map(|number| (row(number, 0).0, None)).collect();
         let root = step(&store, root, &mut model, &half).root;
         assert!(shape(&store, root.as_ref()).leaf_fill(node_bytes_max) > 0.9);
     }
