@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::nodes::Nodes;
@@ -15,11 +16,26 @@ use super::transaction::Transaction;
 use super::view::{Snapshot, table_range};
 use super::{ChunkNumber, Table};
 use crate::format::rows;
+use crate::storage::MaybeSendSync;
 use crate::tree::{self, Diff, Difference};
 use crate::{Error, Result};
 
-/// The chunks that a row of the content refers to, by table, key and value: asked of whoever knows the rows.
-pub type ChunksOf<'a> = &'a (dyn Fn(Table, &[u8], &[u8]) -> Vec<ChunkNumber> + Send + Sync);
+/// Whoever knows the rows of the content, and with them what they refer to.
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+pub trait References: MaybeSendSync {
+    /// The chunks that a row owns a reference to, each as often as it does. The row is one of `state`.
+    ///
+    /// # Errors
+    /// What reading raises, where the row alone does not tell.
+    async fn chunks_of(
+        &self,
+        state: &Snapshot,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Vec<ChunkNumber>>;
+}
 
 /// A row that is not the same in two states; `None` where it is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,23 +157,27 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::Invalid`] where something was done in it already; as [`Changes::next`] and [`Transaction::put`].
-    pub async fn restore(&mut self, state: &Snapshot, chunks_of: ChunksOf<'_>) -> Result<u64> {
+    pub async fn restore(&mut self, state: &Snapshot, references: &dyn References) -> Result<u64> {
         if !self.is_empty() {
             return Err(Error::Invalid("a transaction that brings a state back does nothing before that".into()));
         }
         let first = rows::table_key(rows::CONTENT_FIRST, &[]);
         let (_, end) = table_range(Table::LAST, (Bound::Unbounded, Bound::Unbounded));
         lock(self.reads()).ranges.push((Bound::Included(first), end));
-        let pins = [self.pin().clone(), state.pin().clone()];
-        let mut changes = Changes::new(state.shared(), pins, &self.root().content, state.content());
+        let newest = self.state();
+        let mut changes = state.changes_since(&newest);
         let mut count = 0;
         while let Some(Change { table, key, before, after }) = changes.next().await? {
             count += 1;
-            for chunk in before.iter().flat_map(|row| chunks_of(table, &key, row)) {
-                self.release_chunk(chunk)?;
+            if let Some(row) = &before {
+                for chunk in references.chunks_of(&newest, table, &key, row).await? {
+                    self.release_chunk(chunk)?;
+                }
             }
-            for chunk in after.iter().flat_map(|row| chunks_of(table, &key, row)) {
-                self.retain_chunk(chunk)?;
+            if let Some(row) = &after {
+                for chunk in references.chunks_of(state, table, &key, row).await? {
+                    self.retain_chunk(chunk)?;
+                }
             }
             match after {
                 Some(row) => self.put(table, &key, &row)?,

@@ -50,7 +50,7 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
-pub use difference::{Change, Changes, ChunksOf};
+pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::root::{Overlay, Root};
 use super::shared::{Appending, Pin, Shared, lock};
-use super::view::{Scan, View, table_range};
+use super::view::{Scan, Snapshot, View, table_range};
 use super::{ChunkNumber, Table};
 use crate::format::rows::{self, ChunkRow, Place};
 use crate::format::{BlockClass, Pointer, RecordKind};
@@ -420,12 +420,9 @@ impl Transaction {
         self.ops.insert(rows::parked_node_key(death, pointer), Op::FreeNode(*pointer));
     }
 
-    pub(super) fn root(&self) -> &Arc<Root> {
-        &self.root
-    }
-
-    pub(super) fn pin(&self) -> &Arc<Pin> {
-        &self.pin
+    /// The state that it reads, without its own writes.
+    pub(super) fn state(&self) -> Snapshot {
+        Snapshot::of(&self.shared, &self.root, &self.pin)
     }
 
     pub(super) fn reads(&self) -> &Mutex<ReadSet> {

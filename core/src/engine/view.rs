@@ -162,6 +162,10 @@ impl Snapshot {
         Self { shared: shared.clone(), sequence: root.sequence, root, pin }
     }
 
+    pub(super) fn of(shared: &Arc<Shared>, root: &Arc<Root>, pin: &Arc<Pin>) -> Self {
+        Self { shared: shared.clone(), root: root.clone(), pin: pin.clone(), sequence: root.sequence }
+    }
+
     /// The content of a checkpoint that is kept, seen from a pinned state.
     pub(super) fn kept(shared: &Arc<Shared>, root: &Root, pin: Arc<Pin>, row: &SnapshotRow) -> Self {
         let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });

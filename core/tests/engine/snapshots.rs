@@ -9,7 +9,7 @@ use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
-    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, Snapshot, Table, Transaction, Tuning, View,
+    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, References, Snapshot, Table, Transaction, Tuning, View,
 };
 use strongroom_core::storage::{Effect, ErrorKind};
 use strongroom_core::{Error, Result};
@@ -43,8 +43,8 @@ async fn set_chunk(engine: &Engine, transaction: &mut Transaction, key: u8, seed
     transaction.put(CHUNKED, &[key], &number.0.to_le_bytes())
 }
 
-fn number(row: &Bytes) -> ChunkNumber {
-    ChunkNumber(u64::from_le_bytes(row.as_ref().try_into().unwrap()))
+fn number(row: &[u8]) -> ChunkNumber {
+    ChunkNumber(u64::from_le_bytes(row.try_into().unwrap()))
 }
 
 async fn observe(view: &impl View) -> Result<Content> {
@@ -65,11 +65,14 @@ async fn observe(view: &impl View) -> Result<Content> {
     Ok(content)
 }
 
-fn chunks_of(table: Table, _: &[u8], value: &[u8]) -> Vec<ChunkNumber> {
-    if table != CHUNKED {
-        return Vec::new();
+/// Knows the rows of these tests.
+struct Rows;
+
+#[async_trait::async_trait]
+impl References for Rows {
+    async fn chunks_of(&self, _: &Snapshot, table: Table, _: &[u8], value: &[u8]) -> Result<Vec<ChunkNumber>> {
+        Ok(if table == CHUNKED { vec![number(value)] } else { Vec::new() })
     }
-    value.try_into().map(|bytes| vec![ChunkNumber(u64::from_le_bytes(bytes))]).unwrap_or_default()
 }
 
 /// All rows of a state.
@@ -103,7 +106,7 @@ async fn assert_changes(before: &Snapshot, after: &Snapshot) {
 async fn restore(engine: &Engine, name: &str) -> Result<()> {
     let kept = engine.open_snapshot(name).await?;
     let mut transaction = engine.begin();
-    transaction.restore(&kept, &chunks_of).await?;
+    transaction.restore(&kept, &Rows).await?;
     transaction.commit().await.map(|_| ())
 }
 
@@ -115,7 +118,7 @@ async fn assert_sound(engine: &Engine) {
     while let Some((_, row)) = scan.next().await.unwrap() {
         *references.entry(number(&row)).or_default() += 1;
     }
-    let options = CheckOptions { data: true, references: Some(&references), chunks_of: Some(&chunks_of) };
+    let options = CheckOptions { data: true, references: Some(&references), rows: Some(&Rows) };
     let report = engine.check(options).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
@@ -281,12 +284,12 @@ fn a_state_that_is_brought_back_conflicts_with_whatever_is_committed_meanwhile()
         commit(&engine, &some_keys(2)).await.unwrap();
         let kept = engine.open_snapshot("kept").await.unwrap();
         let mut transaction = engine.begin();
-        assert!(transaction.restore(&kept, &chunks_of).await.unwrap() > 0);
+        assert!(transaction.restore(&kept, &Rows).await.unwrap() > 0);
         put(&engine, b"unrelated", b"row").await.unwrap();
         assert!(matches!(transaction.commit().await, Err(Error::Conflict)));
         let mut late = engine.begin();
         late.put(TABLE, b"a", b"b").unwrap();
-        assert!(matches!(late.restore(&kept, &chunks_of).await, Err(Error::Invalid(_))));
+        assert!(matches!(late.restore(&kept, &Rows).await, Err(Error::Invalid(_))));
         assert_sound(&engine).await;
     });
 }

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::snapshots::collect;
-use super::super::{ChunkNumber, ChunksOf, Direction, Table};
+use super::super::view::Snapshot;
+use super::super::{ChunkNumber, Direction, References, Table};
 use super::{ALL, Check, CheckReport, Finding};
 use crate::format::Pointer;
 use crate::format::node::Node;
 use crate::format::rows::{self, ChunkRow};
-use crate::tree::TreeRoot;
+use crate::tree::{NodeStore as _, TreeRoot};
 use crate::{Damage, Error, Result};
 
 /// What is known of snapshots while the rest is looked at.
@@ -72,7 +73,7 @@ fn find(report: &mut CheckReport, detail: String, chunk: Option<ChunkNumber>) {
 
 impl Check<'_> {
     /// The trees of all snapshots, each node once.
-    pub(super) async fn snapshots(&mut self, chunks_of: Option<ChunksOf<'_>>) -> Result<()> {
+    pub(super) async fn snapshots(&mut self, references: Option<&dyn References>) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
         let scan = shared.scan_root(&root, &self.pin, rows::SNAPSHOT, ALL, Direction::Ascending);
         let snapshots = match collect(scan).await {
@@ -90,19 +91,39 @@ impl Check<'_> {
             self.find("snapshot counter", None, format!("it says {newest}, the newest snapshot is another"));
         }
         let (mut only, mut is_whole) = (HashSet::new(), true);
-        let mut needed = std::mem::take(&mut self.kept.needed);
         for row in kept {
             let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });
+            let mut leaves = Vec::new();
             is_whole &= self
                 .tree(tree.as_ref(), true, |pointer, node| {
                     only.insert(*pointer);
-                    needed.extend(chunks_of.into_iter().flat_map(|chunks_of| chunks(node, chunks_of)));
+                    leaves.extend(node.is_leaf().then_some(*pointer));
                 })
                 .await?;
+            if let Some(references) = references {
+                let state = Snapshot::kept(shared, &root, self.pin.clone(), &row);
+                for leaf in leaves {
+                    let node = shared.nodes.read(&leaf).await?;
+                    if let Err(error) = self.need(&state, &node, references).await {
+                        self.note(error)?;
+                    }
+                }
+            }
         }
-        self.kept.needed = needed;
         self.parked_nodes(only, is_whole).await?;
         self.parked_chunks().await
+    }
+
+    /// What the rows of a leaf refer to must be there.
+    async fn need(&mut self, state: &Snapshot, leaf: &Node, references: &dyn References) -> Result<()> {
+        for index in 0..leaf.count() {
+            let (Some(key), Some(value)) = (leaf.key_bytes(index), leaf.value(index)) else { continue };
+            if let Some((table, key)) = key.split_first() {
+                let chunks = references.chunks_of(state, Table(*table), key, &value).await?;
+                self.kept.needed.extend(chunks);
+            }
+        }
+        Ok(())
     }
 
     /// `only`: nodes that snapshots have and the newest content has not; `is_whole`: whether those are all.
@@ -164,14 +185,4 @@ impl Check<'_> {
             }
         }
     }
-}
-
-/// The chunks that the rows of a leaf refer to.
-fn chunks<'n>(node: &'n Node, chunks_of: ChunksOf<'n>) -> impl Iterator<Item = ChunkNumber> + 'n {
-    let rows = (0..if node.is_leaf() { node.count() } else { 0 })
-        .filter_map(|index| node.key_bytes(index).zip(node.value(index)));
-    rows.flat_map(move |(key, value)| match key.split_first() {
-        Some((table, key)) => chunks_of(Table(*table), key, &value),
-        None => Vec::new(),
-    })
 }

@@ -13,7 +13,7 @@ use super::in_force;
 use super::keyring::{self, CopyState, Header};
 use super::root::Root;
 use super::shared::{Pin, Shared};
-use super::{ChunkNumber, ChunksOf, Direction};
+use super::{ChunkNumber, Direction, References};
 use crate::block::BlockReader;
 use crate::crypto::RootSecret;
 use crate::format::limits::HEADER_COPIES_COUNT;
@@ -33,8 +33,8 @@ pub struct CheckOptions<'a> {
     pub data: bool,
     /// How many references the content holds on each chunk, where the caller has counted them.
     pub references: Option<&'a HashMap<ChunkNumber, u64>>,
-    /// The chunks that a row of the content refers to: table, key and value. With it, what snapshots refer to is looked for.
-    pub chunks_of: Option<ChunksOf<'a>>,
+    /// Whoever knows the rows: then what those of snapshots refer to is looked for too.
+    pub rows: Option<&'a dyn References>,
 }
 
 /// Something that is not as it should be.
@@ -103,7 +103,7 @@ pub(super) async fn run(
     };
     check.headers(header, secret).await?;
     check.trees().await?;
-    check.snapshots(options.chunks_of).await?;
+    check.snapshots(options.rows).await?;
     check.chunks(options.references).await?;
     check.usage().await?;
     check.blobs(options.data).await?;
