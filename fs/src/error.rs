@@ -74,6 +74,14 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// There is no extended attribute of this name.
+    #[error("{path}: no extended attribute {name}")]
+    NoXattr {
+        /// The path.
+        path: String,
+        /// The attribute.
+        name: String,
+    },
     /// A directory was to be moved into itself.
     #[error("{path}: cannot be moved into itself")]
     IntoItself {
@@ -131,7 +139,9 @@ impl Error {
         use core::storage::ErrorKind as S;
         use io::ErrorKind as K;
         match self {
-            Self::NotFound { .. } | Self::NoFileSystem | Self::Core(E::NotARepository) => K::NotFound,
+            Self::NotFound { .. } | Self::NoXattr { .. } | Self::NoFileSystem | Self::Core(E::NotARepository) => {
+                K::NotFound
+            }
             Self::AlreadyExists { .. } | Self::Core(E::AlreadyExists) => K::AlreadyExists,
             Self::NotADirectory { .. } => K::NotADirectory,
             Self::IsADirectory { .. } => K::IsADirectory,

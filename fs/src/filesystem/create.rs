@@ -238,7 +238,7 @@ impl FsTransaction {
     }
 
     /// Makes an inode and its entry; answers its number and the moment of making.
-    async fn make(
+    pub(super) async fn make(
         &mut self,
         located: &Located,
         path: &[u8],
@@ -269,7 +269,7 @@ impl FsTransaction {
 }
 
 /// The name that a new entry gets, where it is free.
-fn free_name<'l>(located: &'l Located, path: &[u8], kind: Kind) -> Result<&'l [u8]> {
+pub(super) fn free_name<'l>(located: &'l Located, path: &[u8], kind: Kind) -> Result<&'l [u8]> {
     if located.entry.is_some() {
         return Err(Error::AlreadyExists { path: shown(path) });
     }
