@@ -196,6 +196,18 @@ impl FsTransaction {
         Ok(())
     }
 
+    /// Writes at the end of a file; answers where that was.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub async fn append(&mut self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<u64> {
+        let path = path.as_ref();
+        let inode = self.file_inode(path).await?;
+        let size = inodes::file_content(&self.transaction, inode).await?.size;
+        self.write_at(path, size, bytes).await?;
+        Ok(size)
+    }
+
     /// Sets a file's length: dropping its end, or adding zeros that take no space.
     ///
     /// # Errors

@@ -1,13 +1,17 @@
 //! The file system's operations: each one a transaction of its own, run again where another was faster.
 
+mod apply;
 mod attributes;
 mod copy;
 mod create;
 mod directory;
 mod remove;
 mod rename;
+mod settings;
 mod snapshot;
+mod stream;
 mod transaction;
+mod usage;
 mod xattr;
 
 use std::sync::Arc;
@@ -22,13 +26,17 @@ use crate::inodes::Metadata;
 use crate::options::{OpenOptions, Options, Tuning};
 use crate::shared::Shared;
 
+pub use apply::Op;
 pub use attributes::{AttributeChange, Attributes};
 pub use create::FileWriter;
 pub(crate) use directory::entries;
 pub use directory::{DirEntry, ReadDir};
+pub use settings::Settings;
 pub use snapshot::FsSnapshot;
+pub use stream::{DirCursor, DirStream};
 pub use transaction::FsTransaction;
 pub(crate) use transaction::put_content;
+pub use usage::Usage;
 pub use xattr::{Follow, XattrMode};
 
 /// How often an operation is run again because another transaction was faster.
