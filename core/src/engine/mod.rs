@@ -17,6 +17,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod epochs;
 mod follow;
 mod import_header;
 mod in_force;
