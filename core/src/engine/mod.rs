@@ -25,6 +25,7 @@ pub mod keyring;
 mod nodes;
 mod options;
 mod publish;
+mod remembered;
 mod root;
 mod shared;
 mod slots;
@@ -50,6 +51,7 @@ pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
+pub use remembered::Remembered;
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 

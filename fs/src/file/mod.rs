@@ -4,6 +4,7 @@ mod dirty;
 mod handles;
 mod pending;
 mod reader;
+mod replay;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use strongroom_core::engine::Transaction;
 
 use super::dirty::DirtyRanges;
+use super::replay;
 use crate::error::{Error, Result};
 use crate::extents;
 use crate::filesystem::put_content;
@@ -187,7 +188,10 @@ impl Pending {
         self.finish_appender().await?;
         let Self { mut transaction, inode, before, rows_size, .. } = self;
         put_content(&mut transaction, inode, before, rows_size, shared.moment())?;
-        transaction.commit().await?;
-        Ok(())
+        let written = transaction.remember();
+        match transaction.commit().await.map_err(Error::from) {
+            Err(error) if error.is_conflict() => replay::run(shared, &written, inode, before, rows_size, error).await,
+            result => result.map(|_| ()),
+        }
     }
 }

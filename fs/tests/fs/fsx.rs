@@ -47,7 +47,11 @@ impl Pair {
     async fn read(&mut self, offset: u64, length: usize, what: &str) {
         let mut bytes = vec![0xaa; length];
         let read = self.file.read_at(offset, &mut bytes).await.unwrap();
-        assert!(bytes[..read] == self.real_bytes(offset, length), "{what}: bytes {offset} to {}", offset + length as u64);
+        assert!(
+            bytes[..read] == self.real_bytes(offset, length),
+            "{what}: bytes {offset} to {}",
+            offset + length as u64
+        );
         assert_eq!(self.file.len().await.unwrap(), self.size, "{what}");
     }
 
@@ -83,7 +87,8 @@ async fn run(seed: u64, operations: u64) {
     let mut pair = Pair { real: tempfile::tempfile().unwrap(), file: open(&fs).await, size: 0 };
     for operation in 0..operations {
         let offset = dice.below(BYTES_MAX);
-        let length = dice.below([50, 3_000, 30_000][dice.below(3) as usize]).min(BYTES_MAX - offset) as usize;
+        let longest = [50, 3_000, 30_000][dice.below(3) as usize];
+        let length = dice.below(longest).min(BYTES_MAX - offset) as usize;
         let kind = dice.below(1_000);
         let what = format!("seed {seed}, operation {operation}, kind {kind}");
         match kind {
@@ -98,7 +103,8 @@ async fn run(seed: u64, operations: u64) {
             600..700 => {
                 let bytes = noise(dice.roll(), length.min((BYTES_MAX - pair.size.min(BYTES_MAX)) as usize));
                 assert_eq!(pair.file.append(&bytes).await.unwrap(), pair.size, "{what}");
-                pair.real_write(pair.size, &bytes);
+                let end = pair.size;
+                pair.real_write(end, &bytes);
             }
             700..780 => {
                 pair.file.set_len(offset).await.unwrap();
