@@ -13,6 +13,7 @@ mod room;
 mod sharing;
 mod simulated;
 mod slots;
+mod snapshots;
 mod space;
 mod space_attacks;
 mod support;
