@@ -19,6 +19,7 @@ mod local;
 mod output;
 mod password;
 mod progress;
+mod retention;
 mod secret_file;
 mod transfer;
 mod units;
@@ -76,7 +77,7 @@ fn ended(done: Result<(), Failure>) -> ExitCode {
 }
 
 async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
-    context.global.refuse_what_is_not_there_yet()?;
+    context.global.refuse_at_where_nothing_is_looked_at(&command)?;
     context.layers()?;
     match command {
         Command::Init(arguments) => command::init::run(arguments, context).await,
@@ -94,6 +95,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Compact(arguments) => command::compact::run(arguments, context).await,
+        Command::Snapshot(command) => command::snapshot::run(command, context).await,
         Command::Key(command) => command::key::run(command, context).await,
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,

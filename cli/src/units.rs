@@ -94,7 +94,50 @@ pub(crate) fn duration(time: Duration) -> String {
 
 /// Writes a moment, given in seconds since the Unix epoch, in UTC: `2026-01-31T23:59:59Z`.
 pub(crate) fn moment(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date(seconds);
+    let second = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Reads a moment as [`moment`] writes it, or a part of it: `2026-01-31`, `2026-01-31T23:59`; in seconds since the Unix
+/// epoch. What is left out is zero; the `Z` may be, and a space may stand for the `T`.
+pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?} is no time: write 2026-01-31, or 2026-01-31T23:59:59Z (in UTC)");
+    let text_utc = text.strip_suffix(['Z', 'z']).unwrap_or(text);
+    let (day, time) = text_utc.split_once(['T', 't', ' ']).unwrap_or((text_utc, "00:00"));
+    let number = |part: &str, digits: usize| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        true if part.len() == digits => part.parse::<i64>().ok(),
+        _ => None,
+    };
+    let parts: Vec<&str> = day.split('-').collect();
+    let &[year, month, day] = parts.as_slice() else { return Err(wrong()) };
+    let (Some(year), Some(month), Some(day)) = (number(year, 4), number(month, 2), number(day, 2)) else {
+        return Err(wrong());
+    };
+    let parts: Vec<&str> = time.split(':').collect();
+    let (hour, minute, second) = match parts.as_slice() {
+        [hour, minute] => (number(hour, 2), number(minute, 2), Some(0)),
+        [hour, minute, second] => (number(hour, 2), number(minute, 2), number(second, 2)),
+        _ => return Err(wrong()),
+    };
+    let (Some(hour @ ..24), Some(minute @ ..60), Some(second @ ..60)) = (hour, minute, second) else {
+        return Err(wrong());
+    };
+    // A civil date to days, by the same source as `date`.
+    let shifted_year = year - i64::from(month <= 2);
+    let era = shifted_year.div_euclid(400);
+    let year_of_era = shifted_year.rem_euclid(400);
+    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    // A day that its month has not is another day by now.
+    if date(seconds) == (year.into(), month.into(), day.into()) { Ok(seconds) } else { Err(wrong()) }
+}
+
+/// Year, month and day of a moment in UTC.
+pub(crate) fn date(seconds: i64) -> (i128, i128, i128) {
+    let days = seconds.div_euclid(86_400);
     // Days to a civil date (Howard Hinnant, "chrono-compatible low-level date algorithms"), in years that begin in March.
     let shifted = i128::from(days) + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -105,8 +148,7 @@ pub(crate) fn moment(seconds: i64) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i128::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    (year, month, day)
 }
 
 /// A decimal number, exact: its digits without the point, and how many of them stand behind it.
@@ -188,6 +230,25 @@ mod tests {
             (-2_203_891_200, "1900-03-01T00:00:00Z"),
         ] {
             assert_eq!(moment(seconds), text);
+        }
+        for (text, read) in [
+            ("1970-01-01", Some(0)),
+            ("2024-02-29T23:59", Some(1_709_251_140)),
+            ("2000-02-29 00:00:00", Some(951_782_400)),
+            ("1900-03-01T00:00:00z", Some(-2_203_891_200)),
+            ("2023-02-29", None),
+            ("2024-13-01", None),
+            ("2024-1-01", None),
+            ("2024-01-01T24:00", None),
+            ("2024-01-01T00:00:60", None),
+            ("+024-01-01", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_moment(text).ok(), read, "{text}");
+        }
+        for seconds in [0, 951_782_399, 1_709_251_200, -1, -2_203_891_200, 253_402_300_799] {
+            assert_eq!(parse_moment(&moment(seconds)), Ok(seconds));
         }
         assert!(moment(i64::MAX).ends_with('Z') && moment(i64::MIN).starts_with('-'));
     }

@@ -55,6 +55,7 @@ mod options;
 mod place;
 pub mod registry;
 mod repository;
+mod snapshots;
 mod transaction;
 pub mod trust;
 
@@ -65,7 +66,9 @@ pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};
 pub use strongroom_core::engine::keyring::{
     CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN, NewSlot, RecoveryKey, SlotInfo,
 };
-pub use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport, TrustedState, Tuning};
+pub use strongroom_core::engine::{
+    CompactOptions, CompactReport, EngineInfo, HeaderImport, SnapshotInfo, TrustedState, Tuning,
+};
 pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;
 pub use strongroom_core::storage;

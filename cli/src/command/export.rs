@@ -8,7 +8,7 @@ use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
 use crate::command::mv::last_name;
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::local::bytes_of;
 use crate::local::destination::Folder;
@@ -68,8 +68,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if dest == "-" {
         return Err(Failure::usage("export to a tar stream is not supported yet: name a folder"));
     }
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     let progress = Progress::new(&context.global);
     if progress.is_shown() {
         progress.set_total(measure(&snapshot, paths).await);

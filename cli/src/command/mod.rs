@@ -21,5 +21,6 @@ pub(crate) mod mv;
 pub(crate) mod put;
 pub(crate) mod recovery;
 pub(crate) mod rm;
+pub(crate) mod snapshot;
 pub(crate) mod stat;
 pub(crate) mod tree;

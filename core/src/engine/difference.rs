@@ -28,13 +28,7 @@ pub trait References: MaybeSendSync {
     ///
     /// # Errors
     /// What reading raises, where the row alone does not tell.
-    async fn chunks_of(
-        &self,
-        state: &Snapshot,
-        table: Table,
-        key: &[u8],
-        value: &[u8],
-    ) -> Result<Vec<ChunkNumber>>;
+    async fn chunks_of(&self, state: &Snapshot, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<ChunkNumber>>;
 }
 
 /// A row that is not the same in two states; `None` where it is absent.

@@ -79,12 +79,8 @@ impl Engine {
         let (root, pin) = self.shared.pin();
         let all = (Bound::Unbounded, Bound::Unbounded);
         let scan = self.shared.scan_root(&root, &pin, rows::SNAPSHOT, all, Direction::Ascending);
-        let mut kept: Vec<_> = collect(scan)
-            .await?
-            .iter()
-            .filter(|(_, row)| !row.is_removed)
-            .map(|(name, row)| info(name, row))
-            .collect();
+        let mut kept: Vec<_> =
+            collect(scan).await?.iter().filter(|(_, row)| !row.is_removed).map(|(name, row)| info(name, row)).collect();
         kept.sort_by_key(|info| info.sequence);
         Ok(kept)
     }
@@ -186,8 +182,9 @@ impl Shared {
                 kept.sort_unstable();
                 kept
             };
-            let is_needed =
-                |birth: u64, death: u64| kept.iter().rev().find(|kept| **kept < death).is_some_and(|kept| *kept >= birth);
+            let is_needed = |birth: u64, death: u64| {
+                kept.iter().rev().find(|kept| **kept < death).is_some_and(|kept| *kept >= birth)
+            };
             // What died later was there at the next snapshot, if it was there at this one.
             let next = kept.iter().find(|kept| **kept > row.sequence).map_or(u64::MAX, |next| next.saturating_add(1));
             let lowest = rows::table_key(table, &row.sequence.saturating_add(1).to_be_bytes());
@@ -266,7 +263,8 @@ pub(super) fn keep(name: &str, sequence: u64, time: u64, content: Option<TreeRoo
 pub(super) async fn collect(mut scan: Scan) -> Result<BTreeMap<String, SnapshotRow>> {
     let mut snapshots = BTreeMap::new();
     while let Some((key, value)) = scan.next().await? {
-        let name = std::str::from_utf8(&key).map_err(|_| Error::damaged("snapshot row", None, "a name not in UTF-8"))?;
+        let name =
+            std::str::from_utf8(&key).map_err(|_| Error::damaged("snapshot row", None, "a name not in UTF-8"))?;
         snapshots.insert(name.to_owned(), SnapshotRow::decode(&value).map_err(damaged)?);
     }
     Ok(snapshots)

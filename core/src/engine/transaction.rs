@@ -473,14 +473,7 @@ impl Transaction {
     /// A range of one of the engine's own tables, not counted as read.
     pub(crate) fn scan_unread(&self, range: (Bound<Bytes>, Bound<Bytes>)) -> Scan {
         let space = &self.root.space;
-        Scan::new(
-            self.shared.clone(),
-            self.pin.clone(),
-            space.tree,
-            space.overlay.clone(),
-            range,
-            Direction::Ascending,
-        )
+        Scan::new(self.shared.clone(), self.pin.clone(), space.tree, space.overlay.clone(), range, Direction::Ascending)
     }
 
     /// A content row with our own writes, not counted as read.

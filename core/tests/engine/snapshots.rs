@@ -9,7 +9,8 @@ use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
-    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, References, Snapshot, Table, Transaction, Tuning, View,
+    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, References, Snapshot, Table, Transaction, Tuning,
+    View,
 };
 use strongroom_core::storage::{Effect, ErrorKind};
 use strongroom_core::{Error, Result};
@@ -324,8 +325,10 @@ fn a_snapshot_and_its_removal_write_no_more_than_the_change_is_large() {
             commit(&engine, &all_keys(round)).await.unwrap();
         }
         engine.checkpoint().await.unwrap();
-        let puts = |bed: &Bed| bed.storage.calls().of(strongroom_core::storage::Operation::PutDurable)
-            + bed.storage.calls().of(strongroom_core::storage::Operation::Put);
+        let puts = |bed: &Bed| {
+            bed.storage.calls().of(strongroom_core::storage::Operation::PutDurable)
+                + bed.storage.calls().of(strongroom_core::storage::Operation::Put)
+        };
         let before = puts(&_bed);
         engine.create_snapshot("unchanged").await.unwrap();
         put(&engine, b"k", b"v").await.unwrap();
@@ -565,7 +568,10 @@ async fn run(seed: u64) {
                 }
             }
             9 => {
-                bed.storage.cut_off_all_after(dice.below(9), if dice.below(2) == 0 { Fault::LostRequest } else { Fault::LostReply });
+                bed.storage.cut_off_all_after(
+                    dice.below(9),
+                    if dice.below(2) == 0 { Fault::LostRequest } else { Fault::LostReply },
+                );
             }
             _ => {
                 let changes = changes(&mut dice);

@@ -170,16 +170,14 @@ impl Check<'_> {
         let mut scan = shared.scan_root(&root, &self.pin, rows::PARKED_CHUNK, ALL, Direction::Ascending);
         loop {
             match scan.next().await {
-                Ok(Some((key, _))) => {
-                    match rows::decode_parked_chunk_key(&rows::table_key(rows::PARKED_CHUNK, &key)) {
-                        Ok((death, number)) => {
-                            if self.kept.parked.insert(ChunkNumber(number), death).is_some() {
-                                self.find("chunk", None, format!("chunk {number:#x} is parked twice"));
-                            }
+                Ok(Some((key, _))) => match rows::decode_parked_chunk_key(&rows::table_key(rows::PARKED_CHUNK, &key)) {
+                    Ok((death, number)) => {
+                        if self.kept.parked.insert(ChunkNumber(number), death).is_some() {
+                            self.find("chunk", None, format!("chunk {number:#x} is parked twice"));
                         }
-                        Err(error) => self.find("parked chunk", None, error.to_string()),
                     }
-                }
+                    Err(error) => self.find("parked chunk", None, error.to_string()),
+                },
                 Ok(None) => return Ok(()),
                 Err(error) => return self.note(error),
             }

@@ -13,11 +13,7 @@ fn expected(before: &Model, after: &Model) -> Vec<Difference> {
     let keys: BTreeSet<&Bytes> = before.keys().chain(after.keys()).collect();
     keys.into_iter()
         .filter(|key| before.get(*key) != after.get(*key))
-        .map(|key| Difference {
-            key: key.clone(),
-            before: before.get(key).cloned(),
-            after: after.get(key).cloned(),
-        })
+        .map(|key| Difference { key: key.clone(), before: before.get(key).cloned(), after: after.get(key).cloned() })
         .collect()
 }
 
