@@ -94,6 +94,21 @@ impl LocalTrust {
         sync_folder(&self.folder)
     }
 
+    /// Stores it unless a newer one is stored; of several processes that do so at once the newest wins.
+    ///
+    /// # Errors
+    /// As [`LocalTrust::load`] and [`LocalTrust::store`].
+    pub fn advance(&self, repository: &[u8; 16], seen: &Seen) -> io::Result<()> {
+        create_private_folder(&self.folder)?;
+        // Until the end of this function. Where a folder cannot be locked, two processes may still overtake each other.
+        let folder = File::open(&self.folder);
+        let _ = folder.as_ref().map(File::lock);
+        match self.load(repository)? {
+            Some((known, _)) if known >= seen.0 => Ok(()),
+            _ => self.store(repository, seen),
+        }
+    }
+
     fn path(&self, repository: &[u8; 16]) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
         hasher.update(repository);
@@ -120,6 +135,10 @@ impl TrustedState for LocalTrust {
 
     async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
         self.store(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
+    }
+
+    async fn advance(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
+        self.advance(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
     }
 }
 
@@ -225,6 +244,27 @@ mod tests {
         assert_eq!(mirror.load(&REPOSITORY).unwrap(), None);
         // No drafts are left behind.
         assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_those_who_store_at_once_the_newest_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let trust = LocalTrust::in_folder(folder.path().join("state"), "file:///here");
+        std::thread::scope(|scope| {
+            for writer in 0..4_u64 {
+                let trust = &trust;
+                scope.spawn(move || {
+                    for sequence in 0..25 {
+                        let seen = sequence * 4 + writer;
+                        trust.advance(&REPOSITORY, &(seen, [1; 32])).unwrap();
+                        assert!(trust.load(&REPOSITORY).unwrap().unwrap().0 >= seen);
+                    }
+                });
+            }
+        });
+        assert_eq!(trust.load(&REPOSITORY).unwrap().unwrap().0, 99);
+        trust.store(&REPOSITORY, &(3, [1; 32])).unwrap();
+        assert_eq!(trust.load(&REPOSITORY).unwrap().unwrap().0, 3, "its owner may go back");
     }
 
     #[test]
