@@ -8,6 +8,7 @@ use strongroom::blocking::Repository;
 use strongroom::registry::faulty::{FlakyOptions, FlakyStorage, Rate, Rates};
 use strongroom::storage::{ErrorKind, Name, OpenContext, OpenMode, Storage, StorageUri};
 use strongroom::{CreateOptions, Credentials, Error, OpenOptions, registry};
+use strongroom_conformance::storage::{Verdict, check_constructor};
 
 fn password() -> Credentials {
     Credentials::password("correct horse")
@@ -72,6 +73,10 @@ fn a_scratch_place_is_as_faulty_as_what_it_is_beside_and_lies_within() {
     let registry = registry::default();
     let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
     futures_lite::future::block_on(async {
+        for place in ["mem://fresh".to_owned(), format!("file://{}/fresh", folder.path().display())] {
+            let uri = StorageUri::parse(&format!("faulty+{place}?seed=1")).unwrap();
+            assert_eq!(check_constructor(&registry, &uri, &context).await.unwrap(), Verdict::Passed, "{uri}");
+        }
         for place in ["mem://x".to_owned(), format!("file://{}", folder.path().display())] {
             let uri = StorageUri::parse(&format!("faulty+{place}?seed=1&refusals=100%25")).unwrap();
             let constructor = registry.constructor(&uri).unwrap();
