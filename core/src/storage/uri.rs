@@ -243,7 +243,7 @@ impl StorageUri {
         let mut wrapped = Self { scheme: format!("{prefix}{}", self.scheme), ..self.clone() };
         for (name, value) in like.parameters.iter().filter(|(name, _)| own.contains(&name.as_str())) {
             if wrapped.parameters.insert(name.clone(), value.clone()).is_some() {
-                return Err(invalid(&format!("the parameter `{name}` is there already")));
+                return Err(invalid(format!("the parameter `{name}` is there already")));
             }
         }
         if wrapped.to_string().len() > URI_BYTES_MAX {
