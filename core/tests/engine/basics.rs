@@ -193,7 +193,8 @@ fn a_blob_that_is_nobodys_is_kept_and_told_and_is_no_damage() {
         let engine = bed.open().await.unwrap();
         put(&engine, b"a", b"1").await.unwrap();
         engine.checkpoint().await.unwrap();
-        let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+        let report =
+            engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
         assert!(report.findings.is_empty(), "{report:#?}");
         assert!(report.notices.iter().any(|notice| notice.contains("none of this")), "{report:#?}");
         engine.close().await.unwrap();
@@ -254,7 +255,8 @@ fn missing_ballast_is_told_and_no_damage_and_ballast_that_was_changed_is() {
                 continue;
             };
             for data in [false, true] {
-                let report = engine.check(CheckOptions { data, references: None }).await.unwrap();
+                let report =
+                    engine.check(CheckOptions { data, references: None, ..CheckOptions::default() }).await.unwrap();
                 if report.notices.iter().any(|notice| notice.contains("ballast") && notice.contains(&name.to_hex())) {
                     assert!(report.findings.is_empty(), "{report:#?}");
                     ballast.push(*name);
@@ -270,7 +272,8 @@ fn missing_ballast_is_told_and_no_damage_and_ballast_that_was_changed_is() {
         for wrong in [Bytes::from(changed), whole[&ballast[1]].clone()] {
             bed.storage.overwrite(ballast[0], wrong);
             let engine = bed.open_with(|options| options.read_only = true).await.unwrap();
-            let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+            let report =
+                engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
             assert!(report.findings.iter().any(|finding| finding.damage.blob == Some(ballast[0])), "{report:#?}");
         }
         bed.storage.remove(ballast[0]);
@@ -279,7 +282,8 @@ fn missing_ballast_is_told_and_no_damage_and_ballast_that_was_changed_is() {
         put(&engine, b"b", b"2").await.unwrap();
         engine.close().await.unwrap();
         let engine = bed.open().await.unwrap();
-        let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+        let report =
+            engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
         assert!(report.findings.is_empty() && report.notices.is_empty(), "{report:#?}");
     });
 }
@@ -309,7 +313,10 @@ fn a_blob_of_another_length_is_found_without_its_data_where_it_costs_little_to_a
                             report.findings.iter().any(|finding| finding.damage.blob == Some(*name))
                         };
                         // What waits to be deleted is nobody's concern, however long it is.
-                        let whole = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+                        let whole = engine
+                            .check(CheckOptions { data: true, references: None, ..CheckOptions::default() })
+                            .await
+                            .unwrap();
                         assert!(is_named(&report) || !finds || !is_named(&whole), "{name:?}: {report:#?}");
                         noticed += u32::from(is_named(&report));
                         readable += 1;

@@ -176,7 +176,10 @@ pub(crate) async fn assert_sound(engine: &Engine) {
     while let Some((_, row)) = scan.next().await.unwrap() {
         *references.entry(number(&row)).or_default() += 1;
     }
-    let report = engine.check(CheckOptions { data: true, references: Some(&references) }).await.unwrap();
+    let report = engine
+        .check(CheckOptions { data: true, references: Some(&references), ..CheckOptions::default() })
+        .await
+        .unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 
