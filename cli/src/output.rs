@@ -54,6 +54,12 @@ impl Output {
         self.interrupt.while_waiting(|| writeln!(self.stdout, "{text}")).map_err(stdout_failed)
     }
 
+    /// A line that no buffer keeps: that of stdout lets a whole line through when there is nothing before it.
+    pub(crate) fn secret_line(&mut self, text_and_end: &str) -> Result<(), Failure> {
+        self.flush()?;
+        self.interrupt.while_waiting(|| io::stdout().write_all(text_and_end.as_bytes())).map_err(stdout_failed)
+    }
+
     /// Bytes as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.interrupt.while_asked_for(|| self.stdout.write_all(bytes)).map_err(stdout_failed)

@@ -11,7 +11,8 @@ use crate::snapshots::Contents;
 /// How deep a check looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Open every record of every blob, and decode every chunk; without it, every reference and every count is checked.
+    /// Open every record of every blob, and decode every chunk; without it, every reference and every count is checked, and
+    /// of blobs on this host or in this process the length.
     pub data: bool,
 }
 

@@ -270,9 +270,10 @@ impl Engine {
         freshness?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
-            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await?;
-            // We build on it: it must not be lost after we have.
+            // We build on it: it must not be lost after we have. Nor after the header that it put out of force is gone:
+            // what it went back to would name that.
             shared.persist_commit(shared.root().sequence).await?;
+            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await;
             shared.clear_up().await?;
         }
         if options.accept_rollback {

@@ -189,7 +189,7 @@ async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<
             Ok(()) => {
                 let credentials = context.credentials(&uri, Age::New)?;
                 let (repository, report) =
-                    init::create(&init::Arguments::defaults(), &uri, credentials, context).await?;
+                    init::create(&init::Arguments::defaults(), &uri, credentials, Vec::new(), context).await?;
                 context.output.detail(&report.line());
                 context.begin(&repository)?;
                 return Ok(repository);
