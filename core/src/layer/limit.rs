@@ -227,6 +227,9 @@ impl Storage for Limit {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.plain(self.inner.persist(names)).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         // It answers without waiting, so it takes no place in the line either.

@@ -323,6 +323,9 @@ impl Storage for Retry {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.repeat(refused, || self.inner.persist(names)).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.repeat(always, || self.inner.try_exclusive()).await
