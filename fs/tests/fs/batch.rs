@@ -74,10 +74,7 @@ fn every_change_has_its_value_and_does_what_its_method_does() {
         fs.apply(&ops).await.unwrap();
         assert!(fs.snapshot().sequence() <= sequence + 2, "the claim of an epoch, and the commit");
         assert_eq!(fs.read("d/b").await.unwrap(), b"\x001xx456789ta");
-        assert_eq!(
-            fs.read("d/copy").await.unwrap(),
-            b"\x001xx456789ta\0\0\0\0\0\0\0\x001xx"[..20].to_vec().into_iter().chain(*b"1xx").collect::<Vec<_>>()
-        );
+        assert_eq!(fs.read("d/copy").await.unwrap(), b"\x001xx456789ta\0\0\0\0\0\0\0\x001xx");
         assert_eq!((fs.metadata("d/l").await.unwrap().uid, fs.symlink_metadata("d/l").await.unwrap().uid), (7, 8));
         assert_eq!(fs.settings("t/b").await.unwrap().dedup, Some(false));
         assert_eq!(fs.xattrs("t/b", yes).await.unwrap(), [b"n"]);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use futures_lite::future::block_on;
 use proptest::prelude::*;
 use strongroom_conformance::crash::{CrashOptions, Fault};
+use strongroom_core::engine::Table;
 use strongroom_core::env::Env;
 use strongroom_core::storage::ErrorKind;
 use strongroom_fs::{
@@ -574,7 +575,8 @@ pub(crate) async fn together(fs: &FileSystem, changes: &[Change]) -> Result<(), 
             count(change, result.is_ok());
             result?;
         }
-        Ok(())
+        // What changes nothing would not be committed, and would settle nothing that is in the air.
+        Ok(transaction.engine().put(Table(0x90), b"commit", b"").map_err(Error::from)?)
     })
     .await
 }
