@@ -62,14 +62,16 @@ impl Sink for FileWriter<'_> {
     }
 }
 
-/// Stores a file's data and holes, as long as it was when it was opened, or shorter where it was cut meanwhile.
+/// Stores a file's data and holes from an offset on, as long as it was when it was opened, or shorter where it was cut
+/// meanwhile.
 pub(crate) async fn store(
     source: &SourceFile,
+    from: u64,
     sink: &mut impl Sink,
     buffer: &mut [u8],
     mut progress: impl FnMut(u64),
 ) -> Result<(), Broken> {
-    let mut offset = 0;
+    let mut offset = from;
     while let Some((start, end)) = source.next_data(offset).map_err(Broken::Source)? {
         sink.hole(start - offset).await.map_err(Broken::Repository)?;
         progress(start - offset);
@@ -177,7 +179,7 @@ mod tests {
         let source = SourceFile::open(&path).unwrap();
         let mut meddle = meddle;
         let mut sink = Meddler { bytes: Vec::new(), meddle: || meddle(&path) };
-        let done = strongroom::blocking::block_on(store(&source, &mut sink, &mut [0; 4_000], |_| {}));
+        let done = strongroom::blocking::block_on(store(&source, 0, &mut sink, &mut [0; 4_000], |_| {}));
         assert!(done.is_ok());
         (sink.bytes, source.has_changed().unwrap())
     }
