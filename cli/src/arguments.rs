@@ -128,6 +128,8 @@ pub(crate) enum Command {
     Rm(command::rm::Arguments),
     /// Move or rename
     Mv(command::mv::Arguments),
+    /// Give a file one more name, or make a symbolic link
+    Ln(command::ln::Arguments),
     /// Show what a repository is
     Info(command::info::Arguments),
     /// Look for damage

@@ -13,6 +13,7 @@ mod command;
 mod context;
 mod entry;
 mod exit;
+mod first_name;
 mod interrupt;
 mod layers;
 mod local;
@@ -91,6 +92,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Mkdir(arguments) => command::mkdir::run(arguments, context).await,
         Command::Rm(arguments) => command::rm::run(arguments, context).await,
         Command::Mv(arguments) => command::mv::run(arguments, context).await,
+        Command::Ln(arguments) => command::ln::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Compact(arguments) => command::compact::run(arguments, context).await,

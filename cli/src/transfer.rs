@@ -7,7 +7,6 @@ use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Metadata, Tim
 
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::local::destination::Draft;
 use crate::local::source::SourceFile;
 use crate::local::{Attributes, MODE_BITS};
 
@@ -97,6 +96,24 @@ pub(crate) async fn store(
 /// A stretch of a file that cannot be read.
 pub(crate) type Lost = std::ops::Range<u64>;
 
+/// Where content of the repository goes to, in order.
+pub(crate) trait Place {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+    /// Zeros.
+    fn skip(&mut self, length: u64) -> Result<(), Failure>;
+}
+
+impl Place for crate::local::destination::Draft {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Self::write(self, bytes).map_err(local_failed)
+    }
+
+    fn skip(&mut self, length: u64) -> Result<(), Failure> {
+        Self::skip(self, length);
+        Ok(())
+    }
+}
+
 /// What a file is fetched with.
 pub(crate) struct Fetch<'a> {
     pub(crate) buffer: &'a mut [u8],
@@ -111,7 +128,7 @@ impl Fetch<'_> {
         &mut self,
         file: &File,
         size: u64,
-        draft: &mut Draft,
+        place: &mut impl Place,
         mut progress: impl FnMut(u64),
     ) -> Result<Vec<Lost>, Failure> {
         let mut lost: Vec<Lost> = Vec::new();
@@ -123,14 +140,14 @@ impl Fetch<'_> {
             let piece = self.buffer.get_mut(..wanted).unwrap_or_default();
             let length = u64::try_from(wanted).unwrap_or(u64::MAX);
             match file.read_exact_at(offset, piece).await.map_err(Failure::from) {
-                Ok(()) => draft.write(piece).map_err(local_failed)?,
+                Ok(()) => place.write(piece)?,
                 Err(failure) if failure.exit() != Exit::Damaged || !self.partial => return Err(failure),
                 Err(_) if wanted > RESCUE_BYTES => {
                     rescue_until = offset + length;
                     continue;
                 }
                 Err(_) => {
-                    draft.skip(length);
+                    place.skip(length)?;
                     match lost.last_mut() {
                         Some(last) if last.end == offset => last.end += length,
                         _ => lost.push(offset..offset + length),

@@ -45,6 +45,7 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("mkdir", &["/made"], Does::Changes),
     ("rm", &["/tree/small"], Does::Changes),
     ("mv", &["/tree/small", "/moved"], Does::Changes),
+    ("ln", &["/tree/small", "/linked"], Does::Changes),
     ("info", &[], Does::Looks),
     ("check", &["--data"], Does::Looks),
     ("compact", &[], Does::Changes),

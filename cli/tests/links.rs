@@ -122,7 +122,7 @@ fn large_files_have_several_names_too() {
 }
 
 #[test]
-fn one_that_cannot_be_read_is_left_out_under_each_of_its_names() {
+fn a_name_that_an_earlier_import_left_behind_joins_its_file_again() {
     let scratch = Scratch::with_repository();
     let tree = scratch.path("tree");
     fs::create_dir(&tree).unwrap();

@@ -14,6 +14,7 @@ pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod kv;
+pub(crate) mod ln;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mkdir;

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
+use super::source::Identity;
 use super::{Attributes, name_of};
 
 /// Pieces of this size that are all zero become holes.
@@ -60,6 +61,35 @@ impl Folder {
             let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(stat.st_mode | 0o700));
         }
         Ok(Self { descriptor: Arc::new(descriptor) })
+    }
+
+    /// A folder further down, by the names that lead there; none of them may be a link.
+    fn below(&self, names: &[Vec<u8>]) -> io::Result<Self> {
+        names.iter().try_fold(self.clone(), |folder, name| {
+            let flags = FOLDER.union(OFlags::NOFOLLOW);
+            let inner = rustix::fs::openat(&*folder.descriptor, name_of(checked(name)?), flags, Mode::empty())?;
+            Ok(Self { descriptor: Arc::new(inner) })
+        })
+    }
+
+    /// Gives a file that was written below `top` one more name, in this folder. Refused where another is there now.
+    pub(crate) fn link(&self, name: &[u8], top: &Self, first: &[Vec<u8>], identity: Identity) -> io::Result<()> {
+        let name = checked(name)?;
+        let (first, folders) = first.split_last().ok_or_else(|| io::Error::other("no name to link to"))?;
+        let from = top.below(folders)?;
+        let first = name_of(checked(first)?);
+        let (draft, ()) = self
+            .fresh(|draft| rustix::fs::linkat(&*from.descriptor, &first, &*self.descriptor, draft, AtFlags::empty()))?;
+        let done = rustix::fs::statat(&*self.descriptor, &draft, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
+        let done = done.and_then(|there| {
+            if Identity::of_stat(&there) != identity {
+                return Err(io::Error::other("another file has taken its place"));
+            }
+            Ok(rustix::fs::renameat(&*self.descriptor, &draft, &*self.descriptor, name_of(name))?)
+        });
+        // Renaming one name of a file over another of the same file does nothing, and leaves it.
+        let _ = rustix::fs::unlinkat(&*self.descriptor, &draft, AtFlags::empty());
+        done
     }
 
     /// Begins a file that will have that name.
@@ -150,8 +180,8 @@ impl Draft {
         }
     }
 
-    /// Sets length and attributes, and gives the file its name.
-    pub(crate) fn finish(mut self, attributes: &Attributes) -> io::Result<()> {
+    /// Sets length and attributes, and gives the file its name; answers which file it is.
+    pub(crate) fn finish(mut self, attributes: &Attributes) -> io::Result<Identity> {
         self.file.set_len(self.length)?;
         apply(&self.file, attributes)?;
         if let Some(draft) = &self.draft {
@@ -162,7 +192,7 @@ impl Draft {
             })?;
         }
         self.draft = None;
-        Ok(())
+        Ok(Identity::of_stat(&rustix::fs::fstat(&self.file)?))
     }
 }
 

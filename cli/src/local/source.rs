@@ -78,6 +78,11 @@ impl Identity {
     fn of(metadata: &Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
     }
+
+    /// The same, as the calls answer it that take an open folder.
+    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        Self(stat.st_dev, stat.st_ino)
+    }
 }
 
 /// A folder of the source, held open to look at what is no longer in it: should it be unmounted or replaced meanwhile,
@@ -261,10 +266,8 @@ impl SourceFile {
         let size = metadata.size();
         let sparse = metadata.blocks().saturating_mul(512) < size;
         let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let [modified, changed] = [
-            moment(metadata.mtime(), metadata.mtime_nsec()),
-            moment(metadata.ctime(), metadata.ctime_nsec()),
-        ];
+        let [modified, changed] =
+            [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
         // Moments of the years that file systems know fit in 64 bits.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let state =

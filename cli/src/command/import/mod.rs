@@ -147,7 +147,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     closed?;
     if links.forgotten() > 0 {
         let count = links.forgotten();
-        context.output.notice(&format!("{count} files with several names were too many: names became files of their own"));
+        context
+            .output
+            .notice(&format!("{count} files with several names were too many: names became files of their own"));
     }
     summarise(&report, &arguments, elapsed, context)?;
     match u64::try_from(report.left_out.len()).unwrap_or(u64::MAX) {
@@ -401,7 +403,7 @@ impl Import<'_> {
         let there = there.filter(|metadata| metadata.kind == FsKind::File);
         if let Some(first) = self.links.first(&entry) {
             self.progress.add(size);
-            if first.inode.is_some() && first.inode == there.map(|metadata| metadata.inode) {
+            if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
                 self.report.unchanged += 1;
                 return Ok(());
             }
@@ -523,7 +525,10 @@ impl Import<'_> {
                     self.renew_folder(&folder, relative).await?;
                 }
             } else {
-                self.left_out(&path, "a folder of that name is in the repository, with something that stays".to_owned());
+                self.left_out(
+                    &path,
+                    "a folder of that name is in the repository, with something that stays".to_owned(),
+                );
             }
         }
         if self.gone.forgotten() > 0 {
