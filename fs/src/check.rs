@@ -12,11 +12,12 @@ use crate::error::Result;
 use crate::extents::{self, Placed};
 use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
 use crate::format::{
-    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ROOT, SUBDIRECTORIES, split_entry_key, split_extent_key,
-    split_inode_key,
+    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ROOT, SUBDIRECTORIES, XATTR, XattrRow, split_entry_key,
+    split_extent_key, split_inode_key, split_xattr_key,
 };
 use crate::inodes;
 use crate::path::check_name;
+use crate::xattrs;
 
 /// What a check looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,11 +55,13 @@ pub struct CheckSummary {
     pub files: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Extended attributes of all of them.
+    pub xattrs: u64,
     /// Bytes of all files together, holes included.
     pub logical_bytes: u64,
     /// What was found amiss.
     pub findings: u64,
-    /// How many extents refer to each chunk, for the engine to compare with its counts.
+    /// How many extents and attributes refer to each chunk, for the engine to compare with its counts.
     pub references: HashMap<ChunkNumber, u64>,
 }
 
@@ -84,11 +87,13 @@ impl FsSnapshot {
             report,
             summary: CheckSummary::default(),
             seen: HashMap::new(),
+            with_xattrs: HashSet::new(),
             broken: HashSet::new(),
             reading: VecDeque::new(),
         };
         check.walk().await?;
         check.strays().await?;
+        check.xattrs().await?;
         Ok(check.summary)
     }
 }
@@ -100,6 +105,8 @@ struct Check<'s, R> {
     summary: CheckSummary,
     /// Inodes met on the way down, and how many of their names are still to be met.
     seen: HashMap<u64, u32>,
+    /// Those of them that say that they have extended attributes.
+    with_xattrs: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
     reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
 }
@@ -201,6 +208,9 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
         };
         self.seen.insert(inode, row.nlink.saturating_sub(1));
+        if row.xattrs {
+            self.with_xattrs.insert(inode);
+        }
         if row.kind != kind {
             self.found(Some(path), inode, format!("is a {:?}, its name says {kind:?}", row.kind));
             return Ok(false);
@@ -339,6 +349,47 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 }
                 Err(error) => self.found(None, 0, error.to_string()),
             }
+        }
+        Ok(())
+    }
+    /// Every extended attribute belongs to an inode that says so.
+    async fn xattrs(&mut self) -> Result<()> {
+        let view = &self.on.snapshot;
+        let mut scan = view.scan(XATTR, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        let mut last = None;
+        while let Some((key, value)) = scan.next().await? {
+            let inode = match split_xattr_key(&key) {
+                Ok((inode, _)) => inode,
+                Err(error) => {
+                    self.found(None, 0, error.to_string());
+                    continue;
+                }
+            };
+            self.summary.xattrs += 1;
+            let is_first = last.replace(inode) != Some(inode);
+            if is_first && !self.seen.contains_key(&inode) {
+                self.found(None, inode, "extended attributes of what does not exist");
+            } else if is_first && !self.with_xattrs.remove(&inode) {
+                self.found(None, inode, "has extended attributes and does not say so");
+            }
+            let row = match XattrRow::decode(&value) {
+                Ok(row) => row,
+                Err(error) => {
+                    self.found(None, inode, error.to_string());
+                    continue;
+                }
+            };
+            for chunk in row.chunks() {
+                *self.summary.references.entry(*chunk).or_default() += 1;
+            }
+            if self.options.data
+                && let Err(error) = xattrs::value(view, row).await
+            {
+                self.found(None, inode, error.to_string());
+            }
+        }
+        for inode in std::mem::take(&mut self.with_xattrs) {
+            self.found(None, inode, "says that it has extended attributes and has none");
         }
         Ok(())
     }

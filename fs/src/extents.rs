@@ -176,7 +176,7 @@ pub(crate) async fn remove_from(transaction: &mut Transaction, inode: u64, from:
     }
 }
 
-fn remove(transaction: &mut Transaction, inode: u64, placed: &Placed) -> Result<()> {
+pub(crate) fn remove(transaction: &mut Transaction, inode: u64, placed: &Placed) -> Result<()> {
     transaction.delete(EXTENT, &extent_key(inode, placed.start))?;
     if let Extent::Data { chunk, .. } = placed.extent {
         transaction.release_chunk(chunk)?;

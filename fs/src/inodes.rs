@@ -35,6 +35,8 @@ pub struct Metadata {
     pub btime: Timestamp,
     /// When it was last read, as set by hand: reading does not write.
     pub atime: Timestamp,
+    /// Whether it has extended attributes.
+    pub has_xattrs: bool,
 }
 
 /// The inode's row; it must be there, because something refers to it.
@@ -98,6 +100,7 @@ pub(crate) async fn metadata(view: &dyn View, inode: u64) -> Result<Metadata> {
         ctime: if content.changed > 0 { row.ctime.max(changed) } else { row.ctime },
         btime: row.btime,
         atime: row.atime,
+        has_xattrs: row.xattrs,
     })
 }
 

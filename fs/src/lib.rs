@@ -18,19 +18,23 @@ pub mod format;
 mod inodes;
 mod options;
 mod path;
+mod reflink;
 mod shared;
 mod time;
 mod writer;
+mod xattrs;
 
 pub use check::{CheckOptions, CheckSummary, Finding};
 pub use chunker::ChunkSizes;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::{
-    AttributeChange, Attributes, DirEntry, FileSystem, FileWriter, FsSnapshot, FsTransaction, ReadDir,
+    AttributeChange, Attributes, DirCursor, DirEntry, DirStream, FileSystem, FileWriter, Follow, FsSnapshot, FsTransaction, Op,
+    ReadDir, Settings, Usage, XattrMode,
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
+    XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
 pub use inodes::Metadata;
 pub use options::{Compression, OpenOptions, Options, Tuning};

@@ -16,7 +16,7 @@ use strongroom_core::format::slot::{Factors, SLOT_DIRECTORY_BYTES, Slot, SlotDir
 use strongroom_core::format::well_known::{HeaderId, hint_name};
 use strongroom_core::format::{BlockClass, DirectoryEntry, Pointer, RecordKind, Trailer, Writer};
 use strongroom_core::{engine::ChunkNumber, engine::keyring::RecoveryKey, env::Env};
-use strongroom_fs::format::{Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT};
+use strongroom_fs::format::{Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT, XattrRow};
 use strongroom_fs::{ChunkSizes, Timestamp};
 
 const POINTER: Pointer =
@@ -152,6 +152,9 @@ fn files() -> Result<()> {
         gid: 1000,
         nlink: 1,
         versions: 0,
+        xattrs: false,
+        dedup: None,
+        compression: None,
         btime: time,
         ctime: time,
         mtime: time,
@@ -160,7 +163,11 @@ fn files() -> Result<()> {
         inline: Some(b"../target".to_vec()),
     };
     seed("files", "link", link.encode())?;
-    seed("files", "regular", InodeRow { kind: Kind::File, inline: None, ..link }.encode())?;
+    seed("files", "regular", InodeRow { kind: Kind::File, inline: None, ..link.clone() }.encode())?;
+    let set = InodeRow { xattrs: true, dedup: Some(false), compression: Some(Compression::Lz4), inline: None, ..link };
+    seed("files", "set-apart", InodeRow { kind: Kind::File, nlink: 0, ..set }.encode())?;
+    seed("files", "attribute", XattrRow::Inline(b"value".to_vec()).encode())?;
+    seed("files", "attribute-in-chunks", XattrRow::Chunks { length: 9, chunks: vec![ChunkNumber(7)] }.encode())?;
     seed("files", "named", EntryRow { inode: ROOT, kind: Kind::Directory }.encode())?;
     seed("files", "extent", Extent::Data { chunk: ChunkNumber(1 << 32), length: 100, skip: 5 }.encode())?;
     seed("files", "hole", Extent::Hole { length: 1 << 40 }.encode())?;

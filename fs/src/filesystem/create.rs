@@ -196,6 +196,18 @@ impl FsTransaction {
         Ok(())
     }
 
+    /// Writes at the end of a file; answers where that was.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub async fn append(&mut self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<u64> {
+        let path = path.as_ref();
+        let inode = self.file_inode(path).await?;
+        let size = inodes::file_content(&self.transaction, inode).await?.size;
+        self.write_at(path, size, bytes).await?;
+        Ok(size)
+    }
+
     /// Sets a file's length: dropping its end, or adding zeros that take no space.
     ///
     /// # Errors
@@ -238,7 +250,7 @@ impl FsTransaction {
     }
 
     /// Makes an inode and its entry; answers its number and the moment of making.
-    async fn make(
+    pub(super) async fn make(
         &mut self,
         located: &Located,
         path: &[u8],
@@ -269,7 +281,7 @@ impl FsTransaction {
 }
 
 /// The name that a new entry gets, where it is free.
-fn free_name<'l>(located: &'l Located, path: &[u8], kind: Kind) -> Result<&'l [u8]> {
+pub(super) fn free_name<'l>(located: &'l Located, path: &[u8], kind: Kind) -> Result<&'l [u8]> {
     if located.entry.is_some() {
         return Err(Error::AlreadyExists { path: shown(path) });
     }

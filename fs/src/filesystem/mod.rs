@@ -1,12 +1,18 @@
 //! The file system's operations: each one a transaction of its own, run again where another was faster.
 
+mod apply;
 mod attributes;
+mod copy;
 mod create;
 mod directory;
 mod remove;
 mod rename;
+mod settings;
 mod snapshot;
+mod stream;
 mod transaction;
+mod usage;
+mod xattr;
 
 use std::sync::Arc;
 
@@ -20,13 +26,18 @@ use crate::inodes::Metadata;
 use crate::options::{OpenOptions, Options, Tuning};
 use crate::shared::Shared;
 
+pub use apply::Op;
 pub use attributes::{AttributeChange, Attributes};
 pub use create::FileWriter;
 pub(crate) use directory::entries;
 pub use directory::{DirEntry, ReadDir};
+pub use settings::Settings;
 pub use snapshot::FsSnapshot;
+pub use stream::{DirCursor, DirStream};
 pub use transaction::FsTransaction;
 pub(crate) use transaction::put_content;
+pub use usage::Usage;
+pub use xattr::{Follow, XattrMode};
 
 /// How often an operation is run again because another transaction was faster.
 const ATTEMPTS_MAX: usize = 64;
@@ -56,7 +67,7 @@ macro_rules! transact {
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
+                Err(error) if error.is_conflict() && attempt < $crate::filesystem::ATTEMPTS_MAX => {
                     attempt += 1;
                     $self.shared.engine.refresh().await?;
                 }
@@ -65,6 +76,7 @@ macro_rules! transact {
         }
     }};
 }
+use transact;
 
 impl FileSystem {
     /// Puts an empty file system into a repository.
@@ -339,6 +351,25 @@ impl FileSystem {
     pub async fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
         transact!(self, transaction => transaction.rename(from, to).await)
+    }
+
+    /// As [`Self::rename`], where nothing has the new name yet.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], of the same file too, and as [`Self::rename`].
+    pub async fn rename_new(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        transact!(self, transaction => transaction.rename_new(from, to).await)
+    }
+
+    /// Lets two names change places at one stroke, whatever they stand for: there is no moment at which either is missing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where one is missing; [`Error::IntoItself`] where one lies in the other;
+    /// [`Error::InvalidPath`] for the root, and as [`Self::metadata`].
+    pub async fn exchange(&self, one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> Result<()> {
+        let (one, other) = (one.as_ref(), other.as_ref());
+        transact!(self, transaction => transaction.exchange(one, other).await)
     }
 
     /// Changes attributes; symbolic links are followed.

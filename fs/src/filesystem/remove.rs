@@ -7,6 +7,7 @@ use crate::format::{CONTENT, EntryRow, INODE, Kind, ROOT, SUBDIRECTORIES, inode_
 use crate::inodes;
 use crate::path::Last;
 use crate::time::Timestamp;
+use crate::xattrs;
 
 /// How many names of a directory are held at once while a tree is removed.
 const PAGE_ENTRIES: usize = 512;
@@ -151,6 +152,9 @@ impl FsTransaction {
             return put_inode(transaction, inode, &row);
         }
         transaction.delete(INODE, &key)?;
+        if row.xattrs {
+            xattrs::remove_all(transaction, inode).await?;
+        }
         let has_content = match kind {
             Kind::File => true,
             Kind::Symlink => row.inline.is_none(),

@@ -5,9 +5,11 @@
 mod check;
 mod concurrency;
 mod content;
+mod copies;
 mod files;
 mod model;
 mod names;
 mod scale;
 mod simulated;
 mod support;
+mod xattrs;
