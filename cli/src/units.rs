@@ -109,6 +109,36 @@ pub(crate) fn moment(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// Reads a moment in UTC, as seconds since the Unix epoch: `2026-01-31`, `2026-01-31T23:59:59Z`, or without the seconds.
+pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
+    let refused = || format!("`{text}` is not a time: write it as 2026-01-31 or 2026-01-31T23:59:59Z");
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
+    let time = time.strip_suffix('Z').unwrap_or(time);
+    let fields = |text: &str, separator: char| -> Option<Vec<i64>> {
+        let fit = |part: &str| (2..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        text.split(separator).map(|part| if fit(part) { part.parse().ok() } else { None }).collect()
+    };
+    let (date, time) = (fields(date, '-').ok_or_else(refused)?, fields(time, ':').ok_or_else(refused)?);
+    let &[year, month, day] = date.as_slice() else { return Err(refused()) };
+    let (hour, minute, second) = match time.as_slice() {
+        &[hour, minute] => (hour, minute, 0),
+        &[hour, minute, second] => (hour, minute, second),
+        _ => return Err(refused()),
+    };
+    // A civil date to days (the inverse of what `moment` does), in years that begin in March.
+    let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let seconds = (era * 146_097 + day_of_era - 719_468) * 86_400 + hour * 3_600 + minute * 60 + second;
+    // What is no date (the 31st of April) or no time comes back as another.
+    if self::moment(seconds) == format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z") {
+        Ok(seconds)
+    } else {
+        Err(refused())
+    }
+}
+
 /// A decimal number, exact: its digits without the point, and how many of them stand behind it.
 struct Number {
     digits: u64,
@@ -137,6 +167,19 @@ fn split(text: &str) -> Option<(Number, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_read_as_they_print() {
+        for seconds in [0, 951_782_400, 1_767_225_599, 4_107_542_400, -86_400] {
+            assert_eq!(parse_moment(&moment(seconds)), Ok(seconds));
+        }
+        assert_eq!(parse_moment("2026-01-31"), parse_moment("2026-01-31T00:00"));
+        for text in
+            ["", "2026", "2026-02-29", "2026-13-01", "2026-04-31", "2026-01-01T24:00", "26-1-1", "2026-01-01T1:2", "x"]
+        {
+            assert!(parse_moment(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_read_and_print_as_the_contract_says() {

@@ -29,8 +29,8 @@ pub use chunker::ChunkSizes;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::{
-    AttributeChange, Attributes, DirCursor, DirEntry, DirStream, FileSystem, FileWriter, Follow, FsSnapshot, FsTransaction, Op,
-    ReadDir, Settings, Usage, XattrMode,
+    AttributeChange, Attributes, DirCursor, DirEntry, DirStream, FileSystem, FileWriter, Follow, FsSnapshot,
+    FsTransaction, Op, ReadDir, Settings, Usage, XattrMode,
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,

@@ -5,6 +5,7 @@
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage.
+//! * `destroy` deletes all of it.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
@@ -17,6 +18,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod destroy;
 mod follow;
 mod import_header;
 mod in_force;
@@ -47,6 +49,7 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use destroy::Destroyed;
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use transaction::{CommitInfo, Transaction};

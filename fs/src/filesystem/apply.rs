@@ -109,9 +109,7 @@ impl FsTransaction {
             Op::SetAttributes { path, change, follow: Follow::Yes } => self.set_attributes(path, *change).await,
             Op::SetAttributes { path, change, follow: Follow::No } => self.set_symlink_attributes(path, *change).await,
             Op::SetSettings { path, settings } => self.set_settings(path, *settings).await,
-            Op::SetXattr { path, name, value, mode, follow } => {
-                self.set_xattr(path, name, value, *mode, *follow).await
-            }
+            Op::SetXattr { path, name, value, mode, follow } => self.set_xattr(path, name, value, *mode, *follow).await,
             Op::RemoveXattr { path, name, follow } => self.remove_xattr(path, name, *follow).await,
         }
     }

@@ -63,12 +63,7 @@ impl FsSnapshot {
     }
 
     /// Counts one thing; answers what is in it, where it is a directory.
-    async fn count(
-        &self,
-        entry: EntryRow,
-        usage: &mut Usage,
-        linked: &mut HashSet<u64>,
-    ) -> Result<Option<ReadDir>> {
+    async fn count(&self, entry: EntryRow, usage: &mut Usage, linked: &mut HashSet<u64>) -> Result<Option<ReadDir>> {
         let EntryRow { inode, kind } = entry;
         match kind {
             Kind::Directory => {
