@@ -37,6 +37,7 @@ async fn prepare(seed: u64) -> (Bed, Vec<Name>) {
         foreign.push(Name::new(hash));
     }
     bed.storage.sync().await.unwrap();
+    bed.storage.crash(seed);
     (bed, foreign)
 }
 
@@ -77,6 +78,11 @@ fn without_the_right_to_open_it_or_beside_others_nothing_goes() {
         let (bed, _) = prepare(2).await;
         let before = names(&bed);
         assert!(matches!(destroy(&bed, "wrong").await, Err(Error::WrongCredentials)));
+        let other = bed.storage.reopen();
+        match destroy(&bed, "correct horse").await {
+            Err(Error::Storage(error)) => assert_eq!(error.kind(), ErrorKind::Busy),
+            done => panic!("beside {other:?}: {done:?}"),
+        }
         assert_eq!(names(&bed), before);
     });
 }
@@ -88,9 +94,10 @@ fn one_that_was_cut_short_anywhere_is_taken_up_again() {
         loop {
             let (bed, mut foreign) = prepare(3).await;
             foreign.sort();
-            bed.storage.cut_off_after(calls, Fault::LostRequest);
+            let dying = bed.storage.reopen();
+            dying.cut_off_after(calls, Fault::LostRequest);
             let credentials = Credentials::password("correct horse");
-            let storage: Arc<dyn Storage> = Arc::new(bed.storage.clone());
+            let storage: Arc<dyn Storage> = Arc::new(dying);
             let done = Engine::destroy(storage, Env::deterministic(9), Unlock::Credentials(&credentials)).await;
             if done.is_ok() {
                 break;
