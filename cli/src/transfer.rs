@@ -3,11 +3,12 @@
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Metadata, Timestamp};
+use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Follow, FsSnapshot, Metadata, Timestamp};
 
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::local::source::SourceFile;
+use crate::local::xattrs::Xattrs;
 use crate::local::{Attributes, MODE_BITS};
 
 /// Read at once.
@@ -35,6 +36,19 @@ pub(crate) fn to_local(metadata: &Metadata) -> Attributes {
         seconds: metadata.mtime.seconds,
         nanos: metadata.mtime.nanos,
     }
+}
+
+/// The extended attributes of something in the repository, a link itself.
+pub(crate) async fn xattrs(snapshot: &FsSnapshot, path: &[u8], metadata: &Metadata) -> Result<Xattrs, Failure> {
+    let mut xattrs = Xattrs::new();
+    if metadata.has_xattrs {
+        for name in snapshot.xattrs(path, Follow::No).await? {
+            if let Some(value) = snapshot.xattr(path, &name, Follow::No).await? {
+                xattrs.push((name, value));
+            }
+        }
+    }
+    Ok(xattrs)
 }
 
 /// Why content did not get into the repository.

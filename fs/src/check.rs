@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::extents::{self, Placed};
 use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
 use crate::format::{
-    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ROOT, SUBDIRECTORIES, XATTR, XattrRow, split_entry_key,
-    split_extent_key, split_inode_key, split_xattr_key,
+    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ORPHAN, ROOT, SUBDIRECTORIES, XATTR, XattrRow,
+    decode_orphan, split_entry_key, split_extent_key, split_inode_key, split_xattr_key,
 };
 use crate::inodes;
 use crate::path::check_name;
@@ -55,6 +55,8 @@ pub struct CheckSummary {
     pub files: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Files without a name that somebody has, or had, open: with the last handle, or the next writer, they go.
+    pub orphans: u64,
     /// Extended attributes of all of them.
     pub xattrs: u64,
     /// Bytes of all files together, holes included.
@@ -92,6 +94,7 @@ impl FsSnapshot {
             reading: VecDeque::new(),
         };
         check.walk().await?;
+        check.orphans().await?;
         check.strays().await?;
         check.xattrs().await?;
         Ok(check.summary)
@@ -176,7 +179,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
         }
         while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(&path, ROOT, chunk, task).await;
+            self.read(None, ROOT, chunk, task).await;
         }
         let missing: Vec<_> = self.seen.iter().filter(|(_, names)| **names > 0).map(|(k, v)| (*k, *v)).collect();
         for (inode, names) in missing {
@@ -211,6 +214,9 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         if row.xattrs {
             self.with_xattrs.insert(inode);
         }
+        if row.nlink == 0 {
+            self.found(Some(path), inode, "has a name and counts none");
+        }
         if row.kind != kind {
             self.found(Some(path), inode, format!("is a {:?}, its name says {kind:?}", row.kind));
             return Ok(false);
@@ -224,13 +230,13 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
             Kind::File => {
                 self.summary.files += 1;
-                let size = self.content(path, inode).await?;
+                let size = self.content(Some(path), inode).await?;
                 self.summary.logical_bytes = self.summary.logical_bytes.saturating_add(size);
             }
             Kind::Symlink => {
                 self.summary.symlinks += 1;
                 if row.inline.is_none() {
-                    self.content(path, inode).await?;
+                    self.content(Some(path), inode).await?;
                 }
             }
         }
@@ -238,12 +244,12 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
     }
 
     /// The extents of a file lie end to end from 0 to its size.
-    async fn content(&mut self, path: &[u8], inode: u64) -> Result<u64> {
+    async fn content(&mut self, path: Option<&[u8]>, inode: u64) -> Result<u64> {
         let view = &self.on.snapshot;
         let size = match inodes::file_content(view, inode).await {
             Ok(content) => content.size,
             Err(error) => {
-                self.found(Some(path), inode, error.to_string());
+                self.found(path, inode, error.to_string());
                 return Ok(0);
             }
         };
@@ -257,13 +263,13 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.found(Some(path), inode, error.to_string());
+                    self.found(path, inode, error.to_string());
                     return Ok(size);
                 }
             }
         }
         if end != size {
-            self.found(Some(path), inode, format!("is {size} bytes long, its extents cover {end}"));
+            self.found(path, inode, format!("is {size} bytes long, its extents cover {end}"));
         }
         // What is being read belongs to this path: say so before going on.
         while let Some((chunk, task)) = self.reading.pop_front() {
@@ -272,7 +278,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         Ok(size)
     }
 
-    async fn extent(&mut self, path: &[u8], inode: u64, placed: &Placed) {
+    async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) {
         let Extent::Data { chunk, length, skip } = placed.extent else { return };
         let count = self.summary.references.entry(chunk).or_default();
         *count += 1;
@@ -281,7 +287,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             return;
         }
         if self.broken.contains(&chunk) {
-            self.found(Some(path), inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
+            self.found(path, inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
             return;
         }
         // Read again for a part of it: the length was not checked for that part.
@@ -302,12 +308,44 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         }
     }
 
-    async fn read(&mut self, path: &[u8], inode: u64, chunk: ChunkNumber, task: TaskHandle<Result<()>>) {
+    async fn read(&mut self, path: Option<&[u8]>, inode: u64, chunk: ChunkNumber, task: TaskHandle<Result<()>>) {
         let result = task.await.unwrap_or_else(|| Err(strongroom_core::Error::WorkerLost.into()));
         if let Err(error) = result {
             self.broken.insert(chunk);
-            self.found(Some(path), inode, format!("chunk {:#x}: {error}", chunk.0));
+            self.found(path, inode, format!("chunk {:#x}: {error}", chunk.0));
         }
+    }
+
+    /// Files without a name: each is an inode that counts none, and whole.
+    async fn orphans(&mut self) -> Result<()> {
+        let view = &self.on.snapshot;
+        let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        while let Some((key, value)) = scan.next().await? {
+            let inode = match split_inode_key("orphan", &key).and_then(|inode| decode_orphan(&value).map(|_| inode)) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    self.found(None, 0, error.to_string());
+                    continue;
+                }
+            };
+            if self.seen.contains_key(&inode) {
+                self.found(None, inode, "has a name and is said to have none");
+                continue;
+            }
+            self.summary.orphans += 1;
+            self.seen.insert(inode, 0);
+            match inodes::load(view, inode).await {
+                Ok(row) if row.kind == Kind::File && row.nlink == 0 => {
+                    if row.xattrs {
+                        self.with_xattrs.insert(inode);
+                    }
+                    self.content(None, inode).await?;
+                }
+                Ok(_) => self.found(None, inode, "is said to be a file without a name"),
+                Err(error) => self.found(None, inode, error.to_string()),
+            }
+        }
+        Ok(())
     }
 
     /// Rows that no name leads to.

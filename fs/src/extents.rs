@@ -262,7 +262,7 @@ pub(crate) async fn replace(
     }
     if hole_after.is_none() {
         for _ in 0..ABSORBED_MAX {
-            if ingest.uncut().len() >= shared.boundaries.short_bytes() {
+            if ingest.uncut().len() >= shared.boundaries().short_bytes() {
                 break;
             }
             let mut next = walk(transaction, inode, ingest.end());
@@ -287,7 +287,7 @@ pub(crate) async fn append(
     if size > 0 {
         let last = find(transaction, inode, size - 1).await?;
         if let Extent::Data { length, .. } = last.extent
-            && (length as usize) < shared.boundaries.short_bytes()
+            && (length as usize) < shared.boundaries().short_bytes()
         {
             let bytes = data(shared, transaction, &last.extent).await?;
             remove(transaction, inode, &last)?;

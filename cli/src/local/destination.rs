@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OM
 use rustix::io::Errno;
 
 use super::source::Identity;
+use super::xattrs::{self, Xattrs};
 use super::{Attributes, name_of};
 
 /// Pieces of this size that are all zero become holes.
@@ -117,8 +118,9 @@ impl Folder {
     }
 
     /// Gives the folder its attributes, after everything in it was written.
-    pub(crate) fn finish(&self, attributes: &Attributes) -> io::Result<()> {
-        apply(&*self.descriptor, attributes)
+    /// Answers how many extended attributes could not be set.
+    pub(crate) fn finish(&self, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
+        apply(&*self.descriptor, attributes, xattrs)
     }
 
     /// Makes something under a name that nothing has.
@@ -180,10 +182,11 @@ impl Draft {
         }
     }
 
-    /// Sets length and attributes, and gives the file its name; answers which file it is.
-    pub(crate) fn finish(mut self, attributes: &Attributes) -> io::Result<Identity> {
+    /// Sets length and attributes, and gives the file its name; answers which file it is, and how many extended attributes
+    /// could not be set.
+    pub(crate) fn finish(mut self, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<(Identity, u64)> {
         self.file.set_len(self.length)?;
-        apply(&self.file, attributes)?;
+        let unset = apply(&self.file, attributes, xattrs)?;
         if let Some(draft) = &self.draft {
             let folder = &*self.folder.descriptor;
             rustix::fs::renameat(folder, draft, folder, name_of(&self.name)).map_err(|error| match error {
@@ -192,7 +195,7 @@ impl Draft {
             })?;
         }
         self.draft = None;
-        Ok(Identity::of_stat(&rustix::fs::fstat(&self.file)?))
+        Ok((Identity::of_stat(&rustix::fs::fstat(&self.file)?), unset))
     }
 }
 
@@ -204,7 +207,8 @@ impl Drop for Draft {
     }
 }
 
-fn apply(descriptor: impl AsFd, attributes: &Attributes) -> io::Result<()> {
+/// Answers how many extended attributes could not be set.
+fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
     let descriptor = descriptor.as_fd();
     let stat = rustix::fs::fstat(descriptor)?;
     let mut mode = attributes.mode;
@@ -217,7 +221,10 @@ fn apply(descriptor: impl AsFd, attributes: &Attributes) -> io::Result<()> {
         }
     }
     rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
-    Ok(rustix::fs::futimens(descriptor, &times(attributes))?)
+    // After the owner, whose change takes capabilities away.
+    let unset = xattrs::set(descriptor, xattrs);
+    rustix::fs::futimens(descriptor, &times(attributes))?;
+    Ok(unset)
 }
 
 fn times(attributes: &Attributes) -> Timestamps {
@@ -252,7 +259,7 @@ mod tests {
         for piece in content.chunks(33_333) {
             draft.write(piece).unwrap();
         }
-        draft.finish(&ATTRIBUTES).unwrap();
+        draft.finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
         drop(folder.create(b"aborted").unwrap());
         let dest = root.path().join("new/dest");
         let path = dest.join(name_of(b"file\xff"));
@@ -275,7 +282,7 @@ mod tests {
         assert!(folder.enter(b"folder").is_err());
         let mut draft = folder.create(b"file").unwrap();
         draft.write(b"new").unwrap();
-        draft.finish(&ATTRIBUTES).unwrap();
+        draft.finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
         assert_eq!(std::fs::read(outside.join("victim")).unwrap(), b"kept");
         assert!(dest.join("file").symlink_metadata().unwrap().is_file());
         for name in [&b".."[..], b".", b"", b"a/b", b"../outside/x", b"/etc/x", b"a\0b"] {
@@ -294,7 +301,7 @@ mod tests {
             assert_eq!(std::fs::read_link(root.path().join("link")).unwrap(), Path::new(&name_of(target)));
         }
         std::fs::create_dir(root.path().join("taken")).unwrap();
-        assert!(folder.create(b"taken").unwrap().finish(&ATTRIBUTES).is_err());
+        assert!(folder.create(b"taken").unwrap().finish(&ATTRIBUTES, &Xattrs::new()).is_err());
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
     }
 }

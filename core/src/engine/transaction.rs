@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::remembered::Remembered;
 use super::root::{Overlay, Root};
 use super::shared::{Appending, Pin, Shared, lock};
 use super::view::{Scan, View, table_range};
@@ -61,7 +62,7 @@ pub(crate) struct Work {
     /// Whether it may use the ballast up, though it removes nothing itself.
     pub(crate) urgent: bool,
     /// Until it is answered, what it wrote may be named.
-    pub(crate) _appending: Option<Appending>,
+    pub(crate) _appending: Option<Arc<Appending>>,
 }
 
 /// What a commit did.
@@ -88,7 +89,7 @@ pub struct Transaction {
     inline: Vec<u64>,
     inline_bytes: usize,
     has_blocks: bool,
-    appending: Option<Appending>,
+    appending: Option<Arc<Appending>>,
     pending_bytes: u64,
 }
 
@@ -266,7 +267,7 @@ impl Transaction {
     async fn append(&mut self, number: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
         self.has_blocks = true;
         if self.appending.is_none() {
-            self.appending = Some(self.shared.start_appending());
+            self.appending = Some(Arc::new(self.shared.start_appending()));
         }
         let writer = &self.shared.blocks.writer;
         let appended = writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await;
@@ -342,6 +343,24 @@ impl Transaction {
             }
         }
         Ok(())
+    }
+
+    /// What it sees and has written so far, to be read after it has been committed or has failed: who wrote more than fits in
+    /// memory, and lost to another, can write it again from there. Costs a copy of what it holds in rows.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        let made = self.ops.iter().filter_map(|(key, op)| match op {
+            Op::NewChunk(row) => Some((key.clone(), row.clone())),
+            _ => None,
+        });
+        Remembered {
+            shared: self.shared.clone(),
+            root: self.root.clone(),
+            pin: self.pin.clone(),
+            content: self.content.clone(),
+            made: made.collect(),
+            _appending: self.appending.clone(),
+        }
     }
 
     /// Makes it durable, all or nothing.

@@ -5,6 +5,7 @@ mod attributes;
 mod copy;
 mod create;
 mod directory;
+mod orphans;
 mod remove;
 mod rename;
 mod settings;
@@ -36,7 +37,7 @@ pub use snapshot::FsSnapshot;
 pub use stream::{DirCursor, DirStream};
 pub use transaction::FsTransaction;
 pub(crate) use transaction::put_content;
-pub use usage::Usage;
+pub use usage::{Summary, Usage};
 pub use xattr::{Follow, XattrMode};
 
 /// How often an operation is run again because another transaction was faster.
@@ -126,7 +127,12 @@ impl FileSystem {
         if options.sizes.max_bytes as usize + crate::codec::FRAMING_BYTES as usize > engine.chunk_bytes_max() {
             return Err(damaged("file system options", "chunks larger than the engine stores"));
         }
-        Ok(Self { shared: Arc::new(Shared::new(engine, options, tuning)) })
+        let fs = Self { shared: Arc::new(Shared::new(engine, options, tuning)) };
+        if !fs.shared.engine.is_read_only() {
+            // Not worth failing for: whoever opens next does it.
+            let _ = fs.reclaim_orphans().await;
+        }
+        Ok(fs)
     }
 
     /// The engine below.
@@ -265,15 +271,43 @@ impl FileSystem {
     /// [`Error::WrongAccess`] for options that contradict each other; and as [`Self::metadata`].
     pub async fn open_file(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
         let path = path.as_ref();
-        if !options.writes() && (options.create || options.create_new || options.truncate) {
+        if !options.writes() && options.changes() {
             return Err(Error::WrongAccess { access: "writing" });
         }
-        let inode = if options.create || options.create_new || options.truncate {
-            transact!(self, transaction => transaction.prepare(path, &options).await)?
-        } else {
-            self.snapshot().file_inode(path).await?
-        };
-        Ok(File::new(self.shared.clone(), inode, None, options))
+        let mut prepare = options;
+        let mut attempt = 0;
+        loop {
+            // What handles of ours have written and not committed is emptied through them.
+            let empties = options.truncate && !options.create_new && self.is_written(path).await?;
+            prepare.truncate = options.truncate && !empties;
+            let inode = if prepare.changes() {
+                transact!(self, transaction => transaction.prepare(path, &prepare).await)?
+            } else {
+                self.snapshot().file_inode(path).await?
+            };
+            let Some(file) = File::open(&self.shared, inode, options).await? else {
+                // Removed between the two: look again what the path says now.
+                attempt += 1;
+                if attempt == ATTEMPTS_MAX {
+                    return Err(core::Error::Conflict.into());
+                }
+                continue;
+            };
+            if empties {
+                file.set_len(0).await?;
+                file.flush().await?;
+            }
+            return Ok(file);
+        }
+    }
+
+    /// Whether handles of this file system have written to what is at a path, and not committed it.
+    async fn is_written(&self, path: &[u8]) -> Result<bool> {
+        match self.snapshot().file_inode(path).await {
+            Ok(inode) => Ok(self.shared.common.handles.get(inode).is_some_and(|open| open.is_written())),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a directory.

@@ -25,7 +25,44 @@ pub struct Usage {
     pub data_bytes: u64,
 }
 
+/// What a file system holds, and what its repository takes: what `statfs` asks for, as far as there is an answer. Free
+/// space is the storage's, and not known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// All that has a name.
+    pub usage: Usage,
+    /// Size of every blob in bytes.
+    pub block_bytes: u32,
+    /// Blobs in storage.
+    pub blobs: u64,
+    /// Bytes that blobs take in storage.
+    pub stored_bytes: u64,
+    /// Bytes that live records take, compressed and sealed: what is stored beyond them is fill, metadata, and what waits to be
+    /// given back.
+    pub live_bytes: u64,
+    /// Chunks, each counted once however many share it.
+    pub chunks: u64,
+}
+
 impl FileSystem {
+    /// What the file system holds, and what its repository takes. Costs a walk through all rows ([`Self::usage`] of the root,
+    /// and a count of chunks) and one listing of the storage; no content is read.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn summary(&self) -> Result<Summary> {
+        let usage = self.usage("/").await?;
+        let info = self.shared.engine.info().await?;
+        Ok(Summary {
+            usage,
+            block_bytes: info.block_bytes,
+            blobs: info.blobs,
+            stored_bytes: info.blobs.saturating_mul(u64::from(info.block_bytes)),
+            live_bytes: info.live_bytes,
+            chunks: info.chunks,
+        })
+    }
+
     /// Counts what lies at a path and below it. Costs O(names + extents): every row is read, and no content. What the
     /// repository takes in storage, with sharing and compression, is [`strongroom_core::engine::Engine::info`]'s to say.
     ///

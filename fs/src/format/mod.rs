@@ -12,6 +12,7 @@
 //! | `0x14` content | inode `u64` | [`ContentRow`] |
 //! | `0x15` subdirectories | inode `u64` | count `u64`, merged by addition |
 //! | `0x16` extended attribute | inode `u64` ‖ name | [`XattrRow`] |
+//! | `0x17` orphan | inode `u64` | writer epoch `u32` |
 
 mod content;
 mod entry;
@@ -19,6 +20,7 @@ mod extent;
 mod fields;
 mod inode;
 mod options;
+mod orphan;
 mod xattr;
 
 use strongroom_core::engine::Table;
@@ -35,6 +37,7 @@ pub(crate) use entry::{EntryKey, entry_key, entry_range, split_entry_key};
 pub(crate) use extent::{extent_key, split_extent_key};
 pub(crate) use inode::inode_key;
 pub(crate) use options::OPTIONS_KEY;
+pub(crate) use orphan::{decode_orphan, encode_orphan};
 pub(crate) use xattr::{split_xattr_key, xattr_key};
 
 /// The file system's settings.
@@ -51,6 +54,8 @@ pub const CONTENT: Table = Table(0x14);
 pub const SUBDIRECTORIES: Table = Table(0x15);
 /// Extended attributes.
 pub const XATTR: Table = Table(0x16);
+/// Files without a name that a process still has open.
+pub const ORPHAN: Table = Table(0x17);
 
 /// The inode of `/`.
 pub const ROOT: u64 = 1;

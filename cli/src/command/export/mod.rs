@@ -17,6 +17,7 @@ use crate::first_name::FirstNames;
 use crate::local::bytes_of;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
+use crate::local::xattrs::Xattrs;
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer::{self, Fetch, PIECE_BYTES, local_failed};
@@ -118,7 +119,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         damaged: false,
     };
     export.all(paths).await?;
-    let Export { mut report, damaged, progress, links, .. } = export;
+    let Export { mut report, damaged, progress, links, out, .. } = export;
     report.seconds = progress.elapsed().as_secs_f64();
     let elapsed = progress.elapsed();
     progress.finish();
@@ -128,6 +129,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         context
             .output
             .notice(&format!("{count} files with several names were too many: names became files of their own"));
+    }
+    if out.xattrs_unset() > 0 {
+        let count = out.xattrs_unset();
+        context.output.notice(&format!("{count} extended attributes could not be set: the folder or this user has no such"));
     }
     summarise(&report, &arguments, is_stream, elapsed, context)?;
     let left_out = u64::try_from(report.left_out.len()).unwrap_or(u64::MAX);
@@ -163,13 +168,13 @@ impl Export<'_> {
         if metadata.kind != Kind::Directory {
             return self.leaf(path, name, metadata).await;
         }
-        if let Err(failure) = self.out.enter(name, metadata, &mut self.context.output) {
+        if let Err(failure) = self.enter(path, name, metadata).await {
             return self.left_out(path, failure);
         }
         self.report.folders += 1;
         self.detail(path);
         self.tree(path).await?;
-        self.finish_folder(path, metadata)
+        self.finish_folder(path, metadata).await
     }
 
     /// All that is in a folder.
@@ -193,7 +198,7 @@ impl Export<'_> {
                         self.leaf(&found.path, &found.entry.name, &metadata).await?;
                         continue;
                     }
-                    match self.out.enter(&found.entry.name, &metadata, &mut self.context.output) {
+                    match self.enter(&found.path, &found.entry.name, &metadata).await {
                         Ok(()) => {
                             self.report.folders += 1;
                             self.detail(&found.path);
@@ -207,7 +212,7 @@ impl Export<'_> {
                 }
                 Step::Leave(found) => {
                     if let Some(metadata) = folders.pop() {
-                        self.finish_folder(&found.path, &metadata)?;
+                        self.finish_folder(&found.path, &metadata).await?;
                     }
                 }
                 Step::Unreadable(path, failure) => self.left_out(&path, failure)?,
@@ -216,8 +221,15 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn finish_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), Failure> {
-        match self.out.leave(metadata) {
+    async fn enter(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
+        self.out.enter(name, metadata, &xattrs, &mut self.context.output)
+    }
+
+    async fn finish_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await;
+        let left = self.out.leave(metadata, xattrs.as_ref().unwrap_or(&Xattrs::new()));
+        match xattrs.and(left) {
             Err(failure) => self.left_out(path, failure),
             Ok(()) => Ok(()),
         }
@@ -263,10 +275,12 @@ impl Export<'_> {
             return Ok(first.note.lost);
         }
         let file = self.snapshot.open_file(path).await?;
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
         let interrupt = self.context.interrupt.clone();
         let mut fetch = Fetch { buffer: &mut self.buffer, interrupt: &interrupt, partial: self.arguments.partial };
         let progress = |bytes| self.progress.add(bytes);
-        let (lost, identity) = self.out.file(name, &file, metadata, &mut fetch, output, progress).await?;
+        let of = (metadata, &xattrs);
+        let (lost, identity) = self.out.file(name, &file, of, &mut fetch, output, progress).await?;
         let written = Written { identity, lost: lost.clone() };
         self.links.met(metadata.inode, metadata.nlink, &self.out.path(name), written);
         self.report.files += 1;

@@ -6,6 +6,7 @@ use super::tar::Tar;
 use crate::exit::Failure;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
+use crate::local::xattrs::Xattrs;
 use crate::output::Output;
 use crate::transfer::{self, Fetch, Lost, local_failed};
 
@@ -14,6 +15,8 @@ pub(super) struct Out {
     place: Place,
     /// The folders that lead to where we are.
     names: Vec<Vec<u8>>,
+    /// Extended attributes that this machine did not take.
+    xattrs_unset: u64,
 }
 
 enum Place {
@@ -29,15 +32,15 @@ enum Place {
 impl Out {
     /// Only shows what would be written.
     pub(super) fn nowhere() -> Self {
-        Self { place: Place::Nowhere, names: Vec::new() }
+        Self { place: Place::Nowhere, names: Vec::new(), xattrs_unset: 0 }
     }
 
     pub(super) fn folder(top: Folder) -> Self {
-        Self { place: Place::Folders { top, open: Vec::new() }, names: Vec::new() }
+        Self { place: Place::Folders { top, open: Vec::new() }, names: Vec::new(), xattrs_unset: 0 }
     }
 
     pub(super) fn tar() -> Self {
-        Self { place: Place::Tar(Tar::new()), names: Vec::new() }
+        Self { place: Place::Tar(Tar::new()), names: Vec::new(), xattrs_unset: 0 }
     }
 
     /// Whether nothing can follow what was begun: half a file of a stream.
@@ -50,6 +53,11 @@ impl Out {
         matches!(&self.place, Place::Tar(tar) if tar.is_refused())
     }
 
+    /// How many extended attributes this machine did not take.
+    pub(super) fn xattrs_unset(&self) -> u64 {
+        self.xattrs_unset
+    }
+
     /// Where something of that name goes, from where the export goes to.
     pub(super) fn path(&self, name: &[u8]) -> Vec<u8> {
         let mut path = self.names.join(&b'/');
@@ -60,7 +68,13 @@ impl Out {
         path
     }
 
-    pub(super) fn enter(&mut self, name: &[u8], metadata: &Metadata, output: &mut Output) -> Result<(), Failure> {
+    pub(super) fn enter(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        xattrs: &Xattrs,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
         let path = self.path(name);
         match &mut self.place {
             Place::Nowhere => {}
@@ -68,21 +82,20 @@ impl Out {
                 let inner = open.last().unwrap_or(top).enter(name).map_err(local_failed)?;
                 open.push(inner);
             }
-            Place::Tar(tar) => tar.folder(&path, metadata, output)?,
+            Place::Tar(tar) => tar.folder(&path, metadata, xattrs, output)?,
         }
         self.names.push(name.to_vec());
         Ok(())
     }
 
-    pub(super) fn leave(&mut self, metadata: &Metadata) -> Result<(), Failure> {
+    pub(super) fn leave(&mut self, metadata: &Metadata, xattrs: &Xattrs) -> Result<(), Failure> {
         self.names.pop();
-        match &mut self.place {
-            Place::Folders { open, .. } => match open.pop() {
-                Some(folder) => folder.finish(&transfer::to_local(metadata)).map_err(local_failed),
-                None => Ok(()),
-            },
-            Place::Nowhere | Place::Tar(_) => Ok(()),
+        if let Place::Folders { open, .. } = &mut self.place
+            && let Some(folder) = open.pop()
+        {
+            self.xattrs_unset += folder.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
         }
+        Ok(())
     }
 
     pub(super) fn symlink(
@@ -130,7 +143,7 @@ impl Out {
         &mut self,
         name: &[u8],
         file: &File,
-        metadata: &Metadata,
+        (metadata, xattrs): (&Metadata, &Xattrs),
         fetch: &mut Fetch<'_>,
         output: &mut Output,
         progress: impl FnMut(u64),
@@ -141,11 +154,12 @@ impl Out {
             Place::Folders { top, open } => {
                 let mut draft = open.last().unwrap_or(top).create(name).map_err(local_failed)?;
                 let lost = fetch.file(file, metadata.size, &mut draft, progress).await?;
-                let identity = draft.finish(&transfer::to_local(metadata)).map_err(local_failed)?;
+                let (identity, unset) = draft.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+                self.xattrs_unset += unset;
                 Ok((lost, Some(identity)))
             }
             Place::Tar(tar) => {
-                let mut member = tar.file(&path, metadata, output)?;
+                let mut member = tar.file(&path, metadata, xattrs, output)?;
                 let lost = fetch.file(file, metadata.size, &mut member, progress).await?;
                 member.finish()?;
                 Ok((lost, None))

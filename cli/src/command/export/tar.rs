@@ -5,6 +5,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::exit::Failure;
 use crate::local::MODE_BITS;
+use crate::local::xattrs::Xattrs;
 use crate::output::Output;
 use crate::transfer;
 
@@ -16,6 +17,8 @@ const HEADER_PATH_BYTES_MAX: usize = 100;
 const HEADER_SIZE_MAX: u64 = (1 << 33) - 1;
 /// The largest owner or group that a header holds: seven octal digits.
 const HEADER_OWNER_MAX: u32 = (1 << 21) - 1;
+/// What the tars of Linux and BSD begin the records of extended attributes with.
+const XATTR_PREFIX: &str = "SCHILY.xattr.";
 const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Makes headers; content goes past it.
@@ -47,8 +50,14 @@ impl Tar {
         given
     }
 
-    pub(super) fn folder(&mut self, path: &[u8], metadata: &Metadata, output: &mut Output) -> Result<(), Failure> {
-        self.header(&[path, b"/"].concat(), EntryType::Directory, 0, None, metadata, output)
+    pub(super) fn folder(
+        &mut self,
+        path: &[u8],
+        metadata: &Metadata,
+        xattrs: &Xattrs,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        self.header(&[path, b"/"].concat(), (EntryType::Directory, 0), None, (metadata, xattrs), output)
     }
 
     pub(super) fn symlink(
@@ -58,7 +67,7 @@ impl Tar {
         metadata: &Metadata,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        self.header(path, EntryType::Symlink, 0, Some(target), metadata, output)
+        self.header(path, (EntryType::Symlink, 0), Some(target), (metadata, &Xattrs::new()), output)
     }
 
     /// One more name for a member that came before.
@@ -69,7 +78,7 @@ impl Tar {
         metadata: &Metadata,
         output: &mut Output,
     ) -> Result<(), Failure> {
-        self.header(path, EntryType::Link, 0, Some(first), metadata, output)
+        self.header(path, (EntryType::Link, 0), Some(first), (metadata, &Xattrs::new()), output)
     }
 
     /// Begins a file, whose whole content must follow.
@@ -77,9 +86,10 @@ impl Tar {
         &'a mut self,
         path: &[u8],
         metadata: &Metadata,
+        xattrs: &Xattrs,
         output: &'a mut Output,
     ) -> Result<Member<'a>, Failure> {
-        self.header(path, EntryType::Regular, metadata.size, None, metadata, output)?;
+        self.header(path, (EntryType::Regular, metadata.size), None, (metadata, xattrs), output)?;
         self.within_a_file = true;
         Ok(Member { tar: self, output, written: 0 })
     }
@@ -94,10 +104,9 @@ impl Tar {
     fn header(
         &mut self,
         path: &[u8],
-        kind: EntryType,
-        size: u64,
+        (kind, size): (EntryType, u64),
         target: Option<&[u8]>,
-        metadata: &Metadata,
+        (metadata, xattrs): (&Metadata, &Xattrs),
         output: &mut Output,
     ) -> Result<(), Failure> {
         let mut header = Header::new_ustar();
@@ -108,6 +117,7 @@ impl Tar {
         header.set_gid(metadata.gid.into());
         header.set_mtime(u64::try_from(metadata.mtime.seconds).unwrap_or(0));
         let mut records: Vec<(&str, Vec<u8>)> = Vec::new();
+        let mut keys = Vec::new();
         if let Some(fields) = header.as_ustar_mut() {
             for (field, bytes, name) in
                 [(&mut fields.name, path, "path"), (&mut fields.linkname, target.unwrap_or_default(), "linkpath")]
@@ -131,7 +141,14 @@ impl Tar {
             }
         }
         header.set_cksum();
+        for (name, value) in xattrs {
+            // A key of a record is text without an equals sign.
+            if let Some(name) = std::str::from_utf8(name).ok().filter(|name| !name.contains('=')) {
+                keys.push((format!("{XATTR_PREFIX}{name}"), value));
+            }
+        }
         let records = records.iter().map(|(name, value)| (*name, value.as_slice()));
+        let records = records.chain(keys.iter().map(|(name, value)| (name.as_str(), value.as_slice())));
         self.builder.append_pax_extensions(records).map_err(refused)?;
         // The content is written past the builder, which knows nothing of it.
         self.builder.append(&header, std::io::empty()).map_err(refused)?;

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use strongroom::core;
-use strongroom::fs::{AttributeChange, FileSystem, FsTransaction, Kind};
+use strongroom::fs::{AttributeChange, FileSystem, Follow, FsTransaction, Kind, XattrMode};
 
 use super::large;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::local::Attributes;
 use crate::local::source::SourceFile;
+use crate::local::xattrs;
 use crate::progress::Progress;
 use crate::transfer::{self, Broken, PIECE_BYTES};
 
@@ -58,6 +59,11 @@ pub(super) enum Step {
         path: Vec<u8>,
         attributes: Attributes,
     },
+    /// Makes the extended attributes those of the source.
+    Xattrs {
+        path: Vec<u8>,
+        source: PathBuf,
+    },
     /// Removes a file, a link, or a folder with nothing in it.
     Remove {
         path: Vec<u8>,
@@ -73,6 +79,7 @@ impl Step {
             | Self::Name { path, .. }
             | Self::Link { path, .. }
             | Self::Attributes { path, .. }
+            | Self::Xattrs { path, .. }
             | Self::Remove { path } => path,
         }
     }
@@ -318,6 +325,25 @@ impl Batch {
                     _ => make_way(transaction, path).await?,
                 }
                 transaction.hard_link(existing, path).await?;
+            }
+            Step::Xattrs { path, source } => {
+                let wanted = xattrs::read(source);
+                for name in transaction.xattrs(path, Follow::No).await? {
+                    if !wanted.iter().any(|(wanted, _)| *wanted == name) {
+                        transaction.remove_xattr(path, &name, Follow::No).await?;
+                    }
+                }
+                for (name, value) in wanted {
+                    match transaction.set_xattr(path, &name, value, XattrMode::Set, Follow::No).await {
+                        Ok(()) => {}
+                        // The file is there all the same.
+                        Err(strongroom::Error::Core(error @ core::Error::LimitExceeded { .. })) => {
+                            let name = crate::output::shown(&name);
+                            self.news.push((path.clone(), format!("its extended attribute {name}: {error}")));
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
             }
             Step::Remove { path } => match kind(transaction, path).await? {
                 Some(Kind::Directory) => transaction.remove_dir(path).await?,

@@ -28,7 +28,7 @@ use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::local::exclude::Exclude;
 use crate::local::source::{self, Emptied, Entry, Event, Identity, Kind, Limits, SourceFile, Walk};
-use crate::local::{Attributes, bytes_of, name_of};
+use crate::local::{Attributes, bytes_of, name_of, xattrs};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer;
@@ -326,6 +326,7 @@ impl Import<'_> {
         let there = self.find(&entry, snapshot).await?;
         let folder = match there {
             Some(metadata) if metadata.kind == FsKind::Directory => {
+                self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
                 let touched = !same_attributes(&entry.attributes, &metadata);
                 if touched {
                     self.report.folders += 1
@@ -338,7 +339,8 @@ impl Import<'_> {
                 self.touch_parent();
                 self.report.folders += 1;
                 self.detail(&path);
-                self.take(Step::Folder { path, attributes: entry.attributes }).await?;
+                self.take(Step::Folder { path: path.clone(), attributes: entry.attributes }).await?;
+                self.xattrs(&path, &entry.path, None, snapshot).await?;
                 Folder { known: Known::nothing(), here: None, touched: true }
             }
         };
@@ -388,18 +390,26 @@ impl Import<'_> {
                     && snapshot.read_link(&path).await? == target
                 {
                     self.report.unchanged += 1;
-                    return Ok(());
+                    return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
                 }
                 self.touch_parent();
                 self.report.links += 1;
                 self.detail(&path);
-                self.take(Step::Link { path, target, attributes: entry.attributes }).await
+                self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
+                self.xattrs(&path, &entry.path, None, snapshot).await
             }
-            Kind::File { size } => self.file(entry, size, path, there).await,
+            Kind::File { size } => self.file(entry, size, path, there, snapshot).await,
         }
     }
 
-    async fn file(&mut self, entry: Entry, size: u64, path: Vec<u8>, there: Option<Metadata>) -> Result<(), Failure> {
+    async fn file(
+        &mut self,
+        entry: Entry,
+        size: u64,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<(), Failure> {
         let there = there.filter(|metadata| metadata.kind == FsKind::File);
         if let Some(first) = self.links.first(&entry) {
             self.progress.add(size);
@@ -423,6 +433,7 @@ impl Import<'_> {
             self.report.unchanged += 1;
             self.progress.add(size);
             self.links.met(&entry, &path, Some(metadata.inode));
+            self.xattrs(&path, &entry.path, Some(metadata), snapshot).await?;
             if same_attributes(&attributes, metadata) {
                 return Ok(());
             }
@@ -438,8 +449,26 @@ impl Import<'_> {
         self.take(Step::File { path: path.clone(), source: entry.path.clone(), size, apart: shared }).await?;
         if self.report.left_out.len() == left_out {
             self.links.met(&entry, &path, None);
+            let there = there.filter(|_| !shared && !self.batch.is_large(size));
+            self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
         }
         Ok(())
+    }
+
+    /// Extended attributes, where they are not the same: they change without a change of the content's time.
+    async fn xattrs(
+        &mut self,
+        path: &[u8],
+        source: &Path,
+        there: Option<&Metadata>,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<(), Failure> {
+        let here = xattrs::read(source);
+        let same = match there {
+            Some(metadata) => here == transfer::xattrs(snapshot, path, metadata).await?,
+            None => here.is_empty(),
+        };
+        if same { Ok(()) } else { self.take(Step::Xattrs { path: path.to_vec(), source: source.to_owned() }).await }
     }
 
     /// What the repository had under this name when the import began.
