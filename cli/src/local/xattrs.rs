@@ -17,7 +17,7 @@ const BYTES_MAX: usize = 64 << 10;
 /// All that can be read of what is at a path, a link itself; names ascending.
 pub(crate) fn read(path: &Path) -> Xattrs {
     // Most files have none: that takes one call.
-    if !rustix::fs::llistxattr(path, &mut [0_u8; 0]).is_ok_and(|bytes| bytes > 0) {
+    if !rustix::fs::llistxattr_query(path).is_ok_and(|bytes| bytes > 0) {
         return Vec::new();
     }
     let mut buffer = vec![0; BYTES_MAX];
