@@ -810,7 +810,7 @@ fn what_cannot_be_written_out_is_told_and_what_is_there_is_kept() {
         (1, &["export", "/tree", "plain"][..], "plain"),
         (1, &["export", "/tree", "plain/x"], "plain/x"),
         (1, &["export", "/tree", "/proc/no/such"], "/proc/no/such"),
-        (2, &["export", "/tree", "-"], "not supported yet"),
+        (2, &["export", "/tree", "-", "--json"], "--json"),
         (1, &["get", "/tree/small", "absent/x"], "absent/x"),
         (1, &["get", "/tree/small", "plain/x"], "plain/x"),
         (2, &["get", "/tree/small", ""], ""),

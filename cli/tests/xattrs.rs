@@ -53,9 +53,8 @@ fn they_come_back_with_files_and_folders() {
     if !tree(&scratch) {
         return;
     }
-    let report = || -> serde_json::Value {
-        serde_json::from_slice(&scratch.succeeds(["import", "tree", "--json"])).unwrap()
-    };
+    let report =
+        || -> serde_json::Value { serde_json::from_slice(&scratch.succeeds(["import", "tree", "--json"])).unwrap() };
     report();
     scratch.succeeds(["export", "/tree", "out"]);
     are_there(&scratch.path("out/tree"));

@@ -29,17 +29,25 @@ pub(crate) struct Arguments {
 }
 
 const HELP: &str = "\
-Operations, each with the fields that it needs:
-  {\"op\":\"mkdir\",\"path\":P,\"parents\":true}        {\"op\":\"rm\",\"path\":P,\"recursive\":true}
-  {\"op\":\"rmdir\",\"path\":P}                        {\"op\":\"mv\",\"from\":P,\"to\":P,\"replace\":false}
-  {\"op\":\"exchange\",\"one\":P,\"other\":P}          {\"op\":\"cp\",\"from\":P,\"to\":P,\"recursive\":true}
-  {\"op\":\"ln\",\"target\":P,\"link\":P,\"symbolic\":true}
-  {\"op\":\"write\",\"path\":P,\"content\":C}          {\"op\":\"append\",\"path\":P,\"content\":C}
-  {\"op\":\"write-at\",\"path\":P,\"offset\":N,\"content\":C}
-  {\"op\":\"truncate\",\"path\":P,\"size\":N}          {\"op\":\"punch\",\"path\":P,\"offset\":N,\"length\":N}
-  {\"op\":\"set\",\"path\":P,\"mode\":\"0644\",\"uid\":N,\"gid\":N,\"mtime\":\"2026-01-31T23:59:59Z\"}
-  {\"op\":\"setxattr\",\"path\":P,\"name\":C,\"value\":C} {\"op\":\"rmxattr\",\"path\":P,\"name\":C}
-P and C are strings, or {\"hex\":\"fffe\"} for bytes that are no text.";
+A line reads {\"op\": \"mkdir\", \"path\": \"/a/b\", \"parents\": true}. Operations and their fields, those in brackets at will:
+
+mkdir: path, [parents]
+rm: path, [recursive]
+rmdir: path
+mv: from, to, [replace]
+exchange: one, other
+cp: from, to, [recursive]
+ln: target, link, [symbolic]
+write: path, content
+append: path, content
+write-at: path, offset, content
+truncate: path, size
+punch: path, offset, length
+set: path, [mode], [uid], [gid], [mtime], [follow]
+setxattr: path, name, value, [follow]
+rmxattr: path, name, [follow]
+
+A path, name, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
 
 /// A path or content: text, or any bytes in hexadecimal.
 #[derive(Debug, Deserialize)]

@@ -36,6 +36,9 @@ pub(crate) struct Entry {
     pub(crate) attributes: Attributes,
     pub(crate) kind: Kind,
     pub(crate) identity: Identity,
+    /// When anything about it changed last, in milliseconds since the epoch: unlike the time of its content, nobody can set
+    /// it.
+    pub(crate) changed: i64,
     /// How many names the file has.
     pub(crate) names: u64,
     /// Of a folder: what is in it is left out, whatever it is.
@@ -197,6 +200,7 @@ impl Entry {
             attributes: self.attributes,
             kind: Kind::Directory,
             identity: self.identity,
+            changed: self.changed,
             names: 1,
             bare: self.bare,
         }
@@ -228,7 +232,9 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
     };
     let names = if matches!(kind, Kind::File { .. }) { metadata.nlink() } else { 1 };
     let (attributes, identity) = (attributes(&metadata), Identity::of(&metadata));
-    Ok((Entry { path: path.to_owned(), relative, attributes, kind, identity, names, bare: false }, metadata))
+    let changed = metadata.ctime().saturating_mul(1_000).saturating_add(metadata.ctime_nsec() / 1_000_000);
+    let path = path.to_owned();
+    Ok((Entry { path, relative, attributes, kind, identity, changed, names, bare: false }, metadata))
 }
 
 fn attributes(metadata: &Metadata) -> Attributes {

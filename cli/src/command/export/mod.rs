@@ -132,7 +132,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     if out.xattrs_unset() > 0 {
         let count = out.xattrs_unset();
-        context.output.notice(&format!("{count} extended attributes could not be set: the folder or this user has no such"));
+        context
+            .output
+            .notice(&format!("{count} extended attributes could not be set: the folder or this user has no such"));
     }
     summarise(&report, &arguments, is_stream, elapsed, context)?;
     let left_out = u64::try_from(report.left_out.len()).unwrap_or(u64::MAX);

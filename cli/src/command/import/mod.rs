@@ -2,7 +2,8 @@
 //!
 //! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
 //! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
-//! time are the same are taken as unchanged and not read. A transaction that loses a race against another writer, or
+//! time are the same are taken as unchanged and not read, unless something about them changed since they were stored that
+//! the rest does not explain. A transaction that loses a race against another writer, or
 //! that a failing source file has spoilt, is dropped and its steps are taken again. What is gone is removed last.
 
 mod batch;
@@ -428,6 +429,7 @@ impl Import<'_> {
         if let Some(metadata) = &there
             && metadata.size == size
             && same_time(&attributes, metadata)
+            && !self.is_suspect(&entry, &path, metadata, snapshot).await?
             && (!shared || self.links.is_original(metadata.inode, entry.identity))
         {
             self.report.unchanged += 1;
@@ -453,6 +455,23 @@ impl Import<'_> {
             self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
         }
         Ok(())
+    }
+
+    /// Whether something about a file changed since it was stored that nothing else explains: somebody may have written to
+    /// it and set its time back.
+    async fn is_suspect(
+        &self,
+        entry: &Entry,
+        path: &[u8],
+        there: &Metadata,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<bool, Failure> {
+        let stored = there.ctime.seconds.saturating_mul(1_000).saturating_add((there.ctime.nanos / 1_000_000).into());
+        let explained = !same_attributes(&entry.attributes, there) || entry.names != there.nlink;
+        if entry.changed <= stored || explained {
+            return Ok(false);
+        }
+        Ok(xattrs::read(&entry.path) == transfer::xattrs(snapshot, path, there).await?)
     }
 
     /// Extended attributes, where they are not the same: they change without a change of the content's time.
