@@ -120,9 +120,9 @@ pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
     };
     let (date, time) = (fields(date, '-').ok_or_else(refused)?, fields(time, ':').ok_or_else(refused)?);
     let &[year, month, day] = date.as_slice() else { return Err(refused()) };
-    let (hour, minute, second) = match time.as_slice() {
-        &[hour, minute] => (hour, minute, 0),
-        &[hour, minute, second] => (hour, minute, second),
+    let (hour, minute, second) = match *time.as_slice() {
+        [hour, minute] => (hour, minute, 0),
+        [hour, minute, second] => (hour, minute, second),
         _ => return Err(refused()),
     };
     // A civil date to days (the inverse of what `moment` does), in years that begin in March.

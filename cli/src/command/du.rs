@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Show folders so many levels down
     #[arg(short, long, value_name = "N")]
     depth: Option<usize>,
-    /// Show bytes rather than KiB, MiB …
+    /// Show bytes, rather than KiB and MiB
     #[arg(short, long)]
     bytes: bool,
     /// Folders or files
