@@ -6,6 +6,7 @@
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage.
 //! * `destroy` deletes all of it.
+//! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
@@ -19,6 +20,7 @@ mod commit;
 mod compact;
 mod defragment;
 mod destroy;
+mod difference;
 mod epochs;
 mod follow;
 mod import_header;
@@ -31,6 +33,7 @@ mod remembered;
 mod root;
 mod shared;
 mod slots;
+mod snapshots;
 mod space;
 mod transaction;
 mod view;
@@ -52,9 +55,11 @@ pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
 pub use destroy::Destroyed;
+pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use remembered::Remembered;
+pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 
@@ -114,6 +119,8 @@ pub struct EngineInfo {
     pub live_bytes: u64,
     /// Writer epochs that are open.
     pub open_epochs: u64,
+    /// Snapshots that are kept.
+    pub snapshots: u64,
 }
 
 /// An open repository; cheap to clone, usable from many tasks and threads. [`Engine::close`] leaves it tidy; dropping it
@@ -555,6 +562,7 @@ impl Engine {
             chunks: 0,
             live_bytes: 0,
             open_epochs: 0,
+            snapshots: self.snapshots().await?.len() as u64,
         };
         let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
         for table in [rows::CHUNK, rows::USAGE, rows::EPOCH] {

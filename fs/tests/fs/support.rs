@@ -76,7 +76,8 @@ pub(crate) async fn assert_sound(fs: &FileSystem) {
     let mut findings = Vec::new();
     let summary = fs.check(CheckOptions { data: true }, |finding| findings.push(finding.to_string())).await.unwrap();
     assert!(findings.is_empty() && summary.findings == 0, "{findings:#?}");
-    let options = engine::CheckOptions { data: true, references: Some(&summary.references) };
+    let options =
+        engine::CheckOptions { data: true, references: Some(&summary.references), ..engine::CheckOptions::default() };
     let mut report = fs.engine().check(options).await.unwrap();
     // A writer may have died between giving up ballast and its commit, on a full storage.
     report.findings.retain(|finding| finding.damage.structure != "ballast");
