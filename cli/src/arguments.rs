@@ -114,6 +114,10 @@ pub(crate) enum Command {
     Ls(command::ls::Arguments),
     /// Show a folder and all below it
     Tree(command::tree::Arguments),
+    /// Look for files and folders by name, kind, size and time
+    Find(command::find::Arguments),
+    /// Show how many bytes are in files, folder by folder
+    Du(command::du::Arguments),
     /// Show what is known of a file or folder
     Stat(command::stat::Arguments),
     /// Print files
@@ -128,6 +132,12 @@ pub(crate) enum Command {
     Rm(command::rm::Arguments),
     /// Move or rename
     Mv(command::mv::Arguments),
+    /// Copy, sharing what is copied
+    Cp(command::cp::Arguments),
+    /// Give a file one more name, or make a symbolic link
+    Ln(command::ln::Arguments),
+    /// Do many operations in one transaction
+    Batch(command::batch::Arguments),
     /// Show what a repository is
     Info(command::info::Arguments),
     /// Look for damage
@@ -146,6 +156,8 @@ pub(crate) enum Command {
     /// Keep the header elsewhere, and put it back
     #[command(subcommand)]
     Header(command::header::Command),
+    /// Delete a repository, and nothing else
+    Destroy(command::destroy::Arguments),
     /// Use the key-value engine
     #[command(subcommand)]
     Kv(command::kv::Command),
@@ -162,6 +174,16 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it reads files and writes nothing, so that it can be shown an earlier state.
     fn looks_at_files(&self) -> bool {
-        matches!(self, Self::Ls(_) | Self::Tree(_) | Self::Stat(_) | Self::Cat(_) | Self::Get(_) | Self::Export(_))
+        matches!(
+            self,
+            Self::Ls(_)
+                | Self::Tree(_)
+                | Self::Stat(_)
+                | Self::Cat(_)
+                | Self::Get(_)
+                | Self::Export(_)
+                | Self::Find(_)
+                | Self::Du(_)
+        )
     }
 }

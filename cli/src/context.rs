@@ -112,6 +112,14 @@ impl Context {
         Ok((repository, files))
     }
 
+    /// What the flags say of opening a repository.
+    pub(crate) fn open_options(&mut self, credentials: Credentials) -> Result<OpenOptions, Failure> {
+        Ok(layered!(OpenOptions::new(credentials), self.layers()?)
+            .registry(self.registry.clone())
+            .storage_calls(BlockingMode::Inline)
+            .accept_rollback(self.global.accept_rollback))
+    }
+
     /// Opens it with credentials that are at hand.
     pub(crate) async fn open_with(
         &mut self,
@@ -119,11 +127,7 @@ impl Context {
         credentials: Credentials,
         access: Access,
     ) -> Result<Repository, Failure> {
-        let options = layered!(OpenOptions::new(credentials), self.layers()?)
-            .registry(self.registry.clone())
-            .storage_calls(BlockingMode::Inline)
-            .read_only(access == Access::Read)
-            .accept_rollback(self.global.accept_rollback);
+        let options = self.open_options(credentials)?.read_only(access == Access::Read);
         let repository = Repository::open(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
         self.begin(&repository)?;
         Ok(repository)

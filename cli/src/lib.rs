@@ -13,6 +13,7 @@ mod command;
 mod context;
 mod entry;
 mod exit;
+mod first_name;
 mod interrupt;
 mod layers;
 mod local;
@@ -85,6 +86,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Export(arguments) => command::export::run(arguments, context).await,
         Command::Ls(arguments) => command::ls::run(arguments, context).await,
         Command::Tree(arguments) => command::tree::run(arguments, context).await,
+        Command::Find(arguments) => command::find::run(arguments, context).await,
+        Command::Du(arguments) => command::du::run(arguments, context).await,
         Command::Stat(arguments) => command::stat::run(arguments, context).await,
         Command::Cat(arguments) => command::cat::run(arguments, context).await,
         Command::Put(arguments) => command::put::run(arguments, context).await,
@@ -92,6 +95,9 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Mkdir(arguments) => command::mkdir::run(arguments, context).await,
         Command::Rm(arguments) => command::rm::run(arguments, context).await,
         Command::Mv(arguments) => command::mv::run(arguments, context).await,
+        Command::Cp(arguments) => command::cp::run(arguments, context).await,
+        Command::Ln(arguments) => command::ln::run(arguments, context).await,
+        Command::Batch(arguments) => command::batch::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Compact(arguments) => command::compact::run(arguments, context).await,
@@ -99,6 +105,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Key(command) => command::key::run(command, context).await,
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,
+        Command::Destroy(arguments) => command::destroy::run(arguments, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,
         Command::Man(arguments) => command::man::run(&arguments, context),
         Command::Backends(arguments) => command::backends::run(&arguments, context),

@@ -36,6 +36,11 @@ impl Output {
         self.json
     }
 
+    /// Whether results go to a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// One JSON document or line: `schema` first, then the fields of `value`.
     pub(crate) fn document(&mut self, schema: &'static str, value: &impl Serialize) -> Result<(), Failure> {
         #[derive(Serialize)]

@@ -100,41 +100,6 @@ pub(crate) fn moment(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Reads a moment as [`moment`] writes it, or a part of it: `2026-01-31`, `2026-01-31T23:59`; in seconds since the Unix
-/// epoch. What is left out is zero; the `Z` may be, and a space may stand for the `T`.
-pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
-    let wrong = || format!("{text:?} is no time: write 2026-01-31, or 2026-01-31T23:59:59Z (in UTC)");
-    let text_utc = text.strip_suffix(['Z', 'z']).unwrap_or(text);
-    let (day, time) = text_utc.split_once(['T', 't', ' ']).unwrap_or((text_utc, "00:00"));
-    let number = |part: &str, digits: usize| match part.bytes().all(|byte| byte.is_ascii_digit()) {
-        true if part.len() == digits => part.parse::<i64>().ok(),
-        _ => None,
-    };
-    let parts: Vec<&str> = day.split('-').collect();
-    let &[year, month, day] = parts.as_slice() else { return Err(wrong()) };
-    let (Some(year), Some(month), Some(day)) = (number(year, 4), number(month, 2), number(day, 2)) else {
-        return Err(wrong());
-    };
-    let parts: Vec<&str> = time.split(':').collect();
-    let (hour, minute, second) = match parts.as_slice() {
-        [hour, minute] => (number(hour, 2), number(minute, 2), Some(0)),
-        [hour, minute, second] => (number(hour, 2), number(minute, 2), number(second, 2)),
-        _ => return Err(wrong()),
-    };
-    let (Some(hour @ ..24), Some(minute @ ..60), Some(second @ ..60)) = (hour, minute, second) else {
-        return Err(wrong());
-    };
-    // A civil date to days, by the same source as `date`.
-    let shifted_year = year - i64::from(month <= 2);
-    let era = shifted_year.div_euclid(400);
-    let year_of_era = shifted_year.rem_euclid(400);
-    let day_of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
-    // A day that its month has not is another day by now.
-    if date(seconds) == (year.into(), month.into(), day.into()) { Ok(seconds) } else { Err(wrong()) }
-}
-
 /// Year, month and day of a moment in UTC.
 pub(crate) fn date(seconds: i64) -> (i128, i128, i128) {
     let days = seconds.div_euclid(86_400);
@@ -149,6 +114,36 @@ pub(crate) fn date(seconds: i64) -> (i128, i128, i128) {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i128::from(month <= 2);
     (year, month, day)
+}
+
+/// Reads a moment in UTC, as seconds since the Unix epoch: `2026-01-31`, `2026-01-31T23:59:59Z`, or without the seconds.
+pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
+    let refused = || format!("`{text}` is not a time: write it as 2026-01-31 or 2026-01-31T23:59:59Z");
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
+    let time = time.strip_suffix('Z').unwrap_or(time);
+    let fields = |text: &str, separator: char| -> Option<Vec<i64>> {
+        let fit = |part: &str| (2..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        text.split(separator).map(|part| if fit(part) { part.parse().ok() } else { None }).collect()
+    };
+    let (date, time) = (fields(date, '-').ok_or_else(refused)?, fields(time, ':').ok_or_else(refused)?);
+    let &[year, month, day] = date.as_slice() else { return Err(refused()) };
+    let (hour, minute, second) = match *time.as_slice() {
+        [hour, minute] => (hour, minute, 0),
+        [hour, minute, second] => (hour, minute, second),
+        _ => return Err(refused()),
+    };
+    // A civil date to days (the inverse of what `moment` does), in years that begin in March.
+    let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let seconds = (era * 146_097 + day_of_era - 719_468) * 86_400 + hour * 3_600 + minute * 60 + second;
+    // What is no date (the 31st of April) or no time comes back as another.
+    if self::moment(seconds) == format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z") {
+        Ok(seconds)
+    } else {
+        Err(refused())
+    }
 }
 
 /// A decimal number, exact: its digits without the point, and how many of them stand behind it.
@@ -179,6 +174,19 @@ fn split(text: &str) -> Option<(Number, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_read_as_they_print() {
+        for seconds in [0, 951_782_400, 1_767_225_599, 4_107_542_400, -86_400] {
+            assert_eq!(parse_moment(&moment(seconds)), Ok(seconds));
+        }
+        assert_eq!(parse_moment("2026-01-31"), parse_moment("2026-01-31T00:00"));
+        for text in
+            ["", "2026", "2026-02-29", "2026-13-01", "2026-04-31", "2026-01-01T24:00", "26-1-1", "2026-01-01T1:2", "x"]
+        {
+            assert!(parse_moment(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_read_and_print_as_the_contract_says() {
@@ -235,7 +243,7 @@ mod tests {
             ("1970-01-01", Some(0)),
             ("2024-02-29T23:59", Some(1_709_251_140)),
             ("2000-02-29 00:00:00", Some(951_782_400)),
-            ("1900-03-01T00:00:00z", Some(-2_203_891_200)),
+            ("1900-03-01T00:00:00Z", Some(-2_203_891_200)),
             ("2023-02-29", None),
             ("2024-13-01", None),
             ("2024-1-01", None),

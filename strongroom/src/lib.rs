@@ -47,6 +47,7 @@ pub struct Readme;
 
 pub mod blocking;
 pub mod check;
+mod destroy;
 pub mod env;
 mod keys;
 pub mod kv;
@@ -67,7 +68,7 @@ pub use strongroom_core::engine::keyring::{
     CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN, NewSlot, RecoveryKey, SlotInfo,
 };
 pub use strongroom_core::engine::{
-    CompactOptions, CompactReport, EngineInfo, HeaderImport, SnapshotInfo, TrustedState, Tuning,
+    CompactOptions, CompactReport, Destroyed, EngineInfo, HeaderImport, SnapshotInfo, TrustedState, Tuning,
 };
 pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;
@@ -75,6 +76,7 @@ pub use strongroom_core::storage;
 pub use strongroom_fs as fs;
 pub use strongroom_fs::{Compression, Error, Result};
 
+pub use destroy::destroy;
 pub use keys::import_header;
 pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
 pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};

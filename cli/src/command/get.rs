@@ -58,7 +58,8 @@ async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Co
         .map_err(|error| local_failed(error).on(local.display()))?;
     let mut fetch = Fetch { buffer: &mut vec![0; PIECE_BYTES], interrupt: &context.interrupt, partial: false };
     fetch.file(&file, metadata.size, &mut draft, |bytes| progress.add(bytes)).await?;
-    draft.finish(&transfer::to_local(&metadata)).map_err(|error| local_failed(error).on(local.display()))
+    let done = draft.finish(&transfer::to_local(&metadata), &transfer::xattrs(snapshot, path, &metadata).await?);
+    done.map(drop).map_err(|error| local_failed(error).on(local.display()))
 }
 
 async fn stream(file: &File, context: &mut Context, mut device: Option<std::fs::File>) -> Result<(), Failure> {
