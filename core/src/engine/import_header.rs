@@ -78,6 +78,8 @@ impl Engine {
         let head = shared.chain.find_head().await?;
         if !names(&head, header) {
             if head.header_generation > header.generation() {
+                // Only once no power loss can take that change back: what went before it names this header.
+                shared.persist_commit(head.sequence).await?;
                 keyring::delete_header(shared.storage(), header.generation()).await?;
             }
             return Err(Error::Conflict);

@@ -5,6 +5,7 @@
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
+//! * `destroy` deletes all of it.
 //! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
@@ -18,6 +19,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod destroy;
 mod difference;
 mod epochs;
 mod follow;
@@ -53,6 +55,7 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use destroy::Destroyed;
 pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
@@ -274,9 +277,10 @@ impl Engine {
         freshness?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
-            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await?;
-            // We build on it: it must not be lost after we have.
+            // We build on it: it must not be lost after we have. Nor after the header that it put out of force is gone:
+            // what it went back to would name that.
             shared.persist_commit(shared.root().sequence).await?;
+            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await;
             shared.clear_up().await?;
         }
         if options.accept_rollback {

@@ -400,11 +400,7 @@ impl Shared {
     pub(crate) async fn remember(&self) -> Result<()> {
         let Some(trusted) = &self.trusted else { return Ok(()) };
         let Some((sequence, hash)) = self.durable() else { return Ok(()) };
-        let repository = self.context.keys.repository();
-        match trusted.load(repository).await? {
-            Some((known, _)) if known >= sequence => Ok(()),
-            _ => trusted.store(repository, sequence, hash).await,
-        }
+        trusted.advance(self.context.keys.repository(), sequence, hash).await
     }
 
     /// Writes down where we are, though this device has seen more: its owner has given that up.

@@ -185,7 +185,7 @@ impl Storage for Recording {
     async fn persist(&self, names: &[Name]) -> storage::Result<()> {
         self.inner.persist(names).await
     }
-    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom::storage::Occupancy>> {
         self.inner.occupancy()
     }
 
