@@ -55,6 +55,12 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("info", &[], Does::Looks),
     ("check", &["--data"], Does::Looks),
     ("compact", &[], Does::Changes),
+    ("snapshot create", &["another"], Does::Changes),
+    ("snapshot list", &[], Does::Looks),
+    ("snapshot rm", &["spare"], Does::Changes),
+    ("snapshot diff", &["kept"], Does::Looks),
+    ("snapshot restore", &["kept"], Does::Changes),
+    ("snapshot prune", &["--keep-last", "1"], Does::Changes),
     ("key list", &[], Does::Looks),
     ("key add", &["--new-password-file", "third password"], Does::Changes),
     ("key rm", &["second"], Does::Changes),
@@ -104,7 +110,10 @@ fn prepare() -> Scratch {
     let init = ["init", "--kdf-time", "1", "--block-size", "16KiB", "--new-recovery-key", "recovery key"];
     scratch.succeeds(init);
     scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "spare"]);
     scratch.succeeds(["kv", "put", "key", "value"]);
+    scratch.succeeds(["snapshot", "create", "kept"]);
+    scratch.succeeds(["mkdir", "/since"]);
     scratch.succeeds(["key", "add", "--label", "second", "--new-password-file", "new password"]);
     scratch.succeeds(["header", "export", "header"]);
     // What this device remembers of the original would speak against its copies.
