@@ -18,8 +18,10 @@ pub mod format;
 mod inodes;
 mod options;
 mod path;
+mod ranges;
 mod shared;
 mod time;
+mod versions;
 mod writer;
 
 pub use check::{CheckOptions, CheckSummary, Finding};
@@ -31,7 +33,9 @@ pub use filesystem::{
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
+    VERSIONS_MAX,
 };
 pub use inodes::Metadata;
 pub use options::{Compression, OpenOptions, Options, Tuning};
 pub use time::Timestamp;
+pub use versions::Version;

@@ -1,8 +1,10 @@
 use strongroom_core::engine::Engine;
 
 use crate::chunker::ChunkSizes;
+use crate::error::Result;
 pub use crate::format::Compression;
 use crate::format::OptionsRow;
+use crate::versions::check_limit;
 
 /// What is chosen when a file system is created, and stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +13,8 @@ pub struct Options {
     pub compression: Compression,
     /// Whether equal chunks are stored once. Off, storage that can also plant files learns nothing from growth.
     pub dedup: bool,
-    /// Versions of a file to keep beside the current one. Kept with the repository; nothing makes versions yet.
+    /// Versions of a file to keep beside the current one, where the file has no limit of its own; at most
+    /// [`crate::VERSIONS_MAX`].
     pub versions: u32,
 }
 
@@ -22,6 +25,14 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a file system can have these.
+    ///
+    /// # Errors
+    /// [`strongroom_core::Error::LimitExceeded`] for more versions than can be kept.
+    pub fn check(&self) -> Result<()> {
+        check_limit(self.versions)
+    }
+
     pub(crate) fn row(self, engine: &Engine) -> OptionsRow {
         OptionsRow {
             compression: self.compression,
@@ -61,11 +72,21 @@ pub struct OpenOptions {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) mode: u32,
+    pub(crate) versions: Option<u32>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { read: true, write: false, append: false, truncate: false, create: false, create_new: false, mode: 0o644 }
+        Self {
+            read: true,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            mode: 0o644,
+            versions: None,
+        }
     }
 }
 
@@ -102,6 +123,9 @@ impl OpenOptions {
         create_new: bool,
         /// Permission bits of a file that is made.
         mode: u32,
+        /// How many versions a file that is made keeps beside the current one, at most [`crate::VERSIONS_MAX`]; where not
+        /// given, as many as the repository says.
+        versions: Option<u32>,
     }
 
     pub(crate) fn writes(&self) -> bool {

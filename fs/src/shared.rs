@@ -8,7 +8,7 @@ use strongroom_core::engine::{ChunkNumber, Engine, View};
 use crate::chunker::Boundaries;
 use crate::codec;
 use crate::error::Result;
-use crate::format::{INODE_ROW_BYTES, OptionsRow, SYMLINK_BYTES_MAX};
+use crate::format::{ContentRow, INODE_ROW_BYTES, OptionsRow, SYMLINK_BYTES_MAX};
 use crate::options::Tuning;
 
 /// What all handles of a file system have in common.
@@ -52,6 +52,11 @@ impl Shared {
     /// Longest plaintext of a chunk.
     pub(crate) fn plain_bytes_max(&self) -> usize {
         self.options.sizes.max_bytes as usize
+    }
+
+    /// How many versions of a file are kept beside the current one.
+    pub(crate) fn versions_kept(&self, content: &ContentRow) -> u64 {
+        content.versions.limit.unwrap_or(self.options.versions).into()
     }
 
     /// Longest target of a symbolic link that fits in its inode's row.

@@ -19,7 +19,7 @@ use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, Sl
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
 use strongroom_core::format::{BlockId, Pointer};
 use strongroom_core::storage::StorageUri;
-use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow};
+use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow, VersionRow};
 
 pub use block::block;
 pub use engine::engine;
@@ -151,6 +151,9 @@ pub fn files(bytes: &[u8]) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = Extent::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = VersionRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = ContentRow::decode(bytes) {

@@ -15,8 +15,9 @@ use crate::format::ContentRow;
 use crate::inodes::{self, Metadata};
 use crate::options::OpenOptions;
 use crate::shared::Shared;
+use crate::time::Timestamp;
 use pending::Pending;
-use reader::Reader;
+use reader::{Reader, Source};
 
 /// An open file, read and written at offsets, from many tasks at once.
 ///
@@ -32,11 +33,20 @@ pub struct File {
     shared: Arc<Shared>,
     inode: u64,
     pinned: Option<Snapshot>,
+    /// The version that it shows, where that is not the current one.
+    version: Option<Shown>,
     options: OpenOptions,
     reader: Reader,
     writes: Mutex<Writes>,
     /// Whether `writes` is anything but `None`, so that readers of clean handles do not wait for each other.
     written: AtomicBool,
+}
+
+/// An older version, and what the content row would be if it were the current one, save for the numbers.
+#[derive(Clone, Copy)]
+struct Shown {
+    number: u64,
+    content: ContentRow,
 }
 
 #[derive(Default)]
@@ -59,11 +69,17 @@ impl File {
             shared,
             inode,
             pinned,
+            version: None,
             options,
             reader: Reader::default(),
             writes: Mutex::default(),
             written: AtomicBool::new(false),
         }
+    }
+
+    /// An older version of the file, at the state that is pinned; `content` is as long as the version.
+    pub(crate) fn at_version(self, number: u64, content: ContentRow) -> Self {
+        Self { version: Some(Shown { number, content }), ..self }
     }
 
     /// The number that the file keeps under every name.
@@ -101,11 +117,17 @@ impl File {
         let (snapshot, _) = self.committed().await?;
         let mut metadata = inodes::metadata(&snapshot, self.inode).await?;
         metadata.size = self.len().await?;
+        if let Some(Shown { content, .. }) = self.version {
+            metadata.mtime = Timestamp::from_nanos(content.changed);
+        }
         Ok(metadata)
     }
 
     async fn committed(&self) -> Result<(Snapshot, ContentRow)> {
         let snapshot = self.pinned.clone().unwrap_or_else(|| self.shared.engine.snapshot());
+        if let Some(Shown { content, .. }) = self.version {
+            return Ok((snapshot, content));
+        }
         let content = inodes::content(&snapshot, self.inode).await?;
         content.map(|content| (snapshot, content)).ok_or(Error::Stale)
     }
@@ -136,7 +158,8 @@ impl File {
         let length = available(content.size, out);
         let out = out.get_mut(..length).unwrap_or_default();
         if length > 0 {
-            self.reader.read(&self.shared, &snapshot, self.inode, content, offset, out).await?;
+            let source = Source { inode: self.inode, version: self.version.map(|shown| shown.number), content };
+            self.reader.read(&self.shared, &snapshot, source, offset, out).await?;
         }
         Ok(length)
     }

@@ -5,10 +5,10 @@ use strongroom_core::engine::Transaction;
 use super::dirty::DirtyRanges;
 use crate::error::{Error, Result};
 use crate::extents;
-use crate::filesystem::put_content;
 use crate::format::{ContentRow, FILE_BYTES_MAX};
 use crate::inodes;
 use crate::shared::Shared;
+use crate::versions::ContentChange;
 use crate::writer::Ingest;
 
 /// What was written through a handle and is not committed.
@@ -18,8 +18,8 @@ use crate::writer::Ingest;
 /// over what the rows hold.
 pub(super) struct Pending {
     transaction: Transaction,
-    inode: u64,
     before: ContentRow,
+    change: ContentChange,
     rows_size: u64,
     appender: Option<Ingest>,
     dirty: DirtyRanges,
@@ -29,7 +29,8 @@ impl Pending {
     pub(super) async fn begin(shared: &Shared, inode: u64) -> Result<Self> {
         let transaction = shared.engine.begin();
         let before = inodes::content(&transaction, inode).await?.ok_or(Error::Stale)?;
-        Ok(Self { transaction, inode, before, rows_size: before.size, appender: None, dirty: DirtyRanges::default() })
+        let change = ContentChange::of(shared, inode, before);
+        Ok(Self { transaction, before, change, rows_size: before.size, appender: None, dirty: DirtyRanges::default() })
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -71,7 +72,7 @@ impl Pending {
         }
         // It may take the last chunk back, and then nothing may lie over that.
         self.write_back(shared).await?;
-        let appender = extents::append(shared, &mut self.transaction, self.inode, self.rows_size).await?;
+        let appender = extents::append(shared, &mut self.transaction, &mut self.change, self.rows_size).await?;
         self.rows_size = appender.start();
         Ok(appender)
     }
@@ -94,10 +95,10 @@ impl Pending {
                 let at = start.saturating_add(gap as u64);
                 bytes.resize(gap.saturating_add(usize::try_from(next - at).unwrap_or(usize::MAX)), 0);
                 let out = bytes.get_mut(gap..).unwrap_or_default();
-                extents::read(shared, &self.transaction, self.inode, at, out).await?;
+                extents::read(shared, &self.transaction, self.change.inode(), at, out).await?;
                 bytes.extend_from_slice(&more);
             }
-            extents::replace(shared, &mut self.transaction, self.inode, start, &bytes).await?;
+            extents::replace(shared, &mut self.transaction, &mut self.change, start, &bytes).await?;
         }
         Ok(())
     }
@@ -110,8 +111,8 @@ impl Pending {
         if self.dirty.reaches(size) {
             self.dirty.truncate(size);
         }
-        extents::truncate(&mut self.transaction, self.inode, self.rows_size, size).await?;
-        extents::extend(&mut self.transaction, self.inode, self.rows_size, size).await?;
+        extents::truncate(&mut self.transaction, &mut self.change, self.rows_size, size).await?;
+        extents::extend(&mut self.transaction, self.change.inode(), self.rows_size, size).await?;
         self.rows_size = size;
         Ok(())
     }
@@ -137,7 +138,7 @@ impl Pending {
         if offset < stored {
             let length = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(out.len());
             let head = out.get_mut(..length).unwrap_or_default();
-            extents::read(shared, &self.transaction, self.inode, offset, head).await?;
+            extents::read(shared, &self.transaction, self.change.inode(), offset, head).await?;
         }
         self.dirty.overlay(offset, out);
         Ok(())
@@ -147,8 +148,8 @@ impl Pending {
     pub(super) async fn commit(mut self, shared: &Arc<Shared>) -> Result<()> {
         self.write_back(shared).await?;
         self.finish_appender().await?;
-        let Self { mut transaction, inode, before, rows_size, .. } = self;
-        put_content(&mut transaction, inode, before, rows_size, shared.moment())?;
+        let Self { mut transaction, before, mut change, rows_size, .. } = self;
+        change.finish(shared, &mut transaction, before, rows_size, shared.moment()).await?;
         transaction.commit().await?;
         Ok(())
     }

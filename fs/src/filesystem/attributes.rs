@@ -49,7 +49,6 @@ impl Attributes {
             uid: self.uid,
             gid: self.gid,
             nlink: 1,
-            versions: 0,
             btime: now,
             ctime: now,
             mtime: self.mtime.unwrap_or(now),

@@ -1,5 +1,26 @@
 //! The file system's operations: each one a transaction of its own, run again where another was faster.
 
+/// One operation as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
+macro_rules! transact {
+    ($self:expr, $transaction:ident => $operation:expr) => {{
+        let mut attempt = 0;
+        loop {
+            let mut $transaction = $self.begin();
+            let result = match $operation {
+                Ok(value) => $transaction.commit().await.map(|_| value),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.is_conflict() && attempt < crate::filesystem::ATTEMPTS_MAX => {
+                    attempt += 1;
+                    $self.shared.engine.refresh().await?;
+                }
+                result => break result,
+            }
+        }
+    }};
+}
+
 mod attributes;
 mod create;
 mod directory;
@@ -7,6 +28,7 @@ mod remove;
 mod rename;
 mod snapshot;
 mod transaction;
+mod versions;
 
 use std::sync::Arc;
 
@@ -26,7 +48,7 @@ pub(crate) use directory::entries;
 pub use directory::{DirEntry, ReadDir};
 pub use snapshot::FsSnapshot;
 pub use transaction::FsTransaction;
-pub(crate) use transaction::put_content;
+pub(crate) use transaction::put_row;
 
 /// How often an operation is run again because another transaction was faster.
 const ATTEMPTS_MAX: usize = 64;
@@ -43,27 +65,6 @@ impl std::fmt::Debug for FileSystem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("FileSystem").field("options", &self.shared.options).finish_non_exhaustive()
     }
-}
-
-/// One operation as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
-macro_rules! transact {
-    ($self:expr, $transaction:ident => $operation:expr) => {{
-        let mut attempt = 0;
-        loop {
-            let mut $transaction = $self.begin();
-            let result = match $operation {
-                Ok(value) => $transaction.commit().await.map(|_| value),
-                Err(error) => Err(error),
-            };
-            match result {
-                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
-                    attempt += 1;
-                    $self.shared.engine.refresh().await?;
-                }
-                result => break result,
-            }
-        }
-    }};
 }
 
 impl FileSystem {
@@ -83,6 +84,7 @@ impl FileSystem {
     /// # Errors
     /// As [`Self::create`].
     pub async fn fill(engine: &Engine, transaction: &mut Transaction, options: Options) -> Result<()> {
+        options.check()?;
         let row = options.row(engine);
         if !row.sizes.valid() {
             return Err(core::Error::Invalid("block size too small for a file system".into()).into());

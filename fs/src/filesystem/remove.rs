@@ -7,6 +7,7 @@ use crate::format::{CONTENT, EntryRow, INODE, Kind, ROOT, SUBDIRECTORIES, inode_
 use crate::inodes;
 use crate::path::Last;
 use crate::time::Timestamp;
+use crate::versions::{self, ContentChange};
 
 /// How many names of a directory are held at once while a tree is removed.
 const PAGE_ENTRIES: usize = 512;
@@ -157,7 +158,9 @@ impl FsTransaction {
             Kind::Directory => false,
         };
         if has_content {
-            extents::remove_from(transaction, inode, 0).await?;
+            let row = inodes::file_content(transaction, inode).await?;
+            versions::drop_all(transaction, inode, row.versions).await?;
+            extents::remove_from(transaction, &mut ContentChange::of_removed(inode), 0).await?;
             transaction.delete(CONTENT, &key)?;
         }
         if kind == Kind::Directory {

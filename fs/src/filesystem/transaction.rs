@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_core::engine::{CommitInfo, Transaction};
@@ -9,6 +10,7 @@ use crate::format::{CONTENT, ContentRow, ENTRY, EntryRow, Kind, SUBDIRECTORIES, 
 use crate::inodes::{self, Metadata};
 use crate::path::{Last, Located, locate};
 use crate::shared::Shared;
+use crate::versions::ContentChange;
 
 /// Many operations, all or nothing. It sees its own changes; others see them when it is committed. Dropping it aborts it.
 ///
@@ -20,11 +22,13 @@ pub struct FsTransaction {
     pub(crate) transaction: Transaction,
     /// An operation began to change rows and has not come to its end.
     pub(super) unfinished: bool,
+    /// What it does to contents, by inode: all changes to one file make one version.
+    changes: HashMap<u64, ContentChange>,
 }
 
 impl FsTransaction {
     pub(super) fn new(shared: Arc<Shared>, transaction: Transaction) -> Self {
-        Self { shared, transaction, unfinished: false }
+        Self { shared, transaction, unfinished: false, changes: HashMap::new() }
     }
 
     /// Makes it durable, all or nothing.
@@ -139,20 +143,42 @@ impl FsTransaction {
         self.touch_directory(parent, moment).await
     }
 
+    /// What this transaction does to the content of a file, and the content as it is now; [`Self::put_change`] gives it back.
+    pub(super) async fn take_change(&mut self, inode: u64) -> Result<(ContentChange, ContentRow)> {
+        let now = inodes::file_content(&self.transaction, inode).await?;
+        let change = self.changes.remove(&inode);
+        Ok((change.unwrap_or_else(|| ContentChange::of(&self.shared, inode, now)), now))
+    }
+
+    pub(super) fn put_change(&mut self, change: ContentChange) {
+        self.changes.insert(change.inode(), change);
+    }
+
+    /// The change is complete for now: the rows say so.
+    pub(super) async fn finish_change(
+        &mut self,
+        mut change: ContentChange,
+        now: ContentRow,
+        size: u64,
+        moment: u64,
+    ) -> Result<()> {
+        change.finish(&self.shared, &mut self.transaction, now, size, moment).await?;
+        self.put_change(change);
+        Ok(())
+    }
+
+    /// The content row of a file or link that this transaction has just made.
+    pub(super) fn put_first_content(&mut self, inode: u64, size: u64, moment: u64) -> Result<()> {
+        let row = ContentRow { changed: moment, size, ..ContentRow::default() };
+        put_row(&mut self.transaction, inode, &row)
+    }
+
     pub(super) async fn touch_directory(&mut self, inode: u64, moment: u64) -> Result<()> {
         Ok(self.transaction.max(CONTENT, &inode_key(inode), moment).await?)
     }
 }
 
-/// A file's content row after a change, its moment later than the one before whatever the clocks say.
-pub(crate) fn put_content(
-    transaction: &mut Transaction,
-    inode: u64,
-    before: ContentRow,
-    size: u64,
-    moment: u64,
-) -> Result<()> {
-    let row = ContentRow { changed: moment.max(before.changed.saturating_add(1)), size };
+pub(crate) fn put_row(transaction: &mut Transaction, inode: u64, row: &ContentRow) -> Result<()> {
     Ok(transaction.put(CONTENT, &inode_key(inode), &row.encode())?)
 }
 

@@ -44,7 +44,7 @@ impl Kind {
 
 /// What is known of a file, directory or link, save what changes with every write (see [`super::ContentRow`]).
 ///
-/// `layout u8 ‖ kind u8 ‖ flags u16 ‖ mode u32 ‖ uid u32 ‖ gid u32 ‖ nlink u32 ‖ versions u32 ‖ 4 × time ‖ mtime_set u64`
+/// `layout u8 ‖ kind u8 ‖ flags u16 ‖ mode u32 ‖ uid u32 ‖ gid u32 ‖ nlink u32 ‖ reserved u32 ‖ 4 × time ‖ mtime_set u64`
 /// and, with flag 0, the target of a symbolic link. A time is `seconds i64 ‖ nanos u32`; the four are birth, status
 /// change, modification, access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +59,6 @@ pub struct InodeRow {
     pub gid: u32,
     /// Names of it; always 1 for a directory, whose count is 2 + its subdirectories.
     pub nlink: u32,
-    /// Versions to keep beside the current one; 0 takes the repository's setting.
-    pub versions: u32,
     /// When it was made.
     pub btime: Timestamp,
     /// When its attributes changed.
@@ -85,7 +83,7 @@ impl InodeRow {
         row.push(LAYOUT);
         row.push(self.kind.code());
         row.extend(if inline.is_some() { FLAG_INLINE } else { 0 }.to_le_bytes());
-        for field in [self.mode, self.uid, self.gid, self.nlink, self.versions] {
+        for field in [self.mode, self.uid, self.gid, self.nlink, 0] {
             row.extend(field.to_le_bytes());
         }
         for time in [self.btime, self.ctime, self.mtime, self.atime] {
@@ -113,12 +111,15 @@ impl InodeRow {
             return Err(Error::NewerFormat { detail: format!("inode flags {flags:#x}") });
         }
         let (mode, uid, gid) = (fields.u32()?, fields.u32()?, fields.u32()?);
-        let (nlink, versions) = (fields.u32()?, fields.u32()?);
+        let (nlink, reserved) = (fields.u32()?, fields.u32()?);
         let (btime, ctime) = (time(&mut fields)?, time(&mut fields)?);
         let (mtime, atime) = (time(&mut fields)?, time(&mut fields)?);
         let mtime_set = fields.u64()?;
         if nlink == 0 {
             return Err(fields.damaged("no links"));
+        }
+        if reserved != 0 {
+            return Err(fields.damaged("reserved bytes"));
         }
         let inline = if flags & FLAG_INLINE == 0 {
             fields.done()?;
@@ -128,7 +129,7 @@ impl InodeRow {
         } else {
             return Err(fields.damaged("inline content where none belongs"));
         };
-        Ok(Self { kind, mode, uid, gid, nlink, versions, btime, ctime, mtime, atime, mtime_set, inline })
+        Ok(Self { kind, mode, uid, gid, nlink, btime, ctime, mtime, atime, mtime_set, inline })
     }
 }
 
@@ -151,17 +152,15 @@ mod tests {
         let time = || (any::<i64>(), 0u32..1_000_000_000).prop_map(|(s, n)| Timestamp::new(s, n).unwrap());
         let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
         (
-            (kind, any::<u32>(), any::<u32>(), any::<u32>(), 1u32.., any::<u32>()),
+            (kind, any::<u32>(), any::<u32>(), any::<u32>(), 1u32..),
             (time(), time(), time(), time()),
             any::<u64>(),
             proptest::option::of(proptest::collection::vec(any::<u8>(), 0..64)),
         )
-            .prop_map(
-                |((kind, mode, uid, gid, nlink, versions), (btime, ctime, mtime, atime), mtime_set, inline)| {
-                    let inline = inline.filter(|_| kind == Kind::Symlink);
-                    InodeRow { kind, mode, uid, gid, nlink, versions, btime, ctime, mtime, atime, mtime_set, inline }
-                },
-            )
+            .prop_map(|((kind, mode, uid, gid, nlink), (btime, ctime, mtime, atime), mtime_set, inline)| {
+                let inline = inline.filter(|_| kind == Kind::Symlink);
+                InodeRow { kind, mode, uid, gid, nlink, btime, ctime, mtime, atime, mtime_set, inline }
+            })
     }
 
     proptest! {
@@ -187,7 +186,6 @@ mod tests {
             uid: 1,
             gid: 2,
             nlink: 1,
-            versions: 0,
             btime: time,
             ctime: time,
             mtime: time,
@@ -211,7 +209,6 @@ mod tests {
             uid: 0,
             gid: 0,
             nlink: 1,
-            versions: 0,
             btime: time,
             ctime: time,
             mtime: time,

@@ -11,6 +11,8 @@
 //! | `0x13` extent | inode `u64` ‖ offset `u64` | [`Extent`] |
 //! | `0x14` content | inode `u64` | [`ContentRow`] |
 //! | `0x15` subdirectories | inode `u64` | count `u64`, merged by addition |
+//! | `0x18` version | inode `u64` ‖ number `u64` | [`VersionRow`] |
+//! | `0x19` past extent | inode `u64` ‖ number of the version that replaced it `u64` ‖ offset `u64` | [`Extent`] |
 
 mod content;
 mod entry;
@@ -18,20 +20,23 @@ mod extent;
 mod fields;
 mod inode;
 mod options;
+mod version;
 
 use strongroom_core::engine::Table;
 
-pub use content::ContentRow;
+pub use content::{ContentRow, Versions};
 pub use entry::EntryRow;
 pub use extent::Extent;
 pub use inode::{INODE_ROW_BYTES, InodeRow, Kind};
 pub use options::{Compression, OptionsRow};
+pub use version::{VERSIONS_MAX, VersionRow};
 
 pub(crate) use content::{decode_count, split_inode_key};
 pub(crate) use entry::{EntryKey, entry_key, entry_range, split_entry_key};
 pub(crate) use extent::{extent_key, split_extent_key};
 pub(crate) use inode::inode_key;
 pub(crate) use options::OPTIONS_KEY;
+pub(crate) use version::{past_key, split_past_key, split_version_key, version_key};
 
 /// The file system's settings.
 pub const OPTIONS: Table = Table(0x10);
@@ -45,6 +50,11 @@ pub const EXTENT: Table = Table(0x13);
 pub const CONTENT: Table = Table(0x14);
 /// How many directories a directory holds.
 pub const SUBDIRECTORIES: Table = Table(0x15);
+/// The versions of a file beside the current one.
+pub const VERSION: Table = Table(0x18);
+/// What the current content of a file no longer has, and older versions do: by the version that replaced it. It owns its
+/// reference to the chunk, like an extent.
+pub const PAST: Table = Table(0x19);
 
 /// The inode of `/`.
 pub const ROOT: u64 = 1;

@@ -11,3 +11,4 @@ mod names;
 mod scale;
 mod simulated;
 mod support;
+mod versions;

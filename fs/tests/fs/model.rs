@@ -494,4 +494,9 @@ proptest! {
         let options = Options { dedup: false, ..Options::default() };
         block_on(run(seed, CrashOptions::object_store(), options, steps));
     }
+
+    #[test]
+    fn a_history_with_crashes_equals_the_model_where_versions_are_kept(seed: u64, steps in proptest::collection::vec(step(), 1..50)) {
+        block_on(run(seed, CrashOptions::default(), Options { versions: 2, ..Options::default() }, steps));
+    }
 }
