@@ -128,6 +128,10 @@ pub(crate) enum Command {
     Rm(command::rm::Arguments),
     /// Move or rename
     Mv(command::mv::Arguments),
+    /// Show the versions of a file, and change how many are kept
+    History(command::history::Arguments),
+    /// Make an older version of a file the current one
+    Restore(command::restore::Arguments),
     /// Show what a repository is
     Info(command::info::Arguments),
     /// Look for damage

@@ -91,6 +91,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Mkdir(arguments) => command::mkdir::run(arguments, context).await,
         Command::Rm(arguments) => command::rm::run(arguments, context).await,
         Command::Mv(arguments) => command::mv::run(arguments, context).await,
+        Command::History(arguments) => command::history::run(arguments, context).await,
+        Command::Restore(arguments) => command::restore::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Compact(arguments) => command::compact::run(arguments, context).await,

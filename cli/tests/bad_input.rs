@@ -45,6 +45,8 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("mkdir", &["/made"], Does::Changes),
     ("rm", &["/tree/small"], Does::Changes),
     ("mv", &["/tree/small", "/moved"], Does::Changes),
+    ("history", &["/kept"], Does::Looks),
+    ("restore", &["/kept", "--version", "1"], Does::Changes),
     ("info", &[], Does::Looks),
     ("check", &["--data"], Does::Looks),
     ("compact", &[], Does::Changes),
@@ -95,6 +97,9 @@ fn prepare() -> Scratch {
     let init = ["init", "--kdf-time", "1", "--block-size", "16KiB", "--new-recovery-key", "recovery key"];
     scratch.succeeds(init);
     scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["put", "local", "/kept"]);
+    scratch.succeeds(["history", "/kept", "--keep", "1"]);
+    scratch.succeeds(["put", "tree/small", "/kept"]);
     scratch.succeeds(["kv", "put", "key", "value"]);
     scratch.succeeds(["key", "add", "--label", "second", "--new-password-file", "new password"]);
     scratch.succeeds(["header", "export", "header"]);
@@ -499,7 +504,11 @@ fn sizes_rates_numbers_and_flags_that_make_no_sense_are_usage_errors_of_one_line
         (vec!["-r", "absent", "init", "--kdf-time", "-3"], "'-3'"),
         (vec!["-r", "absent", "init", "--cipher", "rot13"], "aes-256-gcm"),
         (vec!["-r", "absent", "init", "--dedup", "maybe"], "on, off"),
-        (vec!["-r", "absent", "init", "--versions", "3"], "--versions"),
+        (vec!["-r", "absent", "init", "--versions", "1001"], "at most 1000"),
+        (vec!["-r", "absent", "init", "--versions", "-1"], "'-1'"),
+        (vec!["history", "/tree/small", "--keep", "some"], "default"),
+        (vec!["restore", "/tree/small"], "--version"),
+        (vec!["restore", "/tree/small", "--version", "first"], "first"),
         (vec!["kv", "scan", "--limit", "few"], "--limit"),
         (vec!["completions", "tcsh"], "bash"),
         (vec!["ls", "--at", "yesterday"], "--at"),

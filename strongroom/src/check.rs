@@ -34,6 +34,8 @@ pub struct CheckReport {
     pub symlinks: u64,
     /// Bytes of all files together, holes included.
     pub logical_bytes: u64,
+    /// Versions of files beside the current ones.
+    pub versions: u64,
     /// Keys of the key-value store.
     pub keys: u64,
     /// Chunks.
@@ -81,6 +83,7 @@ impl Repository {
             files: files.files,
             symlinks: files.symlinks,
             logical_bytes: files.logical_bytes,
+            versions: files.versions,
             keys: keys.unwrap_or_default(),
             chunks: blobs.chunks,
             blobs: blobs.blobs,

@@ -1,7 +1,9 @@
+use std::ops::Range;
+
 use futures_lite::future::block_on;
 use strongroom_core::engine::CommitInfo;
 use strongroom_fs::{
-    AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp,
+    AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp, Version,
 };
 
 use super::File;
@@ -66,6 +68,14 @@ impl FileSystem {
         Ok(File::new(block_on(self.inner.open_file(path, options))?))
     }
 
+    /// Opens a version of a file for reading.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::open_version`].
+    pub fn open_version(&self, path: impl AsRef<[u8]>, number: u64) -> Result<File> {
+        Ok(File::new(block_on(self.inner.open_version(path, number))?))
+    }
+
     waits! {
         /// What is at a path; symbolic links are followed.
         metadata(path: impl AsRef<[u8]>) -> Metadata;
@@ -107,6 +117,20 @@ impl FileSystem {
         set_times(path: impl AsRef<[u8]>, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> ();
         /// Sets a file's length.
         set_len(path: impl AsRef<[u8]>, size: u64) -> ();
+        /// The versions of a file, the oldest first, the current one last.
+        history(path: impl AsRef<[u8]>) -> Vec<Version>;
+        /// The whole content of a version.
+        read_version(path: impl AsRef<[u8]>, number: u64) -> Vec<u8>;
+        /// Where two versions of a file differ.
+        diff_versions(path: impl AsRef<[u8]>, from: u64, to: u64) -> Vec<Range<u64>>;
+        /// Makes the content of an older version that of the file, which is a new version.
+        restore_version(path: impl AsRef<[u8]>, number: u64) -> ();
+        /// How many versions a file keeps beside the current one, where it has a limit of its own.
+        version_limit(path: impl AsRef<[u8]>) -> Option<u32>;
+        /// Sets how many versions a file keeps beside the current one; `None` for what the repository says.
+        set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
+        /// Gives up the versions of a file that are over its limit.
+        prune_versions(path: impl AsRef<[u8]>) -> ();
     }
 
     /// Begins a transaction over many files; dropping it aborts it.
@@ -196,6 +220,12 @@ impl Transaction {
         rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
         /// Changes attributes; symbolic links are followed.
         set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
+        /// Makes the content of an older version that of the file, which is a new version.
+        restore_version(path: impl AsRef<[u8]>, number: u64) -> ();
+        /// Sets how many versions a file keeps beside the current one; `None` for what the repository says.
+        set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
+        /// Gives up the versions of a file that are over its limit.
+        prune_versions(path: impl AsRef<[u8]>) -> ();
     }
 
     /// Makes it durable, all or nothing.
