@@ -146,8 +146,11 @@ impl FsTransaction {
     /// What this transaction does to the content of a file, and the content as it is now; [`Self::put_change`] gives it back.
     pub(super) async fn take_change(&mut self, inode: u64) -> Result<(ContentChange, ContentRow)> {
         let now = inodes::file_content(&self.transaction, inode).await?;
-        let change = self.changes.remove(&inode);
-        Ok((change.unwrap_or_else(|| ContentChange::of(&self.shared, inode, now)), now))
+        let change = match self.changes.remove(&inode) {
+            Some(change) => change.resumed(&now),
+            None => ContentChange::of(&self.shared, inode, now),
+        };
+        Ok((change, now))
     }
 
     pub(super) fn put_change(&mut self, change: ContentChange) {

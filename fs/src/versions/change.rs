@@ -19,7 +19,7 @@ pub(crate) struct ContentChange {
 enum Fate {
     /// Nothing is kept: chunks are released. Older versions rest on the content before, so they go too.
     Released,
-    /// The file did not exist before.
+    /// There is no content before, or not any more: the file is new, or its versions were given up since.
     New,
     /// The content before is a version to keep.
     Saved(Box<Saved>),
@@ -57,6 +57,17 @@ impl ContentChange {
     /// Of a file that the transaction removes.
     pub(crate) fn of_removed(inode: u64) -> Self {
         Self { inode, number: 0, fate: Fate::Released }
+    }
+
+    /// Goes on after other operations of the transaction, which left this content row. Where they gave up the version that
+    /// is being saved, there is nothing more to save.
+    pub(crate) fn resumed(mut self, now: &ContentRow) -> Self {
+        if let Fate::Saved(saved) = &self.fate
+            && saved.before.versions.current < now.versions.oldest
+        {
+            self.fate = Fate::New;
+        }
+        self
     }
 
     pub(crate) fn inode(&self) -> u64 {

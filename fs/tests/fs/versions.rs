@@ -249,6 +249,72 @@ fn all_writes_of_one_transaction_are_one_version() {
 }
 
 #[test]
+fn limits_may_change_between_the_writes_of_a_transaction() {
+    block_on(async {
+        for (before, within, kept) in [(3, Some(0), 0), (3, None, 2), (0, Some(3), 0), (0, None, 0)] {
+            for prune in [false, true] {
+                let (_bed, fs) = bed(2).await;
+                fs.write("f", noise(1, 30_000)).await.unwrap();
+                fs.set_version_limit("f", Some(before)).await.unwrap();
+                for seed in [2, 3] {
+                    fs.write("f", noise(seed, 30_000)).await.unwrap();
+                }
+                fs.transact(async |transaction| {
+                    transaction.write_at("f", 10_000, noise(4, 30)).await?;
+                    transaction.set_version_limit("f", within).await?;
+                    if prune {
+                        transaction.prune_versions("f").await?;
+                    }
+                    transaction.write_at("f", 15_000, noise(5, 30)).await?;
+                    transaction.set_len("f", 29_000).await?;
+                    transaction.write("f", noise(6, 100)).await
+                })
+                .await
+                .unwrap();
+                let numbers = numbers(&fs, "f").await;
+                assert_eq!(numbers.len(), kept + 1, "{before} {within:?} {prune}");
+                for (number, seed) in numbers.iter().rev().zip([6, 3, 2, 1]) {
+                    let length = if seed == 6 { 100 } else { 30_000 };
+                    assert!(fs.read_version("f", *number).await.unwrap() == noise(seed, length));
+                }
+                assert_sound(&fs).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn every_one_of_many_writers_makes_one_version() {
+    let (_bed, fs) = block_on(Bed::threaded(16 << 10, keeping(100)));
+    block_on(fs.write("f", b"")).unwrap();
+    let barrier = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for writer in 0..4_u8 {
+            let (fs, barrier) = (fs.clone(), &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for _ in 0..10 {
+                    let append = fs.transact(async |transaction| {
+                        let size = transaction.metadata("f").await?.size;
+                        transaction.write_at("f", size, [writer; 300]).await
+                    });
+                    block_on(append).unwrap();
+                }
+            });
+        }
+    });
+    block_on(async {
+        let last = fs.read("f").await.unwrap();
+        assert_eq!(last.len(), 40 * 300);
+        assert_eq!(numbers(&fs, "f").await, (1..=41).collect::<Vec<_>>());
+        for number in 1..=41 {
+            assert!(fs.read_version("f", number).await.unwrap() == last[..(number as usize - 1) * 300]);
+        }
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
 fn what_changes_no_content_makes_no_version() {
     block_on(async {
         let (_bed, fs) = bed(5).await;
