@@ -221,9 +221,17 @@ pub(crate) async fn remove_from(transaction: &mut Transaction, change: &mut Cont
     }
 }
 
-fn remove(transaction: &mut Transaction, change: &mut ContentChange, placed: &Placed) -> Result<()> {
+pub(crate) fn remove(transaction: &mut Transaction, change: &mut ContentChange, placed: &Placed) -> Result<()> {
     transaction.delete(EXTENT, &extent_key(change.inode(), placed.start))?;
     change.replaced(transaction, placed, true)
+}
+
+/// Takes a range before the end out of a file, and leaves a gap for the caller to fill.
+pub(crate) async fn clear(transaction: &mut Transaction, change: &mut ContentChange, range: &Range<u64>) -> Result<()> {
+    for placed in between(transaction, change.inode(), range).await? {
+        carve(transaction, change, &placed, range)?;
+    }
+    Ok(())
 }
 
 /// Takes a range out of an extent that overlaps with it, without reading the chunk: what lies before and after stays.
@@ -303,7 +311,7 @@ pub(crate) async fn replace(
     }
     if !hole_follows {
         for _ in 0..ABSORBED_MAX {
-            if ingest.uncut().len() >= shared.boundaries.short_bytes() {
+            if ingest.uncut().len() >= shared.boundaries().short_bytes() {
                 break;
             }
             let mut next = walk(transaction, inode, ingest.end());
@@ -329,7 +337,7 @@ pub(crate) async fn append(
     if size > 0 {
         let last = find(transaction, inode, size - 1).await?;
         if let Extent::Data { length, .. } = last.extent
-            && (length as usize) < shared.boundaries.short_bytes()
+            && (length as usize) < shared.boundaries().short_bytes()
         {
             let bytes = data(shared, transaction, &last.extent).await?;
             remove(transaction, change, &last)?;

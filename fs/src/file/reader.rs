@@ -33,7 +33,7 @@ pub(super) struct Reader {
 
 /// What is read: a file's content, or an older version of it.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
+pub(super) struct Reading {
     pub(super) inode: u64,
     pub(super) version: Option<u64>,
     /// The length, and what says whether it is still the same.
@@ -77,23 +77,23 @@ impl Reader {
         &self,
         shared: &std::sync::Arc<Shared>,
         snapshot: &Snapshot,
-        source: Source,
+        reading: Reading,
         offset: u64,
         out: &mut [u8],
     ) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
-        let content = source.content;
+        let content = reading.content;
         let until = self.lock().begin(content, offset, end);
         let sequential = until.is_some();
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
-            let placed = self.find(shared, snapshot, source, at, sequential).await?;
+            let placed = self.find(shared, snapshot, reading, at, sequential).await?;
             let fetched = match placed.extent {
                 Extent::Hole { .. } => Fetched::Not,
                 Extent::Data { chunk, .. } => self.lock().take_fetched(chunk),
             };
             if let Some(until) = until {
-                self.fetch_ahead(shared, snapshot, source, placed.end()..until).await?;
+                self.fetch_ahead(shared, snapshot, reading, placed.end()..until).await?;
             }
             let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
             let here = usize::try_from(placed.end() - at).unwrap_or(usize::MAX).min(out.len());
@@ -124,11 +124,11 @@ impl Reader {
         &self,
         shared: &Shared,
         snapshot: &Snapshot,
-        source: Source,
+        reading: Reading,
         offset: u64,
         sequential: bool,
     ) -> Result<Placed> {
-        let Source { inode, version, content } = source;
+        let Reading { inode, version, content } = reading;
         if let Some(placed) = self.lock().remembered(content, offset) {
             return Ok(placed);
         }
@@ -136,7 +136,7 @@ impl Reader {
         let found = match version {
             None => current(snapshot, inode, offset, page).await?,
             Some(number) => {
-                let length = (shared.boundaries.average_bytes() as u64).saturating_mul(page as u64);
+                let length = (shared.boundaries().average_bytes() as u64).saturating_mul(page as u64);
                 let range = offset..offset.saturating_add(length).min(content.size);
                 let mut found =
                     versions::pieces(snapshot, inode, number, content.versions.current, range.clone()).await?;
@@ -157,10 +157,10 @@ impl Reader {
         &self,
         shared: &std::sync::Arc<Shared>,
         snapshot: &Snapshot,
-        source: Source,
+        reading: Reading,
         range: Range<u64>,
     ) -> Result<()> {
-        let content = source.content;
+        let content = reading.content;
         let env = shared.engine.env();
         if env.parallelism() < 2 {
             return Ok(());
@@ -179,7 +179,7 @@ impl Reader {
                 }
                 state.ahead_end
             };
-            let placed = self.find(shared, snapshot, source, at, true).await?;
+            let placed = self.find(shared, snapshot, reading, at, true).await?;
             let mut state = self.lock();
             if state.content != content || state.ahead_end != at {
                 return Ok(());

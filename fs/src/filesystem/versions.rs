@@ -3,22 +3,13 @@
 use std::ops::Range;
 
 use super::transaction::{put_row, whole_length};
-use super::{FileSystem, FsSnapshot, FsTransaction};
+use super::{FileSystem, FsSnapshot, FsTransaction, transact};
 use crate::error::Result;
 use crate::extents;
-use crate::file::File;
+use crate::file::{File, Shown};
 use crate::format::{ContentRow, Extent};
 use crate::inodes;
-use crate::options::OpenOptions;
-use crate::shared::Shared;
 use crate::versions::{self, Version};
-
-/// How many chunks' worth of two versions are compared at once.
-const STRIDE_CHUNKS: u64 = 1024;
-
-fn stride(shared: &Shared) -> u64 {
-    (shared.boundaries.average_bytes() as u64).saturating_mul(STRIDE_CHUNKS)
-}
 
 impl FsSnapshot {
     /// The versions of a file, the oldest first, the current one last.
@@ -52,8 +43,11 @@ impl FsSnapshot {
         let versions = content.versions;
         let content = ContentRow { changed: version.changed, size: version.size, versions };
         let (shared, snapshot) = (self.shared.clone(), self.snapshot.clone());
-        let file = File::new(shared, inode, Some(snapshot), OpenOptions::new());
-        Ok(if number == versions.current { file } else { file.at_version(number, content) })
+        Ok(if number == versions.current {
+            File::pinned(shared, inode, snapshot)
+        } else {
+            File::at_version(shared, inode, snapshot, Shown { number, content })
+        })
     }
 
     /// The whole content of a version.
@@ -80,7 +74,10 @@ impl FsSnapshot {
         let from = versions::load(view, inode, path, &content, from).await?;
         let to = versions::load(view, inode, path, &content, to).await?;
         let current = content.versions.current;
-        Ok(versions::differing(view, inode, [&from, &to], current, stride(&self.shared)).await?.iter().collect())
+        Ok(versions::differing(view, inode, [&from, &to], current, versions::stride(&self.shared))
+            .await?
+            .iter()
+            .collect())
     }
 }
 
@@ -100,7 +97,7 @@ impl FsTransaction {
             return Ok(());
         }
         let to = versions::load(&self.transaction, inode, path, &content, current).await?;
-        let stride = stride(&self.shared);
+        let stride = versions::stride(&self.shared);
         let differing = versions::differing(&self.transaction, inode, [&from, &to], current, stride).await?;
         let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
@@ -113,14 +110,13 @@ impl FsTransaction {
                 at = piece.end;
                 // Looked up before the extents in the way go to the version before.
                 let pieces = versions::pieces(transaction, inode, number, current, piece.clone()).await?;
-                let here = piece.start..piece.end.min(before.size).max(piece.start);
-                for placed in extents::between(transaction, inode, &here).await? {
-                    extents::carve(transaction, &mut change, &placed, &here)?;
-                }
-                for placed in pieces {
+                for placed in &pieces {
                     if let Extent::Data { chunk, .. } = placed.extent {
                         transaction.retain_chunk(chunk)?;
                     }
+                }
+                extents::clear(transaction, &mut change, &(piece.start..piece.end.min(before.size))).await?;
+                for placed in &pieces {
                     extents::put(transaction, inode, placed.start, &placed.extent)?;
                 }
             }
@@ -144,6 +140,9 @@ impl FsTransaction {
     pub(super) async fn limit_versions(&mut self, inode: u64, limit: Option<u32>) -> Result<()> {
         versions::check_limit(limit.unwrap_or_default())?;
         let mut row = inodes::file_content(&self.transaction, inode).await?;
+        if row.versions.limit == limit {
+            return Ok(());
+        }
         row.versions.limit = limit;
         put_row(&mut self.transaction, inode, &row)
     }

@@ -20,4 +20,4 @@ pub(crate) use change::ContentChange;
 pub(crate) use diff::differing;
 pub use history::Version;
 pub(crate) use history::{check_limit, drop_all, evict, list, load};
-pub(crate) use past::{Past, pieces};
+pub(crate) use past::{Past, pieces, seek, stride};

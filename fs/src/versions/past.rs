@@ -4,8 +4,9 @@ use strongroom_core::engine::{Direction, Scan, View};
 
 use crate::error::{Result, damaged};
 use crate::extents::{self, Placed};
-use crate::format::{Extent, PAST, past_key, split_past_key};
+use crate::format::{ContentRow, Extent, PAST, past_key, split_past_key};
 use crate::ranges::Ranges;
+use crate::shared::Shared;
 
 /// The past extents of one file, in the order of the versions that replaced them, then of offsets.
 pub(crate) struct Past {
@@ -80,4 +81,32 @@ pub(crate) async fn pieces(
     }
     found.sort_unstable_by_key(|placed| placed.start);
     Ok(found)
+}
+
+/// The first offset at or after `offset` that lies in data of a version with this number and content row, or in a hole, as
+/// [`crate::reflink::seek`].
+pub(crate) async fn seek(
+    shared: &Shared,
+    view: &dyn View,
+    inode: u64,
+    (number, content): (u64, &ContentRow),
+    offset: u64,
+    data: bool,
+) -> Result<Option<u64>> {
+    let mut at = offset;
+    while at < content.size {
+        let range = at..at.saturating_add(stride(shared)).min(content.size);
+        at = range.end;
+        let pieces = pieces(view, inode, number, content.versions.current, range).await?;
+        if let Some(found) = pieces.iter().find(|placed| matches!(placed.extent, Extent::Data { .. }) == data) {
+            return Ok(Some(found.start));
+        }
+    }
+    Ok((!data && offset < content.size).then_some(content.size))
+}
+
+/// How many bytes of versions are looked up at once.
+pub(crate) fn stride(shared: &Shared) -> u64 {
+    const CHUNKS: u64 = 1024;
+    (shared.boundaries().average_bytes() as u64).saturating_mul(CHUNKS)
 }

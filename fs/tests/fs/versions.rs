@@ -157,8 +157,8 @@ fn a_file_may_have_a_limit_of_its_own_or_none() {
     block_on(async {
         let (_bed, fs) = bed(2).await;
         let options = OpenOptions::new().write(true).create(true);
-        fs.open_file("many", options.versions(Some(5))).await.unwrap();
-        fs.open_file("none", options.versions(Some(0))).await.unwrap();
+        fs.open_file("many", options.versions(5)).await.unwrap();
+        fs.open_file("none", options.versions(0)).await.unwrap();
         fs.open_file("default", options).await.unwrap();
         for seed in 0..8 {
             for path in ["many", "none", "default"] {
@@ -470,12 +470,9 @@ fn of_two_writers_of_one_file_the_second_gets_a_conflict_and_no_version() {
     block_on(async {
         let (_bed, fs) = bed(5).await;
         fs.write("f", noise(1, 10_000)).await.unwrap();
-        let (one, other) = (fs.open_file("f", OpenOptions::new().write(true)).await.unwrap(), {
-            fs.open_file("f", OpenOptions::new().append(true)).await.unwrap()
-        });
-        one.write_at(0, b"one").await.unwrap();
+        let other = fs.open_file("f", OpenOptions::new().append(true)).await.unwrap();
         other.append(b"other").await.unwrap();
-        one.flush().await.unwrap();
+        fs.transact(async |transaction| transaction.write_at("f", 0, b"one").await).await.unwrap();
         assert!(other.flush().await.unwrap_err().is_conflict());
         assert_eq!(numbers(&fs, "f").await, [1, 2]);
         // What one gave up costs nobody a number.
