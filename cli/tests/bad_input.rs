@@ -52,6 +52,8 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("cp", &["-r", "/tree", "/copied"], Does::Changes),
     ("ln", &["/tree/small", "/linked"], Does::Changes),
     ("batch", &["operations"], Does::Changes),
+    ("history", &["/kept"], Does::Looks),
+    ("restore", &["/kept", "--version", "1"], Does::Changes),
     ("info", &[], Does::Looks),
     ("check", &["--data"], Does::Looks),
     ("compact", &[], Does::Changes),
@@ -111,6 +113,9 @@ fn prepare() -> Scratch {
     scratch.succeeds(init);
     scratch.succeeds(["import", "tree"]);
     scratch.succeeds(["snapshot", "create", "spare"]);
+    scratch.succeeds(["put", "local", "/kept"]);
+    scratch.succeeds(["history", "/kept", "--keep", "1"]);
+    scratch.succeeds(["put", "tree/small", "/kept"]);
     scratch.succeeds(["kv", "put", "key", "value"]);
     scratch.succeeds(["snapshot", "create", "kept"]);
     scratch.succeeds(["mkdir", "/since"]);
@@ -517,7 +522,11 @@ fn sizes_rates_numbers_and_flags_that_make_no_sense_are_usage_errors_of_one_line
         (vec!["-r", "absent", "init", "--kdf-time", "-3"], "'-3'"),
         (vec!["-r", "absent", "init", "--cipher", "rot13"], "aes-256-gcm"),
         (vec!["-r", "absent", "init", "--dedup", "maybe"], "on, off"),
-        (vec!["-r", "absent", "init", "--versions", "3"], "--versions"),
+        (vec!["-r", "absent", "init", "--versions", "1001"], "at most 1000"),
+        (vec!["-r", "absent", "init", "--versions", "-1"], "'-1'"),
+        (vec!["history", "/tree/small", "--keep", "some"], "default"),
+        (vec!["restore", "/tree/small"], "--version"),
+        (vec!["restore", "/tree/small", "--version", "first"], "first"),
         (vec!["kv", "scan", "--limit", "few"], "--limit"),
         (vec!["completions", "tcsh"], "bash"),
         (vec!["rm", "--at", "yesterday", "/tree"], "--at"),

@@ -10,7 +10,7 @@ use crate::chunker::Boundaries;
 use crate::codec;
 use crate::error::Result;
 use crate::file::Handles;
-use crate::format::{INODE_ROW_BYTES, InodeRow, OptionsRow, SYMLINK_BYTES_MAX};
+use crate::format::{ContentRow, INODE_ROW_BYTES, InodeRow, OptionsRow, SYMLINK_BYTES_MAX};
 use crate::options::Tuning;
 
 /// What the handles of a file system go by.
@@ -77,6 +77,11 @@ impl Shared {
     /// Longest plaintext of a chunk.
     pub(crate) fn plain_bytes_max(&self) -> usize {
         self.options.sizes.max_bytes as usize
+    }
+
+    /// How many versions of a file are kept beside the current one.
+    pub(crate) fn versions_kept(&self, content: &ContentRow) -> u64 {
+        content.versions.limit.unwrap_or(self.options.versions).into()
     }
 
     /// Longest target of a symbolic link that fits in its inode's row.

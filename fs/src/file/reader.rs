@@ -7,10 +7,11 @@ use strongroom_core as core;
 use strongroom_core::engine::{ChunkNumber, Snapshot};
 use strongroom_core::env::TaskHandle;
 
-use crate::error::Result;
+use crate::error::{Result, damaged};
 use crate::extents::{self, Placed};
 use crate::format::{ContentRow, Extent};
 use crate::shared::Shared;
+use crate::versions;
 
 /// Extents remembered per handle; beyond, they are forgotten and looked up again.
 const EXTENTS_MAX: usize = 4096;
@@ -28,6 +29,15 @@ const LONG_BYTES_MIN: u64 = 128 << 10;
 #[derive(Default)]
 pub(super) struct Reader {
     state: Mutex<State>,
+}
+
+/// What is read: a file's content, or an older version of it.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) inode: u64,
+    pub(super) version: Option<u64>,
+    /// The length, and what says whether it is still the same.
+    pub(super) content: ContentRow,
 }
 
 #[derive(Default)]
@@ -67,23 +77,23 @@ impl Reader {
         &self,
         shared: &std::sync::Arc<Shared>,
         snapshot: &Snapshot,
-        inode: u64,
-        content: ContentRow,
+        reading: Reading,
         offset: u64,
         out: &mut [u8],
     ) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
+        let content = reading.content;
         let until = self.lock().begin(content, offset, end);
         let sequential = until.is_some();
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
-            let placed = self.find(snapshot, inode, content, at, sequential).await?;
+            let placed = self.find(shared, snapshot, reading, at, sequential).await?;
             let fetched = match placed.extent {
                 Extent::Hole { .. } => Fetched::Not,
                 Extent::Data { chunk, .. } => self.lock().take_fetched(chunk),
             };
             if let Some(until) = until {
-                self.fetch_ahead(shared, snapshot, inode, content, placed.end()..until).await?;
+                self.fetch_ahead(shared, snapshot, reading, placed.end()..until).await?;
             }
             let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
             let here = usize::try_from(placed.end() - at).unwrap_or(usize::MAX).min(out.len());
@@ -112,26 +122,34 @@ impl Reader {
     /// The extent at an offset, remembered or looked up with those that follow.
     async fn find(
         &self,
+        shared: &Shared,
         snapshot: &Snapshot,
-        inode: u64,
-        content: ContentRow,
+        reading: Reading,
         offset: u64,
         sequential: bool,
     ) -> Result<Placed> {
+        let Reading { inode, version, content } = reading;
         if let Some(placed) = self.lock().remembered(content, offset) {
             return Ok(placed);
         }
-        let first = extents::find(snapshot, inode, offset).await?;
-        let mut found = vec![first];
-        let mut walk = extents::walk(snapshot, inode, first.end());
         let page = if sequential { PAGE_SEQUENTIAL } else { PAGE_RANDOM };
-        while found.len() < page
-            && let Some(placed) = walk.next().await?
-        {
-            found.push(placed);
-        }
+        let found = match version {
+            None => current(snapshot, inode, offset, page).await?,
+            Some(number) => {
+                let length = (shared.boundaries().average_bytes() as u64).saturating_mul(page as u64);
+                let range = offset..offset.saturating_add(length).min(content.size);
+                let mut found =
+                    versions::pieces(snapshot, inode, number, content.versions.current, range.clone()).await?;
+                // It may be cut off where the range ends, and a chunk is best looked up once.
+                if found.len() > 1 && range.end < content.size {
+                    found.pop();
+                }
+                found
+            }
+        };
         self.lock().remember(content, &found);
-        Ok(first)
+        let first = found.first().copied().filter(|placed| (placed.start..placed.end()).contains(&offset));
+        first.ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {offset}")))
     }
 
     /// Starts fetching what follows, as far as the bound allows.
@@ -139,10 +157,10 @@ impl Reader {
         &self,
         shared: &std::sync::Arc<Shared>,
         snapshot: &Snapshot,
-        inode: u64,
-        content: ContentRow,
+        reading: Reading,
         range: Range<u64>,
     ) -> Result<()> {
+        let content = reading.content;
         let env = shared.engine.env();
         if env.parallelism() < 2 {
             return Ok(());
@@ -161,7 +179,7 @@ impl Reader {
                 }
                 state.ahead_end
             };
-            let placed = self.find(snapshot, inode, content, at, true).await?;
+            let placed = self.find(shared, snapshot, reading, at, true).await?;
             let mut state = self.lock();
             if state.content != content || state.ahead_end != at {
                 return Ok(());
@@ -177,6 +195,19 @@ impl Reader {
             }
         }
     }
+}
+
+/// Extents of the current content, from an offset on.
+async fn current(snapshot: &Snapshot, inode: u64, offset: u64, page: usize) -> Result<Vec<Placed>> {
+    let first = extents::find(snapshot, inode, offset).await?;
+    let mut found = vec![first];
+    let mut walk = extents::walk(snapshot, inode, first.end());
+    while found.len() < page
+        && let Some(placed) = walk.next().await?
+    {
+        found.push(placed);
+    }
+    Ok(found)
 }
 
 impl State {
