@@ -36,7 +36,8 @@ impl Shared {
         let average = u64::from(options.sizes.average_bytes);
         let items = usize::try_from(tuning.cache_bytes / average).unwrap_or(usize::MAX).clamp(16, 1 << 20);
         let chunks = (tuning.cache_bytes > 0).then(|| Cache::with_weighter(items, tuning.cache_bytes, ByBytes));
-        let boundaries = Boundaries::new(engine.boundary_seed(), options.sizes);
+        let sizes = if options.dedup { options.sizes } else { options.sizes.fixed() };
+        let boundaries = Boundaries::new(engine.boundary_seed(), sizes);
         Self { engine, options, tuning, boundaries, chunks, last_moment: AtomicU64::new(0) }
     }
 
