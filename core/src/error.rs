@@ -95,6 +95,18 @@ pub enum Error {
         /// What is allowed.
         limit: u64,
     },
+    /// There is a snapshot of this name already.
+    #[error("there is a snapshot {name:?} already: choose another name, or remove it first")]
+    SnapshotExists {
+        /// Its name.
+        name: String,
+    },
+    /// There is no snapshot of this name.
+    #[error("there is no snapshot {name:?}: `snapshot list` shows those that are")]
+    NoSnapshot {
+        /// The name that was asked for.
+        name: String,
+    },
     /// A call that makes no sense.
     #[error("invalid: {0}")]
     Invalid(String),

@@ -12,11 +12,12 @@ use crate::error::Result;
 use crate::extents::{self, Placed};
 use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
 use crate::format::{
-    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ROOT, SUBDIRECTORIES, split_entry_key, split_extent_key,
-    split_inode_key,
+    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ORPHAN, ROOT, SUBDIRECTORIES, XATTR, XattrRow,
+    decode_orphan, split_entry_key, split_extent_key, split_inode_key, split_xattr_key,
 };
 use crate::inodes;
 use crate::path::check_name;
+use crate::xattrs;
 
 /// What a check looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,11 +55,15 @@ pub struct CheckSummary {
     pub files: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Files without a name that somebody has, or had, open: with the last handle, or the next writer, they go.
+    pub orphans: u64,
+    /// Extended attributes of all of them.
+    pub xattrs: u64,
     /// Bytes of all files together, holes included.
     pub logical_bytes: u64,
     /// What was found amiss.
     pub findings: u64,
-    /// How many extents refer to each chunk, for the engine to compare with its counts.
+    /// How many extents and attributes refer to each chunk, for the engine to compare with its counts.
     pub references: HashMap<ChunkNumber, u64>,
 }
 
@@ -84,11 +89,14 @@ impl FsSnapshot {
             report,
             summary: CheckSummary::default(),
             seen: HashMap::new(),
+            with_xattrs: HashSet::new(),
             broken: HashSet::new(),
             reading: VecDeque::new(),
         };
         check.walk().await?;
+        check.orphans().await?;
         check.strays().await?;
+        check.xattrs().await?;
         Ok(check.summary)
     }
 }
@@ -100,6 +108,8 @@ struct Check<'s, R> {
     summary: CheckSummary,
     /// Inodes met on the way down, and how many of their names are still to be met.
     seen: HashMap<u64, u32>,
+    /// Those of them that say that they have extended attributes.
+    with_xattrs: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
     reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
 }
@@ -169,7 +179,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
         }
         while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(&path, ROOT, chunk, task).await;
+            self.read(None, ROOT, chunk, task).await;
         }
         let missing: Vec<_> = self.seen.iter().filter(|(_, names)| **names > 0).map(|(k, v)| (*k, *v)).collect();
         for (inode, names) in missing {
@@ -201,6 +211,12 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
         };
         self.seen.insert(inode, row.nlink.saturating_sub(1));
+        if row.xattrs {
+            self.with_xattrs.insert(inode);
+        }
+        if row.nlink == 0 {
+            self.found(Some(path), inode, "has a name and counts none");
+        }
         if row.kind != kind {
             self.found(Some(path), inode, format!("is a {:?}, its name says {kind:?}", row.kind));
             return Ok(false);
@@ -214,13 +230,13 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
             Kind::File => {
                 self.summary.files += 1;
-                let size = self.content(path, inode).await?;
+                let size = self.content(Some(path), inode).await?;
                 self.summary.logical_bytes = self.summary.logical_bytes.saturating_add(size);
             }
             Kind::Symlink => {
                 self.summary.symlinks += 1;
                 if row.inline.is_none() {
-                    self.content(path, inode).await?;
+                    self.content(Some(path), inode).await?;
                 }
             }
         }
@@ -228,12 +244,12 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
     }
 
     /// The extents of a file lie end to end from 0 to its size.
-    async fn content(&mut self, path: &[u8], inode: u64) -> Result<u64> {
+    async fn content(&mut self, path: Option<&[u8]>, inode: u64) -> Result<u64> {
         let view = &self.on.snapshot;
         let size = match inodes::file_content(view, inode).await {
             Ok(content) => content.size,
             Err(error) => {
-                self.found(Some(path), inode, error.to_string());
+                self.found(path, inode, error.to_string());
                 return Ok(0);
             }
         };
@@ -247,13 +263,13 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.found(Some(path), inode, error.to_string());
+                    self.found(path, inode, error.to_string());
                     return Ok(size);
                 }
             }
         }
         if end != size {
-            self.found(Some(path), inode, format!("is {size} bytes long, its extents cover {end}"));
+            self.found(path, inode, format!("is {size} bytes long, its extents cover {end}"));
         }
         // What is being read belongs to this path: say so before going on.
         while let Some((chunk, task)) = self.reading.pop_front() {
@@ -262,7 +278,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         Ok(size)
     }
 
-    async fn extent(&mut self, path: &[u8], inode: u64, placed: &Placed) {
+    async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) {
         let Extent::Data { chunk, length, skip } = placed.extent else { return };
         let count = self.summary.references.entry(chunk).or_default();
         *count += 1;
@@ -271,7 +287,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             return;
         }
         if self.broken.contains(&chunk) {
-            self.found(Some(path), inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
+            self.found(path, inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
             return;
         }
         // Read again for a part of it: the length was not checked for that part.
@@ -292,12 +308,44 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         }
     }
 
-    async fn read(&mut self, path: &[u8], inode: u64, chunk: ChunkNumber, task: TaskHandle<Result<()>>) {
+    async fn read(&mut self, path: Option<&[u8]>, inode: u64, chunk: ChunkNumber, task: TaskHandle<Result<()>>) {
         let result = task.await.unwrap_or_else(|| Err(strongroom_core::Error::WorkerLost.into()));
         if let Err(error) = result {
             self.broken.insert(chunk);
-            self.found(Some(path), inode, format!("chunk {:#x}: {error}", chunk.0));
+            self.found(path, inode, format!("chunk {:#x}: {error}", chunk.0));
         }
+    }
+
+    /// Files without a name: each is an inode that counts none, and whole.
+    async fn orphans(&mut self) -> Result<()> {
+        let view = &self.on.snapshot;
+        let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        while let Some((key, value)) = scan.next().await? {
+            let inode = match split_inode_key("orphan", &key).and_then(|inode| decode_orphan(&value).map(|_| inode)) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    self.found(None, 0, error.to_string());
+                    continue;
+                }
+            };
+            if self.seen.contains_key(&inode) {
+                self.found(None, inode, "has a name and is said to have none");
+                continue;
+            }
+            self.summary.orphans += 1;
+            self.seen.insert(inode, 0);
+            match inodes::load(view, inode).await {
+                Ok(row) if row.kind == Kind::File && row.nlink == 0 => {
+                    if row.xattrs {
+                        self.with_xattrs.insert(inode);
+                    }
+                    self.content(None, inode).await?;
+                }
+                Ok(_) => self.found(None, inode, "is said to be a file without a name"),
+                Err(error) => self.found(None, inode, error.to_string()),
+            }
+        }
+        Ok(())
     }
 
     /// Rows that no name leads to.
@@ -339,6 +387,47 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 }
                 Err(error) => self.found(None, 0, error.to_string()),
             }
+        }
+        Ok(())
+    }
+    /// Every extended attribute belongs to an inode that says so.
+    async fn xattrs(&mut self) -> Result<()> {
+        let view = &self.on.snapshot;
+        let mut scan = view.scan(XATTR, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        let mut last = None;
+        while let Some((key, value)) = scan.next().await? {
+            let inode = match split_xattr_key(&key) {
+                Ok((inode, _)) => inode,
+                Err(error) => {
+                    self.found(None, 0, error.to_string());
+                    continue;
+                }
+            };
+            self.summary.xattrs += 1;
+            let is_first = last.replace(inode) != Some(inode);
+            if is_first && !self.seen.contains_key(&inode) {
+                self.found(None, inode, "extended attributes of what does not exist");
+            } else if is_first && !self.with_xattrs.remove(&inode) {
+                self.found(None, inode, "has extended attributes and does not say so");
+            }
+            let row = match XattrRow::decode(&value) {
+                Ok(row) => row,
+                Err(error) => {
+                    self.found(None, inode, error.to_string());
+                    continue;
+                }
+            };
+            for chunk in row.chunks() {
+                *self.summary.references.entry(*chunk).or_default() += 1;
+            }
+            if self.options.data
+                && let Err(error) = xattrs::value(view, row).await
+            {
+                self.found(None, inode, error.to_string());
+            }
+        }
+        for inode in std::mem::take(&mut self.with_xattrs) {
+            self.found(None, inode, "says that it has extended attributes and has none");
         }
         Ok(())
     }

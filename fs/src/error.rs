@@ -74,6 +74,14 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// There is no extended attribute of this name.
+    #[error("{path}: no extended attribute {name}")]
+    NoXattr {
+        /// The path.
+        path: String,
+        /// The attribute.
+        name: String,
+    },
     /// A directory was to be moved into itself.
     #[error("{path}: cannot be moved into itself")]
     IntoItself {
@@ -111,6 +119,14 @@ pub enum Error {
     /// The source of a file's content failed.
     #[error("reading the content failed: {0}")]
     Source(Arc<io::Error>),
+    /// A change of a batch was refused, and with it the batch.
+    #[error("operation {index}: {error}")]
+    InBatch {
+        /// The number of the change, from 0.
+        index: usize,
+        /// Why.
+        error: Box<Error>,
+    },
     /// There is no file system in this repository.
     #[error("this repository holds no file system")]
     NoFileSystem,
@@ -121,7 +137,11 @@ impl Error {
     /// may succeed.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Core(core::Error::Conflict | core::Error::Expired))
+        match self {
+            Self::Core(error) => matches!(error, core::Error::Conflict | core::Error::Expired),
+            Self::InBatch { error, .. } => error.is_conflict(),
+            _ => false,
+        }
     }
 
     /// The kind that the standard library has for this.
@@ -131,7 +151,9 @@ impl Error {
         use core::storage::ErrorKind as S;
         use io::ErrorKind as K;
         match self {
-            Self::NotFound { .. } | Self::NoFileSystem | Self::Core(E::NotARepository) => K::NotFound,
+            Self::NotFound { .. } | Self::NoXattr { .. } | Self::NoFileSystem | Self::Core(E::NotARepository) => {
+                K::NotFound
+            }
             Self::AlreadyExists { .. } | Self::Core(E::AlreadyExists) => K::AlreadyExists,
             Self::NotADirectory { .. } => K::NotADirectory,
             Self::IsADirectory { .. } => K::IsADirectory,
@@ -146,6 +168,7 @@ impl Error {
             Self::Stale | Self::Core(E::Expired) => K::StaleNetworkFileHandle,
             Self::WrongAccess { .. } | Self::Core(E::WrongCredentials) => K::PermissionDenied,
             Self::Source(source) => source.kind(),
+            Self::InBatch { error, .. } => error.io_kind(),
             Self::Core(E::Damaged(_) | E::RolledBack { .. }) => K::InvalidData,
             Self::Core(E::NewerFormat { .. }) => K::Unsupported,
             Self::Core(E::Conflict) => K::ResourceBusy,

@@ -176,7 +176,7 @@ pub(crate) async fn remove_from(transaction: &mut Transaction, inode: u64, from:
     }
 }
 
-fn remove(transaction: &mut Transaction, inode: u64, placed: &Placed) -> Result<()> {
+pub(crate) fn remove(transaction: &mut Transaction, inode: u64, placed: &Placed) -> Result<()> {
     transaction.delete(EXTENT, &extent_key(inode, placed.start))?;
     if let Extent::Data { chunk, .. } = placed.extent {
         transaction.release_chunk(chunk)?;
@@ -262,7 +262,7 @@ pub(crate) async fn replace(
     }
     if hole_after.is_none() {
         for _ in 0..ABSORBED_MAX {
-            if ingest.uncut().len() >= shared.boundaries.short_bytes() {
+            if ingest.uncut().len() >= shared.boundaries().short_bytes() {
                 break;
             }
             let mut next = walk(transaction, inode, ingest.end());
@@ -287,7 +287,7 @@ pub(crate) async fn append(
     if size > 0 {
         let last = find(transaction, inode, size - 1).await?;
         if let Extent::Data { length, .. } = last.extent
-            && (length as usize) < shared.boundaries.short_bytes()
+            && (length as usize) < shared.boundaries().short_bytes()
         {
             let bytes = data(shared, transaction, &last.extent).await?;
             remove(transaction, inode, &last)?;

@@ -7,6 +7,7 @@ use crate::extents;
 use crate::format::{
     CONTENT, ContentRow, INODE, InodeRow, Kind, SUBDIRECTORIES, SYMLINK_BYTES_MAX, decode_count, inode_key,
 };
+use crate::options::AccessTime;
 use crate::shared::Shared;
 use crate::time::Timestamp;
 
@@ -33,8 +34,10 @@ pub struct Metadata {
     pub ctime: Timestamp,
     /// When it was made.
     pub btime: Timestamp,
-    /// When it was last read, as set by hand: reading does not write.
+    /// When it was last read: as set by hand, or noted by handles whose options ask for that.
     pub atime: Timestamp,
+    /// Whether it has extended attributes.
+    pub has_xattrs: bool,
 }
 
 /// The inode's row; it must be there, because something refers to it.
@@ -98,7 +101,34 @@ pub(crate) async fn metadata(view: &dyn View, inode: u64) -> Result<Metadata> {
         ctime: if content.changed > 0 { row.ctime.max(changed) } else { row.ctime },
         btime: row.btime,
         atime: row.atime,
+        has_xattrs: row.xattrs,
     })
+}
+
+/// Notes that a file was read, where the rule says so. Of nobody's changes in between anything is lost: a conflict only
+/// means that the note is not made.
+pub(crate) async fn note_access(shared: &Shared, inode: u64, rule: AccessTime, now: Timestamp) -> Result<()> {
+    const STALE_SECONDS: i64 = 24 * 60 * 60;
+    let mut transaction = shared.engine.begin();
+    let Some(row) = transaction.get(INODE, &inode_key(inode)).await? else { return Ok(()) };
+    let mut row = InodeRow::decode(&row)?;
+    // The content is looked at by another state, so that a writer of it is no conflict.
+    let metadata = metadata(&shared.engine.snapshot(), inode).await?;
+    let is_due = match rule {
+        AccessTime::Never => false,
+        AccessTime::Relative => {
+            row.atime <= metadata.mtime
+                || row.atime <= metadata.ctime
+                || now.seconds.saturating_sub(row.atime.seconds) >= STALE_SECONDS
+        }
+        AccessTime::Strict => true,
+    };
+    if is_due {
+        row.atime = now;
+        transaction.put(INODE, &inode_key(inode), &row.encode())?;
+        transaction.commit().await?;
+    }
+    Ok(())
 }
 
 /// Where a symbolic link leads.

@@ -5,7 +5,8 @@
 //! at offsets; what was written becomes visible and durable, all at once, with [`File::flush`].
 //!
 //! Paths are bytes, or text in UTF-8, from the root, with or without a leading slash; see [`NAME_BYTES_MAX`] and its
-//! neighbours for the limits.
+//! neighbours for the limits. `.` names nothing and `..` goes up from the directory that was really reached, as in POSIX.
+//! Names are compared byte by byte and never normalised: whether two spellings of one letter are one name is the caller's.
 
 mod check;
 mod chunker;
@@ -18,20 +19,24 @@ pub mod format;
 mod inodes;
 mod options;
 mod path;
+mod reflink;
 mod shared;
 mod time;
 mod writer;
+mod xattrs;
 
 pub use check::{CheckOptions, CheckSummary, Finding};
 pub use chunker::ChunkSizes;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::{
-    AttributeChange, Attributes, DirEntry, FileSystem, FileWriter, FsSnapshot, FsTransaction, ReadDir,
+    AttributeChange, Attributes, DirCursor, DirEntry, DirStream, FileSystem, FileWriter, Follow, FsSnapshot,
+    FsTransaction, Op, ReadDir, Settings, Summary, Usage, XattrMode,
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
+    XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
 pub use inodes::Metadata;
-pub use options::{Compression, OpenOptions, Options, Tuning};
+pub use options::{AccessTime, Compression, OpenOptions, Options, Tuning};
 pub use time::Timestamp;

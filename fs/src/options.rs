@@ -41,7 +41,8 @@ pub struct Tuning {
     pub read_ahead_bytes: u64,
     /// Chunks hashed and compressed ahead of storing, per writer.
     pub in_flight_bytes: usize,
-    /// Random writes gathered before their chunks are cut anew, per file.
+    /// Random writes gathered before their chunks are cut anew, per file; all files together gather at most four times
+    /// that, and one write each.
     pub write_back_bytes: usize,
 }
 
@@ -49,6 +50,20 @@ impl Default for Tuning {
     fn default() -> Self {
         Self { cache_bytes: 24 << 20, read_ahead_bytes: 2 << 20, in_flight_bytes: 4 << 20, write_back_bytes: 4 << 20 }
     }
+}
+
+/// Whether reading a file notes when that was. What is noted costs a commit, so it is noted by [`crate::File::flush`] and
+/// [`crate::File::close`] of a handle that was read, once for all reads before it: not by the reads themselves, not when a
+/// handle is dropped, and not where the repository is open for reading only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessTime {
+    /// Reading writes nothing.
+    #[default]
+    Never,
+    /// Where the time that is noted is not later than the last change of content or attributes, or is a day old.
+    Relative,
+    /// Whenever it was read.
+    Strict,
 }
 
 /// How a file is opened. The default opens for reading.
@@ -61,11 +76,27 @@ pub struct OpenOptions {
     pub(crate) create: bool,
     pub(crate) create_new: bool,
     pub(crate) mode: u32,
+    pub(crate) access_time: AccessTime,
+    pub(crate) versions: Option<u32>,
+    pub(crate) dedup: Option<bool>,
+    pub(crate) compression: Option<Compression>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { read: true, write: false, append: false, truncate: false, create: false, create_new: false, mode: 0o644 }
+        Self {
+            read: true,
+            write: false,
+            append: false,
+            truncate: false,
+            create: false,
+            create_new: false,
+            mode: 0o644,
+            access_time: AccessTime::Never,
+            versions: None,
+            dedup: None,
+            compression: None,
+        }
     }
 }
 
@@ -102,6 +133,39 @@ impl OpenOptions {
         create_new: bool,
         /// Permission bits of a file that is made.
         mode: u32,
+        /// Whether reading notes when that was.
+        access_time: AccessTime,
+    }
+
+    /// Versions of the file to keep beside the current one, from now on; 0 takes the repository's setting. Needs writing; as
+    /// [`crate::FileSystem::set_settings`].
+    #[must_use]
+    pub fn versions(mut self, versions: u32) -> Self {
+        self.versions = Some(versions);
+        self
+    }
+
+    /// Whether equal chunks of the file are stored once, from now on, whatever the repository does. Needs writing.
+    #[must_use]
+    pub fn dedup(mut self, dedup: bool) -> Self {
+        self.dedup = Some(dedup);
+        self
+    }
+
+    /// What is tried on the file's chunks before they are stored, from now on, whatever the repository does. Needs writing.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Whether opening changes what is there, if only the settings of the file.
+    pub(crate) fn changes(&self) -> bool {
+        self.create || self.create_new || self.truncate || self.sets()
+    }
+
+    pub(crate) fn sets(&self) -> bool {
+        self.versions.is_some() || self.dedup.is_some() || self.compression.is_some()
     }
 
     pub(crate) fn writes(&self) -> bool {

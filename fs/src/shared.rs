@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -8,15 +9,24 @@ use strongroom_core::engine::{ChunkNumber, Engine, View};
 use crate::chunker::Boundaries;
 use crate::codec;
 use crate::error::Result;
-use crate::format::{INODE_ROW_BYTES, OptionsRow, SYMLINK_BYTES_MAX};
+use crate::file::Handles;
+use crate::format::{INODE_ROW_BYTES, InodeRow, OptionsRow, SYMLINK_BYTES_MAX};
 use crate::options::Tuning;
 
-/// What all handles of a file system have in common.
+/// What the handles of a file system go by.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
+    /// The repository's, or with what a file has of its own: see [`Shared::for_file`].
     pub(crate) options: OptionsRow,
     pub(crate) tuning: Tuning,
-    pub(crate) boundaries: Boundaries,
+    pub(crate) common: Arc<Common>,
+}
+
+/// What all of them have in common.
+pub(crate) struct Common {
+    searched: Boundaries,
+    unsearched: Boundaries,
+    pub(crate) handles: Handles,
     /// Decoded chunks by number. Numbers are never used again, so an entry is never out of date.
     chunks: Option<Cache<ChunkNumber, Bytes, ByBytes>>,
     last_moment: AtomicU64,
@@ -36,16 +46,38 @@ impl Shared {
         let average = u64::from(options.sizes.average_bytes);
         let items = usize::try_from(tuning.cache_bytes / average).unwrap_or(usize::MAX).clamp(16, 1 << 20);
         let chunks = (tuning.cache_bytes > 0).then(|| Cache::with_weighter(items, tuning.cache_bytes, ByBytes));
-        let sizes = if options.dedup { options.sizes } else { options.sizes.fixed() };
-        let boundaries = Boundaries::new(engine.boundary_seed(), sizes);
-        Self { engine, options, tuning, boundaries, chunks, last_moment: AtomicU64::new(0) }
+        let seed = engine.boundary_seed();
+        let common = Common {
+            searched: Boundaries::new(seed, options.sizes),
+            unsearched: Boundaries::new(seed, options.sizes.fixed()),
+            handles: Handles::default(),
+            chunks,
+            last_moment: AtomicU64::new(0),
+        };
+        Self { engine, options, tuning, common: Arc::new(common) }
+    }
+
+    /// What a file goes by that has settings of its own.
+    pub(crate) fn for_file(self: &Arc<Self>, row: &InodeRow) -> Arc<Self> {
+        let (dedup, compression) = (row.dedup.unwrap_or(self.options.dedup), row.compression);
+        let compression = compression.unwrap_or(self.options.compression);
+        if (dedup, compression) == (self.options.dedup, self.options.compression) {
+            return self.clone();
+        }
+        let options = OptionsRow { dedup, compression, ..self.options };
+        Arc::new(Self { engine: self.engine.clone(), options, tuning: self.tuning, common: self.common.clone() })
+    }
+
+    /// Where files are cut that go by this.
+    pub(crate) fn boundaries(&self) -> &Boundaries {
+        if self.options.dedup { &self.common.searched } else { &self.common.unsearched }
     }
 
     /// Nanoseconds since the epoch, larger at every call: two changes never have the same moment, however coarse the clock.
     pub(crate) fn moment(&self) -> u64 {
         let now = self.engine.env().now().saturating_mul(1_000_000);
         let next = |last: u64| now.max(last.saturating_add(1));
-        match self.last_moment.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
+        match self.common.last_moment.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))) {
             Ok(last) | Err(last) => next(last),
         }
     }
@@ -73,11 +105,11 @@ impl Shared {
     }
 
     pub(crate) fn cached(&self, number: ChunkNumber) -> Option<Bytes> {
-        self.chunks.as_ref()?.get(&number)
+        self.common.chunks.as_ref()?.get(&number)
     }
 
     pub(crate) fn keep(&self, number: ChunkNumber, plain: &Bytes) {
-        if let Some(chunks) = &self.chunks {
+        if let Some(chunks) = &self.common.chunks {
             chunks.insert(number, plain.clone());
         }
     }

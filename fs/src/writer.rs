@@ -122,7 +122,7 @@ impl Ingest {
         self.check_length(bytes.len() as u64)?;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let taken = self.chunker.feed(&self.shared.boundaries, rest);
+            let taken = self.chunker.feed(self.shared.boundaries(), rest);
             rest = rest.get(taken..).unwrap_or_default();
             self.cut_ready(transaction).await?;
         }
@@ -133,7 +133,7 @@ impl Ingest {
     pub(crate) async fn write_from(&mut self, transaction: &mut Transaction, reader: &mut impl Read) -> Result<u64> {
         let start = self.end();
         loop {
-            let read = self.chunker.feed_from(&self.shared.boundaries, reader);
+            let read = self.chunker.feed_from(self.shared.boundaries(), reader);
             if read.map_err(|error| Error::Source(Arc::new(error)))? == 0 {
                 return Ok(self.end() - start);
             }
@@ -156,7 +156,7 @@ impl Ingest {
 
     /// Everything written is in rows after this; more may be written then.
     pub(crate) async fn finish(&mut self, transaction: &mut Transaction) -> Result<()> {
-        while let Some(chunk) = self.chunker.rest(&self.shared.boundaries) {
+        while let Some(chunk) = self.chunker.rest(self.shared.boundaries()) {
             self.begin(transaction, chunk).await?;
         }
         self.settle(transaction, 0).await
@@ -168,7 +168,7 @@ impl Ingest {
     }
 
     async fn cut_ready(&mut self, transaction: &mut Transaction) -> Result<()> {
-        while let Some(chunk) = self.chunker.ready(&self.shared.boundaries) {
+        while let Some(chunk) = self.chunker.ready(self.shared.boundaries()) {
             self.begin(transaction, chunk).await?;
         }
         Ok(())
@@ -232,7 +232,7 @@ impl Ingest {
             for (plain, prepared) in batch.chunks.plain.into_iter().zip(prepared) {
                 let chunk = self.store(transaction, &plain, prepared).await?;
                 // A short chunk at the end of a file is what the next append starts from.
-                if plain.len() < self.shared.boundaries.short_bytes() {
+                if plain.len() < self.shared.boundaries().short_bytes() {
                     // Copied, so that it does not hold on to the window it was cut from.
                     self.shared.keep(chunk, &Bytes::copy_from_slice(&plain));
                 }

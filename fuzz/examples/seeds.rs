@@ -11,12 +11,12 @@ use strongroom_core::format::commit::{CommitHead, Hint, SpilledBody, encode_delt
 use strongroom_core::format::header::{Features, Header, KdfCost};
 use strongroom_core::format::limits::SLOTS_COUNT;
 use strongroom_core::format::node::{InnerBuilder, LeafBuilder, NODE_BYTES_MAX};
-use strongroom_core::format::rows::{self, ChunkRow, DataBlock, Place};
+use strongroom_core::format::rows::{self, ChunkRow, DataBlock, Place, SnapshotRow};
 use strongroom_core::format::slot::{Factors, SLOT_DIRECTORY_BYTES, Slot, SlotDirectory, SlotEntry, SlotPayload};
 use strongroom_core::format::well_known::{HeaderId, hint_name};
 use strongroom_core::format::{BlockClass, DirectoryEntry, Pointer, RecordKind, Trailer, Writer};
 use strongroom_core::{engine::ChunkNumber, engine::keyring::RecoveryKey, env::Env};
-use strongroom_fs::format::{Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT};
+use strongroom_fs::format::{Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT, XattrRow};
 use strongroom_fs::{ChunkSizes, Timestamp};
 
 const POINTER: Pointer =
@@ -95,7 +95,7 @@ fn node() -> Result<()> {
     let mut leaf = LeafBuilder::leaf();
     let (one, two) = (Bytes::from_static(b"one"), Bytes::new());
     assert!(leaf.push(b"shared-a", &one, NODE_BYTES_MAX) && leaf.push(b"shared-b", &two, NODE_BYTES_MAX));
-    seed("node", "leaf", leaf.build().expect("a leaf"))?;
+    seed("node", "leaf", leaf.born(3).build().expect("a leaf"))?;
     let mut inner = InnerBuilder::inner(1);
     assert!(inner.push(b"", &POINTER, NODE_BYTES_MAX) && inner.push(b"separator", &POINTER, NODE_BYTES_MAX));
     seed("node", "inner", inner.build().expect("an inner node"))
@@ -129,15 +129,22 @@ fn commit() -> Result<()> {
 }
 
 fn rows_and_keys() -> Result<()> {
-    let row = ChunkRow { references: 1, birth: 2, identity: Some([3; 32]), place: Place::Records(vec![POINTER; 2]) };
+    let place = Place::Records(vec![POINTER; 2]);
+    let row = ChunkRow { references: 1, birth: 2, death: 0, identity: Some([3; 32]), place };
     seed("rows", "chunk-in-records", row.encode())?;
+    seed("rows", "chunk-parked", ChunkRow { references: 0, death: 9, ..row.clone() }.encode())?;
     let inline = ChunkRow { identity: None, place: Place::Inline(Bytes::from_static(b"\0small")), ..row };
     seed("rows", "chunk-inline", inline.encode())?;
     let block = DataBlock::of(&POINTER);
     seed("rows", "key-of-condemned", rows::condemned_key(5, block))?;
     seed("rows", "key-of-usage", rows::usage_key(block))?;
     seed("rows", "key-of-chunk", rows::chunk_key(6))?;
-    seed("rows", "key-of-epoch", rows::epoch_key(7))
+    seed("rows", "key-of-epoch", rows::epoch_key(7))?;
+    seed("rows", "key-of-parked-chunk", rows::parked_chunk_key(8, 6))?;
+    seed("rows", "key-of-parked-node", rows::parked_node_key(8, &POINTER))?;
+    let snapshot = SnapshotRow { is_removed: false, sequence: 5, time: 6, content: Some((2, POINTER)) };
+    seed("rows", "snapshot", snapshot.encode())?;
+    seed("rows", "snapshot-of-nothing", SnapshotRow { is_removed: true, content: None, ..snapshot }.encode())
 }
 
 fn files() -> Result<()> {
@@ -152,6 +159,9 @@ fn files() -> Result<()> {
         gid: 1000,
         nlink: 1,
         versions: 0,
+        xattrs: false,
+        dedup: None,
+        compression: None,
         btime: time,
         ctime: time,
         mtime: time,
@@ -160,7 +170,11 @@ fn files() -> Result<()> {
         inline: Some(b"../target".to_vec()),
     };
     seed("files", "link", link.encode())?;
-    seed("files", "regular", InodeRow { kind: Kind::File, inline: None, ..link }.encode())?;
+    seed("files", "regular", InodeRow { kind: Kind::File, inline: None, ..link.clone() }.encode())?;
+    let set = InodeRow { xattrs: true, dedup: Some(false), compression: Some(Compression::Lz4), inline: None, ..link };
+    seed("files", "set-apart", InodeRow { kind: Kind::File, nlink: 0, ..set }.encode())?;
+    seed("files", "attribute", XattrRow::Inline(b"value".to_vec()).encode())?;
+    seed("files", "attribute-in-chunks", XattrRow::Chunks { length: 9, chunks: vec![ChunkNumber(7)] }.encode())?;
     seed("files", "named", EntryRow { inode: ROOT, kind: Kind::Directory }.encode())?;
     seed("files", "extent", Extent::Data { chunk: ChunkNumber(1 << 32), length: 100, skip: 5 }.encode())?;
     seed("files", "hole", Extent::Hole { length: 1 << 40 }.encode())?;

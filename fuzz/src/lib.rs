@@ -14,12 +14,12 @@ use strongroom_core::engine::keyring;
 use strongroom_core::format::commit::{self, CommitHead, Hint, SpilledBody};
 use strongroom_core::format::header::{self, HEADER_AUTHENTICATED_BYTES};
 use strongroom_core::format::node::{InnerBuilder, LeafBuilder, NODE_BYTES_MAX, Node};
-use strongroom_core::format::rows::{self, ChunkRow};
+use strongroom_core::format::rows::{self, ChunkRow, SnapshotRow};
 use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, SlotDirectory, SlotPayload};
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
 use strongroom_core::format::{BlockId, Pointer};
 use strongroom_core::storage::StorageUri;
-use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow};
+use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow, XattrRow};
 
 pub use block::block;
 pub use engine::engine;
@@ -90,18 +90,19 @@ pub fn node(bytes: &[u8]) {
     let _ = node.search(bytes);
     let built = if node.is_leaf() {
         let values: Vec<Bytes> = (0..node.count()).map(|index| node.value(index).expect("it is a leaf")).collect();
-        let mut builder = LeafBuilder::leaf();
+        let mut builder = LeafBuilder::leaf().born(node.birth());
         assert!(keys.iter().zip(&values).all(|(key, value)| builder.push(key, value, NODE_BYTES_MAX)));
         builder.build()
     } else {
         let children: Vec<Pointer> = (0..node.count()).map(|index| node.child(index).expect("it is inner")).collect();
-        let mut builder = InnerBuilder::inner(node.level());
+        let mut builder = InnerBuilder::inner(node.level()).born(node.birth());
         assert!(keys.iter().zip(&children).all(|(key, child)| builder.push(key, child, NODE_BYTES_MAX)));
         builder.build()
     };
     let built = built.expect("what decodes is within the limits");
     assert!(built.len() <= bytes.len(), "sharing the longest prefix makes no node longer");
     let again = Node::decode(built.into()).expect("it was built");
+    assert_eq!(again.birth(), node.birth());
     assert!((0..node.count()).all(|index| again.key(index) == node.key(index)));
     assert!((0..node.count()).all(|index| again.value(index) == node.value(index)));
     assert!((0..node.count()).all(|index| again.child(index) == node.child(index)));
@@ -129,6 +130,15 @@ pub fn rows(bytes: &[u8]) {
     if let Ok(row) = ChunkRow::decode(&Bytes::copy_from_slice(bytes)) {
         assert_eq!(row.encode(), bytes);
     }
+    if let Ok(row) = SnapshotRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok((death, number)) = rows::decode_parked_chunk_key(bytes) {
+        assert_eq!(rows::parked_chunk_key(death, number)[1..], bytes[1..]);
+    }
+    if let Ok((death, pointer)) = rows::decode_parked_node_key(bytes) {
+        assert_eq!(rows::parked_node_key(death, &pointer)[1..], bytes[1..]);
+    }
     if let Ok((sequence, block)) = rows::decode_condemned_key(bytes) {
         assert_eq!(rows::condemned_key(sequence, block)[1..], bytes[1..]);
     }
@@ -151,6 +161,9 @@ pub fn files(bytes: &[u8]) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = Extent::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = XattrRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = ContentRow::decode(bytes) {

@@ -65,7 +65,7 @@ impl Repository {
         let keys = self.check_keys(options.data, &mut references, &mut found).await?;
         // Counts are compared only where all that refers was read.
         let whole = files.findings == 0 && keys.is_some();
-        let check = engine::CheckOptions { data: options.data, references: whole.then_some(&references) };
+        let check = engine::CheckOptions { data: options.data, references: whole.then_some(&references), rows: None };
         let blobs = self.engine().check(check).await?;
         let mut names_files = false;
         for finding in blobs.findings {

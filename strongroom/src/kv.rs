@@ -177,12 +177,76 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    fn rows(&mut self) -> KvRows<'_> {
+        KvRows::new(&mut self.transaction, &self.engine)
+    }
+
     /// The value of a key, as this transaction sees it.
     ///
     /// # Errors
     /// As [`Kv::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         get(&self.transaction, key).await
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// As [`Kv::put`].
+    pub async fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.rows().put(key, value).await
+    }
+
+    /// Removes a key; answers whether it was there.
+    ///
+    /// # Errors
+    /// As [`Kv::delete`].
+    pub async fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        self.rows().delete(key).await
+    }
+
+    /// The rows in a range of keys, this transaction's own writes included. The whole range counts as read.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
+        Scan::new(&self.transaction, range, Direction::Ascending)
+    }
+
+    /// As [`Transaction::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
+        Scan::new(&self.transaction, range, Direction::Descending)
+    }
+
+    /// Bytes that this transaction holds in memory until it commits.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.transaction.pending_bytes()
+    }
+
+    /// Makes it durable, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where another transaction changed what this one had read; what the storage raises.
+    pub async fn commit(self) -> Result<CommitInfo> {
+        self.transaction.commit().await
+    }
+}
+
+/// The keys and values of a transaction that holds more than those: see [`crate::Transaction::kv`].
+pub struct KvRows<'t> {
+    transaction: &'t mut EngineTransaction,
+    engine: &'t Engine,
+}
+
+impl<'t> KvRows<'t> {
+    pub(crate) fn new(transaction: &'t mut EngineTransaction, engine: &'t Engine) -> Self {
+        Self { transaction, engine }
+    }
+
+    /// The value of a key, as the transaction sees it.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&*self.transaction, key).await
     }
 
     /// Sets a key.
@@ -209,35 +273,21 @@ impl Transaction {
         Ok(was_there)
     }
 
-    /// The rows in a range of keys, this transaction's own writes included. The whole range counts as read.
+    /// The rows in a range of keys, the transaction's own writes included. The whole range counts as read.
     pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
-        Scan::new(&self.transaction, range, Direction::Ascending)
+        Scan::new(&*self.transaction, range, Direction::Ascending)
     }
 
-    /// As [`Transaction::scan`], the last key first.
+    /// As [`KvRows::scan`], the last key first.
     pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
-        Scan::new(&self.transaction, range, Direction::Descending)
-    }
-
-    /// Bytes that this transaction holds in memory until it commits.
-    #[must_use]
-    pub fn pending_bytes(&self) -> u64 {
-        self.transaction.pending_bytes()
-    }
-
-    /// Makes it durable, all or nothing.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] where another transaction changed what this one had read; what the storage raises.
-    pub async fn commit(self) -> Result<CommitInfo> {
-        self.transaction.commit().await
+        Scan::new(&*self.transaction, range, Direction::Descending)
     }
 
     /// Gives up the chunks of the value that a key has now; answers whether it has one.
     async fn free(&mut self, key: &[u8]) -> Result<bool> {
         let Some(row) = self.transaction.get(TABLE, key).await? else { return Ok(false) };
         let value = Value::read(&row)?;
-        for number in value.numbers(&self.transaction).await? {
+        for number in value.numbers(&*self.transaction).await? {
             self.transaction.release_chunk(number)?;
         }
         if let Value::Listed { list, .. } = value {

@@ -55,6 +55,7 @@ mod options;
 mod place;
 pub mod registry;
 mod repository;
+mod transaction;
 pub mod trust;
 
 pub use layers::{CACHE_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
@@ -74,3 +75,4 @@ pub use strongroom_fs::{Compression, Error, Result};
 pub use keys::import_header;
 pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
 pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};
+pub use transaction::{Op, Transaction};

@@ -172,6 +172,7 @@ impl Repository {
     /// # Errors
     /// As committing; cut short at any point, it has done a part and harmed nothing.
     pub async fn compact(&self, options: engine::CompactOptions<'_>) -> Result<engine::CompactReport> {
+        self.fs.reclaim_orphans().await?;
         Ok(self.engine.compact(options).await?)
     }
 

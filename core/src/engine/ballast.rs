@@ -185,7 +185,7 @@ impl Work {
     /// Whether it is for giving space back: it puts no payload, and removes something.
     pub(super) fn frees(&self) -> bool {
         let puts = |op: &Op| matches!(op, Op::NewChunk(_) | Op::Move { .. });
-        let removes = |op: &Op| matches!(op, Op::Delete | Op::Add(..0));
+        let removes = |op: &Op| matches!(op, Op::Delete | Op::Add(..0) | Op::Free { .. } | Op::FreeNode(_));
         self.urgent || (!self.ops.values().any(puts) && self.ops.values().any(removes))
     }
 }

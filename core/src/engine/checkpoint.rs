@@ -14,12 +14,13 @@ use bytes::Bytes;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::{Overlay, Root, Side};
 use super::shared::{Shared, lock};
+use super::snapshots::keep;
 use super::view::table_range;
 use crate::format::Pointer;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::{BlockClass, RecordKind};
 use crate::storage::ErrorKind;
-use crate::tree::{self, Direction, MergedCursor};
+use crate::tree::{self, Applied, Dead, Direction, MergedCursor};
 use crate::{Error, Result};
 
 /// What a checkpoint does to the trees.
@@ -41,18 +42,37 @@ impl Shared {
     /// claimed, it waits for the next commit: what it wrote under the epoch before could be swept with that.
     /// `false` where none was made.
     pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader, trees: Trees) -> Result<bool> {
+        self.checkpoint_as(leader, trees, None).await
+    }
+
+    /// As [`Shared::checkpoint`]; its content is kept under the name, where one is given.
+    pub(super) async fn checkpoint_as(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        trees: Trees,
+        snapshot: Option<&str>,
+    ) -> Result<bool> {
         self.settle(leader).await?;
         let base = self.root();
         let sequence = base.sequence;
-        match self.checkpoint_on(leader, base, trees).await {
+        match self.checkpoint_on(leader, base, trees, snapshot).await {
             Err(Error::Conflict) => Ok(false),
             Err(error) => self.move_on(error, sequence).await.map(|()| false),
             done => done,
         }
     }
 
-    async fn checkpoint_on(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, trees: Trees) -> Result<bool> {
+    async fn checkpoint_on(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        trees: Trees,
+        snapshot: Option<&str>,
+    ) -> Result<bool> {
         let mut draft = Draft::default();
+        if let Some(name) = snapshot {
+            self.check_free(&base, name).await?;
+        }
         // Others may have ended our epoch: what is written under it could be swept before a commit names it.
         self.check_epoch(&base, &draft).await?;
         let Some(epoch) = lock(&self.epoch).number else { return Ok(false) };
@@ -68,15 +88,30 @@ impl Shared {
             space.insert(key, None);
         }
         let oldest = self.delete_commits(&base).await?;
-        let content_tree = self.write_tree(&base.content, base.content.overlay.clone(), trees, &mut draft).await?;
-        let space_tree = self.write_tree(&base.space, space, trees, &mut draft).await?;
         let sequence = base.sequence + 1;
+        let kept = self.newest_snapshot(&base, &draft).await?;
+        // Snapshots would keep the nodes that are replaced: written anew, the content would be there twice.
+        let content_trees = if kept > 0 { Trees::Change } else { trees };
+        let content = self.write_tree(&base.content, base.content.overlay.clone(), content_trees, sequence).await?;
+        count(&content.written, 1, &mut draft);
+        let (parked, dead): (Vec<Dead>, Vec<Dead>) = content.dead.iter().partition(|dead| dead.birth <= kept);
+        for node in parked {
+            let birth = Bytes::copy_from_slice(&node.birth.to_le_bytes());
+            draft.rows.insert(rows::parked_node_key(sequence, &node.pointer), Some(birth));
+        }
+        count(dead.iter().map(|dead| &dead.pointer), -1, &mut draft);
+        let space = self.write_tree(&base.space, space, trees, 0).await?;
+        count(&space.written, 1, &mut draft);
+        count(space.dead.iter().map(|dead| &dead.pointer), -1, &mut draft);
+        if let Some(name) = snapshot {
+            keep(name, sequence, now, content.root, &mut draft);
+        }
         for block in &base.spills {
             draft.rows.insert(rows::condemned_key(sequence, *block), Some(Bytes::new()));
         }
         self.flush_blocks().await?;
         let extra = Extra {
-            roots: Some((content_tree, space_tree)),
+            roots: Some((content.root, space.root)),
             floor: if guard.is_some() { Floor::Alone } else { Floor::Grace },
             oldest: Some(oldest),
             ..Extra::default()
@@ -111,21 +146,13 @@ impl Shared {
         Ok(())
     }
 
-    async fn write_tree(
-        &self,
-        side: &Side,
-        overlay: Overlay,
-        trees: Trees,
-        draft: &mut Draft,
-    ) -> Result<Option<crate::tree::TreeRoot>> {
+    /// `birth`: the checkpoint that the nodes are for, where snapshots may keep them.
+    async fn write_tree(&self, side: &Side, overlay: Overlay, trees: Trees, birth: u64) -> Result<Applied> {
         let tree = side.tree.as_ref();
-        let applied = match trees {
-            Trees::Change => tree::apply(self.nodes.as_ref(), tree, overlay).await?,
-            Trees::Rebuild => tree::rebuild(&self.nodes, tree, overlay).await?,
-        };
-        count(&applied.written, 1, draft);
-        count(&applied.dead, -1, draft);
-        Ok(applied.root)
+        match trees {
+            Trees::Change => tree::apply(self.nodes.as_ref(), tree, overlay, birth).await,
+            Trees::Rebuild => tree::rebuild(&self.nodes, tree, overlay, birth).await,
+        }
     }
 
     /// Deletes the blocks that were condemned at or before the floor, and answers the rows that named them.
@@ -208,7 +235,7 @@ impl Shared {
     }
 }
 
-fn count(pointers: &[Pointer], sign: i64, draft: &mut Draft) {
+fn count<'p>(pointers: impl IntoIterator<Item = &'p Pointer>, sign: i64, draft: &mut Draft) {
     let mut sums: BTreeMap<DataBlock, i64> = BTreeMap::new();
     for pointer in pointers {
         *sums.entry(DataBlock::of(pointer)).or_default() += sign * rows::live_bytes(pointer).cast_signed();

@@ -276,7 +276,7 @@ impl Shared {
         }
         let mut rows: Vec<Delta> = Vec::with_capacity(work.ops.len());
         let mut usage: Vec<(DataBlock, i64)> = Vec::new();
-        let mut freed: Vec<(Bytes, u64)> = Vec::new();
+        let mut freed: Vec<(ChunkRow, u64)> = Vec::new();
         for (key, op) in &work.ops {
             match op {
                 Op::Put(value) => rows.push((key.clone(), Some(value.clone()))),
@@ -287,9 +287,7 @@ impl Shared {
                 }
                 Op::Move { from, to } => {
                     // Freed or moved since we looked: then what was written in its stead is nobody's.
-                    let Some(row) = self.current(base, draft, key).await? else { continue };
-                    let mut chunk =
-                        ChunkRow::decode(&row).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                    let Some(mut chunk) = self.current_chunk(base, draft, key).await? else { continue };
                     if !matches!(&chunk.place, Place::Records(pointers) if pointers == from) {
                         continue;
                     }
@@ -304,21 +302,40 @@ impl Shared {
                     }
                 }
                 Op::Add(0) => {}
-                Op::Add(_) if key.first() == Some(&rows::CHUNK) => {
-                    // A chunk that is gone was condemned since we looked: it is never revived.
-                    let row = self.current(base, draft, key).await?.ok_or(Error::Conflict)?;
-                    let merged = merge_row(Some(&row), op)?;
-                    let chunk =
-                        ChunkRow::decode(&merged).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
-                    if chunk.references > 0 {
-                        rows.push((key.clone(), Some(merged)));
-                        continue;
+                Op::Add(delta) if key.first() == Some(&rows::CHUNK) => {
+                    // A chunk that is gone was condemned since we looked: it is never revived. One that snapshots keep is.
+                    let mut chunk = self.current_chunk(base, draft, key).await?.ok_or(Error::Conflict)?;
+                    let number = chunk_number(key)?;
+                    if chunk.references == 0 {
+                        rows.push((rows::parked_chunk_key(chunk.death, number), None));
+                        chunk.death = 0;
                     }
-                    count_place(&chunk.place, -1, &mut usage);
-                    rows.push((key.clone(), None));
-                    if let Some(identity) = chunk.identity {
-                        let number = rows::decode_number_key(key).map_err(|error| Error::Invalid(error.to_string()))?;
-                        freed.push((rows::identity_key(&identity), number));
+                    chunk.references = chunk.references.checked_add_signed(*delta).ok_or(Error::Conflict)?;
+                    if chunk.references == 0 && chunk.birth <= self.newest_snapshot(base, draft).await? {
+                        chunk.death = base.sequence + 1;
+                        rows.push((rows::parked_chunk_key(chunk.death, number), Some(Bytes::new())));
+                        rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
+                    } else if chunk.references == 0 {
+                        rows.push((key.clone(), None));
+                        freed.push((chunk, number));
+                    } else {
+                        rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
+                    }
+                }
+                Op::Free { death } => {
+                    // Somebody may have taken to it again: then it is not what snapshots alone had.
+                    match self.current_chunk(base, draft, key).await? {
+                        Some(chunk) if chunk.references == 0 && chunk.death == *death => {
+                            rows.push((key.clone(), None));
+                            freed.push((chunk, chunk_number(key)?));
+                        }
+                        _ => {}
+                    }
+                }
+                Op::FreeNode(pointer) => {
+                    if self.current(base, draft, key).await?.is_some() {
+                        rows.push((key.clone(), None));
+                        usage.push((DataBlock::of(pointer), -rows::live_bytes(pointer).cast_signed()));
                     }
                 }
                 Op::Add(_) | Op::Max(_) => {
@@ -327,7 +344,10 @@ impl Shared {
                 }
             }
         }
-        for (key, number) in freed {
+        for (chunk, number) in freed {
+            count_place(&chunk.place, -1, &mut usage);
+            let Some(identity) = chunk.identity else { continue };
+            let key = rows::identity_key(&identity);
             let named = self.current(base, draft, &key).await?;
             if named.and_then(|row| rows::decode_count(&row).ok()) == Some(number) {
                 rows.push((key, None));
@@ -357,6 +377,22 @@ impl Shared {
         match draft.rows.get(key) {
             Some(value) => Ok(value.clone()),
             None => base.get(&self.nodes, key).await,
+        }
+    }
+
+    async fn current_chunk(&self, base: &Root, draft: &Draft, key: &Bytes) -> Result<Option<ChunkRow>> {
+        let row = self.current(base, draft, key).await?;
+        let decode = |row| ChunkRow::decode(&row).map_err(|error| Error::damaged("chunk", None, error.to_string()));
+        row.map(decode).transpose()
+    }
+
+    /// The sequence of the newest snapshot that is kept; 0 where there is none. What was born after it is in no snapshot.
+    pub(super) async fn newest_snapshot(&self, base: &Root, draft: &Draft) -> Result<u64> {
+        match self.current(base, draft, &rows::counter_key(rows::NEWEST_SNAPSHOT)).await? {
+            Some(row) => {
+                rows::decode_count(&row).map_err(|error| Error::damaged("snapshot counter", None, error.to_string()))
+            }
+            None => Ok(0),
         }
     }
 
@@ -419,6 +455,10 @@ fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
         .flat_map(|pointers| pointers.iter().map(DataBlock::of))
         .collect();
     condemned.any(|block| named.contains(&block))
+}
+
+fn chunk_number(key: &[u8]) -> Result<u64> {
+    rows::decode_number_key(key).map_err(|error| Error::Invalid(error.to_string()))
 }
 
 fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {

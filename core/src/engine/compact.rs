@@ -45,6 +45,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     }
     give_back(shared).await?;
     shared.sweep().await?;
+    shared.finish_removals().await?;
     // First of all what is still in rows gets its place.
     let mut leader = shared.leader.lock().await;
     shared.checkpoint(&mut leader, Trees::Change).await?;

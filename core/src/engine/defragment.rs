@@ -121,8 +121,10 @@ impl Shared {
             })
             .await?;
         }
+        // Blocks with nodes of snapshots are none that writing the trees anew would empty.
+        let pinned = self.parked_nodes(&root).await?;
         let mut metadata = Fill::new(geometry);
-        nodes.values().for_each(|live| metadata.add(*live));
+        nodes.iter().filter(|(block, _)| !pinned.contains(block)).for_each(|(_, live)| metadata.add(*live));
         let mut fill = Fill::new(geometry);
         let mut after = None;
         loop {
@@ -132,7 +134,7 @@ impl Shared {
                 break;
             }
             for (block, live) in page {
-                if !nodes.contains_key(&block) {
+                if !nodes.contains_key(&block) && !pinned.contains(&block) {
                     fill.add(live);
                 }
             }
@@ -146,8 +148,22 @@ impl Shared {
             threshold: fill.threshold(slack, DATA_LOSS),
             rebuild: is_loose || metadata.threshold(slack * 5, metadata_loss) > 0,
             fill,
-            metadata: nodes.into_keys().collect(),
+            metadata: nodes.into_keys().chain(pinned).collect(),
         })
+    }
+
+    /// The blocks in which snapshots have nodes that the newest state has not.
+    async fn parked_nodes(&self, root: &Root) -> Result<HashSet<DataBlock>> {
+        let range = table_range(rows::PARKED_NODE, (Bound::Unbounded, Bound::Unbounded));
+        let overlay = root.space.overlay.clone();
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, overlay, range, Direction::Ascending);
+        let mut blocks = HashSet::new();
+        while let Some((key, _)) = cursor.next().await? {
+            let (_, pointer) = rows::decode_parked_node_key(&key)
+                .map_err(|error| Error::damaged("parked node", None, error.to_string()))?;
+            blocks.insert(DataBlock::of(&pointer));
+        }
+        Ok(blocks)
     }
 
     /// Some usage rows after a block: block and live bytes.

@@ -5,6 +5,7 @@
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage.
+//! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
@@ -17,6 +18,8 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod difference;
+mod epochs;
 mod follow;
 mod import_header;
 mod in_force;
@@ -24,9 +27,11 @@ pub mod keyring;
 mod nodes;
 mod options;
 mod publish;
+mod remembered;
 mod root;
 mod shared;
 mod slots;
+mod snapshots;
 mod space;
 mod transaction;
 mod view;
@@ -47,8 +52,11 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
+pub use remembered::Remembered;
+pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};
 
@@ -108,6 +116,8 @@ pub struct EngineInfo {
     pub live_bytes: u64,
     /// Writer epochs that are open.
     pub open_epochs: u64,
+    /// Snapshots that are kept.
+    pub snapshots: u64,
 }
 
 /// An open repository; cheap to clone, usable from many tasks and threads. [`Engine::close`] leaves it tidy; dropping it
@@ -549,6 +559,7 @@ impl Engine {
             chunks: 0,
             live_bytes: 0,
             open_epochs: 0,
+            snapshots: self.snapshots().await?.len() as u64,
         };
         let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
         for table in [rows::CHUNK, rows::USAGE, rows::EPOCH] {

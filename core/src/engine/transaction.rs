@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::remembered::Remembered;
 use super::root::{Overlay, Root};
 use super::shared::{Appending, Pin, Shared, lock};
-use super::view::{Scan, View, table_range};
+use super::view::{Scan, Snapshot, View, table_range};
 use super::{ChunkNumber, Table};
 use crate::format::rows::{self, ChunkRow, Place};
 use crate::format::{BlockClass, Pointer, RecordKind};
@@ -32,6 +33,12 @@ pub(crate) enum Op {
         from: Vec<Pointer>,
         to: Vec<Pointer>,
     },
+    /// The row and payload of a chunk that only snapshots needed which are gone, unless somebody has taken to it again.
+    Free {
+        death: u64,
+    },
+    /// A parked node that no snapshot has any more.
+    FreeNode(Pointer),
     /// Identity -> chunk, unless the identity has one by then.
     Identity(u64),
 }
@@ -61,7 +68,7 @@ pub(crate) struct Work {
     /// Whether it may use the ballast up, though it removes nothing itself.
     pub(crate) urgent: bool,
     /// Until it is answered, what it wrote may be named.
-    pub(crate) _appending: Option<Appending>,
+    pub(crate) _appending: Option<Arc<Appending>>,
 }
 
 /// What a commit did.
@@ -88,7 +95,7 @@ pub struct Transaction {
     inline: Vec<u64>,
     inline_bytes: usize,
     has_blocks: bool,
-    appending: Option<Appending>,
+    appending: Option<Arc<Appending>>,
     pending_bytes: u64,
 }
 
@@ -260,7 +267,7 @@ impl Transaction {
             self.move_inline_to_blocks().await?;
             self.place(number, &payload).await?
         };
-        let row = ChunkRow { references: 1, birth: self.root.sequence + 1, identity, place };
+        let row = ChunkRow { references: 1, birth: self.root.sequence + 1, death: 0, identity, place };
         self.ops.insert(rows::chunk_key(number), Op::NewChunk(row));
         self.pending_bytes += 256;
         if let Some(identity) = identity {
@@ -276,7 +283,7 @@ impl Transaction {
     async fn append(&mut self, number: u64, payload: &Bytes) -> Result<Vec<Pointer>> {
         self.has_blocks = true;
         if self.appending.is_none() {
-            self.appending = Some(self.shared.start_appending());
+            self.appending = Some(Arc::new(self.shared.start_appending()));
         }
         let writer = &self.shared.blocks.writer;
         let appended = writer.append_shared(BlockClass::Data, RecordKind::ChunkData, number, payload).await;
@@ -354,6 +361,24 @@ impl Transaction {
         Ok(())
     }
 
+    /// What it sees and has written so far, to be read after it has been committed or has failed: who wrote more than fits in
+    /// memory, and lost to another, can write it again from there. Costs a copy of what it holds in rows.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        let made = self.ops.iter().filter_map(|(key, op)| match op {
+            Op::NewChunk(row) => Some((key.clone(), row.clone())),
+            _ => None,
+        });
+        Remembered {
+            shared: self.shared.clone(),
+            root: self.root.clone(),
+            pin: self.pin.clone(),
+            content: self.content.clone(),
+            made: made.collect(),
+            _appending: self.appending.clone(),
+        }
+    }
+
     /// Makes it durable, all or nothing.
     ///
     /// # Errors
@@ -414,6 +439,31 @@ impl Transaction {
         Ok(self.shared.get_at(&self.root, key).await?.is_some())
     }
 
+    /// Frees a chunk that no snapshot needs any more, with its parked row.
+    pub(crate) fn free_parked_chunk(&mut self, death: u64, number: u64) {
+        self.ops.insert(rows::chunk_key(number), Op::Free { death });
+        self.ops.insert(rows::parked_chunk_key(death, number), Op::Delete);
+    }
+
+    /// Frees a node that no snapshot has any more, with its parked row.
+    pub(crate) fn free_parked_node(&mut self, death: u64, pointer: &Pointer) {
+        self.ops.insert(rows::parked_node_key(death, pointer), Op::FreeNode(*pointer));
+    }
+
+    /// The state that it reads, without its own writes.
+    pub(super) fn state(&self) -> Snapshot {
+        Snapshot::of(&self.shared, &self.root, &self.pin)
+    }
+
+    pub(super) fn reads(&self) -> &Mutex<ReadSet> {
+        &self.reads
+    }
+
+    /// Whether it would change nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
     /// For the engine's own tables, which callers cannot name.
     pub(crate) fn put_own(&mut self, key: Bytes, value: Option<Bytes>) {
         self.ops.insert(key, value.map_or(Op::Delete, Op::Put));
@@ -429,6 +479,12 @@ impl Transaction {
         let all = (Bound::Unbounded, Bound::Unbounded);
         lock(&self.reads).ranges.push(table_range(table, all));
         self.shared.scan_root(&self.root, &self.pin, table, all, Direction::Ascending)
+    }
+
+    /// A range of one of the engine's own tables, not counted as read.
+    pub(crate) fn scan_unread(&self, range: (Bound<Bytes>, Bound<Bytes>)) -> Scan {
+        let space = &self.root.space;
+        Scan::new(self.shared.clone(), self.pin.clone(), space.tree, space.overlay.clone(), range, Direction::Ascending)
     }
 
     /// A content row with our own writes, not counted as read.

@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::nodes::Nodes;
-use super::root::{Overlay, Root};
+use super::root::{Overlay, Root, Side};
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Table};
-use crate::format::rows::{self, ChunkRow, Place};
+use crate::format::rows::{self, ChunkRow, Place, SnapshotRow};
 use crate::format::{Pointer, RecordKind, SEAL_BYTES};
 use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};
@@ -155,20 +155,47 @@ impl Shared {
 #[derive(Clone)]
 pub struct Snapshot {
     shared: Arc<Shared>,
+    /// The content that is shown. Where it is a kept one, places of chunks are those of the state that was the newest when
+    /// it was opened, and that is pinned: chunks move.
     root: Arc<Root>,
     pin: Arc<Pin>,
+    sequence: u64,
 }
 
 impl Snapshot {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         let (root, pin) = shared.pin();
-        Self { shared: shared.clone(), root, pin }
+        Self { shared: shared.clone(), sequence: root.sequence, root, pin }
+    }
+
+    pub(super) fn of(shared: &Arc<Shared>, root: &Arc<Root>, pin: &Arc<Pin>) -> Self {
+        Self { shared: shared.clone(), root: root.clone(), pin: pin.clone(), sequence: root.sequence }
+    }
+
+    /// The content of a checkpoint that is kept, seen from a pinned state.
+    pub(super) fn kept(shared: &Arc<Shared>, root: &Root, pin: Arc<Pin>, row: &SnapshotRow) -> Self {
+        let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });
+        let content = Side { tree, overlay: Overlay::new() };
+        let root = Arc::new(Root { content, ..root.clone() });
+        Self { shared: shared.clone(), root, pin, sequence: row.sequence }
+    }
+
+    pub(super) fn content(&self) -> &Side {
+        &self.root.content
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn pin(&self) -> &Arc<Pin> {
+        &self.pin
     }
 
     /// The commit whose state this is.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.root.sequence
+        self.sequence
     }
 }
 

@@ -6,8 +6,9 @@
 //! | 1 | 1 | flags: 0 |
 //! | 2 | 2 | count of entries, at least 1 |
 //! | 4 | 2 | length *p* of the prefix |
-//! | 6 | *p* | prefix: every key of the node starts with it |
-//! | 6 + *p* | 2 × count | for each entry, where it starts, counted from the start of the node |
+//! | 6 | 8 | birth: the checkpoint that wrote the node; 0 where nobody asks |
+//! | 14 | *p* | prefix: every key of the node starts with it |
+//! | 14 + *p* | 2 × count | for each entry, where it starts, counted from the start of the node |
 //! | … | … | the entries, in ascending order of their keys, back to back, up to the end of the node |
 //!
 //! | entry of a leaf | bytes | | entry of an inner node | bytes |
@@ -36,7 +37,8 @@ pub const NODE_BYTES_MAX_MIN: usize = limits::node_bytes_max(limits::BLOCK_BYTES
 /// The most levels that a tree has. It bounds what a walk over hostile pointers costs.
 pub const HEIGHT_MAX: u8 = 16;
 
-const HEADER_BYTES: usize = 6;
+const HEADER_BYTES: usize = 14;
+const BIRTH_AT: usize = 6;
 const OFFSET_BYTES: usize = 2;
 const SUFFIX_LENGTH_BYTES: usize = 2;
 
@@ -149,6 +151,9 @@ impl Node {
         }
         let prefix_bytes = usize::from(u16::from_le_bytes([prefix_low, prefix_high]));
         let entries_start = HEADER_BYTES + prefix_bytes + OFFSET_BYTES * count;
+        if bytes.len() < HEADER_BYTES {
+            return Err(malformed("too short"));
+        }
         if entries_start > bytes.len() {
             return Err(malformed("prefix or offset table past the end"));
         }
@@ -171,6 +176,12 @@ impl Node {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The checkpoint that wrote it: it is in the trees of that one and of those after, up to the one that replaced it.
+    #[must_use]
+    pub fn birth(&self) -> u64 {
+        self.bytes.get(BIRTH_AT..).and_then(<[u8]>::first_chunk).map_or(0, |birth| u64::from_le_bytes(*birth))
     }
 
     /// How far above the leaves: 0 is a leaf.
@@ -370,6 +381,7 @@ impl Payload for Pointer {
 #[derive(Clone, Debug)]
 pub struct NodeBuilder<'a, P> {
     level: u8,
+    birth: u64,
     length: NodeLength,
     entries: Vec<(&'a [u8], &'a P)>,
 }
@@ -383,7 +395,7 @@ impl LeafBuilder<'_> {
     /// An empty leaf.
     #[must_use]
     pub fn leaf() -> Self {
-        Self { level: 0, length: NodeLength::default(), entries: Vec::new() }
+        Self { level: 0, birth: 0, length: NodeLength::default(), entries: Vec::new() }
     }
 }
 
@@ -391,11 +403,17 @@ impl InnerBuilder<'_> {
     /// An empty inner node of a level, which is at least 1.
     #[must_use]
     pub fn inner(level: u8) -> Self {
-        Self { level, length: NodeLength::default(), entries: Vec::new() }
+        Self { level, birth: 0, length: NodeLength::default(), entries: Vec::new() }
     }
 }
 
 impl<'a, P: Payload> NodeBuilder<'a, P> {
+    /// The same for a node that a checkpoint writes; see [`Node::birth`].
+    #[must_use]
+    pub fn born(self, birth: u64) -> Self {
+        Self { birth, ..self }
+    }
+
     /// The number of entries.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -439,6 +457,7 @@ impl<'a, P: Payload> NodeBuilder<'a, P> {
         node.extend_from_slice(&[self.level, 0]);
         node.extend_from_slice(&narrow(self.entries.len())?.to_le_bytes());
         node.extend_from_slice(&narrow(prefix.len())?.to_le_bytes());
+        node.extend_from_slice(&self.birth.to_le_bytes());
         node.extend_from_slice(prefix);
         let mut offset = node.len() + OFFSET_BYTES * self.entries.len();
         for (key, payload) in &self.entries {
@@ -589,10 +608,11 @@ mod tests {
         assert_eq!(refused(|bytes| bytes[1] = 1), "unknown flags");
         assert_eq!(refused(|bytes| bytes[2] = 0), "no entry");
         assert_eq!(refused(|bytes| bytes[3] = 255), "prefix or offset table past the end");
-        assert_eq!(refused(|bytes| bytes[7] += 1), "the first entry does not follow the offset table");
-        assert_eq!(refused(|bytes| bytes[9] = 255), "entry out of bounds");
-        assert_eq!(refused(|bytes| bytes[13] = b'b'), "keys do not ascend");
+        assert_eq!(refused(|bytes| bytes[15] += 1), "the first entry does not follow the offset table");
+        assert_eq!(refused(|bytes| bytes[17] = 255), "entry out of bounds");
+        assert_eq!(refused(|bytes| bytes[21] = b'b'), "keys do not ascend");
         assert_eq!(refused(|bytes| bytes.truncate(5)), "too short");
+        assert_eq!(refused(|bytes| bytes.truncate(13)), "too short");
         assert_eq!(refused(|bytes| bytes.resize(NODE_BYTES_MAX + 1, 0)), "too long");
     }
 
@@ -600,12 +620,17 @@ mod tests {
     fn the_bytes_of_a_node_are_as_documented() {
         let rows = [(b"aa".to_vec(), Bytes::from_static(b"1")), (b"ab".to_vec(), Bytes::from_static(b"23"))];
         let expected: &[u8] = &[
-            0, 0, 2, 0, 1, 0, b'a', // level, flags, count, prefix
-            11, 0, 15, 0, // offsets
+            0, 0, 2, 0, 1, 0, // level, flags, count, length of the prefix
+            7, 1, 0, 0, 0, 0, 0, 0, b'a', // birth, prefix
+            19, 0, 23, 0, // offsets
             1, 0, b'a', b'1', // first row
             1, 0, b'b', b'2', b'3', // second row
         ];
-        assert_eq!(leaf(&rows), expected);
+        let mut builder = LeafBuilder::leaf().born(0x107);
+        assert!(rows.iter().all(|(key, value)| builder.push(key, value, NODE_BYTES_MAX)));
+        let bytes = builder.build().unwrap();
+        assert_eq!(bytes, expected);
+        assert_eq!(Node::decode(bytes.into()).unwrap().birth(), 0x107);
     }
 
     #[test]

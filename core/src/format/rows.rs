@@ -13,6 +13,9 @@
 //! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
 //! | [`COUNTER`] | name byte | u64 |
 //! | [`BALLAST`] | block as above | salt of its sealing, 16 bytes |
+//! | [`SNAPSHOT`] | name, UTF-8 | [`SnapshotRow`] |
+//! | [`PARKED_CHUNK`] | commit that took the last reference u64, chunk number u64 | empty |
+//! | [`PARKED_NODE`] | checkpoint that replaced it u64, pointer 38 | the checkpoint that wrote it, u64 |
 
 use bytes::Bytes;
 
@@ -34,11 +37,19 @@ pub const CONDEMNED: u8 = 0x06;
 pub const COUNTER: u8 = 0x07;
 /// Blocks that hold nothing: given up when storage is full, so that there is room to delete.
 pub const BALLAST: u8 = 0x08;
+/// Named states of the content that are kept.
+pub const SNAPSHOT: u8 = 0x09;
+/// Chunks that only snapshots need, by the commit that took their last reference.
+pub const PARKED_CHUNK: u8 = 0x0a;
+/// Nodes of the content tree that only snapshots have, by the checkpoint that replaced them.
+pub const PARKED_NODE: u8 = 0x0b;
 /// The first table of the content root.
 pub const CONTENT_FIRST: u8 = 0x10;
 
 /// [`COUNTER`] key: the next writer epoch to claim.
 pub const NEXT_EPOCH: u8 = 0x01;
+/// [`COUNTER`] key: the sequence of the newest snapshot that is kept; no row: 0, there is none.
+pub const NEWEST_SNAPSHOT: u8 = 0x02;
 /// How many commits the history remembers.
 pub const HISTORY_COMMITS: u64 = 65_536;
 
@@ -53,13 +64,16 @@ pub enum Place {
 
 /// A chunk's row. The reference count comes first, so that a merge finds it.
 ///
-/// `references u64 ‖ birth u64 ‖ has identity u8 ‖ [identity 32] ‖ place u8 (0 inline, 1 records) ‖ bytes | count u8 ‖ pointers`
+/// `references u64 ‖ birth u64 ‖ [death u64, where there are no references] ‖ has identity u8 ‖ [identity 32] ‖
+/// place u8 (0 inline, 1 records) ‖ bytes | count u8 ‖ pointers`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkRow {
-    /// How many extents name it.
+    /// How many extents name it. 0: only snapshots do.
     pub references: u64,
-    /// The commit after which it exists.
+    /// A commit before which it was in no state.
     pub birth: u64,
+    /// The commit that took its last reference; 0 while it has any.
+    pub death: u64,
     /// The keyed hash of its plaintext, where it takes part in dedup.
     pub identity: Option<[u8; 32]>,
     /// Where it is.
@@ -73,6 +87,9 @@ impl ChunkRow {
         let mut writer = Writer::with_capacity(64);
         writer.u64(self.references);
         writer.u64(self.birth);
+        if self.references == 0 {
+            writer.u64(self.death);
+        }
         match &self.identity {
             Some(identity) => {
                 writer.u8(1).bytes(identity);
@@ -105,6 +122,7 @@ impl ChunkRow {
         let mut reader = Reader::new("chunk row", row);
         let references = reader.u64()?;
         let birth = reader.u64()?;
+        let death = if references == 0 { reader.u64()? } else { 0 };
         let identity = match reader.u8()? {
             0 => None,
             1 => Some(reader.array()?),
@@ -126,7 +144,60 @@ impl ChunkRow {
             }
             other => return Err(FormatError::new("chunk row", format!("place {other}"))),
         };
-        Ok(Self { references, birth, identity, place })
+        Ok(Self { references, birth, death, identity, place })
+    }
+}
+
+/// A snapshot's row: what is kept under its name.
+///
+/// `state u8 (0 kept, 1 being removed) ‖ sequence u64 ‖ time u64 ‖ height u8 ‖ pointer 38` (zeros where the tree is empty)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// Whether it is being removed: it keeps nothing any more, and what it kept is being given back.
+    pub is_removed: bool,
+    /// The checkpoint whose content it is.
+    pub sequence: u64,
+    /// When it was taken, in milliseconds since 1970.
+    pub time: u64,
+    /// Height and root node of its content tree; `None` where that is empty.
+    pub content: Option<(u8, Pointer)>,
+}
+
+impl SnapshotRow {
+    /// The row's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(64);
+        writer.u8(u8::from(self.is_removed));
+        writer.u64(self.sequence);
+        writer.u64(self.time);
+        match &self.content {
+            Some((height, pointer)) => writer.u8(*height).bytes(&pointer.encode()),
+            None => writer.u8(0).bytes(&[0; Pointer::BYTES]),
+        };
+        writer.into_vec()
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`FormatError`] for anything that `encode` does not write.
+    pub fn decode(row: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new("snapshot row", row);
+        let is_removed = match reader.u8()? {
+            0 => false,
+            1 => true,
+            other => return Err(reader.error(format!("state {other}"))),
+        };
+        let (sequence, time) = (reader.u64()?, reader.u64()?);
+        let content = match reader.u8()? {
+            0 if reader.bytes(Pointer::BYTES)?.iter().all(|byte| *byte == 0) => None,
+            0 => return Err(reader.error("an empty tree with a root")),
+            height if height > super::node::HEIGHT_MAX => return Err(reader.error(format!("{height} levels"))),
+            height => Some((height, read_pointer(&mut reader)?)),
+        };
+        reader.finish()?;
+        Ok(Self { is_removed, sequence, time, content })
     }
 }
 
@@ -256,6 +327,50 @@ pub fn condemned_key(sequence: u64, block: DataBlock) -> Bytes {
     writer.bytes(&sequence.to_be_bytes());
     block.write(&mut writer);
     Bytes::from(writer.into_vec())
+}
+
+/// Key of a snapshot.
+#[must_use]
+pub fn snapshot_key(name: &str) -> Bytes {
+    key(SNAPSHOT, &[name.as_bytes()])
+}
+
+/// Key of a chunk that a commit took the last reference of.
+#[must_use]
+pub fn parked_chunk_key(death: u64, number: u64) -> Bytes {
+    key(PARKED_CHUNK, &[&death.to_be_bytes(), &number.to_be_bytes()])
+}
+
+/// What the key of a parked chunk says: its death and its number.
+///
+/// # Errors
+/// [`FormatError`] for a key of another shape.
+pub fn decode_parked_chunk_key(key: &[u8]) -> Result<(u64, u64), FormatError> {
+    let mut reader = Reader::new("parked chunk key", key);
+    reader.u8()?;
+    let death = u64::from_be_bytes(reader.array()?);
+    let number = u64::from_be_bytes(reader.array()?);
+    reader.finish()?;
+    Ok((death, number))
+}
+
+/// Key of a node that a checkpoint replaced.
+#[must_use]
+pub fn parked_node_key(death: u64, pointer: &Pointer) -> Bytes {
+    key(PARKED_NODE, &[&death.to_be_bytes(), &pointer.encode()])
+}
+
+/// What the key of a parked node says: its death and its place.
+///
+/// # Errors
+/// [`FormatError`] for a key of another shape.
+pub fn decode_parked_node_key(key: &[u8]) -> Result<(u64, Pointer), FormatError> {
+    let mut reader = Reader::new("parked node key", key);
+    reader.u8()?;
+    let death = u64::from_be_bytes(reader.array()?);
+    let pointer = read_pointer(&mut reader)?;
+    reader.finish()?;
+    Ok((death, pointer))
 }
 
 /// What a condemned key says.

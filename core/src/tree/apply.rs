@@ -15,19 +15,28 @@ use crate::format::node::{
 };
 use crate::format::{FormatError, Pointer};
 
+/// A node that a tree has no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Where it is.
+    pub pointer: Pointer,
+    /// The checkpoint that wrote it.
+    pub birth: u64,
+}
+
 /// What [`apply`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The new tree; `None` where it is empty.
     pub root: Option<TreeRoot>,
     /// The nodes of the old tree that the new one has no more.
-    pub dead: Vec<Pointer>,
+    pub dead: Vec<Dead>,
     /// The nodes of the new tree that the old one did not have.
     pub written: Vec<Pointer>,
 }
 
 /// Makes a new tree of an old one and a batch of changes, sorted by key, each key once: `Some` puts a value, `None`
-/// deletes the key. Changes that change nothing write nothing.
+/// deletes the key. Changes that change nothing write nothing. `birth` is the checkpoint that the nodes are written for.
 ///
 /// Takes memory for the batch and for a few nodes of each level.
 ///
@@ -40,6 +49,7 @@ pub async fn apply<S: NodeStore + ?Sized>(
     store: &S,
     root: Option<&TreeRoot>,
     changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>,
+    birth: u64,
 ) -> Result<Applied> {
     let node_bytes_max = store.node_bytes_max();
     let changes: Vec<_> = changes.into_iter().collect();
@@ -47,6 +57,7 @@ pub async fn apply<S: NodeStore + ?Sized>(
     let work = Rebuild {
         store,
         node_bytes_max,
+        birth,
         changes: changes.into_iter().peekable(),
         leaf: Packer::default(),
         edge: None,
@@ -63,11 +74,15 @@ pub async fn apply<S: NodeStore + ?Sized>(
 ///
 /// # Errors
 /// As [`apply`]; nothing of the old tree is touched.
-pub async fn rebuild<S: NodeStore + Clone>(store: &S, root: Option<&TreeRoot>, overlay: Overlay) -> Result<Applied> {
+pub async fn rebuild<S: NodeStore + Clone>(
+    store: &S,
+    root: Option<&TreeRoot>,
+    overlay: Overlay,
+    birth: u64,
+) -> Result<Applied> {
     let mut dead = Vec::new();
     walk(store, root, |visit| {
-        visit.node?;
-        dead.push(*visit.pointer);
+        dead.push(Dead { pointer: *visit.pointer, birth: visit.node?.birth() });
         Ok(())
     })
     .await?;
@@ -76,6 +91,7 @@ pub async fn rebuild<S: NodeStore + Clone>(store: &S, root: Option<&TreeRoot>, o
     let mut work = Rebuild {
         store,
         node_bytes_max: store.node_bytes_max(),
+        birth,
         changes: Vec::new().into_iter().peekable(),
         leaf: Packer::default(),
         edge: Some(Edge::Separator(Bytes::new())),
@@ -120,6 +136,7 @@ fn at_most(what: &'static str, value: usize, limit: usize) -> Result<()> {
 struct Rebuild<'a, S: ?Sized> {
     store: &'a S,
     node_bytes_max: usize,
+    birth: u64,
     changes: Peekable<vec::IntoIter<(Bytes, Option<Bytes>)>>,
     leaf: Packer<Bytes>,
     /// What lies left of the rows in `leaf`; `None` where that is empty and what comes is not known yet.
@@ -218,7 +235,7 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
         if let Some(parent) = path.last_mut() {
             parent.is_kept = false;
         }
-        self.done.dead.push(pointer);
+        self.done.dead.push(Dead { pointer, birth: place.node.birth() });
         self.edge.get_or_insert(Edge::Separator(separator));
         self.rows(&place.node, changes).await
     }
@@ -237,7 +254,7 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
         if let Some(parent) = path.last_mut() {
             parent.is_kept = false;
         }
-        self.done.dead.push(frame.pointer);
+        self.done.dead.push(Dead { pointer: frame.pointer, birth: frame.place.node.birth() });
         Ok(())
     }
 
@@ -364,7 +381,7 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
             None => first.key.clone(),
         };
         self.edge = Some(Edge::LastKey(last.key.clone()));
-        let mut builder = LeafBuilder::leaf();
+        let mut builder = LeafBuilder::leaf().born(self.birth);
         for row in &rows {
             builder.push(&row.key, &row.payload, usize::MAX);
         }
@@ -382,7 +399,7 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
         }
         let entries = self.packer(level).take(count);
         let Some(first) = entries.first() else { return Ok(()) };
-        let mut builder = InnerBuilder::inner(level);
+        let mut builder = InnerBuilder::inner(level).born(self.birth);
         for entry in &entries {
             builder.push(&entry.key, &entry.payload, usize::MAX);
         }
@@ -428,7 +445,7 @@ impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
             }
             let place = Place::root(self.store, &TreeRoot { pointer, height }).await?;
             let Some(child) = place.node.child(0).filter(|_| place.node.count() == 1) else { break };
-            self.done.dead.push(pointer);
+            self.done.dead.push(Dead { pointer, birth: place.node.birth() });
             root = Some(TreeRoot { pointer: child, height: height - 1 });
         }
         Ok(root)

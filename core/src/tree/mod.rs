@@ -37,6 +37,7 @@
 
 mod apply;
 mod cursor;
+mod diff;
 mod merge;
 mod packer;
 mod read;
@@ -48,10 +49,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use apply::{Applied, apply, rebuild};
+pub use apply::{Applied, Dead, apply, rebuild};
 pub use cursor::{Cursor, Direction, KeyRange};
+pub use diff::{Diff, Difference};
 pub use merge::{MergedCursor, Overlay};
-pub use read::{Visit, get, walk};
+pub use read::{Visit, get, walk, walk_where};
 
 use crate::error::{Error, Result};
 use crate::format::Pointer;

@@ -40,9 +40,22 @@ pub struct Visit<'a> {
 pub async fn walk<S: NodeStore + ?Sized>(
     store: &S,
     root: Option<&TreeRoot>,
+    visit: impl FnMut(Visit<'_>) -> Result<()>,
+) -> Result<()> {
+    walk_where(store, root, |_| true, visit).await
+}
+
+/// As [`walk`], without the nodes that `enter` is false of, and all that is below them: those are not read either.
+///
+/// # Errors
+/// What `visit` answers.
+pub async fn walk_where<S: NodeStore + ?Sized>(
+    store: &S,
+    root: Option<&TreeRoot>,
+    mut enter: impl FnMut(&Pointer) -> bool,
     mut visit: impl FnMut(Visit<'_>) -> Result<()>,
 ) -> Result<()> {
-    let Some(root) = root else { return Ok(()) };
+    let Some(root) = root.filter(|root| enter(&root.pointer)) else { return Ok(()) };
     let mut path: Vec<(Place, usize)> = Vec::new();
     let mut arrived = (root.pointer, root.height.saturating_sub(1), Place::root(store, root).await);
     loop {
@@ -60,6 +73,7 @@ pub async fn walk<S: NodeStore + ?Sized>(
             let index = *next;
             *next += 1;
             match place.node.child(index) {
+                Some(pointer) if !enter(&pointer) => {}
                 Some(pointer) => break (pointer, place.node.level() - 1, place.child(store, index).await),
                 None => drop(path.pop()),
             }

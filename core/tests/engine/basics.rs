@@ -193,7 +193,8 @@ fn a_blob_that_is_nobodys_is_kept_and_told_and_is_no_damage() {
         let engine = bed.open().await.unwrap();
         put(&engine, b"a", b"1").await.unwrap();
         engine.checkpoint().await.unwrap();
-        let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+        let report =
+            engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
         assert!(report.findings.is_empty(), "{report:#?}");
         assert!(report.notices.iter().any(|notice| notice.contains("none of this")), "{report:#?}");
         engine.close().await.unwrap();

@@ -137,7 +137,7 @@ impl Victim {
                 }
             }
         }
-        let found = match engine.check(CheckOptions { data: true, references: None }).await {
+        let found = match engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await {
             Ok(report) => !report.findings.is_empty(),
             Err(error) => {
                 assert!(typed(&error), "{what}: {error}");
@@ -367,10 +367,11 @@ fn a_check_compares_the_storage_with_what_the_engine_knows() {
         let real = victim.bed.storage.snapshot_blobs();
         for (name, blob) in real.iter().filter(|(name, blob)| sibling.get(*name).is_some_and(|other| other != *blob)) {
             victim.bed.storage.overwrite(*name, sibling[name].clone());
-            let found = match engine.check(CheckOptions { data: true, references: None }).await {
-                Ok(report) => !report.findings.is_empty(),
-                Err(error) => typed(&error),
-            };
+            let found =
+                match engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await {
+                    Ok(report) => !report.findings.is_empty(),
+                    Err(error) => typed(&error),
+                };
             assert!(found, "{name} of a sibling goes unnoticed");
             victim.bed.storage.overwrite(*name, blob.clone());
         }

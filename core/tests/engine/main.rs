@@ -10,6 +10,7 @@ mod processes;
 mod races;
 mod simulated;
 mod slots;
+mod snapshots;
 mod space;
 mod space_attacks;
 mod support;

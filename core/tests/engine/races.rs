@@ -549,7 +549,8 @@ fn a_creation_that_was_cut_short_can_be_repeated() {
             };
             put(&engine, b"a", b"1").await.unwrap();
             engine.checkpoint().await.unwrap();
-            let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+            let report =
+                engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
             // Of an earlier attempt a commit may be left, and a copy of the header may be missing: nothing else.
             for finding in report.findings {
                 assert!(matches!(finding.damage.structure, "blob" | "header"), "after {calls} calls: {finding:?}");
@@ -608,7 +609,8 @@ fn blocks_of_a_dead_writer_are_swept_though_the_sweep_was_cut_short() {
             control.process_kill();
             let engine = open_alone(&bed, 3).await;
             put(&engine, b"c", b"").await.unwrap();
-            let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+            let report =
+                engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
             assert!(report.findings.is_empty(), "{:?}", report.findings);
             assert!(report.notices.is_empty(), "after {calls} calls: {:?}", report.notices);
         }
@@ -666,7 +668,10 @@ async fn assert_whole(engine: &Engine) {
         assert!(view.chunk(number).await.unwrap().iter().all(|byte| *byte == key[0]));
         *references.entry(number).or_default() += 1;
     }
-    let report = engine.check(CheckOptions { data: true, references: Some(&references) }).await.unwrap();
+    let report = engine
+        .check(CheckOptions { data: true, references: Some(&references), ..CheckOptions::default() })
+        .await
+        .unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 

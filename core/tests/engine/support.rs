@@ -81,6 +81,6 @@ pub(crate) async fn get(engine: &Engine, key: &[u8]) -> Result<Option<Bytes>> {
 
 /// Everything that check can find is in order.
 pub(crate) async fn assert_clean(engine: &Engine) {
-    let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+    let report = engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }

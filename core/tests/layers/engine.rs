@@ -162,7 +162,10 @@ fn on_a_flaky_storage_nothing_acknowledged_is_lost_and_nothing_read_is_wrong() {
                 flaky.fail_at_random(seed, 0);
                 let engine = open(storage.clone(), &root, seed << 8 | 99).await.unwrap();
                 assert_right(&engine, &content).await;
-                let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+                let report = engine
+                    .check(CheckOptions { data: true, references: None, ..CheckOptions::default() })
+                    .await
+                    .unwrap();
                 assert!(report.findings.is_empty(), "{:#?}", report.findings);
             })
             .expect("it waits for nothing but time");
@@ -266,7 +269,10 @@ fn a_hostile_cache_costs_time_and_nothing_else() {
                 let engine = open(storage.clone(), &root, round).await.unwrap();
                 assert_right(&engine, &content).await;
                 write(&engine, 30 + round, &mut content).await.unwrap();
-                let report = engine.check(CheckOptions { data: true, references: None }).await.unwrap();
+                let report = engine
+                    .check(CheckOptions { data: true, references: None, ..CheckOptions::default() })
+                    .await
+                    .unwrap();
                 assert!(report.findings.is_empty(), "{:#?}", report.findings);
                 engine.close().await.unwrap();
             }

@@ -1,50 +1,64 @@
 //! An open file.
 
 mod dirty;
+mod handles;
 mod pending;
 mod reader;
+mod replay;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use async_lock::Mutex;
-use strongroom_core::engine::Snapshot;
+use strongroom_core::engine::{Snapshot, View};
 
 use crate::error::{Error, Result, damaged};
-use crate::format::ContentRow;
+use crate::format::{ContentRow, INODE, InodeRow, inode_key};
 use crate::inodes::{self, Metadata};
-use crate::options::OpenOptions;
+use crate::options::{AccessTime, OpenOptions};
+use crate::reflink;
 use crate::shared::Shared;
+use crate::time::Timestamp;
+use handles::{Fate, Taken, Undecided, Written};
+pub(crate) use handles::{Handles, OpenFile};
 use pending::Pending;
 use reader::Reader;
 
 /// An open file, read and written at offsets, from many tasks at once.
 ///
-/// What is written is seen through this handle at once. It becomes visible to others, and durable, with [`Self::flush`]:
-/// all writes since the last one, or none. Memory stays bounded however much is written between two of them: content
-/// goes out as it comes, and only the map of it is held.
+/// # Several handles
+/// What is written through a handle is seen at once by all handles of that file that the same
+/// [`FileSystem`](crate::FileSystem) (and its clones) opened: they share what was written and is not committed. Paths, snapshots,
+/// transactions and other processes see it, all of it at one stroke and durable, after [`Self::flush`] of any handle that
+/// writes the file. Memory stays bounded however much is written between two of them: what is appended goes out as it comes,
+/// what is overwritten gathers up to [`Tuning::write_back_bytes`](crate::Tuning::write_back_bytes), and beyond that only the map
+/// of it is held, a row for each chunk.
 ///
-/// Dropping a handle drops what was not flushed, and nothing else; [`Self::close`] flushes and says whether that worked.
-/// When a write fails half way, or its future is dropped, all that was not flushed is lost: every write answers so until
-/// a flush has, and then the handle may be used again. Two handles that write the same file are two transactions: the
-/// second to flush gets [`strongroom_core::Error::Conflict`].
+/// # Losing
+/// Dropping a handle drops nothing while another of the file is there. With the last one goes what was not flushed, and
+/// nothing else; [`Self::close`] flushes and says whether that worked. When a write fails half way, its future is dropped, or a
+/// flush fails, all that was not flushed is lost: every handle that took part in it is told by its writes until its next flush
+/// has told it too, and then may be used again. Who changes the content by a path, or in another process, between a write and
+/// its flush, wins: the flush answers [`strongroom_core::Error::Conflict`].
+///
+/// # Removed files
+/// A file whose last name is removed by this file system stays readable and writable through the handles that are there. It
+/// goes with the last of them; where the process dies before, with the next writer that opens the repository. Handles in other
+/// processes, which may have removed the file too, answer [`Error::Stale`] from then on.
 pub struct File {
     shared: Arc<Shared>,
     inode: u64,
-    pinned: Option<Snapshot>,
+    source: Source,
     options: OpenOptions,
     reader: Reader,
-    writes: Mutex<Writes>,
-    /// Whether `writes` is anything but `None`, so that readers of clean handles do not wait for each other.
-    written: AtomicBool,
+    /// What became of the writes that this handle took part in last.
+    fate: Mutex<Option<Arc<Fate>>>,
+    /// Something was read since the access time was noted.
+    was_read: AtomicBool,
 }
 
-#[derive(Default)]
-enum Writes {
-    #[default]
-    None,
-    Pending(Box<Pending>),
-    Lost(Error),
+enum Source {
+    Pinned(Snapshot),
+    Open(Arc<OpenFile>),
 }
 
 impl std::fmt::Debug for File {
@@ -54,16 +68,27 @@ impl std::fmt::Debug for File {
 }
 
 impl File {
-    pub(crate) fn new(shared: Arc<Shared>, inode: u64, pinned: Option<Snapshot>, options: OpenOptions) -> Self {
-        Self {
-            shared,
-            inode,
-            pinned,
-            options,
-            reader: Reader::default(),
-            writes: Mutex::default(),
-            written: AtomicBool::new(false),
+    /// A file as it was.
+    pub(crate) fn pinned(shared: Arc<Shared>, inode: u64, snapshot: Snapshot) -> Self {
+        Self::new(shared, inode, Source::Pinned(snapshot), OpenOptions::new())
+    }
+
+    /// One more handle of a file; `None` where it was removed meanwhile.
+    pub(crate) async fn open(shared: &Arc<Shared>, inode: u64, options: OpenOptions) -> Result<Option<Self>> {
+        let key = inode_key(inode);
+        let Some(row) = shared.engine.snapshot().get(INODE, &key).await? else { return Ok(None) };
+        let row = InodeRow::decode(&row)?;
+        let open = shared.common.handles.open(&shared.for_file(&row), inode).await;
+        // From here on nobody of us deletes it; somebody may have just before.
+        if shared.engine.snapshot().get(INODE, &key).await?.is_none() {
+            return Ok(None);
         }
+        Ok(Some(Self::new(open.shared.clone(), inode, Source::Open(open), options)))
+    }
+
+    fn new(shared: Arc<Shared>, inode: u64, source: Source, options: OpenOptions) -> Self {
+        let (reader, fate, was_read) = (Reader::default(), Mutex::default(), AtomicBool::new(false));
+        Self { shared, inode, source, options, reader, fate, was_read }
     }
 
     /// The number that the file keeps under every name.
@@ -72,15 +97,15 @@ impl File {
         self.inode
     }
 
-    /// The file's length in bytes, with what was written through this handle.
+    /// The file's length in bytes, with what was written through any handle.
     ///
     /// # Errors
-    /// [`Error::Stale`] where the file was removed.
+    /// [`Error::Stale`] where the file was removed elsewhere.
     pub async fn len(&self) -> Result<u64> {
-        if self.written.load(Ordering::Acquire)
-            && let Writes::Pending(pending) = &*self.writes.lock().await
+        if let Some(open) = self.written()
+            && let Some(written) = &*open.writes.lock().await
         {
-            return Ok(pending.size());
+            return Ok(written.pending.size());
         }
         Ok(self.committed().await?.1.size)
     }
@@ -93,10 +118,10 @@ impl File {
         Ok(self.len().await? == 0)
     }
 
-    /// What is known of the file; its length is with what was written through this handle.
+    /// What is known of the file; its length is with what was written through any handle.
     ///
     /// # Errors
-    /// [`Error::Stale`] where the file was removed.
+    /// [`Error::Stale`] where the file was removed elsewhere.
     pub async fn metadata(&self) -> Result<Metadata> {
         let (snapshot, _) = self.committed().await?;
         let mut metadata = inodes::metadata(&snapshot, self.inode).await?;
@@ -104,8 +129,19 @@ impl File {
         Ok(metadata)
     }
 
+    /// The shared state, where something was written and not committed.
+    fn written(&self) -> Option<&OpenFile> {
+        match &self.source {
+            Source::Open(open) if open.is_written() => Some(open),
+            _ => None,
+        }
+    }
+
     async fn committed(&self) -> Result<(Snapshot, ContentRow)> {
-        let snapshot = self.pinned.clone().unwrap_or_else(|| self.shared.engine.snapshot());
+        let snapshot = match &self.source {
+            Source::Pinned(snapshot) => snapshot.clone(),
+            Source::Open(_) => self.shared.engine.snapshot(),
+        };
         let content = inodes::content(&snapshot, self.inode).await?;
         content.map(|content| (snapshot, content)).ok_or(Error::Stale)
     }
@@ -113,23 +149,24 @@ impl File {
     /// Reads from an offset: as much as `out` takes and the file has; answers how many bytes, 0 at the end.
     ///
     /// # Errors
-    /// [`Error::WrongAccess`]; [`Error::Stale`] where the file was removed; damage; those of the storage.
+    /// [`Error::WrongAccess`]; [`Error::Stale`] where the file was removed elsewhere; damage; those of the storage.
     pub async fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
         if !self.options.read {
             return Err(Error::WrongAccess { access: "reading" });
         }
+        if self.options.access_time != AccessTime::Never {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
         let available =
             |size: u64, out: &[u8]| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
-        if self.written.load(Ordering::Acquire) {
-            let mut writes = self.writes.lock().await;
-            if let Writes::Pending(pending) = &*writes {
-                let length = available(pending.size(), out);
+        if let Some(open) = self.written() {
+            let mut writes = open.writes.lock().await;
+            if let Some(written) = &*writes {
+                let length = available(written.pending.size(), out);
                 let out = out.get_mut(..length).unwrap_or_default();
                 let shared = &self.shared;
-                return self
-                    .changing(&mut writes, async |pending| pending.read(shared, offset, out).await)
-                    .await
-                    .map(|()| length);
+                let read = changing(open, &mut writes, async |pending| pending.read(shared, offset, out).await);
+                return read.await.map(|()| length);
             }
         }
         let (snapshot, content) = self.committed().await?;
@@ -153,6 +190,36 @@ impl File {
         }
     }
 
+    /// The first offset at or after `offset` that is not in a hole; `None` where only holes follow, and from the end on.
+    /// Costs a look at each extent that is passed; where something is written, that is cut into chunks first.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub async fn seek_data(&self, offset: u64) -> Result<Option<u64>> {
+        self.seek(offset, true).await
+    }
+
+    /// The first offset at or after `offset` that is in a hole, where the end of the file counts as one; `None` from the end
+    /// on. What was never written, was lengthened over, or punched is a hole; zeros that were written are not.
+    ///
+    /// # Errors
+    /// As [`Self::read_at`].
+    pub async fn seek_hole(&self, offset: u64) -> Result<Option<u64>> {
+        self.seek(offset, false).await
+    }
+
+    async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>> {
+        if let Some(open) = self.written() {
+            let mut writes = open.writes.lock().await;
+            if writes.is_some() {
+                let shared = &self.shared;
+                return changing(open, &mut writes, async |pending| pending.seek(shared, offset, data).await).await;
+            }
+        }
+        let (snapshot, content) = self.committed().await?;
+        reflink::seek(&snapshot, self.inode, content.size, offset, data).await
+    }
+
     /// Writes all bytes at an offset; a gap before it becomes zeros that take no space. Of a handle that appends, the
     /// offset is the end of the file.
     ///
@@ -164,7 +231,7 @@ impl File {
         self.write(offset, bytes).await.map(|_| ())
     }
 
-    /// Writes all bytes at the end of the file; answers where that was.
+    /// Writes all bytes at the end of the file; answers where that was. What several handles append does not overlap.
     ///
     /// # Errors
     /// As [`Self::write_at`].
@@ -174,8 +241,7 @@ impl File {
 
     async fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64> {
         let shared = &self.shared;
-        let mut writes = self.begin_write().await?;
-        self.changing(&mut writes, async |pending| {
+        self.work(async |pending| {
             let offset = offset.unwrap_or_else(|| pending.size());
             pending.write(shared, offset, bytes).await.map(|()| offset)
         })
@@ -187,69 +253,81 @@ impl File {
     /// # Errors
     /// As [`Self::write_at`].
     pub async fn set_len(&self, size: u64) -> Result<()> {
-        let mut writes = self.begin_write().await?;
-        self.changing(&mut writes, async |pending| pending.set_len(size).await).await
+        self.work(async |pending| pending.set_len(size).await).await
     }
 
-    async fn begin_write(&self) -> Result<async_lock::MutexGuard<'_, Writes>> {
-        if !self.options.writes() || self.pinned.is_some() {
+    /// Changes what was written, which this handle takes part in from here on.
+    async fn work<T>(&self, work: impl AsyncFnOnce(&mut Pending) -> Result<T>) -> Result<T> {
+        let Source::Open(open) = &self.source else { return Err(Error::WrongAccess { access: "writing" }) };
+        if !self.options.writes() {
             return Err(Error::WrongAccess { access: "writing" });
         }
-        let mut writes = self.writes.lock().await;
-        if let Writes::None = &*writes {
-            let pending = Pending::begin(&self.shared, self.inode).await?;
-            *writes = Writes::Pending(Box::new(pending));
-            self.written.store(true, Ordering::Release);
+        let mut writes = open.writes.lock().await;
+        if let Some(lost) = self.lost() {
+            return Err(lost);
         }
-        Ok(writes)
-    }
-
-    /// Works on what is pending. Should that fail, or its future be dropped, what is pending is in pieces and lost.
-    async fn changing<T>(&self, writes: &mut Writes, work: impl AsyncFnOnce(&mut Pending) -> Result<T>) -> Result<T> {
-        let mut pending = match std::mem::replace(writes, Writes::Lost(Error::Interrupted)) {
-            Writes::Pending(pending) => pending,
-            Writes::Lost(error) => {
-                *writes = Writes::Lost(error.clone());
-                return Err(error);
-            }
-            Writes::None => {
-                *writes = Writes::None;
-                return Err(Error::Interrupted);
+        let fate = match &*writes {
+            Some(written) => written.fate.clone(),
+            None => {
+                let pending = Box::new(Pending::begin(&self.shared, self.inode).await?);
+                let fate = Arc::new(Fate::default());
+                *writes = Some(Written { pending, fate: fate.clone() });
+                open.set_written();
+                fate
             }
         };
-        let result = work(&mut pending).await;
-        *writes = match &result {
-            // Refused before anything was changed.
-            Ok(_) | Err(Error::FileTooLarge { .. }) => Writes::Pending(pending),
-            Err(error) => Writes::Lost(error.clone()),
-        };
-        result
+        *self.fate() = Some(fate);
+        changing(open, &mut writes, work).await
     }
 
-    /// Makes all writes through this handle visible to others and durable, at one stroke.
+    fn fate(&self) -> std::sync::MutexGuard<'_, Option<Arc<Fate>>> {
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self) -> Option<Error> {
+        self.fate().as_ref().and_then(|fate| fate.lost())
+    }
+
+    /// Makes all writes to the file, through whatever handle of this file system, visible to others and durable, at one
+    /// stroke. Of a handle that does not write, it notes the time of access where the options ask for that, and no more.
     ///
     /// # Errors
     /// [`strongroom_core::Error::Conflict`] where the content was changed by others meanwhile, [`Error::Stale`] where the
-    /// file was removed, what an earlier write failed with, those of the engine. What was written since the last flush
-    /// is lost then, and the handle is as if it had just been opened.
+    /// file was removed elsewhere, what an earlier write failed with, those of the engine. What was written since the last
+    /// flush is lost then, and the handle may be used again.
     pub async fn flush(&self) -> Result<()> {
-        if !self.written.load(Ordering::Acquire) {
+        let result = self.flush_writes().await;
+        self.note_access().await;
+        result
+    }
+
+    async fn flush_writes(&self) -> Result<()> {
+        let Source::Open(open) = &self.source else { return Ok(()) };
+        if !self.options.writes() {
             return Ok(());
         }
-        let mut writes = self.writes.lock().await;
-        let result = match std::mem::replace(&mut *writes, Writes::Lost(Error::Interrupted)) {
-            Writes::None => Ok(()),
-            Writes::Lost(error) => Err(error),
-            Writes::Pending(pending) => match pending.commit(&self.shared).await {
-                Err(error) if error.is_conflict() => match self.committed().await {
-                    Err(Error::Stale) => Err(Error::Stale),
-                    _ => Err(error),
-                },
-                result => result,
+        let took_part = self.fate().is_some();
+        if !took_part && !open.is_written() {
+            return Ok(());
+        }
+        let mut writes = open.writes.lock().await;
+        if let Some(lost) = self.lost() {
+            *self.fate() = None;
+            return Err(lost);
+        }
+        let mut taken = Taken::new(open, &mut writes);
+        *self.fate() = None;
+        let Some(Written { pending, fate }) = taken.written.take() else { return Ok(()) };
+        // What becomes of it is this call's to say, to its caller and to all that took part.
+        let undecided = Undecided(Some(fate));
+        let result = match pending.commit(&self.shared).await {
+            Err(error) if error.is_conflict() => match self.committed().await {
+                Err(Error::Stale) => Err(Error::Stale),
+                _ => Err(error),
             },
+            result => result,
         };
-        *writes = Writes::None;
-        self.written.store(false, Ordering::Release);
+        undecided.settle(result.as_ref().err());
         result
     }
 
@@ -266,6 +344,38 @@ impl File {
     /// # Errors
     /// As [`Self::flush`].
     pub async fn close(self) -> Result<()> {
-        self.flush().await
+        let result = self.flush().await;
+        let shared = self.shared.clone();
+        drop(self);
+        shared.reclaim_abandoned().await;
+        result
     }
+
+    /// Notes that the file was read, where the options ask for that. It is not worth failing for.
+    async fn note_access(&self) {
+        if !self.was_read.swap(false, Ordering::Relaxed) || self.shared.engine.is_read_only() {
+            return;
+        }
+        if let Source::Open(_) = self.source {
+            let now = Timestamp::from_nanos(self.shared.moment());
+            let _ = inodes::note_access(&self.shared, self.inode, self.options.access_time, now).await;
+        }
+    }
+}
+
+/// Works on what is pending. Should that fail, or its future be dropped, what is pending is in pieces and lost.
+async fn changing<T>(
+    open: &OpenFile,
+    writes: &mut Option<Written>,
+    work: impl AsyncFnOnce(&mut Pending) -> Result<T>,
+) -> Result<T> {
+    let mut taken = Taken::new(open, writes);
+    let Some(written) = &mut taken.written else { return Err(Error::Interrupted) };
+    let result = work(&mut written.pending).await;
+    match &result {
+        // Refused before anything was changed.
+        Ok(_) | Err(Error::FileTooLarge { .. }) => taken.give_back(),
+        Err(error) => taken.lose(error),
+    }
+    result
 }

@@ -3,12 +3,14 @@ use std::sync::Arc;
 use strongroom_core::engine::Transaction;
 
 use super::dirty::DirtyRanges;
+use super::replay;
 use crate::error::{Error, Result};
 use crate::extents;
 use crate::filesystem::put_content;
 use crate::format::{ContentRow, FILE_BYTES_MAX};
 use crate::inodes;
-use crate::shared::Shared;
+use crate::reflink;
+use crate::shared::{Common, Shared};
 use crate::writer::Ingest;
 
 /// What was written through a handle and is not committed.
@@ -23,13 +25,42 @@ pub(super) struct Pending {
     rows_size: u64,
     appender: Option<Ingest>,
     dirty: DirtyRanges,
+    gathered: Gathered,
+}
+
+/// What of the dirty ranges is counted with what all files gather.
+struct Gathered {
+    bytes: usize,
+    common: Arc<Common>,
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.common.handles.gathers(self.bytes, 0, usize::MAX);
+    }
+}
+
+impl Gathered {
+    /// Counts what there is now; answers whether it is to be written back.
+    fn now(&mut self, bytes: usize, bound: usize) -> bool {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.common.handles.gathers(before, bytes, bound)
+    }
 }
 
 impl Pending {
     pub(super) async fn begin(shared: &Shared, inode: u64) -> Result<Self> {
         let transaction = shared.engine.begin();
         let before = inodes::content(&transaction, inode).await?.ok_or(Error::Stale)?;
-        Ok(Self { transaction, inode, before, rows_size: before.size, appender: None, dirty: DirtyRanges::default() })
+        Ok(Self {
+            transaction,
+            inode,
+            before,
+            rows_size: before.size,
+            appender: None,
+            dirty: DirtyRanges::default(),
+            gathered: Gathered { bytes: 0, common: shared.common.clone() },
+        })
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -48,7 +79,7 @@ impl Pending {
                 self.finish_appender().await?;
             }
             self.dirty.insert(offset, inside);
-            if self.dirty.bytes() > shared.tuning.write_back_bytes {
+            if self.gathered.now(self.dirty.bytes(), shared.tuning.write_back_bytes) {
                 self.write_back(shared).await?;
             }
         }
@@ -86,7 +117,7 @@ impl Pending {
 
     async fn write_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
         while !self.dirty.is_empty() {
-            let group = self.dirty.take_group(shared.boundaries.average_bytes() as u64);
+            let group = self.dirty.take_group(shared.boundaries().average_bytes() as u64);
             let mut group = group.into_iter();
             let Some((start, mut bytes)) = group.next() else { break };
             for (next, more) in group {
@@ -99,7 +130,15 @@ impl Pending {
             }
             extents::replace(shared, &mut self.transaction, self.inode, start, &bytes).await?;
         }
+        self.gathered.now(0, usize::MAX);
         Ok(())
+    }
+
+    /// The first offset at or after `offset` that lies in data, or in a hole.
+    pub(super) async fn seek(&mut self, shared: &Arc<Shared>, offset: u64, data: bool) -> Result<Option<u64>> {
+        self.write_back(shared).await?;
+        self.finish_appender().await?;
+        reflink::seek(&self.transaction, self.inode, self.rows_size, offset, data).await
     }
 
     pub(super) async fn set_len(&mut self, size: u64) -> Result<()> {
@@ -149,7 +188,10 @@ impl Pending {
         self.finish_appender().await?;
         let Self { mut transaction, inode, before, rows_size, .. } = self;
         put_content(&mut transaction, inode, before, rows_size, shared.moment())?;
-        transaction.commit().await?;
-        Ok(())
+        let written = transaction.remember();
+        match transaction.commit().await.map_err(Error::from) {
+            Err(error) if error.is_conflict() => replay::run(shared, &written, inode, before, rows_size, error).await,
+            result => result.map(|_| ()),
+        }
     }
 }

@@ -1,14 +1,16 @@
 use std::io::Read;
+use std::sync::Arc;
 
 use super::attributes::{change_inode, put_inode};
 use super::transaction::{file_only, put_content};
-use super::{Attributes, FsTransaction};
+use super::{Attributes, FsTransaction, Settings};
 use crate::error::{Error, Result, shown};
 use crate::extents;
 use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, Kind, LINKS_MAX, SYMLINK_BYTES_MAX};
 use crate::inodes;
 use crate::options::OpenOptions;
 use crate::path::{Last, Located, names};
+use crate::shared::Shared;
 use crate::time::Timestamp;
 use crate::writer::Ingest;
 
@@ -120,9 +122,11 @@ impl FsTransaction {
     pub async fn write_file(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<FileWriter<'_>> {
         let path = path.as_ref();
         let located = self.locate(path, Last::Followed).await?;
+        let mut shared = self.shared.clone();
         let (inode, origin) = match located.entry {
             Some(_) => {
                 let inode = file_only(located.existing(path)?, path)?;
+                shared = self.shared_for(inode).await?;
                 let before = inodes::file_content(&self.transaction, inode).await?;
                 self.unfinished = true;
                 extents::truncate(&mut self.transaction, inode, before.size, 0).await?;
@@ -135,7 +139,7 @@ impl FsTransaction {
             }
         };
         let change = located.entry.is_some().then_some(attributes);
-        let ingest = Ingest::new(self.shared.clone(), inode, 0);
+        let ingest = Ingest::new(shared, inode, 0);
         Ok(FileWriter { transaction: self, inode, origin, change, ingest })
     }
 
@@ -182,11 +186,12 @@ impl FsTransaction {
         }
         let within = usize::try_from(before.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
         let (inside, beyond) = bytes.split_at(within);
+        let shared = self.shared_for(inode).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        extents::replace(&self.shared, &mut self.transaction, inode, offset, inside).await?;
+        extents::replace(&shared, &mut self.transaction, inode, offset, inside).await?;
         if !beyond.is_empty() {
-            let mut ingest = extents::append(&self.shared, &mut self.transaction, inode, before.size).await?;
+            let mut ingest = extents::append(&shared, &mut self.transaction, inode, before.size).await?;
             ingest.hole(&mut self.transaction, offset.saturating_sub(before.size)).await?;
             ingest.write(&mut self.transaction, beyond).await?;
             ingest.finish(&mut self.transaction).await?;
@@ -194,6 +199,18 @@ impl FsTransaction {
         put_content(&mut self.transaction, inode, before, before.size.max(end), moment)?;
         self.unfinished = false;
         Ok(())
+    }
+
+    /// Writes at the end of a file; answers where that was.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub async fn append(&mut self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> Result<u64> {
+        let path = path.as_ref();
+        let inode = self.file_inode(path).await?;
+        let size = inodes::file_content(&self.transaction, inode).await?.size;
+        self.write_at(path, size, bytes).await?;
+        Ok(size)
     }
 
     /// Sets a file's length: dropping its end, or adding zeros that take no space.
@@ -228,17 +245,38 @@ impl FsTransaction {
         }
         if located.entry.is_some() || !(options.create || options.create_new) {
             let inode = file_only(located.existing(path)?, path)?;
+            self.set_options(inode, options).await?;
             if options.truncate && inodes::file_content(&self.transaction, inode).await?.size > 0 {
                 self.set_inode_len(inode, 0).await?;
             }
             return Ok(inode);
         }
         let attributes = Attributes { mode: options.mode, ..Attributes::file() };
-        Ok(self.make(&located, path, Kind::File, attributes, None).await?.0)
+        let inode = self.make(&located, path, Kind::File, attributes, None).await?.0;
+        self.set_options(inode, options).await?;
+        Ok(inode)
+    }
+
+    async fn set_options(&mut self, inode: u64, options: &OpenOptions) -> Result<()> {
+        if !options.sets() {
+            return Ok(());
+        }
+        let row = inodes::load(&self.transaction, inode).await?;
+        let settings = Settings {
+            versions: options.versions.unwrap_or(row.versions),
+            dedup: options.dedup.or(row.dedup),
+            compression: options.compression.or(row.compression),
+        };
+        self.set_inode_settings(inode, settings).await
+    }
+
+    /// What the content of a file that is there goes by.
+    async fn shared_for(&self, inode: u64) -> Result<Arc<Shared>> {
+        Ok(self.shared.for_file(&inodes::load(&self.transaction, inode).await?))
     }
 
     /// Makes an inode and its entry; answers its number and the moment of making.
-    async fn make(
+    pub(super) async fn make(
         &mut self,
         located: &Located,
         path: &[u8],
@@ -269,7 +307,7 @@ impl FsTransaction {
 }
 
 /// The name that a new entry gets, where it is free.
-fn free_name<'l>(located: &'l Located, path: &[u8], kind: Kind) -> Result<&'l [u8]> {
+pub(super) fn free_name<'l>(located: &'l Located, path: &[u8], kind: Kind) -> Result<&'l [u8]> {
     if located.entry.is_some() {
         return Err(Error::AlreadyExists { path: shown(path) });
     }

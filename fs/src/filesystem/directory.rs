@@ -76,12 +76,12 @@ fn as_slice(bound: &Bound<crate::format::EntryKey>) -> Bound<&[u8]> {
     }
 }
 
-pub(super) async fn open(shared: &Shared, view: &dyn View, path: &[u8]) -> Result<ReadDir> {
+pub(super) async fn open(shared: &Shared, view: &dyn View, path: &[u8], after: Option<&[u8]>) -> Result<ReadDir> {
     let entry = locate(shared, view, path, Last::Followed).await?.existing(path)?;
     if entry.kind != Kind::Directory {
         return Err(Error::NotADirectory { path: shown(path) });
     }
-    Ok(entries(view, entry.inode, None))
+    Ok(entries(view, entry.inode, after))
 }
 
 pub(super) async fn read_link(shared: &Shared, view: &dyn View, path: &[u8]) -> Result<Vec<u8>> {

@@ -1,12 +1,19 @@
 //! The file system's operations: each one a transaction of its own, run again where another was faster.
 
+mod apply;
 mod attributes;
+mod copy;
 mod create;
 mod directory;
+mod orphans;
 mod remove;
 mod rename;
+mod settings;
 mod snapshot;
+mod stream;
 mod transaction;
+mod usage;
+mod xattr;
 
 use std::sync::Arc;
 
@@ -20,13 +27,18 @@ use crate::inodes::Metadata;
 use crate::options::{OpenOptions, Options, Tuning};
 use crate::shared::Shared;
 
+pub use apply::Op;
 pub use attributes::{AttributeChange, Attributes};
 pub use create::FileWriter;
 pub(crate) use directory::entries;
 pub use directory::{DirEntry, ReadDir};
+pub use settings::Settings;
 pub use snapshot::FsSnapshot;
+pub use stream::{DirCursor, DirStream};
 pub use transaction::FsTransaction;
 pub(crate) use transaction::put_content;
+pub use usage::{Summary, Usage};
+pub use xattr::{Follow, XattrMode};
 
 /// How often an operation is run again because another transaction was faster.
 const ATTEMPTS_MAX: usize = 64;
@@ -56,7 +68,7 @@ macro_rules! transact {
                 Err(error) => Err(error),
             };
             match result {
-                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
+                Err(error) if error.is_conflict() && attempt < $crate::filesystem::ATTEMPTS_MAX => {
                     attempt += 1;
                     $self.shared.engine.refresh().await?;
                 }
@@ -65,6 +77,7 @@ macro_rules! transact {
         }
     }};
 }
+use transact;
 
 impl FileSystem {
     /// Puts an empty file system into a repository.
@@ -114,7 +127,12 @@ impl FileSystem {
         if options.sizes.max_bytes as usize + crate::codec::FRAMING_BYTES as usize > engine.chunk_bytes_max() {
             return Err(damaged("file system options", "chunks larger than the engine stores"));
         }
-        Ok(Self { shared: Arc::new(Shared::new(engine, options, tuning)) })
+        let fs = Self { shared: Arc::new(Shared::new(engine, options, tuning)) };
+        if !fs.shared.engine.is_read_only() {
+            // Not worth failing for: whoever opens next does it.
+            let _ = fs.reclaim_orphans().await;
+        }
+        Ok(fs)
     }
 
     /// The engine below.
@@ -253,15 +271,43 @@ impl FileSystem {
     /// [`Error::WrongAccess`] for options that contradict each other; and as [`Self::metadata`].
     pub async fn open_file(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
         let path = path.as_ref();
-        if !options.writes() && (options.create || options.create_new || options.truncate) {
+        if !options.writes() && options.changes() {
             return Err(Error::WrongAccess { access: "writing" });
         }
-        let inode = if options.create || options.create_new || options.truncate {
-            transact!(self, transaction => transaction.prepare(path, &options).await)?
-        } else {
-            self.snapshot().file_inode(path).await?
-        };
-        Ok(File::new(self.shared.clone(), inode, None, options))
+        let mut prepare = options;
+        let mut attempt = 0;
+        loop {
+            // What handles of ours have written and not committed is emptied through them.
+            let empties = options.truncate && !options.create_new && self.is_written(path).await?;
+            prepare.truncate = options.truncate && !empties;
+            let inode = if prepare.changes() {
+                transact!(self, transaction => transaction.prepare(path, &prepare).await)?
+            } else {
+                self.snapshot().file_inode(path).await?
+            };
+            let Some(file) = File::open(&self.shared, inode, options).await? else {
+                // Removed between the two: look again what the path says now.
+                attempt += 1;
+                if attempt == ATTEMPTS_MAX {
+                    return Err(core::Error::Conflict.into());
+                }
+                continue;
+            };
+            if empties {
+                file.set_len(0).await?;
+                file.flush().await?;
+            }
+            return Ok(file);
+        }
+    }
+
+    /// Whether handles of this file system have written to what is at a path, and not committed it.
+    async fn is_written(&self, path: &[u8]) -> Result<bool> {
+        match self.snapshot().file_inode(path).await {
+            Ok(inode) => Ok(self.shared.common.handles.get(inode).is_some_and(|open| open.is_written())),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a directory.
@@ -339,6 +385,25 @@ impl FileSystem {
     pub async fn rename(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
         transact!(self, transaction => transaction.rename(from, to).await)
+    }
+
+    /// As [`Self::rename`], where nothing has the new name yet.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], of the same file too, and as [`Self::rename`].
+    pub async fn rename_new(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        transact!(self, transaction => transaction.rename_new(from, to).await)
+    }
+
+    /// Lets two names change places at one stroke, whatever they stand for: there is no moment at which either is missing.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where one is missing; [`Error::IntoItself`] where one lies in the other;
+    /// [`Error::InvalidPath`] for the root, and as [`Self::metadata`].
+    pub async fn exchange(&self, one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> Result<()> {
+        let (one, other) = (one.as_ref(), other.as_ref());
+        transact!(self, transaction => transaction.exchange(one, other).await)
     }
 
     /// Changes attributes; symbolic links are followed.

@@ -1,12 +1,15 @@
+use strongroom_core::engine::Transaction;
+
 use super::attributes::put_inode;
 use super::directory::entries;
-use super::{DirEntry, FsTransaction};
+use super::{DirEntry, FsTransaction, orphans};
 use crate::error::{Error, Result, shown};
 use crate::extents;
-use crate::format::{CONTENT, EntryRow, INODE, Kind, ROOT, SUBDIRECTORIES, inode_key};
+use crate::format::{CONTENT, EntryRow, INODE, InodeRow, Kind, ROOT, SUBDIRECTORIES, inode_key};
 use crate::inodes;
 use crate::path::Last;
 use crate::time::Timestamp;
+use crate::xattrs;
 
 /// How many names of a directory are held at once while a tree is removed.
 const PAGE_ENTRIES: usize = 512;
@@ -139,33 +142,49 @@ impl FsTransaction {
         }
     }
 
-    /// One name less for an inode; without names it goes, and what it holds.
+    /// One name less for an inode; without names it goes, and what it holds, unless it is open here.
     pub(super) async fn unlink(&mut self, entry: EntryRow, moment: u64) -> Result<()> {
         let EntryRow { inode, kind } = entry;
-        let transaction = &mut self.transaction;
-        let key = inode_key(inode);
-        let mut row = inodes::load(transaction, inode).await?;
+        let mut row = inodes::load(&self.transaction, inode).await?;
         if row.nlink > 1 {
             row.nlink -= 1;
             row.ctime = Timestamp::from_nanos(moment);
-            return put_inode(transaction, inode, &row);
+            return put_inode(&mut self.transaction, inode, &row);
         }
-        transaction.delete(INODE, &key)?;
-        let has_content = match kind {
-            Kind::File => true,
-            Kind::Symlink => row.inline.is_none(),
-            Kind::Directory => false,
-        };
-        if has_content {
-            extents::remove_from(transaction, inode, 0).await?;
-            transaction.delete(CONTENT, &key)?;
+        if kind == Kind::File {
+            if let Some(open) = self.shared.common.handles.get(inode) {
+                open.set_removed();
+                self.orphaned.push(open);
+                row.ctime = Timestamp::from_nanos(moment);
+                return orphans::put(&mut self.transaction, inode, row).await;
+            }
+            self.deleted.push(inode);
         }
-        if kind == Kind::Directory {
-            transaction.delete(CONTENT, &key)?;
-            transaction.delete(SUBDIRECTORIES, &key)?;
-        }
-        Ok(())
+        free_inode(&mut self.transaction, inode, &row).await
     }
+}
+
+/// Deletes an inode and all that it holds.
+pub(super) async fn free_inode(transaction: &mut Transaction, inode: u64, row: &InodeRow) -> Result<()> {
+    let key = inode_key(inode);
+    transaction.delete(INODE, &key)?;
+    if row.xattrs {
+        xattrs::remove_all(transaction, inode).await?;
+    }
+    let has_content = match row.kind {
+        Kind::File => true,
+        Kind::Symlink => row.inline.is_none(),
+        Kind::Directory => false,
+    };
+    if has_content {
+        extents::remove_from(transaction, inode, 0).await?;
+        transaction.delete(CONTENT, &key)?;
+    }
+    if row.kind == Kind::Directory {
+        transaction.delete(CONTENT, &key)?;
+        transaction.delete(SUBDIRECTORIES, &key)?;
+    }
+    Ok(())
 }
 
 impl Level {

@@ -3,11 +3,10 @@ use std::sync::Arc;
 use strongroom_core::engine::Snapshot;
 
 use super::transaction::{file_only, whole_length};
-use super::{DirEntry, ReadDir, directory};
+use super::{DirCursor, DirEntry, ReadDir, directory};
 use crate::error::{Error, Result};
 use crate::file::File;
 use crate::inodes::{self, Metadata};
-use crate::options::OpenOptions;
 use crate::path::{Last, locate};
 use crate::shared::Shared;
 
@@ -82,7 +81,15 @@ impl FsSnapshot {
     /// # Errors
     /// As [`super::FileSystem::metadata`].
     pub async fn open_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir> {
-        directory::open(&self.shared, &self.snapshot, path.as_ref()).await
+        directory::open(&self.shared, &self.snapshot, path.as_ref(), None).await
+    }
+
+    /// As [`Self::open_dir`], the names after a cursor.
+    ///
+    /// # Errors
+    /// As [`super::FileSystem::metadata`].
+    pub async fn open_dir_at(&self, path: impl AsRef<[u8]>, cursor: &DirCursor) -> Result<ReadDir> {
+        directory::open(&self.shared, &self.snapshot, path.as_ref(), cursor.name()).await
     }
 
     /// Where a symbolic link led.
@@ -110,7 +117,7 @@ impl FsSnapshot {
     /// [`Error::IsADirectory`], and as [`super::FileSystem::metadata`].
     pub async fn open_file(&self, path: impl AsRef<[u8]>) -> Result<File> {
         let inode = self.file_inode(path.as_ref()).await?;
-        Ok(File::new(self.shared.clone(), inode, Some(self.snapshot.clone()), OpenOptions::new()))
+        Ok(File::pinned(self.shared.clone(), inode, self.snapshot.clone()))
     }
 
     pub(super) async fn file_inode(&self, path: &[u8]) -> Result<u64> {

@@ -5,6 +5,7 @@ use strongroom_core::engine::{CommitInfo, Transaction};
 use super::{DirEntry, directory};
 use crate::error::{Error, Result, shown};
 use crate::extents;
+use crate::file::OpenFile;
 use crate::format::{CONTENT, ContentRow, ENTRY, EntryRow, Kind, SUBDIRECTORIES, entry_key, inode_key};
 use crate::inodes::{self, Metadata};
 use crate::path::{Last, Located, locate};
@@ -20,11 +21,15 @@ pub struct FsTransaction {
     pub(crate) transaction: Transaction,
     /// An operation began to change rows and has not come to its end.
     pub(super) unfinished: bool,
+    /// Files that it deletes.
+    pub(super) deleted: Vec<u64>,
+    /// Files whose last name it removes, and that are open: kept until it is settled.
+    pub(super) orphaned: Vec<Arc<OpenFile>>,
 }
 
 impl FsTransaction {
     pub(super) fn new(shared: Arc<Shared>, transaction: Transaction) -> Self {
-        Self { shared, transaction, unfinished: false }
+        Self { shared, transaction, unfinished: false, deleted: Vec::new(), orphaned: Vec::new() }
     }
 
     /// Makes it durable, all or nothing.
@@ -36,7 +41,12 @@ impl FsTransaction {
         if self.unfinished {
             return Err(Error::Interrupted);
         }
-        Ok(self.transaction.commit().await?)
+        let Self { shared, transaction, deleted, orphaned, .. } = self;
+        let going = shared.common.handles.go(&deleted)?;
+        let result = transaction.commit().await;
+        drop((going, orphaned));
+        shared.reclaim_abandoned().await;
+        Ok(result?)
     }
 
     /// The engine's transaction, to change application tables along with files.
@@ -87,7 +97,7 @@ impl FsTransaction {
     /// # Errors
     /// As [`super::FileSystem::metadata`].
     pub async fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<Vec<DirEntry>> {
-        directory::open(&self.shared, &self.transaction, path.as_ref()).await?.collect().await
+        directory::open(&self.shared, &self.transaction, path.as_ref(), None).await?.collect().await
     }
 
     /// Where a symbolic link leads.

@@ -1,13 +1,18 @@
 use strongroom_core::{Error, Result};
 
+use super::Compression;
 use super::fields::Fields;
 use crate::time::Timestamp;
 
 const STRUCTURE: &str = "inode";
 const LAYOUT: u8 = 1;
 const FLAG_INLINE: u16 = 1 << 0;
-/// Reserved: the extended attributes of this inode are in a table of their own.
-const FLAGS_KNOWN: u16 = FLAG_INLINE;
+const FLAG_XATTRS: u16 = 1 << 1;
+const FLAG_DEDUP: u16 = 1 << 2;
+const FLAG_NO_DEDUP: u16 = 1 << 3;
+const FLAG_LZ4: u16 = 1 << 4;
+const FLAG_NO_COMPRESSION: u16 = 1 << 5;
+const FLAGS_KNOWN: u16 = FLAG_INLINE | FLAG_XATTRS | FLAG_DEDUP | FLAG_NO_DEDUP | FLAG_LZ4 | FLAG_NO_COMPRESSION;
 
 /// Bytes of an inode row without what it holds inline.
 pub const INODE_ROW_BYTES: usize = 80;
@@ -57,10 +62,17 @@ pub struct InodeRow {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Names of it; always 1 for a directory, whose count is 2 + its subdirectories.
+    /// Names of it; always 1 for a directory, whose count is 2 + its subdirectories. 0 for a file that was removed and is
+    /// still open.
     pub nlink: u32,
     /// Versions to keep beside the current one; 0 takes the repository's setting.
     pub versions: u32,
+    /// Whether it has extended attributes; without it, their table holds none of this inode.
+    pub xattrs: bool,
+    /// Whether equal chunks of it are stored once; `None` takes the repository's setting.
+    pub dedup: Option<bool>,
+    /// What is tried on its chunks; `None` takes the repository's setting.
+    pub compression: Option<Compression>,
     /// When it was made.
     pub btime: Timestamp,
     /// When its attributes changed.
@@ -84,7 +96,7 @@ impl InodeRow {
         let mut row = Vec::with_capacity(INODE_ROW_BYTES + inline.map_or(0, <[u8]>::len));
         row.push(LAYOUT);
         row.push(self.kind.code());
-        row.extend(if inline.is_some() { FLAG_INLINE } else { 0 }.to_le_bytes());
+        row.extend(self.flags().to_le_bytes());
         for field in [self.mode, self.uid, self.gid, self.nlink, self.versions] {
             row.extend(field.to_le_bytes());
         }
@@ -95,6 +107,22 @@ impl InodeRow {
         row.extend(self.mtime_set.to_le_bytes());
         row.extend(inline.unwrap_or_default());
         row
+    }
+
+    fn flags(&self) -> u16 {
+        let dedup = match self.dedup {
+            Some(true) => FLAG_DEDUP,
+            Some(false) => FLAG_NO_DEDUP,
+            None => 0,
+        };
+        let compression = match self.compression {
+            Some(Compression::Lz4) => FLAG_LZ4,
+            Some(Compression::None) => FLAG_NO_COMPRESSION,
+            None => 0,
+        };
+        let inline = if self.inline.is_some() { FLAG_INLINE } else { 0 };
+        let xattrs = if self.xattrs { FLAG_XATTRS } else { 0 };
+        inline | xattrs | dedup | compression
     }
 
     /// Reads a row's value.
@@ -117,9 +145,15 @@ impl InodeRow {
         let (btime, ctime) = (time(&mut fields)?, time(&mut fields)?);
         let (mtime, atime) = (time(&mut fields)?, time(&mut fields)?);
         let mtime_set = fields.u64()?;
-        if nlink == 0 {
+        if nlink == 0 && kind != Kind::File {
             return Err(fields.damaged("no links"));
         }
+        let dedup =
+            choice(flags, FLAG_DEDUP, FLAG_NO_DEDUP).ok_or_else(|| fields.damaged("both with and without dedup"))?;
+        let compression = choice(flags, FLAG_LZ4, FLAG_NO_COMPRESSION)
+            .ok_or_else(|| fields.damaged("both with and without compression"))?
+            .map(|lz4| if lz4 { Compression::Lz4 } else { Compression::None });
+        let xattrs = flags & FLAG_XATTRS != 0;
         let inline = if flags & FLAG_INLINE == 0 {
             fields.done()?;
             None
@@ -128,7 +162,33 @@ impl InodeRow {
         } else {
             return Err(fields.damaged("inline content where none belongs"));
         };
-        Ok(Self { kind, mode, uid, gid, nlink, versions, btime, ctime, mtime, atime, mtime_set, inline })
+        Ok(Self {
+            kind,
+            mode,
+            uid,
+            gid,
+            nlink,
+            versions,
+            xattrs,
+            dedup,
+            compression,
+            btime,
+            ctime,
+            mtime,
+            atime,
+            mtime_set,
+            inline,
+        })
+    }
+}
+
+/// What two flags say together; `None` where they contradict each other.
+fn choice(flags: u16, yes: u16, no: u16) -> Option<Option<bool>> {
+    match (flags & yes != 0, flags & no != 0) {
+        (true, true) => None,
+        (true, false) => Some(Some(true)),
+        (false, true) => Some(Some(false)),
+        (false, false) => Some(None),
     }
 }
 
@@ -152,16 +212,31 @@ mod tests {
         let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
         (
             (kind, any::<u32>(), any::<u32>(), any::<u32>(), 1u32.., any::<u32>()),
+            (any::<bool>(), any::<Option<bool>>(), any::<Option<bool>>()),
             (time(), time(), time(), time()),
             any::<u64>(),
             proptest::option::of(proptest::collection::vec(any::<u8>(), 0..64)),
         )
-            .prop_map(
-                |((kind, mode, uid, gid, nlink, versions), (btime, ctime, mtime, atime), mtime_set, inline)| {
-                    let inline = inline.filter(|_| kind == Kind::Symlink);
-                    InodeRow { kind, mode, uid, gid, nlink, versions, btime, ctime, mtime, atime, mtime_set, inline }
-                },
-            )
+            .prop_map(|(fixed, (xattrs, dedup, lz4), (btime, ctime, mtime, atime), mtime_set, inline)| {
+                let (kind, mode, uid, gid, nlink, versions) = fixed;
+                InodeRow {
+                    kind,
+                    mode,
+                    uid,
+                    gid,
+                    nlink,
+                    versions,
+                    xattrs,
+                    dedup,
+                    compression: lz4.map(|lz4| if lz4 { Compression::Lz4 } else { Compression::None }),
+                    btime,
+                    ctime,
+                    mtime,
+                    atime,
+                    mtime_set,
+                    inline: inline.filter(|_| kind == Kind::Symlink),
+                }
+            })
     }
 
     proptest! {
@@ -188,6 +263,9 @@ mod tests {
             gid: 2,
             nlink: 1,
             versions: 0,
+            xattrs: false,
+            dedup: None,
+            compression: None,
             btime: time,
             ctime: time,
             mtime: time,
@@ -203,6 +281,35 @@ mod tests {
     }
 
     #[test]
+    fn only_a_file_may_be_without_a_name_and_settings_do_not_contradict_each_other() {
+        let time = Timestamp::from_nanos(5);
+        let row = InodeRow {
+            kind: Kind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 0,
+            versions: 0,
+            xattrs: true,
+            dedup: Some(false),
+            compression: Some(Compression::None),
+            btime: time,
+            ctime: time,
+            mtime: time,
+            atime: time,
+            mtime_set: 0,
+            inline: None,
+        };
+        assert_eq!(InodeRow::decode(&row.encode()).unwrap(), row);
+        assert!(InodeRow::decode(&InodeRow { kind: Kind::Directory, ..row.clone() }.encode()).is_err());
+        for flags in [FLAG_DEDUP | FLAG_NO_DEDUP, FLAG_LZ4 | FLAG_NO_COMPRESSION] {
+            let mut bytes = row.encode();
+            bytes[2..4].copy_from_slice(&flags.to_le_bytes());
+            assert!(matches!(InodeRow::decode(&bytes), Err(Error::Damaged(_))));
+        }
+    }
+
+    #[test]
     fn an_unknown_flag_is_a_newer_format_and_not_damage() {
         let time = Timestamp::from_nanos(5);
         let row = InodeRow {
@@ -212,6 +319,9 @@ mod tests {
             gid: 0,
             nlink: 1,
             versions: 0,
+            xattrs: false,
+            dedup: None,
+            compression: None,
             btime: time,
             ctime: time,
             mtime: time,

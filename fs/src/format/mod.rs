@@ -11,6 +11,8 @@
 //! | `0x13` extent | inode `u64` ‖ offset `u64` | [`Extent`] |
 //! | `0x14` content | inode `u64` | [`ContentRow`] |
 //! | `0x15` subdirectories | inode `u64` | count `u64`, merged by addition |
+//! | `0x16` extended attribute | inode `u64` ‖ name | [`XattrRow`] |
+//! | `0x17` orphan | inode `u64` | writer epoch `u32` |
 
 mod content;
 mod entry;
@@ -18,6 +20,8 @@ mod extent;
 mod fields;
 mod inode;
 mod options;
+mod orphan;
+mod xattr;
 
 use strongroom_core::engine::Table;
 
@@ -26,12 +30,15 @@ pub use entry::EntryRow;
 pub use extent::Extent;
 pub use inode::{INODE_ROW_BYTES, InodeRow, Kind};
 pub use options::{Compression, OptionsRow};
+pub use xattr::XattrRow;
 
 pub(crate) use content::{decode_count, split_inode_key};
 pub(crate) use entry::{EntryKey, entry_key, entry_range, split_entry_key};
 pub(crate) use extent::{extent_key, split_extent_key};
 pub(crate) use inode::inode_key;
 pub(crate) use options::OPTIONS_KEY;
+pub(crate) use orphan::{decode_orphan, encode_orphan};
+pub(crate) use xattr::{split_xattr_key, xattr_key};
 
 /// The file system's settings.
 pub const OPTIONS: Table = Table(0x10);
@@ -45,6 +52,10 @@ pub const EXTENT: Table = Table(0x13);
 pub const CONTENT: Table = Table(0x14);
 /// How many directories a directory holds.
 pub const SUBDIRECTORIES: Table = Table(0x15);
+/// Extended attributes.
+pub const XATTR: Table = Table(0x16);
+/// Files without a name that a process still has open.
+pub const ORPHAN: Table = Table(0x17);
 
 /// The inode of `/`.
 pub const ROOT: u64 = 1;
@@ -61,3 +72,9 @@ pub const SYMLINKS_FOLLOWED_MAX: usize = 40;
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
 /// Most names of one file.
 pub const LINKS_MAX: u32 = 65_000;
+/// Longest name of an extended attribute in bytes.
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// Longest value of an extended attribute in bytes.
+pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
+/// Names of all extended attributes of one inode together, in bytes, with one more for each.
+pub const XATTR_LIST_BYTES_MAX: usize = 65_536;

@@ -85,33 +85,38 @@ fn a_write_that_is_dropped_half_way_is_told_and_leaves_the_handle_usable() {
 }
 
 #[test]
-fn a_removed_file_is_stale() {
+fn a_file_that_another_process_removed_is_stale() {
     block_on(async {
-        let (_bed, fs) = Bed::new(4096).await;
+        let (mut bed, fs) = Bed::new(4096).await;
         fs.write("f", b"1").await.unwrap();
         let (reader, writer) =
             (fs.open_file("f", writing()).await.unwrap(), fs.open_file("f", writing()).await.unwrap());
         writer.write_at(0, b"2").await.unwrap();
-        fs.remove_file("f").await.unwrap();
+        let other = bed.open().await.unwrap();
+        other.remove_file("f").await.unwrap();
+        fs.engine().refresh().await.unwrap();
+        assert!(matches!(writer.flush().await, Err(Error::Stale)));
         assert!(matches!(reader.read_at(0, &mut [0]).await, Err(Error::Stale)));
         assert!(matches!(reader.write_at(0, b"3").await, Err(Error::Stale)));
-        assert!(matches!(writer.flush().await, Err(Error::Stale)));
         assert_sound(&fs).await;
     });
 }
 
 #[test]
-fn the_second_of_two_writers_of_one_file_gets_a_conflict_and_can_go_on() {
+fn the_second_of_two_processes_that_write_one_file_gets_a_conflict_and_can_go_on() {
     block_on(async {
-        let (_bed, fs) = Bed::new(4096).await;
+        let (mut bed, fs) = Bed::new(4096).await;
         fs.write("f", b"0").await.unwrap();
-        let (a, b) = (fs.open_file("f", writing()).await.unwrap(), fs.open_file("f", writing()).await.unwrap());
+        let other = bed.open().await.unwrap();
+        let (a, b) = (fs.open_file("f", writing()).await.unwrap(), other.open_file("f", writing()).await.unwrap());
         a.write_at(0, b"a").await.unwrap();
         b.write_at(0, b"b").await.unwrap();
         a.flush().await.unwrap();
         assert!(b.flush().await.unwrap_err().is_conflict());
+        other.engine().refresh().await.unwrap();
         b.write_at(0, b"b").await.unwrap();
         b.flush().await.unwrap();
+        fs.engine().refresh().await.unwrap();
         assert_eq!(fs.read("f").await.unwrap(), b"b");
     });
 }

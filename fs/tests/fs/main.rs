@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod batch;
 mod check;
 mod concurrency;
 mod content;
+mod copies;
 mod files;
+mod fsx;
+mod handles;
+mod listing;
 mod model;
 mod names;
 mod scale;
 mod simulated;
 mod support;
+mod xattrs;

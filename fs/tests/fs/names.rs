@@ -1,7 +1,11 @@
 //! Names, directories and links.
 
 use futures_lite::future::block_on;
-use strongroom_fs::{AttributeChange, Attributes, Error, Kind, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, Timestamp};
+use strongroom_core::engine::View;
+use strongroom_fs::format::INODE;
+use strongroom_fs::{
+    AttributeChange, Attributes, Error, Kind, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, Timestamp,
+};
 
 use crate::support::{Bed, assert_sound};
 
@@ -167,6 +171,97 @@ fn rename_replaces_what_it_may_and_refuses_the_rest() {
         fs.rename("g", "same").await.unwrap();
         assert!(fs.exists("g").await.unwrap() && fs.exists("same").await.unwrap());
         assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_rename_that_must_not_replace_refuses_what_is_there() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.write("f", b"f").await.unwrap();
+        fs.write("g", b"g").await.unwrap();
+        fs.create_dir("empty").await.unwrap();
+        fs.create_dir("d").await.unwrap();
+        fs.hard_link("f", "same").await.unwrap();
+        refused!(fs.rename_new("f", "g").await, Error::AlreadyExists { .. });
+        refused!(fs.rename_new("f", "f").await, Error::AlreadyExists { .. });
+        refused!(fs.rename_new("f", "same").await, Error::AlreadyExists { .. });
+        refused!(fs.rename_new("d", "empty").await, Error::AlreadyExists { .. });
+        refused!(fs.rename_new("nothing", "x").await, Error::NotFound { .. });
+        refused!(fs.rename_new("d", "d/x").await, Error::IntoItself { .. });
+        fs.rename_new("f", "d/f").await.unwrap();
+        assert_eq!(fs.read("d/f").await.unwrap(), b"f");
+        assert_eq!(fs.read("g").await.unwrap(), b"g");
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn two_names_change_places_whatever_they_stand_for() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let nlink = async |path: &str| fs.metadata(path).await.unwrap().nlink;
+        fs.create_dir_all("a/d/inner").await.unwrap();
+        fs.create_dir("b").await.unwrap();
+        fs.write("b/f", b"file").await.unwrap();
+        fs.symlink("/b/f", "l").await.unwrap();
+        let before = fs.metadata("b/f").await.unwrap();
+        fs.exchange("a/d/", "b/f").await.unwrap();
+        assert_eq!(fs.read("a/d").await.unwrap(), b"file");
+        assert!(fs.exists("b/f/inner").await.unwrap());
+        assert_eq!((nlink("a").await, nlink("b").await), (2, 3));
+        let after = fs.metadata("a/d").await.unwrap();
+        assert!(after.inode == before.inode && after.ctime > before.ctime && after.mtime == before.mtime);
+        fs.exchange("l", "a/d").await.unwrap();
+        assert_eq!(fs.read_link("a/d").await.unwrap(), b"/b/f");
+        assert_eq!(fs.read("l").await.unwrap(), b"file");
+        fs.exchange("b", "b").await.unwrap();
+        fs.hard_link("l", "same").await.unwrap();
+        fs.exchange("l", "same").await.unwrap();
+        refused!(fs.exchange("b", "b/f").await, Error::IntoItself { .. });
+        refused!(fs.exchange("b/f/inner", "b").await, Error::IntoItself { .. });
+        refused!(fs.exchange("b", "nothing").await, Error::NotFound { .. });
+        refused!(fs.exchange("/", "b").await, Error::IntoItself { .. } | Error::InvalidPath { .. });
+        refused!(fs.exchange("l/", "b").await, Error::NotADirectory { .. });
+        refused!(fs.exchange("b/f", "b/f/..").await, Error::InvalidPath { .. });
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_file_has_so_many_names_and_no_more() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.write("f", b"f").await.unwrap();
+        let inode = fs.metadata("f").await.unwrap().inode.to_be_bytes();
+        let mut transaction = fs.engine().begin();
+        let mut row = transaction.get(INODE, &inode).await.unwrap().unwrap().to_vec();
+        row[16..20].copy_from_slice(&(LINKS_MAX - 1).to_le_bytes());
+        transaction.put(INODE, &inode, &row).unwrap();
+        transaction.commit().await.unwrap();
+        fs.hard_link("f", "last").await.unwrap();
+        refused!(fs.hard_link("f", "over").await, Error::TooManyLinks { .. });
+        assert_eq!(fs.metadata("last").await.unwrap().nlink, u64::from(LINKS_MAX));
+    });
+}
+
+#[test]
+fn a_name_that_only_looks_like_dots_is_a_name() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        for name in ["...", ".hidden", "..x", " ", "a\\b", "\u{e9}", "e\u{301}"] {
+            fs.write(name, name).await.unwrap();
+            assert_eq!(fs.read(format!("./{name}")).await.unwrap(), name.as_bytes());
+        }
+        // Nothing is normalised: both spellings of one letter are names.
+        assert_eq!(fs.read_dir("/").await.unwrap().len(), 7);
+        for path in [".", "..", "d/.."] {
+            fs.create_dir_all("d").await.unwrap();
+            refused!(fs.remove_file(path).await, Error::IsADirectory { .. });
+            refused!(fs.hard_link("...", path).await, Error::AlreadyExists { .. });
+            refused!(fs.create_dir(path).await, Error::AlreadyExists { .. });
+            assert_eq!(fs.metadata(path).await.unwrap().inode, strongroom_fs::ROOT);
+        }
     });
 }
 

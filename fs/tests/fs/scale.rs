@@ -74,7 +74,11 @@ fn many_files_fit_where_their_data_is_forgotten() {
         }
         assert_eq!(listed, DIRECTORIES * files_each);
         let summary = fs.check(CheckOptions { data: false }, |finding| panic!("{finding}")).await.unwrap();
-        let options = engine::CheckOptions { data: false, references: Some(&summary.references) };
+        let options = engine::CheckOptions {
+            data: false,
+            references: Some(&summary.references),
+            ..engine::CheckOptions::default()
+        };
         let report = fs.engine().check(options).await.unwrap();
         assert!(report.findings.is_empty(), "{:#?}", report.findings);
         // What was forgotten is missed, and never taken for content.

@@ -15,10 +15,10 @@ use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
 use strongroom_core::env::Env;
 use strongroom_core::storage::Storage;
-use strongroom_fs::{Error, FileSystem, Options, Result};
+use strongroom_fs::{Error, FileSystem, Follow, Options, Result, XattrMode};
 
 use crate::model::{Change, Expected, Model, kind, together};
-use crate::support::{assert_sound, try_tree, tuning};
+use crate::support::{assert_sound, shown, tuning};
 
 fn path(dice: &mut Dice) -> String {
     (0..1 + dice.below(5) / 2).map(|_| ["/a", "/b", "/c"][dice.below(3) as usize]).collect()
@@ -29,7 +29,7 @@ fn change(dice: &mut Dice) -> Change {
     let (length, offset) =
         ([600, 9_000, 70_000][dice.below(3) as usize], [600, 9_000, 100_000][dice.below(3) as usize]);
     let (length, offset) = (dice.below(length) as usize, dice.below(offset));
-    match dice.below(12) {
+    match dice.below(18) {
         0..3 => Change::Write(path(dice), seed, length),
         3..5 => Change::WriteAt(path(dice), offset, seed, length),
         5 => Change::SetLen(path(dice), offset),
@@ -37,6 +37,12 @@ fn change(dice: &mut Dice) -> Change {
         8 => Change::RemoveFile(path(dice)),
         9 => Change::RemoveAll(path(dice)),
         10 => Change::Rename(path(dice), path(dice)),
+        11 => Change::Exchange(path(dice), path(dice)),
+        12 => Change::Copy(path(dice), path(dice)),
+        13 => Change::CopyRange(path(dice), offset, path(dice), dice.below(9_000), length as u64),
+        14 => Change::CopyAll(path(dice), path(dice)),
+        15 => Change::SetXattr(path(dice), 0, seed, length.min(20_000), XattrMode::Set, Follow::No),
+        16 => Change::PunchHole(path(dice), offset, length as u64),
         _ => Change::HardLink(path(dice), path(dice)),
     }
 }
@@ -107,7 +113,7 @@ fn assert_no_alarm(error: &Error) {
 }
 
 async fn assert_expected(fs: &FileSystem, expected: &Expected) -> Result<()> {
-    let seen = try_tree(fs).await?;
+    let seen = shown(fs).await?;
     assert!(expected.0.iter().any(|model| model.seen() == seen), "what is seen was not expected");
     Ok(())
 }
@@ -225,12 +231,12 @@ async fn hostile_run(seed: u64) {
     for _ in 0..6 {
         bed.wrapper.set_rate(Rate::per_mille([10, 50, 300][dice.below(3) as usize]));
         // One who has it open sees its own state, or an error.
-        if let Ok(seen) = try_tree(&fs).await {
+        if let Ok(seen) = shown(&fs).await {
             assert!(seen == states.last().unwrap().seen(), "an open file system shows something else");
         }
         // One who opens it, and remembers nothing, sees some state that was.
         if let Ok(opened) = bed.open().await
-            && let Ok(seen) = try_tree(&opened).await
+            && let Ok(seen) = shown(&opened).await
         {
             assert!(was(seen), "what was opened never was");
         }
@@ -245,7 +251,7 @@ async fn hostile_run(seed: u64) {
             }
         }
         if let Ok(opened) = bed.open().await
-            && let Ok(seen) = try_tree(&opened).await
+            && let Ok(seen) = shown(&opened).await
         {
             assert!(was(seen), "what was opened never was");
         }
@@ -253,7 +259,7 @@ async fn hostile_run(seed: u64) {
         bed.wrapper.roll_back(&honest).await.unwrap();
     }
     let opened = bed.open().await.unwrap();
-    assert!(try_tree(&opened).await.unwrap() == states.last().unwrap().seen());
+    assert!(shown(&opened).await.unwrap() == states.last().unwrap().seen());
     assert_sound(&opened).await;
 }
 

@@ -9,7 +9,9 @@ use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
 use strongroom_core::env::{BoxTask, Clock, Env, Random, RandomUnavailable, Spawn};
-use strongroom_fs::{CheckOptions, FileSystem, Kind, Options, Result};
+use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, Options, Result};
+
+use crate::model::Shown;
 
 /// A repository on a double; opened again by its root secret, so that key derivation is not the cost.
 pub(crate) struct Bed {
@@ -74,7 +76,8 @@ pub(crate) async fn assert_sound(fs: &FileSystem) {
     let mut findings = Vec::new();
     let summary = fs.check(CheckOptions { data: true }, |finding| findings.push(finding.to_string())).await.unwrap();
     assert!(findings.is_empty() && summary.findings == 0, "{findings:#?}");
-    let options = engine::CheckOptions { data: true, references: Some(&summary.references) };
+    let options =
+        engine::CheckOptions { data: true, references: Some(&summary.references), ..engine::CheckOptions::default() };
     let mut report = fs.engine().check(options).await.unwrap();
     // A writer may have died between giving up ballast and its commit, on a full storage.
     report.findings.retain(|finding| finding.damage.structure != "ballast");
@@ -113,6 +116,23 @@ pub(crate) async fn try_tree(fs: &FileSystem) -> Result<BTreeMap<String, Seen>> 
         }
     }
     Ok(seen)
+}
+
+/// The whole tree, with what each path has besides.
+pub(crate) async fn shown(fs: &FileSystem) -> Result<BTreeMap<String, Shown>> {
+    let snapshot = fs.snapshot();
+    let mut shown = BTreeMap::new();
+    for (path, seen) in try_tree(fs).await? {
+        let mut xattrs = BTreeMap::new();
+        for name in snapshot.xattrs(&path, Follow::No).await? {
+            let value = snapshot.xattr(&path, &name, Follow::No).await?;
+            xattrs.insert(name, value.unwrap_or_default());
+        }
+        let metadata = snapshot.symlink_metadata(&path).await?;
+        assert_eq!(metadata.has_xattrs, !xattrs.is_empty(), "{path}");
+        shown.insert(path, (seen, metadata.mode, xattrs));
+    }
+    Ok(shown)
 }
 
 /// Bytes that do not compress and do not repeat.

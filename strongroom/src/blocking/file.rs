@@ -5,8 +5,8 @@ use strongroom_fs::{Metadata, Result};
 
 /// An open file with a position, for [`std::io`]; see [`strongroom_fs::File`].
 ///
-/// Writes are kept until [`Write::flush`] or [`File::close`], which make them visible and durable all at once. Dropping
-/// the file drops what was not flushed.
+/// Writes are kept until [`Write::flush`] or [`File::close`], which make them visible and durable all at once; other handles
+/// of the file see them before. Dropping the last handle of a file drops what was not flushed.
 #[derive(Debug)]
 pub struct File {
     inner: strongroom_fs::File,
@@ -56,6 +56,30 @@ impl File {
     /// As [`strongroom_fs::File::write_at`].
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         block_on(self.inner.write_at(offset, bytes))
+    }
+
+    /// Writes all bytes at the end, the position aside; answers where that was.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::append`].
+    pub fn append(&self, bytes: &[u8]) -> Result<u64> {
+        block_on(self.inner.append(bytes))
+    }
+
+    /// The first offset at or after `offset` that is not in a hole.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::seek_data`].
+    pub fn seek_data(&self, offset: u64) -> Result<Option<u64>> {
+        block_on(self.inner.seek_data(offset))
+    }
+
+    /// The first offset at or after `offset` that is in a hole, the end of the file counting as one.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::seek_hole`].
+    pub fn seek_hole(&self, offset: u64) -> Result<Option<u64>> {
+        block_on(self.inner.seek_hole(offset))
     }
 
     /// Sets the length.

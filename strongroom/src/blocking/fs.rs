@@ -1,7 +1,8 @@
 use futures_lite::future::block_on;
 use strongroom_core::engine::CommitInfo;
 use strongroom_fs::{
-    AttributeChange, Attributes, DirEntry, FsSnapshot, Metadata, OpenOptions, Options, Result, Timestamp,
+    AttributeChange, Attributes, DirCursor, DirEntry, Follow, FsSnapshot, FsTransaction, Metadata, Op, OpenOptions,
+    Options, Result, Settings, Summary, Timestamp, Usage, XattrMode,
 };
 
 use super::File;
@@ -97,6 +98,40 @@ impl FileSystem {
         remove_all(path: impl AsRef<[u8]>) -> ();
         /// Gives something another name, in place of what has that name, at one stroke.
         rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+        /// Gives something another name that nothing has yet.
+        rename_new(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+        /// Lets two names change places at one stroke.
+        exchange(one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> ();
+        /// Makes the content of a file that of another, sharing it; answers its length.
+        copy(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> u64;
+        /// Makes a stretch of a file a stretch of another, sharing it; answers how many bytes.
+        copy_range(
+            from: impl AsRef<[u8]>, from_offset: u64, to: impl AsRef<[u8]>, to_offset: u64, length: u64
+        ) -> u64;
+        /// Copies whatever is at a path and all that is in it, sharing content.
+        copy_all(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+        /// Makes a stretch of a file read as zeros that take no space.
+        punch_hole(path: impl AsRef<[u8]>, offset: u64, length: u64) -> ();
+        /// Applies changes in order as one transaction and one commit.
+        apply(ops: &[Op]) -> CommitInfo;
+        /// The value of an extended attribute.
+        xattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, follow: Follow) -> Option<Vec<u8>>;
+        /// The names of all extended attributes.
+        xattrs(path: impl AsRef<[u8]>, follow: Follow) -> Vec<Vec<u8>>;
+        /// Sets an extended attribute.
+        set_xattr(
+            path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>, mode: XattrMode, follow: Follow
+        ) -> ();
+        /// Removes an extended attribute.
+        remove_xattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, follow: Follow) -> ();
+        /// What a file has of its own, of how it is kept.
+        settings(path: impl AsRef<[u8]>) -> Settings;
+        /// Sets what a file has of its own, of how it is kept.
+        set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
+        /// Counts what lies at a path and below it.
+        usage(path: impl AsRef<[u8]>) -> Usage;
+        /// What the file system holds, and what its repository takes.
+        summary() -> Summary;
         /// Changes attributes; symbolic links are followed.
         set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
         /// Sets the permission bits.
@@ -105,8 +140,18 @@ impl FileSystem {
         set_owner(path: impl AsRef<[u8]>, uid: u32, gid: u32) -> ();
         /// Sets the times of modification and access, where given.
         set_times(path: impl AsRef<[u8]>, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> ();
+        /// Changes the attributes of a symbolic link itself where one is at the path.
+        set_symlink_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
         /// Sets a file's length.
         set_len(path: impl AsRef<[u8]>, size: u64) -> ();
+    }
+
+    /// Opens a directory to be read while it changes.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::stream_dir`].
+    pub fn stream_dir(&self, path: impl AsRef<[u8]>) -> Result<DirStream> {
+        Ok(DirStream { inner: block_on(self.inner.stream_dir(path))? })
     }
 
     /// Begins a transaction over many files; dropping it aborts it.
@@ -146,58 +191,149 @@ impl FileSystem {
     }
 }
 
+/// The names of a directory, read while it changes; see [`strongroom_fs::DirStream`].
+pub struct DirStream {
+    inner: strongroom_fs::DirStream,
+}
+
+impl DirStream {
+    /// Where the stream is: after the name that came last.
+    #[must_use]
+    pub fn cursor(&self) -> &DirCursor {
+        self.inner.cursor()
+    }
+
+    /// Goes on from a cursor.
+    pub fn seek(&mut self, cursor: DirCursor) {
+        self.inner.seek(cursor);
+    }
+}
+
+impl Iterator for DirStream {
+    type Item = Result<DirEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        block_on(self.inner.next()).transpose()
+    }
+}
+
 /// Many operations, all or nothing; see [`strongroom_fs::FsTransaction`].
 pub struct Transaction {
-    inner: strongroom_fs::FsTransaction,
+    inner: FsTransaction,
+}
+
+/// The files of a transaction that holds more than those: see [`super::RepositoryTransaction::fs`].
+pub struct TransactionFiles<'t> {
+    inner: &'t mut FsTransaction,
+}
+
+impl<'t> TransactionFiles<'t> {
+    pub(super) fn new(inner: &'t mut FsTransaction) -> Self {
+        Self { inner }
+    }
 }
 
 /// As above, for operations that change.
 macro_rules! changes {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Errors
-        #[doc = concat!("As [`strongroom_fs::FsTransaction::", stringify!($name), "`].")]
-        pub fn $name(&mut self, $($argument: $kind),*) -> Result<$answer> {
-            block_on(self.inner.$name($($argument),*))
-        }
-    )*};
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        impl Transaction {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            #[doc = concat!("As [`strongroom_fs::FsTransaction::", stringify!($name), "`].")]
+            pub fn $name(&mut self, $($argument: $kind),*) -> Result<$answer> {
+                block_on(self.inner.$name($($argument),*))
+            }
+        )*}
+
+        impl TransactionFiles<'_> {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            #[doc = concat!("As [`strongroom_fs::FsTransaction::", stringify!($name), "`].")]
+            pub fn $name(&mut self, $($argument: $kind),*) -> Result<$answer> {
+                block_on(self.inner.$name($($argument),*))
+            }
+        )*}
+    };
+}
+
+changes! {
+    /// What is at a path; symbolic links are followed.
+    metadata(path: impl AsRef<[u8]>) -> Metadata;
+    /// What is at a path, a symbolic link at its end not followed.
+    symlink_metadata(path: impl AsRef<[u8]>) -> Metadata;
+    /// Whether something is at a path.
+    exists(path: impl AsRef<[u8]>) -> bool;
+    /// All names in a directory, in the order of their bytes.
+    read_dir(path: impl AsRef<[u8]>) -> Vec<DirEntry>;
+    /// Where a symbolic link leads.
+    read_link(path: impl AsRef<[u8]>) -> Vec<u8>;
+    /// The whole content of a file.
+    read(path: impl AsRef<[u8]>) -> Vec<u8>;
+    /// Makes `content` the whole content of a file, which is made where it is missing.
+    write(path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> ();
+    /// Writes at an offset of a file.
+    write_at(path: impl AsRef<[u8]>, offset: u64, bytes: impl AsRef<[u8]>) -> ();
+    /// Writes at the end of a file; answers where that was.
+    append(path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> u64;
+    /// Sets a file's length.
+    set_len(path: impl AsRef<[u8]>, size: u64) -> ();
+    /// Makes a stretch of a file read as zeros that take no space.
+    punch_hole(path: impl AsRef<[u8]>, offset: u64, length: u64) -> ();
+    /// Makes a file of all that a reader gives; answers its length.
+    create_file_from(path: impl AsRef<[u8]>, attributes: Attributes, reader: &mut impl std::io::Read) -> u64;
+    /// Makes a directory.
+    create_dir(path: impl AsRef<[u8]>) -> ();
+    /// Makes a directory with attributes.
+    create_dir_with(path: impl AsRef<[u8]>, attributes: Attributes) -> ();
+    /// Makes a directory and those that lead to it, as far as they are missing.
+    create_dir_all(path: impl AsRef<[u8]>) -> ();
+    /// Makes a symbolic link.
+    symlink(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
+    /// Makes a symbolic link with attributes.
+    symlink_with(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>, attributes: Attributes) -> ();
+    /// Gives a file one more name.
+    hard_link(existing: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
+    /// Removes the name of a file or symbolic link.
+    remove_file(path: impl AsRef<[u8]>) -> ();
+    /// Removes an empty directory.
+    remove_dir(path: impl AsRef<[u8]>) -> ();
+    /// Removes whatever is at a path and all that is in it.
+    remove_all(path: impl AsRef<[u8]>) -> ();
+    /// Gives something another name.
+    rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+    /// Gives something another name that nothing has yet.
+    rename_new(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+    /// Lets two names change places.
+    exchange(one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> ();
+    /// Makes the content of a file that of another, sharing it; answers its length.
+    copy(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> u64;
+    /// Makes a stretch of a file a stretch of another, sharing it; answers how many bytes.
+    copy_range(from: impl AsRef<[u8]>, from_offset: u64, to: impl AsRef<[u8]>, to_offset: u64, length: u64) -> u64;
+    /// Copies whatever is at a path and all that is in it, sharing content.
+    copy_all(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+    /// Changes attributes; symbolic links are followed.
+    set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
+    /// Changes the attributes of a symbolic link itself where one is at the path.
+    set_symlink_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
+    /// Sets what a file has of its own, of how it is kept.
+    set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
+    /// The value of an extended attribute.
+    xattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, follow: Follow) -> Option<Vec<u8>>;
+    /// The names of all extended attributes.
+    xattrs(path: impl AsRef<[u8]>, follow: Follow) -> Vec<Vec<u8>>;
+    /// Sets an extended attribute.
+    set_xattr(
+        path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>, mode: XattrMode, follow: Follow
+    ) -> ();
+    /// Removes an extended attribute.
+    remove_xattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, follow: Follow) -> ();
+    /// Applies one change.
+    apply(op: &Op) -> ();
 }
 
 impl Transaction {
-    changes! {
-        /// What is at a path; symbolic links are followed.
-        metadata(path: impl AsRef<[u8]>) -> Metadata;
-        /// Whether something is at a path.
-        exists(path: impl AsRef<[u8]>) -> bool;
-        /// All names in a directory, in the order of their bytes.
-        read_dir(path: impl AsRef<[u8]>) -> Vec<DirEntry>;
-        /// The whole content of a file.
-        read(path: impl AsRef<[u8]>) -> Vec<u8>;
-        /// Makes `content` the whole content of a file, which is made where it is missing.
-        write(path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> ();
-        /// Writes at an offset of a file.
-        write_at(path: impl AsRef<[u8]>, offset: u64, bytes: impl AsRef<[u8]>) -> ();
-        /// Makes a file of all that a reader gives; answers its length.
-        create_file_from(path: impl AsRef<[u8]>, attributes: Attributes, reader: &mut impl std::io::Read) -> u64;
-        /// Makes a directory.
-        create_dir(path: impl AsRef<[u8]>) -> ();
-        /// Makes a directory and those that lead to it, as far as they are missing.
-        create_dir_all(path: impl AsRef<[u8]>) -> ();
-        /// Makes a symbolic link.
-        symlink(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
-        /// Gives a file one more name.
-        hard_link(existing: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
-        /// Removes the name of a file or symbolic link.
-        remove_file(path: impl AsRef<[u8]>) -> ();
-        /// Removes an empty directory.
-        remove_dir(path: impl AsRef<[u8]>) -> ();
-        /// Gives something another name.
-        rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
-        /// Changes attributes; symbolic links are followed.
-        set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
-    }
-
     /// Makes it durable, all or nothing.
     ///
     /// # Errors

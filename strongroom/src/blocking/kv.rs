@@ -141,6 +141,41 @@ impl Transaction {
     }
 }
 
+/// The keys and values of a transaction that holds more than those; see [`super::RepositoryTransaction::kv`].
+pub struct TransactionKeys<'t> {
+    inner: kv::KvRows<'t>,
+}
+
+impl<'t> TransactionKeys<'t> {
+    pub(super) fn new(inner: kv::KvRows<'t>) -> Self {
+        Self { inner }
+    }
+
+    /// The value of a key, as the transaction sees it.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        block_on(self.inner.get(key.as_ref()))
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::put`].
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        block_on(self.inner.put(key.as_ref(), value.as_ref()))
+    }
+
+    /// Removes a key; answers whether it was there.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::delete`].
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        block_on(self.inner.delete(key.as_ref()))
+    }
+}
+
 /// The rows of a range, one by one.
 pub struct Scan {
     inner: kv::Scan<Snapshot>,

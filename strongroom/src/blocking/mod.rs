@@ -6,6 +6,7 @@
 mod file;
 mod fs;
 mod kv;
+mod transaction;
 
 pub use futures_lite::future::block_on;
 
@@ -18,8 +19,9 @@ use crate::check::{CheckOptions, CheckReport, Finding};
 use crate::options::{CreateOptions, OpenOptions, Place};
 
 pub use file::File;
-pub use fs::{FileSystem, Transaction as FsTransaction};
-pub use kv::{Kv, Scan, Transaction as KvTransaction};
+pub use fs::{DirStream, FileSystem, Transaction as FsTransaction, TransactionFiles};
+pub use kv::{Kv, Scan, Transaction as KvTransaction, TransactionKeys};
+pub use transaction::RepositoryTransaction;
 
 /// An open repository; cheap to clone, usable from many threads. See [`crate::Repository`].
 #[derive(Clone, Debug)]

@@ -7,12 +7,12 @@ fn a_large_batch_is_one_well_filled_tree() {
     for node_bytes_max in [NODE_BYTES_MAX_MIN, NODE_BYTES_MAX] {
         let store = Memory::new(node_bytes_max);
         let mut model = Model::new();
-        let batch: Batch = (0..50_000).map(|number| row(number, 24)).collect();
+        let batch: Batch = (0..58_000).map(|number| row(number, 24)).collect();
         let root = step(&store, None, &mut model, &batch).root;
         let filled = shape(&store, root.as_ref());
         assert!(filled.leaf_fill(node_bytes_max) > 0.95, "{}", filled.leaf_fill(node_bytes_max));
         assert!(filled.inner_fill(node_bytes_max) > 0.7, "{}", filled.inner_fill(node_bytes_max));
-        let half: Batch = (0..50_000).filter(|number| number % 2 == 0).map(|number| (row(number, 0).0, None)).collect();
+        let half: Batch = (0..58_000).filter(|number| number % 2 == 0).map(|number| (row(number, 0).0, None)).collect();
         let root = step(&store, root, &mut model, &half).root;
         assert!(shape(&store, root.as_ref()).leaf_fill(node_bytes_max) > 0.9);
     }
@@ -24,7 +24,7 @@ fn fill_after(numbers: &[u32], rows_per_batch: usize, before: &[Batch]) -> f64 {
     let (mut root, _) = build(&store, before);
     for batch in numbers.chunks(rows_per_batch) {
         let batch: Batch = batch.iter().map(|number| row(*number, 16)).collect();
-        root = block_on(apply(&store, root.as_ref(), batch)).unwrap().root;
+        root = block_on(apply(&store, root.as_ref(), batch, 9)).unwrap().root;
     }
     shape(&store, root.as_ref()).leaf_fill(NODE_BYTES_MAX_MIN)
 }
@@ -67,7 +67,7 @@ fn thinning_out_row_by_row_merges_leaves() {
     let (mut root, mut model) = build(&store, &[(0..2000).map(|number| row(number, 16)).collect()]);
     for number in (0..2000).filter(|number| number % 10 != 0) {
         let batch = Batch::from([(row(number, 0).0, None)]);
-        root = block_on(apply(&store, root.as_ref(), batch.clone())).unwrap().root;
+        root = block_on(apply(&store, root.as_ref(), batch.clone(), 9)).unwrap().root;
         change(&mut model, &batch);
     }
     assert_eq!(scan(&store, root, ALL, Direction::Descending), within(&model, &ALL, Direction::Descending));
@@ -83,7 +83,7 @@ fn a_change_of_one_row_rewrites_one_path_and_keeps_the_rest() {
     let nodes = shape(&store, root.as_ref()).pointers.len();
     store.reads.store(0, Ordering::Relaxed);
     let batch = Batch::from([(row(2500, 0).0, Some(Bytes::from_static(b"0123456789abcdef")))]);
-    block_on(apply(&store, root.as_ref(), batch.clone())).unwrap();
+    block_on(apply(&store, root.as_ref(), batch.clone(), 9)).unwrap();
     assert_eq!(store.reads.load(Ordering::Relaxed), height as u64);
     let applied = step(&store, root, &mut model, &batch);
     assert_eq!((applied.dead.len(), applied.written.len()), (height, height));
@@ -140,7 +140,7 @@ fn what_is_over_a_limit_or_out_of_order_is_refused_before_anything_is_written() 
     let entry = |key_bytes: usize, value_bytes: usize| {
         (Bytes::from(vec![9; key_bytes]), Some(Bytes::from(vec![0; value_bytes])))
     };
-    let run = |changes: Vec<(Bytes, Option<Bytes>)>| block_on(apply(&store, None, changes));
+    let run = |changes: Vec<(Bytes, Option<Bytes>)>| block_on(apply(&store, None, changes, 9));
     let refused = |changes| match run(changes) {
         Err(Error::LimitExceeded { what, value, limit }) => (what, value - limit),
         other => panic!("{other:?}"),
@@ -187,7 +187,7 @@ fn a_tree_grows_no_higher_than_its_limit() {
     }
     let root = TreeRoot { pointer, height: HEIGHT_MAX };
     assert_eq!(block_on(get(&store, Some(&root), b"zb")).unwrap(), Some(value.clone()));
-    let answer = block_on(apply(&store, Some(&root), [(Bytes::from_static(b"zc"), Some(value))]));
+    let answer = block_on(apply(&store, Some(&root), [(Bytes::from_static(b"zc"), Some(value))], 9));
     assert!(matches!(answer, Err(Error::LimitExceeded { what: "tree_levels", value: 17, limit: 16 })), "{answer:?}");
 }
 
@@ -198,7 +198,7 @@ fn futures_can_be_moved_between_threads() {
     }
     let store: Arc<dyn NodeStore> = Arc::new(Memory::new(NODE_BYTES_MAX_MIN));
     let batch: Batch = (0..100).map(|number| row(number, 10)).collect();
-    let root = block_on(movable(apply(&*store, None, batch))).unwrap().root;
+    let root = block_on(movable(apply(&*store, None, batch, 9))).unwrap().root;
     assert!(block_on(movable(get(&*store, root.as_ref(), &row(50, 0).0))).unwrap().is_some());
     let mut count = 0;
     block_on(movable(walk(&*store, root.as_ref(), |_| {

@@ -35,7 +35,7 @@ proptest! {
             prop_assert!(sound(end));
         }
         for batch in batch {
-            prop_assert!(sound(block_on(apply(&store, root.as_ref(), batch)).map(|_| ())));
+            prop_assert!(sound(block_on(apply(&store, root.as_ref(), batch, 9)).map(|_| ())));
         }
     }
 }
@@ -61,7 +61,7 @@ fn assert_damaged(store: &Memory, root: TreeRoot, key: &'static str, what: &str)
     };
     found(block_on(get(store, Some(&root), key.as_bytes())).unwrap_err());
     found(block_on(walk(store, Some(&root), |visit| visit.node.map(|_| ()))).unwrap_err());
-    found(block_on(apply(store, Some(&root), [(key.into(), Some(Bytes::from_static(b"new")))])).unwrap_err());
+    found(block_on(apply(store, Some(&root), [(key.into(), Some(Bytes::from_static(b"new")))], 9)).unwrap_err());
     for direction in [Direction::Ascending, Direction::Descending] {
         let range = (Bound::Included(key.into()), Bound::Included(key.into()));
         found(block_on(Cursor::new(store, Some(root), range, direction).next()).unwrap_err());

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 mod changes;
 mod damage;
+mod diff;
 mod model;
 
 use super::*;
@@ -131,11 +132,11 @@ fn change(model: &mut Model, batch: &Batch) {
 fn step(store: &Memory, root: Option<TreeRoot>, model: &mut Model, batch: &Batch) -> Applied {
     let before = shape(store, root.as_ref());
     let known = store.count();
-    let applied = block_on(apply(store, root.as_ref(), batch.clone())).unwrap();
+    let applied = block_on(apply(store, root.as_ref(), batch.clone(), 9)).unwrap();
     change(model, batch);
     let after = shape(store, applied.root.as_ref());
     assert_eq!(store.count() - known, applied.written.len(), "every node written is accounted for");
-    let dead: BTreeSet<_> = applied.dead.iter().copied().collect();
+    let dead: BTreeSet<_> = applied.dead.iter().map(|dead| dead.pointer).collect();
     let written: BTreeSet<_> = applied.written.iter().copied().collect();
     assert_eq!((dead.len(), written.len()), (applied.dead.len(), applied.written.len()), "none twice");
     assert!(dead.is_subset(&before.pointers));
@@ -184,7 +185,7 @@ fn build(store: &Memory, batches: &[Batch]) -> (Option<TreeRoot>, Model) {
     let mut model = Model::new();
     let mut root = None;
     for batch in batches {
-        root = block_on(apply(store, root.as_ref(), batch.clone())).unwrap().root;
+        root = block_on(apply(store, root.as_ref(), batch.clone(), 9)).unwrap().root;
         change(&mut model, batch);
     }
     (root, model)

@@ -1,5 +1,7 @@
 //! Check: every reference leads somewhere, every count is what it counts, and, where asked, every blob opens.
 
+mod kept;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -11,16 +13,18 @@ use super::in_force;
 use super::keyring::{self, CopyState, Header};
 use super::root::Root;
 use super::shared::{Pin, Shared};
-use super::{ChunkNumber, Direction};
+use super::{ChunkNumber, Direction, References};
 use crate::block::BlockReader;
 use crate::crypto::RootSecret;
 use crate::format::limits::HEADER_COPIES_COUNT;
+use crate::format::node::Node;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
-use crate::format::{BlockId, SALT_BYTES};
+use crate::format::{BlockId, Pointer, SALT_BYTES};
 use crate::storage::{ErrorKind, Name, StorageExt};
-use crate::tree;
+use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
+use kept::Kept;
 
 /// How deep a check looks.
 #[derive(Default)]
@@ -29,6 +33,8 @@ pub struct CheckOptions<'a> {
     pub data: bool,
     /// How many references the content holds on each chunk, where the caller has counted them.
     pub references: Option<&'a HashMap<ChunkNumber, u64>>,
+    /// Whoever knows the rows: then what those of snapshots refer to is looked for too.
+    pub rows: Option<&'a dyn References>,
 }
 
 /// Something that is not as it should be.
@@ -51,6 +57,8 @@ pub struct CheckReport {
     pub nodes: u64,
     /// Chunks counted.
     pub chunks: u64,
+    /// Snapshots that are kept.
+    pub snapshots: u64,
     /// What is wrong; empty when all is well.
     pub findings: Vec<Finding>,
     /// What is odd without being damage.
@@ -68,6 +76,7 @@ struct Check<'a> {
     salts: HashMap<DataBlock, [u8; SALT_BYTES]>,
     /// Chunks by block, to name what a damaged block takes along.
     holds: HashMap<DataBlock, Vec<ChunkNumber>>,
+    kept: Kept,
 }
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
@@ -90,9 +99,11 @@ pub(super) async fn run(
         live: BTreeMap::new(),
         salts: HashMap::new(),
         holds: HashMap::new(),
+        kept: Kept::default(),
     };
     check.headers(header, secret).await?;
     check.trees().await?;
+    check.snapshots(options.rows).await?;
     check.chunks(options.references).await?;
     check.usage().await?;
     check.blobs(options.data).await?;
@@ -145,35 +156,46 @@ impl Check<'_> {
     }
 
     async fn trees(&mut self) -> Result<()> {
-        let (shared, root) = (self.shared, self.root.clone());
-        for tree in [&root.content.tree, &root.space.tree] {
-            let mut failed = Vec::new();
-            let walked = tree::walk(&shared.nodes, tree.as_ref(), |visit| {
-                match visit.node {
-                    Ok(_) => {
-                        self.report.nodes += 1;
-                        *self.live.entry(DataBlock::of(visit.pointer)).or_default() += rows::live_bytes(visit.pointer);
-                        if *self.salts.entry(DataBlock::of(visit.pointer)).or_insert(visit.pointer.salt)
-                            != visit.pointer.salt
-                        {
-                            failed.push(Error::damaged(
-                                "tree node",
-                                None,
-                                "two pointers name two sealings of one block",
-                            ));
-                        }
-                    }
-                    Err(error) => failed.push(error),
+        let root = self.root.clone();
+        self.tree(root.content.tree.as_ref(), true, |_, _| {}).await?;
+        self.tree(root.space.tree.as_ref(), false, |_, _| {}).await.map(|_| ())
+    }
+
+    /// Every node of a tree; of several content trees, every node once. Answers whether all of it could be read.
+    async fn tree(
+        &mut self,
+        tree: Option<&TreeRoot>,
+        is_content: bool,
+        mut visit: impl FnMut(&Pointer, &Node),
+    ) -> Result<bool> {
+        let shared = self.shared;
+        let mut failed = Vec::new();
+        let mut met = std::mem::take(&mut self.kept.nodes);
+        let is_new = |pointer: &Pointer| !is_content || met.insert(*pointer);
+        let walked = tree::walk_where(&shared.nodes, tree, is_new, |visited| {
+            match visited.node {
+                Ok(node) => {
+                    self.report.nodes += 1;
+                    failed.extend(self.count_node(visited.pointer));
+                    visit(visited.pointer, node);
                 }
-                Ok(())
-            })
-            .await;
-            walked?;
-            for error in failed {
-                self.note(error)?;
+                Err(error) => failed.push(error),
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await;
+        self.kept.nodes = met;
+        walked?;
+        let is_whole = failed.is_empty();
+        failed.into_iter().try_for_each(|error| self.note(error))?;
+        Ok(is_whole)
+    }
+
+    fn count_node(&mut self, pointer: &Pointer) -> Option<Error> {
+        let block = DataBlock::of(pointer);
+        *self.live.entry(block).or_default() += rows::live_bytes(pointer);
+        (*self.salts.entry(block).or_insert(pointer.salt) != pointer.salt)
+            .then(|| Error::damaged("tree node", None, "two pointers name two sealings of one block"))
     }
 
     async fn chunks(&mut self, references: Option<&HashMap<ChunkNumber, u64>>) -> Result<()> {
@@ -200,6 +222,7 @@ impl Check<'_> {
             };
             self.report.chunks += 1;
             let number = ChunkNumber(number);
+            self.kept.meet(number, &row, &mut self.report);
             if let Some(references) = references {
                 seen.insert(number);
                 let counted = references.get(&number).copied().unwrap_or(0);
@@ -233,6 +256,7 @@ impl Check<'_> {
                 }
             }
         }
+        self.kept.finish(&mut self.report);
         self.identities(&identities).await?;
         for (number, count) in references.into_iter().flatten() {
             if !seen.contains(number) {

@@ -1,0 +1,186 @@
+//! What snapshots keep: that it is all there, that it is accounted for, and that nothing is kept for nobody.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::snapshots::collect;
+use super::super::view::Snapshot;
+use super::super::{ChunkNumber, Direction, References, Table};
+use super::{ALL, Check, CheckReport, Finding};
+use crate::format::Pointer;
+use crate::format::node::Node;
+use crate::format::rows::{self, ChunkRow};
+use crate::tree::{NodeStore as _, TreeRoot};
+use crate::{Damage, Error, Result};
+
+/// What is known of snapshots while the rest is looked at.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Nodes of content trees that were met.
+    pub(super) nodes: HashSet<Pointer>,
+    /// The snapshots that are kept, ascending.
+    sequences: Vec<u64>,
+    /// Whether some snapshot's removal is not finished: then there may be what nobody needs.
+    is_removing: bool,
+    /// Chunks that snapshots refer to.
+    needed: HashSet<ChunkNumber>,
+    /// Chunks that are parked, by number, with their death.
+    parked: HashMap<ChunkNumber, u64>,
+}
+
+impl Kept {
+    fn is_needed(&self, birth: u64, death: u64) -> bool {
+        self.sequences.iter().any(|kept| (birth..death).contains(kept))
+    }
+
+    /// Compares a chunk's row with what is parked.
+    pub(super) fn meet(&mut self, number: ChunkNumber, row: &ChunkRow, report: &mut CheckReport) {
+        let is_needed = self.is_needed(row.birth, row.death);
+        if self.needed.remove(&number) && row.references == 0 && !is_needed {
+            find(report, format!("chunk {:#x} is in a snapshot, and not kept for it", number.0), Some(number));
+        }
+        match (row.references, self.parked.remove(&number)) {
+            (0, Some(death)) if death == row.death => {
+                if !is_needed && !self.is_removing {
+                    find(report, format!("chunk {:#x} is kept for no snapshot", number.0), None);
+                }
+            }
+            (0, _) => find(report, format!("chunk {:#x} has no references, and is not parked", number.0), None),
+            (_, Some(_)) => find(report, format!("chunk {:#x} is parked, and has references", number.0), None),
+            (_, None) => {}
+        }
+    }
+
+    /// After all chunks were met.
+    pub(super) fn finish(&mut self, report: &mut CheckReport) {
+        let mut missing: Vec<ChunkNumber> = self.needed.drain().collect();
+        missing.sort_unstable();
+        for number in missing {
+            find(report, format!("chunk {:#x} has no row, and a snapshot refers to it", number.0), Some(number));
+        }
+        let mut parked: Vec<ChunkNumber> = self.parked.drain().map(|(number, _)| number).collect();
+        parked.sort_unstable();
+        for number in parked {
+            find(report, format!("chunk {:#x} is parked, and has no row", number.0), None);
+        }
+    }
+}
+
+fn find(report: &mut CheckReport, detail: String, chunk: Option<ChunkNumber>) {
+    let damage = Damage { structure: "chunk", blob: None, detail };
+    report.findings.push(Finding { damage, chunks: chunk.into_iter().collect() });
+}
+
+impl Check<'_> {
+    /// The trees of all snapshots, each node once.
+    pub(super) async fn snapshots(&mut self, references: Option<&dyn References>) -> Result<()> {
+        let (shared, root) = (self.shared, self.root.clone());
+        let scan = shared.scan_root(&root, &self.pin, rows::SNAPSHOT, ALL, Direction::Ascending);
+        let snapshots = match collect(scan).await {
+            Ok(snapshots) => snapshots,
+            Err(error) => return self.note(error),
+        };
+        self.kept.is_removing = snapshots.values().any(|row| row.is_removed);
+        let mut kept: Vec<_> = snapshots.values().filter(|row| !row.is_removed).copied().collect();
+        kept.sort_by_key(|row| row.sequence);
+        self.kept.sequences = kept.iter().map(|row| row.sequence).collect();
+        self.report.snapshots = kept.len() as u64;
+        let newest = shared.get_at(&root, &rows::counter_key(rows::NEWEST_SNAPSHOT)).await?;
+        let newest = newest.and_then(|row| rows::decode_count(&row).ok()).unwrap_or(0);
+        if newest != self.kept.sequences.last().copied().unwrap_or(0) {
+            self.find("snapshot counter", None, format!("it says {newest}, the newest snapshot is another"));
+        }
+        let (mut only, mut is_whole) = (HashSet::new(), true);
+        for row in kept {
+            let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });
+            let mut leaves = Vec::new();
+            is_whole &= self
+                .tree(tree.as_ref(), true, |pointer, node| {
+                    only.insert(*pointer);
+                    leaves.extend(node.is_leaf().then_some(*pointer));
+                })
+                .await?;
+            if let Some(references) = references {
+                let state = Snapshot::kept(shared, &root, self.pin.clone(), &row);
+                for leaf in leaves {
+                    let node = shared.nodes.read(&leaf).await?;
+                    if let Err(error) = self.need(&state, &node, references).await {
+                        self.note(error)?;
+                    }
+                }
+            }
+        }
+        self.parked_nodes(only, is_whole).await?;
+        self.parked_chunks().await
+    }
+
+    /// What the rows of a leaf refer to must be there.
+    async fn need(&mut self, state: &Snapshot, leaf: &Node, references: &dyn References) -> Result<()> {
+        for index in 0..leaf.count() {
+            let (Some(key), Some(value)) = (leaf.key_bytes(index), leaf.value(index)) else { continue };
+            if let Some((table, key)) = key.split_first() {
+                let chunks = references.chunks_of(state, Table(*table), key, &value).await?;
+                self.kept.needed.extend(chunks);
+            }
+        }
+        Ok(())
+    }
+
+    /// `only`: nodes that snapshots have and the newest content has not; `is_whole`: whether those are all.
+    async fn parked_nodes(&mut self, mut only: HashSet<Pointer>, is_whole: bool) -> Result<()> {
+        let (shared, root) = (Arc::clone(self.shared), self.root.clone());
+        let mut scan = shared.scan_root(&root, &self.pin, rows::PARKED_NODE, ALL, Direction::Ascending);
+        loop {
+            let (key, value) = match scan.next().await {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) => return self.note(error),
+            };
+            let key = rows::table_key(rows::PARKED_NODE, &key);
+            let (Ok((death, pointer)), Ok(birth)) = (rows::decode_parked_node_key(&key), rows::decode_count(&value))
+            else {
+                self.find("parked node", None, "a row of another shape");
+                continue;
+            };
+            if only.remove(&pointer) {
+                continue;
+            }
+            if self.kept.nodes.contains(&pointer) {
+                self.find("parked node", None, "the newest content has it");
+                continue;
+            }
+            if let Some(error) = self.count_node(&pointer) {
+                self.note(error)?;
+            }
+            let is_needed = self.kept.is_needed(birth, death);
+            if is_whole && (is_needed || !self.kept.is_removing) {
+                let name = shared.block_name(rows::DataBlock::of(&pointer));
+                self.find("parked node", Some(name), "it is kept, and no snapshot has it");
+            }
+        }
+        for pointer in only {
+            let name = shared.block_name(rows::DataBlock::of(&pointer));
+            self.note(Error::damaged("tree node", Some(name), "a snapshot has it, and it is not kept for it"))?;
+        }
+        Ok(())
+    }
+
+    async fn parked_chunks(&mut self) -> Result<()> {
+        let (shared, root) = (Arc::clone(self.shared), self.root.clone());
+        let mut scan = shared.scan_root(&root, &self.pin, rows::PARKED_CHUNK, ALL, Direction::Ascending);
+        loop {
+            match scan.next().await {
+                Ok(Some((key, _))) => match rows::decode_parked_chunk_key(&rows::table_key(rows::PARKED_CHUNK, &key)) {
+                    Ok((death, number)) => {
+                        if self.kept.parked.insert(ChunkNumber(number), death).is_some() {
+                            self.find("chunk", None, format!("chunk {number:#x} is parked twice"));
+                        }
+                    }
+                    Err(error) => self.find("parked chunk", None, error.to_string()),
+                },
+                Ok(None) => return Ok(()),
+                Err(error) => return self.note(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What differs between two states of the content, and bringing an earlier one back.
+//!
+//! Both cost as much as differs: subtrees that the two states share are not looked at.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::nodes::Nodes;
+use super::root::Side;
+use super::shared::{Pin, Shared, lock};
+use super::transaction::Transaction;
+use super::view::{Snapshot, table_range};
+use super::{ChunkNumber, Table};
+use crate::format::rows;
+use crate::storage::MaybeSendSync;
+use crate::tree::{self, Diff, Difference};
+use crate::{Error, Result};
+
+/// Whoever knows the rows of the content, and with them what they refer to.
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+pub trait References: MaybeSendSync {
+    /// The chunks that a row owns a reference to, each as often as it does. The row is one of `state`.
+    ///
+    /// # Errors
+    /// What reading raises, where the row alone does not tell.
+    async fn chunks_of(&self, state: &Snapshot, table: Table, key: &[u8], value: &[u8]) -> Result<Vec<ChunkNumber>>;
+}
+
+/// A row that is not the same in two states; `None` where it is absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The table it is in.
+    pub table: Table,
+    /// Its key.
+    pub key: Bytes,
+    /// Its value in the first state.
+    pub before: Option<Bytes>,
+    /// Its value in the second.
+    pub after: Option<Bytes>,
+}
+
+/// The rows that differ between two states, in the order of tables and keys.
+pub struct Changes {
+    shared: Arc<Shared>,
+    pins: [Arc<Pin>; 2],
+    diff: Diff<Arc<Nodes>>,
+    before: Side,
+    after: Side,
+    /// The next difference of the trees, once it is known.
+    difference: Option<Difference>,
+    has_ended: bool,
+    /// Keys that an overlay changes, and that are still to come.
+    overlaid: BTreeSet<Bytes>,
+}
+
+impl Snapshot {
+    /// What changed from another state of the same repository to this one.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Changes {
+        let pins = [before.pin().clone(), self.pin().clone()];
+        Changes::new(self.shared(), pins, before.content(), self.content())
+    }
+}
+
+impl Changes {
+    fn new(shared: &Arc<Shared>, pins: [Arc<Pin>; 2], before: &Side, after: &Side) -> Self {
+        let changed = before.overlay.diff(&after.overlay);
+        let overlaid = if before.tree == after.tree {
+            // Under the same tree, only where the overlays differ.
+            changed.map(|item| overlaid_key(&item)).collect()
+        } else {
+            before.overlay.keys().chain(after.overlay.keys()).cloned().collect()
+        };
+        Self {
+            shared: shared.clone(),
+            pins,
+            diff: Diff::new(shared.nodes.clone(), before.tree, after.tree),
+            before: before.clone(),
+            after: after.clone(),
+            difference: None,
+            has_ended: false,
+            overlaid,
+        }
+    }
+
+    /// The next row that differs, or `None` after the last.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] and [`Error::Expired`]; what the storage raises.
+    pub async fn next(&mut self) -> Result<Option<Change>> {
+        match self.advance().await {
+            Ok(difference) => Ok(difference.and_then(|Difference { key, before, after }| {
+                let table = Table(*key.first()?);
+                Some(Change { table, key: key.slice(1..), before, after })
+            })),
+            Err(error) => {
+                let oldest = self.pins.iter().map(|pin| pin.sequence).min().unwrap_or_default();
+                Err(self.shared.explain(error, oldest).await)
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<Difference>> {
+        loop {
+            if self.difference.is_none() && !self.has_ended {
+                self.difference = self.diff.next().await?;
+                self.has_ended = self.difference.is_none();
+            }
+            let key = match (self.overlaid.first(), &self.difference) {
+                (None, _) => return Ok(self.difference.take()),
+                (Some(key), Some(difference)) if difference.key < *key => return Ok(self.difference.take()),
+                (Some(key), _) => key.clone(),
+            };
+            let (in_before, in_after) = match &self.difference {
+                Some(difference) if difference.key == key => (difference.before.clone(), difference.after.clone()),
+                // No difference between the trees: what one has the other has.
+                _ => {
+                    let row = tree::get(&self.shared.nodes, self.after.tree.as_ref(), &key).await?;
+                    (row.clone(), row)
+                }
+            };
+            // Nothing is awaited from here on, so that nothing is lost where the future is dropped.
+            self.overlaid.remove(&key);
+            if self.difference.as_ref().is_some_and(|difference| difference.key == key) {
+                self.difference = None;
+            }
+            let before = self.before.overlay.get(&key).cloned().unwrap_or(in_before);
+            let after = self.after.overlay.get(&key).cloned().unwrap_or(in_after);
+            if before != after {
+                return Ok(Some(Difference { key, before, after }));
+            }
+        }
+    }
+}
+
+fn overlaid_key(item: &imbl::ordmap::DiffItem<'_, '_, Bytes, Option<Bytes>>) -> Bytes {
+    match item {
+        imbl::ordmap::DiffItem::Add(key, _) | imbl::ordmap::DiffItem::Remove(key, _) => (*key).clone(),
+        imbl::ordmap::DiffItem::Update { new: (key, _), .. } => (*key).clone(),
+    }
+}
+
+impl Transaction {
+    /// Makes the whole content what it is in another state, chunks included; answers how many rows differed. To be called
+    /// before anything else is done in the transaction. Whatever is committed by others meanwhile is a conflict.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where something was done in it already; as [`Changes::next`] and [`Transaction::put`].
+    pub async fn restore(&mut self, state: &Snapshot, references: &dyn References) -> Result<u64> {
+        if !self.is_empty() {
+            return Err(Error::Invalid("a transaction that brings a state back does nothing before that".into()));
+        }
+        let first = rows::table_key(rows::CONTENT_FIRST, &[]);
+        let (_, end) = table_range(Table::LAST, (Bound::Unbounded, Bound::Unbounded));
+        lock(self.reads()).ranges.push((Bound::Included(first), end));
+        let newest = self.state();
+        let mut changes = state.changes_since(&newest);
+        let mut count = 0;
+        while let Some(Change { table, key, before, after }) = changes.next().await? {
+            count += 1;
+            if let Some(row) = &before {
+                for chunk in references.chunks_of(&newest, table, &key, row).await? {
+                    self.release_chunk(chunk)?;
+                }
+            }
+            if let Some(row) = &after {
+                for chunk in references.chunks_of(state, table, &key, row).await? {
+                    self.retain_chunk(chunk)?;
+                }
+            }
+            match after {
+                Some(row) => self.put(table, &key, &row)?,
+                None => self.delete(table, &key)?,
+            }
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,264 @@
+//! The files that handles of one file system have open: what all handles of one file share, and when a file that has no
+//! name any more may go.
+//!
+//! Invariant: a file is deleted by a commit of this process only while no handle of it is there. A removal that meets one
+//! leaves the file without a name, an orphan, under the writer's epoch. One that meets none holds the door until its commit
+//! is settled, so that none is opened meanwhile.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use async_lock::Mutex as AsyncMutex;
+use strongroom_core as core;
+
+use super::pending::Pending;
+use crate::error::{Error, Result};
+use crate::shared::Shared;
+
+/// How many files may gather overwritten bytes to their own bound at once.
+const WRITERS_AT_BOUND_MAX: usize = 4;
+
+/// What this process has open.
+#[derive(Default)]
+pub(crate) struct Handles {
+    files: Mutex<HashMap<u64, Entry>>,
+    /// Removed files of which the last handle was dropped.
+    abandoned: Mutex<BTreeSet<u64>>,
+    /// Bytes that wait in memory for their chunks to be cut anew, of all files.
+    dirty_bytes: AtomicUsize,
+}
+
+enum Entry {
+    Open(Weak<OpenFile>),
+    /// A transaction that deletes it is being committed; it holds the lock until that is settled.
+    Going(Arc<AsyncMutex<()>>),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What all handles of one file share: above all what was written and is not committed.
+pub(crate) struct OpenFile {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inode: u64,
+    pub(super) writes: AsyncMutex<Option<Written>>,
+    /// Whether `writes` holds anything, so that readers of clean files do not wait for each other.
+    written: AtomicBool,
+    /// A transaction of this process took, or was to take, its last name.
+    removed: AtomicBool,
+}
+
+/// What was written since the last commit, and what became of it.
+pub(super) struct Written {
+    pub(super) pending: Box<Pending>,
+    pub(super) fate: Arc<Fate>,
+}
+
+/// Set where writes were lost: each handle that took part learns of it.
+#[derive(Default)]
+pub(super) struct Fate(OnceLock<Error>);
+
+impl Fate {
+    pub(super) fn lost(&self) -> Option<Error> {
+        self.0.get().cloned()
+    }
+
+    pub(super) fn lose(&self, error: Error) {
+        // The first reason is the one that counts.
+        let _ = self.0.set(error);
+    }
+}
+
+/// What is worked on, out of its slot: dropped half way, it is lost, and that is noted.
+pub(super) struct Taken<'s> {
+    file: &'s OpenFile,
+    slot: &'s mut Option<Written>,
+    pub(super) written: Option<Written>,
+}
+
+impl<'s> Taken<'s> {
+    pub(super) fn new(file: &'s OpenFile, slot: &'s mut Option<Written>) -> Self {
+        let written = slot.take();
+        Self { file, slot, written }
+    }
+
+    pub(super) fn give_back(mut self) {
+        *self.slot = self.written.take();
+    }
+
+    pub(super) fn lose(mut self, error: &Error) {
+        if let Some(written) = self.written.take() {
+            written.fate.lose(error.clone());
+        }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(written) = self.written.take() {
+            written.fate.lose(Error::Interrupted);
+        }
+        self.file.written.store(self.slot.is_some(), Ordering::Release);
+    }
+}
+
+/// Writes that are being committed: dropped half way, nobody knows.
+pub(super) struct Undecided(pub(super) Option<Arc<Fate>>);
+
+impl Undecided {
+    pub(super) fn settle(mut self, error: Option<&Error>) {
+        if let (Some(fate), Some(error)) = (self.0.take(), error) {
+            fate.lose(error.clone());
+        }
+    }
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        if let Some(fate) = self.0.take() {
+            fate.lose(Error::Interrupted);
+        }
+    }
+}
+
+impl OpenFile {
+    /// Says that the last name is to go; once the last handle has gone too, the file is looked after.
+    pub(crate) fn set_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_written(&self) {
+        self.written.store(true, Ordering::Release);
+    }
+
+    /// Whether something was written and not committed.
+    pub(crate) fn is_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let handles = &self.shared.common.handles;
+        let mut files = lock(&handles.files);
+        if let Some(Entry::Open(file)) = files.get(&self.inode)
+            && file.strong_count() == 0
+        {
+            files.remove(&self.inode);
+        }
+        drop(files);
+        if self.removed.load(Ordering::Acquire) {
+            lock(&handles.abandoned).insert(self.inode);
+        }
+    }
+}
+
+impl Handles {
+    /// The file, where a handle of it is there.
+    pub(crate) fn get(&self, inode: u64) -> Option<Arc<OpenFile>> {
+        match lock(&self.files).get(&inode) {
+            Some(Entry::Open(file)) => file.upgrade(),
+            _ => None,
+        }
+    }
+
+    /// The file, for one more handle. Waits for a removal that is on its way to be settled; the caller looks after that
+    /// whether the file is still there.
+    pub(crate) async fn open(&self, shared: &Arc<Shared>, inode: u64) -> Arc<OpenFile> {
+        loop {
+            let going = {
+                let mut files = lock(&self.files);
+                let open = match files.get(&inode) {
+                    Some(Entry::Going(going)) => Err(going.clone()),
+                    Some(Entry::Open(file)) => Ok(file.upgrade()),
+                    None => Ok(None),
+                };
+                match open {
+                    Err(going) => going,
+                    Ok(Some(file)) => return file,
+                    Ok(None) => {
+                        let file = Arc::new(OpenFile {
+                            shared: shared.clone(),
+                            inode,
+                            writes: AsyncMutex::default(),
+                            written: AtomicBool::new(false),
+                            removed: AtomicBool::new(false),
+                        });
+                        files.insert(inode, Entry::Open(Arc::downgrade(&file)));
+                        return file;
+                    }
+                }
+            };
+            going.lock().await;
+        }
+    }
+
+    /// Holds the door for files that a transaction is about to delete.
+    pub(crate) fn go<'h>(&'h self, inodes: &[u64]) -> Result<Going<'h>> {
+        let gate = Arc::new(AsyncMutex::new(()));
+        let mut going = Going { handles: self, inodes: Vec::new(), _gate: gate.try_lock_arc() };
+        if inodes.is_empty() {
+            return Ok(going);
+        }
+        let mut files = lock(&self.files);
+        for &inode in inodes {
+            match files.get(&inode) {
+                // Opened since the transaction looked: it must look again, and leave an orphan.
+                Some(Entry::Open(file)) if file.strong_count() > 0 => {
+                    drop(files);
+                    return Err(core::Error::Conflict.into());
+                }
+                // One of two transactions that delete it will lose.
+                Some(Entry::Going(_)) => {}
+                _ => {
+                    files.insert(inode, Entry::Going(gate.clone()));
+                    going.inodes.push(inode);
+                }
+            }
+        }
+        Ok(going)
+    }
+
+    /// Removed files whose last handle was dropped; the caller looks after them.
+    pub(crate) fn take_abandoned(&self) -> Vec<u64> {
+        let mut abandoned = lock(&self.abandoned);
+        if abandoned.is_empty() { Vec::new() } else { std::mem::take(&mut *abandoned).into_iter().collect() }
+    }
+
+    /// To be looked after another time.
+    pub(crate) fn put_back_abandoned(&self, inodes: &[u64]) {
+        lock(&self.abandoned).extend(inodes);
+    }
+
+    /// Counts the bytes that a file gathers: `before` it counted last, `now` it has. Answers whether it must write them
+    /// back, for its own bound's sake or that of all.
+    pub(super) fn gathers(&self, before: usize, now: usize, bound: usize) -> bool {
+        let all = if now >= before {
+            self.dirty_bytes.fetch_add(now - before, Ordering::Relaxed).saturating_add(now - before)
+        } else {
+            self.dirty_bytes.fetch_sub(before - now, Ordering::Relaxed).saturating_sub(before - now)
+        };
+        now > bound || all > bound.saturating_mul(WRITERS_AT_BOUND_MAX)
+    }
+}
+
+/// Files that are being deleted; dropped, the door is open again.
+pub(crate) struct Going<'h> {
+    handles: &'h Handles,
+    inodes: Vec<u64>,
+    _gate: Option<async_lock::MutexGuardArc<()>>,
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        if self.inodes.is_empty() {
+            return;
+        }
+        let mut files = lock(&self.handles.files);
+        for inode in &self.inodes {
+            files.remove(inode);
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Copies that share what they copy, and whole trees of them.
+
+use std::collections::{HashMap, VecDeque};
+
+use strongroom_core::engine::View;
+
+use super::attributes::put_inode;
+use super::create::{free_name, trimmed};
+use super::directory::entries;
+use super::rename::check_no_cycle;
+use super::transaction::put_content;
+use super::{Attributes, DirEntry, FileSystem, FsTransaction, transact};
+use crate::error::{Error, Result, shown};
+use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, inode_key};
+use crate::inodes;
+use crate::path::Last;
+use crate::reflink::{self, Stretch};
+use crate::time::Timestamp;
+use crate::xattrs;
+
+/// How many names one transaction of [`FileSystem::copy_all`] makes.
+const COPIED_AT_ONCE_MAX: usize = 10_000;
+/// How much one transaction of [`FileSystem::copy_all`] may hold in memory before it is committed.
+const PENDING_AT_ONCE_BYTES_MAX: u64 = 16 << 20;
+/// How many names of a directory are held at once while a tree is copied.
+const PAGE_ENTRIES: usize = 512;
+
+/// How far the copy of a tree has come.
+#[derive(Clone, Default)]
+struct Progress {
+    has_begun: bool,
+    levels: Vec<Level>,
+    /// Copies of what has several names.
+    linked: HashMap<u64, u64>,
+}
+
+/// A directory on the way down a tree that is copied.
+#[derive(Clone)]
+struct Level {
+    from: u64,
+    to: u64,
+    /// The copy gets it when it is complete: putting names into it would change it.
+    mtime: Timestamp,
+    page: VecDeque<DirEntry>,
+    /// The last name that was copied.
+    after: Option<Vec<u8>>,
+    complete: bool,
+}
+
+impl FileSystem {
+    /// Makes the content of a file that of another, which is made where it is missing: the two share what they hold until
+    /// one is changed. Costs O(extents); nothing of the content is read or moved. A file that is made gets the permission
+    /// bits of the source; one that is there keeps its attributes. Symbolic links are followed. Answers the length.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], and as [`Self::metadata`].
+    pub async fn copy(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<u64> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        transact!(self, transaction => transaction.copy(from, to).await)
+    }
+
+    /// Makes a stretch of a file a stretch of another, or of the same where the two do not overlap, which grows as need be.
+    /// They share what they hold: this costs O(extents of the stretch), and reads nothing. Answers how many bytes that was:
+    /// fewer than `length` where the source ends before.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] for stretches of one file that overlap; [`Error::FileTooLarge`]; [`Error::IsADirectory`]; and
+    /// as [`Self::metadata`].
+    pub async fn copy_range(
+        &self,
+        from: impl AsRef<[u8]>,
+        from_offset: u64,
+        to: impl AsRef<[u8]>,
+        to_offset: u64,
+        length: u64,
+    ) -> Result<u64> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        transact!(self, transaction => transaction.copy_range(from, from_offset, to, to_offset, length).await)
+    }
+
+    /// Makes a stretch of a file read as zeros that take no space; its length stays.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], and as [`Self::metadata`].
+    pub async fn punch_hole(&self, path: impl AsRef<[u8]>, offset: u64, length: u64) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.punch_hole(path, offset, length).await)
+    }
+
+    /// Copies whatever is at a path and all that is in it to a name that is free: content is shared, and attributes, times,
+    /// holes, extended attributes, symbolic links as they are, and names that share a file within the tree are kept. Up to
+    /// 10,000 names this is one transaction; beyond, it is several, and one that fails leaves what was copied before it.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; [`Error::IntoItself`]; and as [`Self::metadata`].
+    pub async fn copy_all(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let mut progress = Progress::default();
+        loop {
+            let (done, next) = transact!(self, transaction => {
+                let mut next = progress.clone();
+                let copied = transaction.copy_some(from, to, &mut next, COPIED_AT_ONCE_MAX).await;
+                copied.map(|done| (done, next))
+            })?;
+            if done {
+                return Ok(());
+            }
+            progress = next;
+        }
+    }
+}
+
+impl FsTransaction {
+    /// Makes the content of a file that of another, sharing it.
+    ///
+    /// # Errors
+    /// As [`FileSystem::copy`].
+    pub async fn copy(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<u64> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        let source = self.file_inode(from).await?;
+        let size = inodes::file_content(&self.transaction, source).await?.size;
+        let located = self.locate(to, Last::Followed).await?;
+        let target = match located.entry {
+            Some(_) => super::transaction::file_only(located.existing(to)?, to)?,
+            None => {
+                let mode = inodes::load(&self.transaction, source).await?.mode;
+                let attributes = Attributes { mode, ..Attributes::file() };
+                self.make(&located, to, Kind::File, attributes, None).await?.0
+            }
+        };
+        if target == source {
+            return Ok(size);
+        }
+        let before = inodes::file_content(&self.transaction, target).await?;
+        let moment = self.shared.moment();
+        self.unfinished = true;
+        crate::extents::truncate(&mut self.transaction, target, before.size, 0).await?;
+        reflink::share_all(&mut self.transaction, source, target).await?;
+        put_content(&mut self.transaction, target, before, size, moment)?;
+        self.unfinished = false;
+        Ok(size)
+    }
+
+    /// Makes a stretch of a file a stretch of another, sharing it.
+    ///
+    /// # Errors
+    /// As [`FileSystem::copy_range`].
+    pub async fn copy_range(
+        &mut self,
+        from: impl AsRef<[u8]>,
+        from_offset: u64,
+        to: impl AsRef<[u8]>,
+        to_offset: u64,
+        length: u64,
+    ) -> Result<u64> {
+        let (source, target) = (self.file_inode(from.as_ref()).await?, self.file_inode(to.as_ref()).await?);
+        let size = inodes::file_content(&self.transaction, source).await?.size;
+        let length = length.min(size.saturating_sub(from_offset));
+        if length == 0 {
+            return Ok(0);
+        }
+        let end = to_offset.checked_add(length).filter(|&end| end <= FILE_BYTES_MAX);
+        let end = end.ok_or(Error::FileTooLarge { bytes: u64::MAX, bytes_max: FILE_BYTES_MAX })?;
+        if source == target && from_offset < end && to_offset < from_offset.saturating_add(length) {
+            let reason = "a stretch cannot be copied onto itself";
+            return Err(Error::InvalidPath { path: shown(to.as_ref()), reason });
+        }
+        let before = inodes::file_content(&self.transaction, target).await?;
+        let moment = self.shared.moment();
+        self.unfinished = true;
+        let stretch = Stretch { from: source, from_offset, to: target, to_offset, length, to_size: before.size };
+        let size = reflink::share(&mut self.transaction, stretch).await?;
+        put_content(&mut self.transaction, target, before, size, moment)?;
+        self.unfinished = false;
+        Ok(length)
+    }
+
+    /// Makes a stretch of a file read as zeros that take no space; its length stays.
+    ///
+    /// # Errors
+    /// As [`FileSystem::punch_hole`].
+    pub async fn punch_hole(&mut self, path: impl AsRef<[u8]>, offset: u64, length: u64) -> Result<()> {
+        let inode = self.file_inode(path.as_ref()).await?;
+        let before = inodes::file_content(&self.transaction, inode).await?;
+        let end = offset.saturating_add(length).min(before.size);
+        if offset >= end {
+            return Ok(());
+        }
+        let moment = self.shared.moment();
+        self.unfinished = true;
+        reflink::punch(&mut self.transaction, inode, offset, end).await?;
+        put_content(&mut self.transaction, inode, before, before.size, moment)?;
+        self.unfinished = false;
+        Ok(())
+    }
+
+    /// Copies whatever is at a path and all that is in it, in this transaction.
+    ///
+    /// # Errors
+    /// As [`FileSystem::copy_all`].
+    pub async fn copy_all(&mut self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let mut progress = Progress::default();
+        while !self.copy_some(from.as_ref(), to.as_ref(), &mut progress, usize::MAX).await? {}
+        Ok(())
+    }
+
+    /// Goes on with the copy of a tree, from its root down, at most `names_max` names; answers whether all is copied.
+    async fn copy_some(&mut self, from: &[u8], to: &[u8], progress: &mut Progress, names_max: usize) -> Result<bool> {
+        let mut names_left = names_max.max(1);
+        if progress.has_begun {
+            // What others changed since is seen by looking again.
+            for level in &mut progress.levels {
+                level.page.clear();
+                level.complete = false;
+            }
+            if let Some(level) = progress.levels.last()
+                && self.row(level.to).await?.is_none()
+            {
+                return Err(Error::NotFound { path: shown(to) });
+            }
+        } else {
+            let source = self.locate(trimmed(from), Last::Itself).await?.existing(from)?;
+            let target = self.locate(trimmed(to), Last::Itself).await?;
+            let name = free_name(&target, to, source.kind)?.to_vec();
+            if to.ends_with(b"/") && source.kind != Kind::Directory {
+                return Err(Error::NotADirectory { path: shown(from) });
+            }
+            check_no_cycle(source, &target, from)?;
+            self.unfinished = true;
+            self.copy_entry(source, target.parent(), &name, progress).await?;
+            progress.has_begun = true;
+        }
+        self.unfinished = true;
+        while let Some(level) = progress.levels.last_mut() {
+            let Some(DirEntry { name, inode, kind }) = level.page.pop_front() else {
+                if !level.complete {
+                    level.fill(self).await?;
+                    continue;
+                }
+                let (to, mtime) = (level.to, level.mtime);
+                progress.levels.pop();
+                let mut row = inodes::load(&self.transaction, to).await?;
+                row.mtime = mtime;
+                row.mtime_set = self.shared.moment();
+                put_inode(&mut self.transaction, to, &row)?;
+                continue;
+            };
+            if names_left == 0 || (names_max < usize::MAX && self.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX) {
+                level.page.push_front(DirEntry { name, inode, kind });
+                self.unfinished = false;
+                return Ok(false);
+            }
+            names_left -= 1;
+            let to = level.to;
+            level.after = Some(name.clone());
+            if progress.levels.first().is_some_and(|top| top.to == inode) {
+                // Others moved the copy into what is copied, between two transactions.
+                return Err(Error::IntoItself { path: shown(from) });
+            }
+            self.copy_entry(EntryRow { inode, kind }, to, &name, progress).await?;
+        }
+        self.unfinished = false;
+        Ok(true)
+    }
+
+    /// Copies what a name stands for, and puts it under a name; of a directory, what is in it comes next.
+    async fn copy_entry(&mut self, source: EntryRow, parent: u64, name: &[u8], progress: &mut Progress) -> Result<()> {
+        let EntryRow { inode, kind } = source;
+        let metadata = inodes::metadata(&self.transaction, inode).await?;
+        let moment = self.shared.moment();
+        let has_more_names = kind != Kind::Directory && metadata.nlink > 1;
+        if has_more_names
+            && let Some(&copy) = progress.linked.get(&inode)
+            && let Some(mut row) = self.row(copy).await?
+        {
+            row.nlink = row.nlink.saturating_add(1);
+            put_inode(&mut self.transaction, copy, &row)?;
+            return self.put_entry(parent, name, EntryRow { inode: copy, kind }, moment).await;
+        }
+        let row = inodes::load(&self.transaction, inode).await?;
+        let copy = self.transaction.number().await?;
+        let now = Timestamp::from_nanos(moment);
+        let has_content = kind == Kind::File || (kind == Kind::Symlink && row.inline.is_none());
+        let has_xattrs = row.xattrs;
+        let row = InodeRow { nlink: 1, btime: now, ctime: now, mtime: metadata.mtime, mtime_set: moment, ..row };
+        put_inode(&mut self.transaction, copy, &row)?;
+        if has_content {
+            reflink::share_all(&mut self.transaction, inode, copy).await?;
+            put_content(&mut self.transaction, copy, ContentRow::default(), metadata.size, moment)?;
+        }
+        if has_xattrs {
+            xattrs::copy_all(&mut self.transaction, inode, copy).await?;
+        }
+        self.put_entry(parent, name, EntryRow { inode: copy, kind }, moment).await?;
+        if has_more_names {
+            progress.linked.insert(inode, copy);
+        }
+        if kind == Kind::Directory {
+            progress.levels.push(Level {
+                from: inode,
+                to: copy,
+                mtime: metadata.mtime,
+                page: VecDeque::new(),
+                after: None,
+                complete: false,
+            });
+        }
+        Ok(())
+    }
+
+    async fn row(&self, inode: u64) -> Result<Option<InodeRow>> {
+        Ok(match self.transaction.get(INODE, &inode_key(inode)).await? {
+            Some(row) => Some(InodeRow::decode(&row)?),
+            None => None,
+        })
+    }
+}
+
+impl Level {
+    async fn fill(&mut self, transaction: &FsTransaction) -> Result<()> {
+        let mut listing = entries(&transaction.transaction, self.from, self.after.as_deref());
+        while self.page.len() < PAGE_ENTRIES {
+            match listing.next().await? {
+                Some(entry) => self.page.push_back(entry),
+                None => {
+                    self.complete = true;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Files that were removed while open: they have no name, and stay for as long as their process has them open.
+//!
+//! The row of an orphan says under which writer epoch it was left. While that has not ended, the file is its process's to
+//! delete, with the last handle; after that, anybody's.
+
+use std::ops::Bound;
+
+use strongroom_core::engine::{Direction, Transaction, View};
+
+use super::FileSystem;
+use super::attributes::put_inode;
+use super::remove::free_inode;
+use crate::error::Result;
+use crate::format::{INODE, InodeRow, ORPHAN, decode_orphan, encode_orphan, inode_key, split_inode_key};
+use crate::shared::Shared;
+
+/// How often a reclaim is tried again because another transaction was faster.
+const ATTEMPTS_MAX: usize = 8;
+/// Orphans that one transaction deletes.
+const RECLAIMED_AT_ONCE_MAX: usize = 1_000;
+
+/// Leaves a file without a name to those who have it open.
+pub(super) async fn put(transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
+    // A number of its own is of no use here; the epoch in it is.
+    let epoch = u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX);
+    row.nlink = 0;
+    put_inode(transaction, inode, &row)?;
+    Ok(transaction.put(ORPHAN, &inode_key(inode), &encode_orphan(epoch))?)
+}
+
+impl Shared {
+    /// Deletes the removed files whose last handle was dropped. It answers nobody: what it fails to do waits for the next
+    /// transaction of this process, or for the next writer.
+    pub(crate) async fn reclaim_abandoned(&self) {
+        let inodes = self.common.handles.take_abandoned();
+        if !inodes.is_empty() && self.reclaim(&inodes).await.is_err() {
+            self.common.handles.put_back_abandoned(&inodes);
+        }
+    }
+
+    /// Deletes those of these files that are orphans and not open here.
+    async fn reclaim(&self, inodes: &[u64]) -> Result<()> {
+        for some in inodes.chunks(RECLAIMED_AT_ONCE_MAX) {
+            let mut attempt = 0;
+            while let Err(error) = self.reclaim_once(some).await {
+                if !error.is_conflict() || attempt == ATTEMPTS_MAX {
+                    return Err(error);
+                }
+                attempt += 1;
+                self.engine.refresh().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reclaim_once(&self, inodes: &[u64]) -> Result<()> {
+        let mut transaction = self.engine.begin();
+        for &inode in inodes {
+            let key = inode_key(inode);
+            if self.common.handles.get(inode).is_some() || transaction.get(ORPHAN, &key).await?.is_none() {
+                continue;
+            }
+            transaction.delete(ORPHAN, &key)?;
+            if let Some(row) = transaction.get(INODE, &key).await? {
+                free_inode(&mut transaction, inode, &InodeRow::decode(&row)?).await?;
+            }
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Orphans, and the epochs under which they were left.
+    async fn orphans(&self) -> Result<Vec<(u64, u32)>> {
+        let snapshot = self.engine.snapshot();
+        let mut scan = snapshot.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        let mut orphans = Vec::new();
+        while let Some((key, value)) = scan.next().await? {
+            orphans.push((split_inode_key("orphan", &key)?, decode_orphan(&value)?));
+        }
+        Ok(orphans)
+    }
+}
+
+impl FileSystem {
+    /// Deletes files that were removed while open, by processes that have ended since: opening for writing does it. Answers
+    /// how many there were. Costs one look-up where there are none.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub async fn reclaim_orphans(&self) -> Result<u64> {
+        self.shared.reclaim_abandoned().await;
+        if self.shared.orphans().await?.is_empty() {
+            return Ok(0);
+        }
+        // Claiming an epoch ends those of writers that are known to be gone.
+        self.shared.engine.begin().number().await?;
+        let open = self.shared.engine.open_epochs().await?;
+        let orphans = self.shared.orphans().await?;
+        let ended = orphans.into_iter().filter(|(_, epoch)| !open.contains(epoch)).map(|(inode, _)| inode);
+        let ended: Vec<_> = ended.collect();
+        self.shared.reclaim(&ended).await?;
+        Ok(ended.len() as u64)
+    }
+}

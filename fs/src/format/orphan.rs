@@ -1,0 +1,15 @@
+use strongroom_core::Result;
+
+use super::fields::Fields;
+
+/// The row of a file that has no name and is still open: the writer epoch of the process that has it open.
+pub(crate) fn encode_orphan(epoch: u32) -> [u8; 4] {
+    epoch.to_le_bytes()
+}
+
+pub(crate) fn decode_orphan(row: &[u8]) -> Result<u32> {
+    let mut fields = Fields::new("orphan", row);
+    let epoch = fields.u32()?;
+    fields.done()?;
+    Ok(epoch)
+}

@@ -1,0 +1,269 @@
+//! Copies that share what they copy.
+
+use futures_lite::future::block_on;
+use strongroom_fs::{Attributes, Error, FileSystem, Follow, Kind, Timestamp, XattrMode};
+
+use crate::support::{Bed, Seen, assert_sound, noise, tree};
+
+async fn chunks(fs: &FileSystem) -> u64 {
+    fs.engine().info().await.unwrap().chunks
+}
+
+#[test]
+fn a_copy_shares_its_chunks_until_one_of_the_two_changes() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let content = noise(1, 100_000);
+        fs.write("f", &content).await.unwrap();
+        fs.set_len("f", 150_000).await.unwrap();
+        fs.set_mode("f", 0o600).await.unwrap();
+        let held = chunks(&fs).await;
+        assert_eq!(fs.copy("f", "g").await.unwrap(), 150_000);
+        assert_eq!(chunks(&fs).await, held);
+        let (f, g) = (fs.metadata("f").await.unwrap(), fs.metadata("g").await.unwrap());
+        assert!(f.inode != g.inode && g.mode == 0o600 && g.size == 150_000);
+        assert!(fs.read("g").await.unwrap() == fs.read("f").await.unwrap());
+        assert_sound(&fs).await;
+        fs.transact(async |transaction| transaction.write_at("g", 50_000, b"changed").await).await.unwrap();
+        assert!(fs.read("f").await.unwrap()[..100_000] == content);
+        fs.remove_file("f").await.unwrap();
+        assert_eq!(&fs.read("g").await.unwrap()[50_000..50_007], b"changed");
+        assert_sound(&fs).await;
+        fs.remove_file("g").await.unwrap();
+        assert_eq!(chunks(&fs).await, 0);
+    });
+}
+
+#[test]
+fn a_copy_over_a_file_replaces_its_content_and_keeps_its_attributes() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.write("f", b"new").await.unwrap();
+        fs.write("g", noise(1, 50_000)).await.unwrap();
+        fs.set_mode("g", 0o640).await.unwrap();
+        let before = fs.metadata("g").await.unwrap();
+        fs.symlink("g", "l").await.unwrap();
+        fs.copy("f", "l").await.unwrap();
+        let after = fs.metadata("g").await.unwrap();
+        assert_eq!((after.inode, after.mode, after.size), (before.inode, 0o640, 3));
+        assert!(after.mtime > before.mtime);
+        assert_eq!(fs.copy("f", "f").await.unwrap(), 3);
+        assert!(matches!(fs.copy("f", "/").await, Err(Error::IsADirectory { .. })));
+        assert!(matches!(fs.copy("/", "x").await, Err(Error::IsADirectory { .. })));
+        assert!(matches!(fs.copy("x", "y").await, Err(Error::NotFound { .. })));
+        assert_eq!(fs.read("f").await.unwrap(), b"new");
+        // Made and copied in one transaction, before any of it is committed.
+        fs.transact(async |transaction| {
+            transaction.write("n", noise(9, 9_000)).await?;
+            transaction.copy("n", "o").await?;
+            transaction.remove_file("n").await?;
+            transaction.copy_range("o", 100, "o", 20_000, 500).await
+        })
+        .await
+        .unwrap();
+        assert!(fs.read("o").await.unwrap()[20_000..] == noise(9, 9_000)[100..600]);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn stretches_are_shared_at_any_offsets() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let (from, to) = (noise(1, 60_000), noise(2, 40_000));
+        for (from_offset, to_offset, length) in [
+            (0, 0, 60_000),
+            (0, 40_000, 100),
+            (1, 39_999, 2),
+            (59_999, 0, 10),
+            (20_000, 50_000, 5_000),
+            (777, 12_345, 20_001),
+            (60_000, 0, 5),
+        ] {
+            fs.write("f", &from).await.unwrap();
+            fs.write("g", &to).await.unwrap();
+            let copied = fs.copy_range("f", from_offset, "g", to_offset, length).await.unwrap();
+            let mut expected = to.clone();
+            let source = &from[from_offset as usize..(from_offset + copied) as usize];
+            assert_eq!(copied, length.min(60_000 - from_offset));
+            if copied > 0 {
+                let (start, end) = (to_offset as usize, to_offset as usize + source.len());
+                expected.resize(expected.len().max(end), 0);
+                expected[start..end].copy_from_slice(source);
+            }
+            assert!(fs.read("g").await.unwrap() == expected, "{from_offset} {to_offset} {length}");
+            assert_sound(&fs).await;
+        }
+        let refused = fs.copy_range("g", 0, "g", 10, 11).await;
+        assert!(matches!(refused, Err(Error::InvalidPath { .. })));
+        assert_eq!(fs.copy_range("g", 0, "g", 11, 11).await.unwrap(), 11);
+        let too_far = fs.copy_range("f", 0, "g", u64::MAX - 5, 10).await;
+        assert!(matches!(too_far, Err(Error::FileTooLarge { .. })));
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_copy_in_small_steps_does_not_crumble_the_file() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let content = noise(3, 30_000);
+        fs.write("f", &content).await.unwrap();
+        fs.write("g", b"").await.unwrap();
+        for step in 0..100 {
+            fs.copy_range("f", step * 300, "g", step * 300, 300).await.unwrap();
+        }
+        assert!(fs.read("g").await.unwrap() == content);
+        let extents = async |path: &str| {
+            let inode = fs.metadata(path).await.unwrap().inode.to_be_bytes();
+            use strongroom_core::engine::{Direction, View};
+            let snapshot = fs.engine().snapshot();
+            let (low, high) = ([&inode[..], &[0; 8]].concat(), [&inode[..], &[0xff; 8]].concat());
+            let range = (std::ops::Bound::Included(&low[..]), std::ops::Bound::Included(&high[..]));
+            let mut scan = snapshot.scan(strongroom_fs::format::EXTENT, range, Direction::Ascending);
+            let mut count = 0;
+            while scan.next().await.unwrap().is_some() {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(extents("g").await, extents("f").await);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_hole_is_punched_and_reads_as_zeros() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let mut content = noise(1, 80_000);
+        fs.write("f", &content).await.unwrap();
+        for (offset, length) in [(10, 5), (20_000, 30_000), (79_999, 100), (80_000, 5), (0, 0)] {
+            fs.punch_hole("f", offset, length).await.unwrap();
+            let end = (offset + length).min(80_000);
+            for byte in &mut content[offset.min(80_000) as usize..end as usize] {
+                *byte = 0;
+            }
+            assert!(fs.read("f").await.unwrap() == content);
+            assert_sound(&fs).await;
+        }
+        fs.punch_hole("f", 0, u64::MAX).await.unwrap();
+        assert_eq!(fs.metadata("f").await.unwrap().size, 80_000);
+        assert_eq!(chunks(&fs).await, 0);
+    });
+}
+
+async fn build(fs: &FileSystem) {
+    let time = Timestamp::new(1_000_000, 5);
+    fs.transact(async |transaction| {
+        let attributes = Attributes { mode: 0o750, uid: 3, gid: 4, mtime: time, atime: time };
+        transaction.create_dir_with("t", attributes).await?;
+        transaction.create_dir("t/d").await?;
+        transaction.create_file_from("t/d/f", attributes, &mut &noise(1, 70_000)[..]).await?;
+        transaction.hard_link("t/d/f", "t/hard").await?;
+        transaction.symlink("d/f", "t/link").await?;
+        transaction.symlink(vec![b'x'; 4_000], "t/long").await?;
+        transaction.write("t/sparse", b"").await?;
+        transaction.write_at("t/sparse", 1 << 30, b"island").await?;
+        for (path, follow) in [("t", Follow::Yes), ("t/d/f", Follow::Yes), ("t/link", Follow::No)] {
+            transaction.set_xattr(path, "small", path, XattrMode::Set, follow).await?;
+            transaction.set_xattr(path, "large", noise(7, 40_000), XattrMode::Set, follow).await?;
+        }
+        transaction.set_attributes("t", strongroom_fs::AttributeChange { mtime: time, ..Default::default() }).await
+    })
+    .await
+    .unwrap();
+}
+
+#[test]
+fn a_tree_is_copied_with_everything_that_belongs_to_it() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        build(&fs).await;
+        let held = chunks(&fs).await;
+        fs.copy_all("t", "u").await.unwrap();
+        assert_eq!(chunks(&fs).await, held);
+        fs.engine().close().await.unwrap();
+        drop(fs);
+        let fs = bed.open().await.unwrap();
+        for path in ["", "/d", "/d/f", "/hard", "/link", "/long", "/sparse"] {
+            let (from, to) = (format!("t{path}"), format!("u{path}"));
+            let (a, b) = (fs.symlink_metadata(&from).await.unwrap(), fs.symlink_metadata(&to).await.unwrap());
+            assert_ne!(a.inode, b.inode);
+            assert_eq!(
+                (a.kind, a.mode, a.uid, a.gid, a.size, a.nlink, a.mtime, a.atime, a.has_xattrs),
+                (b.kind, b.mode, b.uid, b.gid, b.size, b.nlink, b.mtime, b.atime, b.has_xattrs),
+                "{path}"
+            );
+            assert!(b.btime > a.btime);
+            let names = fs.xattrs(&from, Follow::No).await.unwrap();
+            assert_eq!(names, fs.xattrs(&to, Follow::No).await.unwrap());
+            for name in names {
+                let (a, b) = (fs.xattr(&from, &name, Follow::No), fs.xattr(&to, &name, Follow::No));
+                assert!(a.await.unwrap() == b.await.unwrap());
+            }
+            if a.kind == Kind::Symlink {
+                assert_eq!(fs.read_link(&from).await.unwrap(), fs.read_link(&to).await.unwrap());
+            }
+        }
+        assert_eq!(fs.metadata("u/hard").await.unwrap().inode, fs.metadata("u/d/f").await.unwrap().inode);
+        assert!(fs.read("u/d/f").await.unwrap() == noise(1, 70_000));
+        assert_sound(&fs).await;
+        fs.remove_all("t").await.unwrap();
+        assert!(fs.read("u/d/f").await.unwrap() == noise(1, 70_000));
+        fs.remove_all("u").await.unwrap();
+        assert_eq!(chunks(&fs).await, 0);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_tree_is_not_copied_into_itself_nor_over_anything() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.create_dir_all("t/d").await.unwrap();
+        fs.write("f", b"f").await.unwrap();
+        assert!(matches!(fs.copy_all("t", "t/d/u").await, Err(Error::IntoItself { .. })));
+        assert!(matches!(fs.copy_all("/", "u").await, Err(Error::IntoItself { .. })));
+        assert!(matches!(fs.copy_all("t", "f").await, Err(Error::AlreadyExists { .. })));
+        assert!(matches!(fs.copy_all("x", "u").await, Err(Error::NotFound { .. })));
+        assert!(matches!(fs.copy_all("f", "u/").await, Err(Error::IsADirectory { .. } | Error::NotADirectory { .. })));
+        fs.copy_all("f", "t/d/g").await.unwrap();
+        fs.copy_all("t/", "u/").await.unwrap();
+        let seen = tree(&fs).await;
+        assert_eq!(seen.get("/u/d/g"), Some(&Seen::File(b"f".to_vec())));
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_large_tree_is_copied_in_several_transactions() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(64 << 10).await;
+        const FILES: usize = 10_500;
+        fs.transact(async |transaction| {
+            for directory in 0..3 {
+                transaction.create_dir_all(format!("t/{directory}")).await?;
+            }
+            transaction.write("t/0/shared", b"shared").await?;
+            for file in 0..FILES {
+                transaction.hard_link("t/0/shared", format!("t/{}/{file:05}", file % 3)).await?;
+            }
+            Ok::<_, Error>(())
+        })
+        .await
+        .unwrap();
+        let before = fs.snapshot().sequence();
+        fs.copy_all("t", "u").await.unwrap();
+        assert!(fs.snapshot().sequence() >= before + 2);
+        for directory in 0..3 {
+            let names = async |tree: &str| fs.read_dir(format!("{tree}/{directory}")).await.unwrap();
+            let (from, to) = (names("t").await, names("u").await);
+            assert!(from.iter().map(|entry| &entry.name).eq(to.iter().map(|entry| &entry.name)));
+            let metadata = fs.metadata(format!("u/{directory}")).await.unwrap();
+            assert_eq!(metadata.mtime, fs.metadata(format!("t/{directory}")).await.unwrap().mtime);
+        }
+        assert_eq!(fs.metadata("u/2/00002").await.unwrap().nlink, FILES as u64 + 1);
+        assert_sound(&fs).await;
+    });
+}

@@ -1,0 +1,155 @@
+//! One file under random reads, writes, truncations, holes, copies within it, flushes and reopening, beside a real file.
+//!
+//! `STRONGROOM_FSX=1000000` runs so many operations; `STRONGROOM_SEED=N` takes this seed.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use futures_lite::future::block_on;
+use strongroom_conformance::Dice;
+use strongroom_fs::{File, FileSystem, OpenOptions};
+
+use crate::support::{Bed, assert_sound, noise};
+
+const BYTES_MAX: u64 = 200_000;
+const OPERATIONS: u64 = 50_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+struct Pair {
+    real: std::fs::File,
+    file: File,
+    size: u64,
+}
+
+impl Pair {
+    fn real_bytes(&mut self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.real.seek(SeekFrom::Start(offset)).unwrap();
+        let mut read = 0;
+        while read < length {
+            match self.real.read(&mut bytes[read..]).unwrap() {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        bytes
+    }
+
+    fn real_write(&mut self, offset: u64, bytes: &[u8]) {
+        self.real.seek(SeekFrom::Start(offset)).unwrap();
+        self.real.write_all(bytes).unwrap();
+        self.size = self.size.max(offset + bytes.len() as u64);
+    }
+
+    async fn read(&mut self, offset: u64, length: usize, what: &str) {
+        let mut bytes = vec![0xaa; length];
+        let read = self.file.read_at(offset, &mut bytes).await.unwrap();
+        assert!(
+            bytes[..read] == self.real_bytes(offset, length),
+            "{what}: bytes {offset} to {}",
+            offset + length as u64
+        );
+        assert_eq!(self.file.len().await.unwrap(), self.size, "{what}");
+    }
+
+    /// Holes read as zeros, and data and holes cover the file in turn.
+    async fn map(&mut self, what: &str) {
+        let mut at = 0;
+        while at < self.size {
+            let data = self.file.seek_data(at).await.unwrap().unwrap_or(self.size);
+            let hole = self.real_bytes(at, (data - at) as usize);
+            assert!(hole.iter().all(|&byte| byte == 0), "{what}: data in a hole at {at}");
+            if data == self.size {
+                break;
+            }
+            at = self.file.seek_hole(data).await.unwrap().unwrap();
+            assert!(at > data && at <= self.size, "{what}");
+        }
+    }
+}
+
+async fn open(fs: &FileSystem) -> File {
+    fs.open_file("f", OpenOptions::new().write(true).create(true)).await.unwrap()
+}
+
+#[test]
+fn a_file_under_random_operations_equals_a_real_one() {
+    let seed = number("STRONGROOM_SEED").unwrap_or(1);
+    block_on(run(seed, number("STRONGROOM_FSX").unwrap_or(OPERATIONS)));
+}
+
+async fn run(seed: u64, operations: u64) {
+    let mut dice = Dice::new(seed);
+    let (mut bed, mut fs) = Bed::new(4096).await;
+    let mut pair = Pair { real: tempfile::tempfile().unwrap(), file: open(&fs).await, size: 0 };
+    for operation in 0..operations {
+        let offset = dice.below(BYTES_MAX);
+        let longest = [50, 3_000, 30_000][dice.below(3) as usize];
+        let length = dice.below(longest).min(BYTES_MAX - offset) as usize;
+        let kind = dice.below(1_000);
+        let what = format!("seed {seed}, operation {operation}, kind {kind}");
+        match kind {
+            0..400 => pair.read(offset, length, &what).await,
+            400..600 => {
+                let bytes = noise(dice.roll(), length);
+                pair.file.write_at(offset, &bytes).await.unwrap();
+                if length > 0 {
+                    pair.real_write(offset, &bytes);
+                }
+            }
+            600..700 => {
+                let bytes = noise(dice.roll(), length.min((BYTES_MAX - pair.size.min(BYTES_MAX)) as usize));
+                assert_eq!(pair.file.append(&bytes).await.unwrap(), pair.size, "{what}");
+                let end = pair.size;
+                pair.real_write(end, &bytes);
+            }
+            700..780 => {
+                pair.file.set_len(offset).await.unwrap();
+                pair.real.set_len(offset).unwrap();
+                pair.size = offset;
+            }
+            780..850 => pair.map(&what).await,
+            850..960 => pair.file.flush().await.unwrap(),
+            960..970 => {
+                pair.file.flush().await.unwrap();
+                fs.punch_hole("f", offset, length as u64).await.unwrap();
+                let end = (offset + length as u64).min(pair.size);
+                if offset < end {
+                    pair.real_write(offset, &vec![0; (end - offset) as usize]);
+                }
+            }
+            970..980 => {
+                pair.file.flush().await.unwrap();
+                let from = dice.below(BYTES_MAX);
+                let wanted = (length as u64).min(from.abs_diff(offset));
+                let copied = fs.copy_range("f", from, "f", offset, wanted).await.unwrap();
+                let bytes = pair.real_bytes(from, wanted as usize);
+                assert_eq!(bytes.len() as u64, copied, "{what}");
+                if copied > 0 {
+                    pair.real_write(offset, &bytes);
+                }
+            }
+            980..995 => {
+                let other = open(&fs).await;
+                std::mem::replace(&mut pair.file, other).close().await.unwrap();
+            }
+            995..998 => {
+                pair.file.flush().await.unwrap();
+                fs.engine().checkpoint().await.unwrap();
+            }
+            _ => {
+                pair.file.flush().await.unwrap();
+                bed.storage.crash(dice.roll());
+                fs = bed.open().await.unwrap();
+                pair.file = open(&fs).await;
+            }
+        }
+    }
+    pair.read(0, BYTES_MAX as usize, "at the end").await;
+    pair.map("at the end").await;
+    pair.file.close().await.unwrap();
+    assert_sound(&fs).await;
+}
