@@ -78,6 +78,39 @@ fn a_diff_names_what_was_added_removed_changed_and_renamed() {
 }
 
 #[test]
+fn a_folder_is_brought_back_alone_with_its_links_and_attributes() {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    let scratch = Scratch::with_repository();
+    fs::create_dir_all(scratch.path("tree/inner")).unwrap();
+    fs::write(scratch.path("tree/inner/one"), Numbers::new(8).bytes(300_000)).unwrap();
+    fs::hard_link(scratch.path("tree/inner/one"), scratch.path("tree/inner/two")).unwrap();
+    symlink("inner/one", scratch.path("tree/link")).unwrap();
+    fs::write(scratch.path("tree/other"), "other").unwrap();
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "then"]);
+    scratch.succeeds(["rm", "-r", "/tree/inner"]);
+    scratch.feeds(["put", "-", "/tree/other"], b"newer");
+    scratch.feeds(["put", "-", "/tree/inner"], b"a file where a folder was");
+    scratch.fails(1, ["snapshot", "restore", "then", "/tree/absent"]);
+    scratch.fails(2, ["snapshot", "restore", "then", "/"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/inner"]), b"a file where a folder was");
+    scratch.succeeds(["snapshot", "restore", "then", "/tree/inner"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/other"]), b"newer");
+    scratch.succeeds(["check", "--data"]);
+    // What had all gone, folders above it too, comes back as well.
+    scratch.succeeds(["rm", "-r", "/tree"]);
+    scratch.succeeds(["snapshot", "restore", "then", "tree/inner"]);
+    fs::create_dir(scratch.path("out")).unwrap();
+    scratch.succeeds(["export", "/tree/inner", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree/inner"), &scratch.path("out/inner")), [""; 0]);
+    let inode = |name: &str| fs::metadata(scratch.path(name)).unwrap().ino();
+    assert_eq!(inode("out/inner/one"), inode("out/inner/two"));
+    scratch.succeeds(["snapshot", "rm", "then"]);
+    scratch.succeeds(["compact"]);
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
 fn snapshots_are_named_once_found_by_time_and_removed_by_name_or_policy() {
     let scratch = Scratch::with_repository();
     for (name, content) in [("one", "1"), ("two", "2"), ("three", "3")] {
