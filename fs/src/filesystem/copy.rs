@@ -8,14 +8,15 @@ use super::attributes::put_inode;
 use super::create::{free_name, trimmed};
 use super::directory::entries;
 use super::rename::check_no_cycle;
-use super::transaction::put_content;
+use super::transaction::put_row;
 use super::{Attributes, DirEntry, FileSystem, FsTransaction, transact};
 use crate::error::{Error, Result, shown};
-use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, inode_key};
+use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, Versions, inode_key};
 use crate::inodes;
 use crate::path::Last;
 use crate::reflink::{self, Stretch};
 use crate::time::Timestamp;
+use crate::versions::ContentChange;
 use crate::xattrs;
 
 /// How many names one transaction of [`FileSystem::copy_all`] makes.
@@ -131,12 +132,12 @@ impl FsTransaction {
         if target == source {
             return Ok(size);
         }
-        let before = inodes::file_content(&self.transaction, target).await?;
+        let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        crate::extents::truncate(&mut self.transaction, target, before.size, 0).await?;
+        crate::extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
         reflink::share_all(&mut self.transaction, source, target).await?;
-        put_content(&mut self.transaction, target, before, size, moment)?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(size)
     }
@@ -165,12 +166,12 @@ impl FsTransaction {
             let reason = "a stretch cannot be copied onto itself";
             return Err(Error::InvalidPath { path: shown(to.as_ref()), reason });
         }
-        let before = inodes::file_content(&self.transaction, target).await?;
+        let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        let stretch = Stretch { from: source, from_offset, to: target, to_offset, length, to_size: before.size };
-        let size = reflink::share(&mut self.transaction, stretch).await?;
-        put_content(&mut self.transaction, target, before, size, moment)?;
+        let stretch = Stretch { from: source, from_offset, to_offset, length, to_size: before.size };
+        let size = reflink::share(&mut self.transaction, &mut change, stretch).await?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(length)
     }
@@ -181,15 +182,16 @@ impl FsTransaction {
     /// As [`FileSystem::punch_hole`].
     pub async fn punch_hole(&mut self, path: impl AsRef<[u8]>, offset: u64, length: u64) -> Result<()> {
         let inode = self.file_inode(path.as_ref()).await?;
-        let before = inodes::file_content(&self.transaction, inode).await?;
-        let end = offset.saturating_add(length).min(before.size);
+        let size = inodes::file_content(&self.transaction, inode).await?.size;
+        let end = offset.saturating_add(length).min(size);
         if offset >= end {
             return Ok(());
         }
+        let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        reflink::punch(&mut self.transaction, inode, offset, end).await?;
-        put_content(&mut self.transaction, inode, before, before.size, moment)?;
+        reflink::punch(&mut self.transaction, &mut change, offset, end).await?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(())
     }
@@ -286,7 +288,10 @@ impl FsTransaction {
         put_inode(&mut self.transaction, copy, &row)?;
         if has_content {
             reflink::share_all(&mut self.transaction, inode, copy).await?;
-            put_content(&mut self.transaction, copy, ContentRow::default(), metadata.size, moment)?;
+            let limit = inodes::file_content(&self.transaction, inode).await?.versions.limit;
+            let versions = Versions { limit, ..Versions::default() };
+            put_row(&mut self.transaction, copy, &ContentRow { changed: moment, size: metadata.size, versions })?;
+            self.put_change(ContentChange::of_new(copy));
         }
         if has_xattrs {
             xattrs::copy_all(&mut self.transaction, inode, copy).await?;
