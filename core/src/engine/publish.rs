@@ -118,9 +118,13 @@ impl Shared {
 
     /// What the group's transactions have in blocks is in storage, durably; those that need a block that failed are told.
     pub(super) async fn flush_group(self: &Arc<Self>, leader: &mut Leader) -> Result<()> {
-        // Each turn answers one at least.
+        // Each turn answers one at least, or makes room, which has an end.
         while let Some(since) = leader.oldest_place() {
             let Err(error) = self.flush_blocks(since).await else { break };
+            if self.makes_room(&error).await {
+                let _ = self.blocks.writer.take_failure_since(since);
+                continue;
+            }
             // A barrier that failed is everybody's.
             let failed = self.blocks.writer.failed_since(since).unwrap_or((u32::MAX, u64::MAX));
             leader.refuse(&error, |work| work.appending.as_ref().is_some_and(|appending| appending.since <= failed));

@@ -31,6 +31,9 @@ pub(crate) struct GivenBack {
     commits: u64,
 }
 
+/// A block of nodes, a commit and its hint: with less no checkpoint is tried.
+const FOLD_BLOCKS_MIN: usize = 3;
+
 fn is_full(error: &Error) -> bool {
     error.storage_kind() == Some(ErrorKind::Full)
 }
@@ -93,6 +96,11 @@ impl Shared {
         given_back
     }
 
+    /// Whether a block that found storage full may be tried again, because what nobody needs any more made room.
+    pub(super) async fn makes_room(&self, error: &Error) -> bool {
+        is_full(error) && self.give_back_condemned().await.unwrap_or(false)
+    }
+
     /// A writer epoch for a commit. A deletion does without where claiming one would cost it the ballast: nothing is put
     /// under it.
     pub(super) async fn hold_epoch_to_commit(self: &Arc<Self>, work: &Work) -> Result<()> {
@@ -141,7 +149,7 @@ impl Shared {
         let left = ballast.len() - self.missing_ballast(&ballast).await?.len();
         drop(leader);
         // One more deletion may come before the next look, from one that dies then.
-        if left > cost + 1 || left < cost || root.sequence - root.base < 2 {
+        if left > cost + 1 || left < FOLD_BLOCKS_MIN || root.sequence - root.base < 2 {
             return Ok(());
         }
         self.hold_epoch_for(true).await?;

@@ -284,7 +284,13 @@ impl Transaction {
         self.has_blocks = true;
         let since = self.appending.get_or_insert_with(|| Arc::new(self.shared.start_appending())).since;
         let writer = &self.shared.blocks.writer;
-        let appended = writer.append_since(since, BlockClass::Data, RecordKind::ChunkData, number, payload).await;
+        let mut appended = writer.append_since(since, BlockClass::Data, RecordKind::ChunkData, number, payload).await;
+        if let Err(error) = &appended
+            && self.shared.makes_room(error).await
+        {
+            let _ = writer.take_failure_since(since);
+            appended = writer.append_since(since, BlockClass::Data, RecordKind::ChunkData, number, payload).await;
+        }
         if appended.is_err() {
             // Told here, and this transaction ends with it; those who share the blocks may have more luck.
             let _ = writer.take_failure_since(since);
