@@ -114,6 +114,9 @@ impl Storage for Counting {
         Self::count(&self.barriers, 1);
         Ok(())
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await

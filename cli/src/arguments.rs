@@ -63,8 +63,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate)]
     pub(crate) limit_download: Option<u64>,
 
-    /// Look at a snapshot or a time
-    #[arg(long, global = true, value_name = "SNAPSHOT|TIME", hide = true)]
+    /// Look at a snapshot, or at the newest one that is not younger than a time (2026-01-31T23:59:59Z)
+    #[arg(long, global = true, value_name = "SNAPSHOT|TIME")]
     pub(crate) at: Option<String>,
 
     /// Open a repository that is older than what this device has seen
@@ -93,10 +93,10 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// Refuses the flags that stand in the contract and are not there yet, rather than to ignore them.
-    pub(crate) fn refuse_what_is_not_there_yet(&self) -> Result<(), Failure> {
-        if self.at.is_some() {
-            return Err(Failure::usage("--at is not supported yet: leave it out"));
+    /// Only what looks at files can look at those of a snapshot; elsewhere the flag is refused rather than ignored.
+    pub(crate) fn refuse_at_where_nothing_is_looked_at(&self, command: &Command) -> Result<(), Failure> {
+        if self.at.is_some() && !command.looks_at_files() {
+            return Err(Failure::usage("--at is for commands that look at files: leave it out"));
         }
         Ok(())
     }
@@ -114,6 +114,10 @@ pub(crate) enum Command {
     Ls(command::ls::Arguments),
     /// Show a folder and all below it
     Tree(command::tree::Arguments),
+    /// Look for files and folders by name, kind, size and time
+    Find(command::find::Arguments),
+    /// Show how many bytes are in files, folder by folder
+    Du(command::du::Arguments),
     /// Show what is known of a file or folder
     Stat(command::stat::Arguments),
     /// Print files
@@ -128,6 +132,12 @@ pub(crate) enum Command {
     Rm(command::rm::Arguments),
     /// Move or rename
     Mv(command::mv::Arguments),
+    /// Copy, sharing what is copied
+    Cp(command::cp::Arguments),
+    /// Give a file one more name, or make a symbolic link
+    Ln(command::ln::Arguments),
+    /// Do many operations in one transaction
+    Batch(command::batch::Arguments),
     /// Show the versions of a file, and change how many are kept
     History(command::history::Arguments),
     /// Make an older version of a file the current one
@@ -138,6 +148,9 @@ pub(crate) enum Command {
     Check(command::check::Arguments),
     /// Give space back
     Compact(command::compact::Arguments),
+    /// Keep files and keys as they are, and bring them back
+    #[command(subcommand)]
+    Snapshot(command::snapshot::Command),
     /// Change who can open a repository
     #[command(subcommand)]
     Key(command::key::Command),
@@ -147,6 +160,8 @@ pub(crate) enum Command {
     /// Keep the header elsewhere, and put it back
     #[command(subcommand)]
     Header(command::header::Command),
+    /// Delete a repository, and nothing else
+    Destroy(command::destroy::Arguments),
     /// Use the key-value engine
     #[command(subcommand)]
     Kv(command::kv::Command),
@@ -158,4 +173,21 @@ pub(crate) enum Command {
     Completions(command::completions::Arguments),
     /// Print the manual page
     Man(command::man::Arguments),
+}
+
+impl Command {
+    /// Whether it reads files and writes nothing, so that it can be shown an earlier state.
+    fn looks_at_files(&self) -> bool {
+        matches!(
+            self,
+            Self::Ls(_)
+                | Self::Tree(_)
+                | Self::Stat(_)
+                | Self::Cat(_)
+                | Self::Get(_)
+                | Self::Export(_)
+                | Self::Find(_)
+                | Self::Du(_)
+        )
+    }
 }

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use strongroom::fs::{FileSystem, FsTransaction};
+use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction};
 use strongroom::storage::{BlockingMode, Registry, StorageUri};
-use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes};
+use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, SnapshotInfo};
 
 use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
@@ -14,6 +14,7 @@ use crate::layers::{Layers, layered};
 use crate::output::Output;
 use crate::password::{self, Password};
 use crate::secret_file;
+use crate::units;
 
 /// The flags, the output, and whether someone asked to stop.
 pub(crate) struct Context {
@@ -101,6 +102,24 @@ impl Context {
         self.open_with(&uri, credentials, access).await
     }
 
+    /// Opens the repository to look at its files as they are now, or as `--at` says.
+    pub(crate) async fn look(&mut self) -> Result<(Repository, FsSnapshot), Failure> {
+        let repository = self.open(Access::Read).await?;
+        let files = match self.global.at.clone() {
+            Some(at) => files_at(&repository, &at).await?,
+            None => repository.fs().snapshot(),
+        };
+        Ok((repository, files))
+    }
+
+    /// What the flags say of opening a repository.
+    pub(crate) fn open_options(&mut self, credentials: Credentials) -> Result<OpenOptions, Failure> {
+        Ok(layered!(OpenOptions::new(credentials), self.layers()?)
+            .registry(self.registry.clone())
+            .storage_calls(BlockingMode::Inline)
+            .accept_rollback(self.global.accept_rollback))
+    }
+
     /// Opens it with credentials that are at hand.
     pub(crate) async fn open_with(
         &mut self,
@@ -108,11 +127,7 @@ impl Context {
         credentials: Credentials,
         access: Access,
     ) -> Result<Repository, Failure> {
-        let options = layered!(OpenOptions::new(credentials), self.layers()?)
-            .registry(self.registry.clone())
-            .storage_calls(BlockingMode::Inline)
-            .read_only(access == Access::Read)
-            .accept_rollback(self.global.accept_rollback);
+        let options = self.open_options(credentials)?.read_only(access == Access::Read);
         let repository = Repository::open(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
         self.begin(&repository)?;
         Ok(repository)
@@ -174,6 +189,22 @@ impl Context {
     /// Ends with what was left out: exit 3.
     pub(crate) fn partial(left_out: u64, what: &str) -> Failure {
         Failure::new(Exit::Partial, format!("done in part: {left_out} {what} left out, listed above"))
+    }
+}
+
+/// The files of a snapshot; where none has this name, of the newest one that is not younger than the time it says.
+async fn files_at(repository: &Repository, at: &str) -> Result<FsSnapshot, Failure> {
+    let snapshots = repository.snapshots().await?;
+    if snapshots.iter().any(|info| info.name == at) {
+        return Ok(repository.files_at(at).await?);
+    }
+    let Ok(seconds) = units::parse_moment(at) else {
+        return Err(strongroom::core::Error::NoSnapshot { name: at.to_owned() }.into());
+    };
+    let is_old = |info: &&SnapshotInfo| i64::try_from(info.time_millis / 1000).is_ok_and(|taken| taken <= seconds);
+    match snapshots.iter().rev().find(is_old) {
+        Some(info) => Ok(repository.files_at(&info.name).await?),
+        None => Err(Failure::failed(format!("no snapshot is as old as {at}: `snapshot list` shows those that are"))),
     }
 }
 

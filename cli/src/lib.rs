@@ -13,12 +13,14 @@ mod command;
 mod context;
 mod entry;
 mod exit;
+mod first_name;
 mod interrupt;
 mod layers;
 mod local;
 mod output;
 mod password;
 mod progress;
+mod retention;
 mod secret_file;
 mod transfer;
 mod units;
@@ -76,7 +78,7 @@ fn ended(done: Result<(), Failure>) -> ExitCode {
 }
 
 async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
-    context.global.refuse_what_is_not_there_yet()?;
+    context.global.refuse_at_where_nothing_is_looked_at(&command)?;
     context.layers()?;
     match command {
         Command::Init(arguments) => command::init::run(arguments, context).await,
@@ -84,6 +86,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Export(arguments) => command::export::run(arguments, context).await,
         Command::Ls(arguments) => command::ls::run(arguments, context).await,
         Command::Tree(arguments) => command::tree::run(arguments, context).await,
+        Command::Find(arguments) => command::find::run(arguments, context).await,
+        Command::Du(arguments) => command::du::run(arguments, context).await,
         Command::Stat(arguments) => command::stat::run(arguments, context).await,
         Command::Cat(arguments) => command::cat::run(arguments, context).await,
         Command::Put(arguments) => command::put::run(arguments, context).await,
@@ -91,14 +95,19 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Mkdir(arguments) => command::mkdir::run(arguments, context).await,
         Command::Rm(arguments) => command::rm::run(arguments, context).await,
         Command::Mv(arguments) => command::mv::run(arguments, context).await,
+        Command::Cp(arguments) => command::cp::run(arguments, context).await,
+        Command::Ln(arguments) => command::ln::run(arguments, context).await,
+        Command::Batch(arguments) => command::batch::run(arguments, context).await,
         Command::History(arguments) => command::history::run(arguments, context).await,
         Command::Restore(arguments) => command::restore::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Compact(arguments) => command::compact::run(arguments, context).await,
+        Command::Snapshot(command) => command::snapshot::run(command, context).await,
         Command::Key(command) => command::key::run(command, context).await,
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,
+        Command::Destroy(arguments) => command::destroy::run(arguments, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,
         Command::Man(arguments) => command::man::run(&arguments, context),
         Command::Backends(arguments) => command::backends::run(&arguments, context),

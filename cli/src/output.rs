@@ -36,6 +36,11 @@ impl Output {
         self.json
     }
 
+    /// Whether results go to a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
     /// One JSON document or line: `schema` first, then the fields of `value`.
     pub(crate) fn document(&mut self, schema: &'static str, value: &impl Serialize) -> Result<(), Failure> {
         #[derive(Serialize)]
@@ -52,6 +57,12 @@ impl Output {
     /// One line of a result.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.interrupt.while_waiting(|| writeln!(self.stdout, "{text}")).map_err(stdout_failed)
+    }
+
+    /// A line that no buffer keeps: that of stdout lets a whole line through when there is nothing before it.
+    pub(crate) fn secret_line(&mut self, text_and_end: &str) -> Result<(), Failure> {
+        self.flush()?;
+        self.interrupt.while_waiting(|| io::stdout().write_all(text_and_end.as_bytes())).map_err(stdout_failed)
     }
 
     /// Bytes as they are.

@@ -166,12 +166,23 @@ fn from_file(path: &Path) -> Result<Password, Failure> {
 
 fn from_descriptor(number: u32) -> Result<Password, Failure> {
     let shown = format!("file descriptor {number}");
+    let failed = |error| Failure::usage(format!("cannot read the password from {shown}: {error}"));
     if number == 0 {
-        return first_line(std::io::stdin().lock(), &shown);
+        return first_line(stdin().map_err(failed)?, &shown);
     }
-    let file = File::open(format!("/dev/fd/{number}"))
-        .map_err(|error| Failure::usage(format!("cannot read the password from {shown}: {error}")))?;
-    first_line(file, &shown)
+    first_line(File::open(format!("/dev/fd/{number}")).map_err(failed)?, &shown)
+}
+
+/// Past the buffer of the standard library, which would keep what was read as long as the process lives.
+#[cfg(unix)]
+fn stdin() -> std::io::Result<impl Read> {
+    use std::os::fd::AsFd as _;
+    std::io::stdin().as_fd().try_clone_to_owned().map(File::from)
+}
+
+#[cfg(not(unix))]
+fn stdin() -> std::io::Result<impl Read> {
+    Ok(std::io::stdin().lock())
 }
 
 fn from_command(command: &OsStr) -> Result<Password, Failure> {

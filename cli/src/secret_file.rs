@@ -74,6 +74,10 @@ impl Written {
         Ok((written, Zeroizing::new(bytes.to_vec())))
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What it was made for is done.
     pub(crate) fn keep(mut self) {
         self.keep = true;
@@ -83,8 +87,15 @@ impl Written {
     /// nothing.
     pub(crate) fn keep_if<T>(self, done: &Result<T, strongroom::Error>) -> Option<PathBuf> {
         use strongroom::core::Error as E;
-        // An error of the storage may be of what comes after the commit.
-        let may_be = matches!(done, Ok(_) | Err(strongroom::Error::Core(E::CommitUnknown { .. } | E::Storage(_))));
+        // An error of the storage may be of what comes after the commit, and one that tells damage or a rollback may be of
+        // looking for what became of it.
+        let may_be = match done {
+            Ok(_) => true,
+            Err(strongroom::Error::Core(error)) => {
+                matches!(error, E::CommitUnknown { .. } | E::Storage(_) | E::Damaged(_) | E::RolledBack { .. })
+            }
+            Err(_) => false,
+        };
         may_be.then(|| {
             let path = self.path.clone();
             self.keep();

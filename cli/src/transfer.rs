@@ -3,12 +3,12 @@
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Metadata, Timestamp};
+use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Follow, FsSnapshot, Metadata, Timestamp};
 
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::local::destination::Draft;
 use crate::local::source::SourceFile;
+use crate::local::xattrs::Xattrs;
 use crate::local::{Attributes, MODE_BITS};
 
 /// Read at once.
@@ -38,6 +38,19 @@ pub(crate) fn to_local(metadata: &Metadata) -> Attributes {
     }
 }
 
+/// The extended attributes of something in the repository, a link itself.
+pub(crate) async fn xattrs(snapshot: &FsSnapshot, path: &[u8], metadata: &Metadata) -> Result<Xattrs, Failure> {
+    let mut xattrs = Xattrs::new();
+    if metadata.has_xattrs {
+        for name in snapshot.xattrs(path, Follow::No).await? {
+            if let Some(value) = snapshot.xattr(path, &name, Follow::No).await? {
+                xattrs.push((name, value));
+            }
+        }
+    }
+    Ok(xattrs)
+}
+
 /// Why content did not get into the repository.
 pub(crate) enum Broken {
     /// The file of this machine cannot be read.
@@ -62,14 +75,16 @@ impl Sink for FileWriter<'_> {
     }
 }
 
-/// Stores a file's data and holes, as long as it was when it was opened, or shorter where it was cut meanwhile.
+/// Stores a file's data and holes from an offset on, as long as it was when it was opened, or shorter where it was cut
+/// meanwhile.
 pub(crate) async fn store(
     source: &SourceFile,
+    from: u64,
     sink: &mut impl Sink,
     buffer: &mut [u8],
     mut progress: impl FnMut(u64),
 ) -> Result<(), Broken> {
-    let mut offset = 0;
+    let mut offset = from;
     while let Some((start, end)) = source.next_data(offset).map_err(Broken::Source)? {
         sink.hole(start - offset).await.map_err(Broken::Repository)?;
         progress(start - offset);
@@ -95,6 +110,24 @@ pub(crate) async fn store(
 /// A stretch of a file that cannot be read.
 pub(crate) type Lost = std::ops::Range<u64>;
 
+/// Where content of the repository goes to, in order.
+pub(crate) trait Place {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure>;
+    /// Zeros.
+    fn skip(&mut self, length: u64) -> Result<(), Failure>;
+}
+
+impl Place for crate::local::destination::Draft {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        Self::write(self, bytes).map_err(local_failed)
+    }
+
+    fn skip(&mut self, length: u64) -> Result<(), Failure> {
+        Self::skip(self, length);
+        Ok(())
+    }
+}
+
 /// What a file is fetched with.
 pub(crate) struct Fetch<'a> {
     pub(crate) buffer: &'a mut [u8],
@@ -109,7 +142,7 @@ impl Fetch<'_> {
         &mut self,
         file: &File,
         size: u64,
-        draft: &mut Draft,
+        place: &mut impl Place,
         mut progress: impl FnMut(u64),
     ) -> Result<Vec<Lost>, Failure> {
         let mut lost: Vec<Lost> = Vec::new();
@@ -121,14 +154,14 @@ impl Fetch<'_> {
             let piece = self.buffer.get_mut(..wanted).unwrap_or_default();
             let length = u64::try_from(wanted).unwrap_or(u64::MAX);
             match file.read_exact_at(offset, piece).await.map_err(Failure::from) {
-                Ok(()) => draft.write(piece).map_err(local_failed)?,
+                Ok(()) => place.write(piece)?,
                 Err(failure) if failure.exit() != Exit::Damaged || !self.partial => return Err(failure),
                 Err(_) if wanted > RESCUE_BYTES => {
                     rescue_until = offset + length;
                     continue;
                 }
                 Err(_) => {
-                    draft.skip(length);
+                    place.skip(length)?;
                     match lost.last_mut() {
                         Some(last) if last.end == offset => last.end += length,
                         _ => lost.push(offset..offset + length),
@@ -177,7 +210,7 @@ mod tests {
         let source = SourceFile::open(&path).unwrap();
         let mut meddle = meddle;
         let mut sink = Meddler { bytes: Vec::new(), meddle: || meddle(&path) };
-        let done = strongroom::blocking::block_on(store(&source, &mut sink, &mut [0; 4_000], |_| {}));
+        let done = strongroom::blocking::block_on(store(&source, 0, &mut sink, &mut [0; 4_000], |_| {}));
         assert!(done.is_ok());
         (sink.bytes, source.has_changed().unwrap())
     }

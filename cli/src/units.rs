@@ -105,7 +105,15 @@ pub(crate) fn duration(time: Duration) -> String {
 
 /// Writes a moment, given in seconds since the Unix epoch, in UTC: `2026-01-31T23:59:59Z`.
 pub(crate) fn moment(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = date(seconds);
+    let second = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a moment in UTC.
+pub(crate) fn date(seconds: i64) -> (i128, i128, i128) {
+    let days = seconds.div_euclid(86_400);
     // Days to a civil date (Howard Hinnant, "chrono-compatible low-level date algorithms"), in years that begin in March.
     let shifted = i128::from(days) + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -116,8 +124,37 @@ pub(crate) fn moment(seconds: i64) -> String {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i128::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    (year, month, day)
+}
+
+/// Reads a moment in UTC, as seconds since the Unix epoch: `2026-01-31`, `2026-01-31T23:59:59Z`, or without the seconds.
+pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
+    let refused = || format!("`{text}` is not a time: write it as 2026-01-31 or 2026-01-31T23:59:59Z");
+    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
+    let time = time.strip_suffix('Z').unwrap_or(time);
+    let fields = |text: &str, separator: char| -> Option<Vec<i64>> {
+        let fit = |part: &str| (2..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        text.split(separator).map(|part| if fit(part) { part.parse().ok() } else { None }).collect()
+    };
+    let (date, time) = (fields(date, '-').ok_or_else(refused)?, fields(time, ':').ok_or_else(refused)?);
+    let &[year, month, day] = date.as_slice() else { return Err(refused()) };
+    let (hour, minute, second) = match *time.as_slice() {
+        [hour, minute] => (hour, minute, 0),
+        [hour, minute, second] => (hour, minute, second),
+        _ => return Err(refused()),
+    };
+    // A civil date to days (the inverse of what `moment` does), in years that begin in March.
+    let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let seconds = (era * 146_097 + day_of_era - 719_468) * 86_400 + hour * 3_600 + minute * 60 + second;
+    // What is no date (the 31st of April) or no time comes back as another.
+    if self::moment(seconds) == format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z") {
+        Ok(seconds)
+    } else {
+        Err(refused())
+    }
 }
 
 /// A decimal number, exact: its digits without the point, and how many of them stand behind it.
@@ -148,6 +185,19 @@ fn split(text: &str) -> Option<(Number, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_read_as_they_print() {
+        for seconds in [0, 951_782_400, 1_767_225_599, 4_107_542_400, -86_400] {
+            assert_eq!(parse_moment(&moment(seconds)), Ok(seconds));
+        }
+        assert_eq!(parse_moment("2026-01-31"), parse_moment("2026-01-31T00:00"));
+        for text in
+            ["", "2026", "2026-02-29", "2026-13-01", "2026-04-31", "2026-01-01T24:00", "26-1-1", "2026-01-01T1:2", "x"]
+        {
+            assert!(parse_moment(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_read_and_print_as_the_contract_says() {
@@ -199,6 +249,25 @@ mod tests {
             (-2_203_891_200, "1900-03-01T00:00:00Z"),
         ] {
             assert_eq!(moment(seconds), text);
+        }
+        for (text, read) in [
+            ("1970-01-01", Some(0)),
+            ("2024-02-29T23:59", Some(1_709_251_140)),
+            ("2000-02-29 00:00:00", Some(951_782_400)),
+            ("1900-03-01T00:00:00Z", Some(-2_203_891_200)),
+            ("2023-02-29", None),
+            ("2024-13-01", None),
+            ("2024-1-01", None),
+            ("2024-01-01T24:00", None),
+            ("2024-01-01T00:00:60", None),
+            ("+024-01-01", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_moment(text).ok(), read, "{text}");
+        }
+        for seconds in [0, 951_782_399, 1_709_251_200, -1, -2_203_891_200, 253_402_300_799] {
+            assert_eq!(parse_moment(&moment(seconds)), Ok(seconds));
         }
         assert!(moment(i64::MAX).ends_with('Z') && moment(i64::MIN).starts_with('-'));
     }

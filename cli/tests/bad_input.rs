@@ -23,6 +23,8 @@ enum Does {
     Looks,
     /// Changes it.
     Changes,
+    /// Deletes it.
+    Destroys,
     /// Makes a new one.
     Creates,
     /// Is refused, whatever is there.
@@ -38,6 +40,8 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("export", &["/tree", "out"], Does::Looks),
     ("ls", &["-lR"], Does::Looks),
     ("tree", &[], Does::Looks),
+    ("find", &["--size", "+1"], Does::Looks),
+    ("du", &[], Does::Looks),
     ("stat", &["/tree"], Does::Looks),
     ("cat", &["/tree/small"], Does::Looks),
     ("put", &["local", "/new"], Does::Changes),
@@ -45,6 +49,9 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("mkdir", &["/made"], Does::Changes),
     ("rm", &["/tree/small"], Does::Changes),
     ("mv", &["/tree/small", "/moved"], Does::Changes),
+    ("cp", &["-r", "/tree", "/copied"], Does::Changes),
+    ("ln", &["/tree/small", "/linked"], Does::Changes),
+    ("batch", &["operations"], Does::Changes),
     ("history", &["/kept"], Does::Looks),
     ("restore", &["/kept", "--version", "1"], Does::Changes),
     ("info", &[], Does::Looks),
@@ -59,6 +66,7 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("recovery verify", &["--recovery-key", "recovery key"], Does::Looks),
     ("header export", &["new header"], Does::Looks),
     ("header import", &["header"], Does::Changes),
+    ("destroy", &["--yes"], Does::Destroys),
     ("kv get", &["key"], Does::Looks),
     ("kv put", &["other", "value"], Does::Changes),
     ("kv del", &["key"], Does::Changes),
@@ -92,6 +100,7 @@ fn prepare() -> Scratch {
     fs::write(scratch.path("tree/folder").join(os(b"\xff\xfe")), "no text").unwrap();
     symlink("loop", scratch.path("tree/loop")).unwrap();
     fs::write(scratch.path("local"), "local").unwrap();
+    fs::write(scratch.path("operations"), "{\"op\":\"mkdir\",\"path\":\"/made\"}\n").unwrap();
     fs::write(scratch.path("new password"), "another password\n").unwrap();
     fs::write(scratch.path("third password"), "a third password\n").unwrap();
     let init = ["init", "--kdf-time", "1", "--block-size", "16KiB", "--new-recovery-key", "recovery key"];
@@ -201,7 +210,7 @@ fn every_command_has_a_row() {
 #[test]
 fn every_row_works_on_a_good_repository() {
     let scratch = prepare();
-    for (command, line, does) in commands(&[Does::Looks, Does::Changes, Does::Refuses]) {
+    for (command, line, does) in commands(&[Does::Looks, Does::Changes, Does::Destroys, Does::Refuses]) {
         let repository = scratch.restore();
         let before = contents(&repository);
         let output = scratch.runs(&line);
@@ -210,7 +219,7 @@ fn every_row_works_on_a_good_repository() {
         } else {
             assert_eq!(output.status.code(), Some(0), "{command}: {}", text(&output.stderr));
         }
-        let changes = does == Does::Changes && command != "header import";
+        let changes = matches!(does, Does::Changes | Does::Destroys) && command != "header import";
         assert_eq!(contents(&repository) != before, changes, "{command}");
     }
     for (command, line, _) in commands(&[Does::Creates, Does::Nothing]) {
@@ -222,7 +231,7 @@ fn every_row_works_on_a_good_repository() {
 #[test]
 fn where_no_repository_is_every_command_says_so_and_makes_none() {
     let scratch = prepare();
-    let all = &[Does::Looks, Does::Changes];
+    let all = &[Does::Looks, Does::Changes, Does::Destroys];
     let repository = scratch.path("repo");
 
     for (command, line, _) in commands(all) {
@@ -250,7 +259,7 @@ fn where_no_repository_is_every_command_says_so_and_makes_none() {
 
     fs::remove_dir_all(&repository).unwrap();
     fs::write(&repository, "a file").unwrap();
-    for (command, line, _) in commands(&[Does::Looks, Does::Changes, Does::Creates]) {
+    for (command, line, _) in commands(&[Does::Looks, Does::Changes, Does::Destroys, Does::Creates]) {
         let said = reads_well(&scratch.runs(&line), 2, command);
         assert!(said.contains("repo: ") && said.contains("Not a directory"), "{said}");
         assert_eq!(fs::read(&repository).unwrap(), b"a file", "{command} on a file");
@@ -327,7 +336,7 @@ fn wrong_credentials_are_told_from_damage_and_change_nothing() {
     let repository = scratch.restore();
     let before = contents(&repository);
     scratch.password = "hunter2".to_owned();
-    for (command, line, _) in commands(&[Does::Looks, Does::Changes]) {
+    for (command, line, _) in commands(&[Does::Looks, Does::Changes, Does::Destroys]) {
         if command == "recovery verify" {
             continue; // opens with the recovery key
         }
@@ -810,7 +819,7 @@ fn what_cannot_be_written_out_is_told_and_what_is_there_is_kept() {
         (1, &["export", "/tree", "plain"][..], "plain"),
         (1, &["export", "/tree", "plain/x"], "plain/x"),
         (1, &["export", "/tree", "/proc/no/such"], "/proc/no/such"),
-        (2, &["export", "/tree", "-"], "not supported yet"),
+        (2, &["export", "/tree", "-", "--json"], "--json"),
         (1, &["get", "/tree/small", "absent/x"], "absent/x"),
         (1, &["get", "/tree/small", "plain/x"], "plain/x"),
         (2, &["get", "/tree/small", ""], ""),

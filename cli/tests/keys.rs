@@ -148,6 +148,78 @@ fn every_kind_of_slot_opens_is_listed_is_changed_and_is_removed() {
 }
 
 #[test]
+fn a_slot_is_chosen_by_what_tells_it_apart_and_by_nothing_else() {
+    let scratch = with_every_kind();
+    // The variable of a script that is not set: once slot 3 is gone, one slot alone has no label.
+    scratch.succeeds(["key", "rm", "3"]);
+    let before = stored(&scratch);
+    for arguments in [
+        &["key", "rm", ""][..],
+        &["key", "passwd", "--slot", "", "--new-password-command", "echo new"],
+        &["key", "rm", "04"],
+        &["key", "rm", "+4"],
+        // It would be taken for a number.
+        &["key", "add", "--label", "3", "--new-password-command", "echo new"],
+        &["key", "passwd", "--label", "03", "--new-password-command", "echo new"],
+        &["recovery", "new", "--label", "3", "--output", "paper2"],
+    ] {
+        scratch.fails(2, arguments);
+    }
+    assert!(stored(&scratch) == before && !scratch.path("paper2").exists());
+}
+
+#[test]
+fn a_second_factor_is_not_lost_by_changing_the_password_of_another_slot() {
+    let scratch = with_every_kind();
+    let before = stored(&scratch);
+    let change = ["key", "passwd", "--slot", "3", "--new-password-file", "password2"];
+    let stderr = scratch.fails(2, change);
+    assert!(stderr.contains("--with-key-file"), "{stderr}");
+    // Nor the first, by a script that names a new key file alone, or nothing.
+    for arguments in [&["--new-key-file", "made"][..], &[]] {
+        let stderr = scratch.fails(2, [WAYS[2], &["key", "passwd"], arguments].concat());
+        assert!(stderr.contains("--new-password-file"), "{stderr}");
+        let output = without_password(&scratch, &[WAYS[1], &["key", "passwd"], &arguments[..0]].concat());
+        assert_eq!(output.status.code(), Some(2), "nothing new is no change: {}", text(&output.stderr));
+    }
+    assert!(stored(&scratch) == before && !scratch.path("made").exists());
+    let output = without_password(&scratch, &[WAYS[1], &["key", "passwd", "--new-key-file", "key5"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(kinds(&scratch, &[])[2].1, "key file");
+    fs::write(scratch.path("password4"), "fourth\n").unwrap();
+    scratch.succeeds(["key", "passwd", "--slot", "3", "--new-password-file", "password4", "--with-key-file", "key3"]);
+    assert_eq!(kinds(&scratch, &[])[3].1, "password and key file");
+    scratch.fails(12, ["--password-file", "password4", "ls"]);
+    scratch.succeeds(["--password-file", "password4", "--key-file", "key3", "ls"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_files_that_open_a_repository_stay_where_its_creation_fails_after_it_is_there() {
+    let scratch = Scratch::new();
+    // A folder in which nobody can write: what this device has seen cannot be remembered, which comes last.
+    fs::create_dir(scratch.path("nowhere")).unwrap();
+    std::os::unix::fs::symlink("/proc", scratch.path("nowhere/strongroom")).unwrap();
+    let output = scratch
+        .command()
+        .env("XDG_STATE_HOME", scratch.path("nowhere"))
+        .env_remove("STRONGROOM_PASSWORD")
+        .args(["init", "--kdf-time", "1", "--new-key-file", "key", "--new-recovery-key", "paper"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("is kept"), "{}", text(&output.stderr));
+    for way in [["--key-file", "key"], ["--recovery-key", "paper"]] {
+        let output = without_password(&scratch, &[&way[..], &["ls"]].concat());
+        assert!(output.status.success(), "{way:?}: {}", text(&output.stderr));
+    }
+    // Where nothing was made, nothing stays.
+    fs::write(scratch.path("file"), "").unwrap();
+    scratch.fails(2, ["-r", "file", "init", "--kdf-time", "1", "--new-key-file", "key2", "--no-recovery"]);
+    assert!(!scratch.path("key2").exists());
+}
+
+#[test]
 fn removing_says_that_it_revokes_nothing() {
     let scratch = with_every_kind();
     let output = scratch.run(["key", "rm", "0"]);

@@ -53,6 +53,21 @@ fn a_second_import_sends_only_what_changed() {
 }
 
 #[test]
+fn a_change_whose_time_was_set_back_is_seen() {
+    let scratch = Scratch::with_repository();
+    let file = scratch.path("file");
+    fs::write(&file, "one").unwrap();
+    scratch.succeeds(["import", "file"]);
+    assert_eq!(json(&scratch.succeeds(["import", "file", "--json"]))["files"], 0);
+    let time = file.metadata().unwrap().modified().unwrap();
+    fs::write(&file, "two").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    assert_eq!(json(&scratch.succeeds(["import", "file", "--json"]))["files"], 1);
+    assert_eq!(scratch.succeeds(["cat", "/file"]), b"two");
+    assert_eq!(json(&scratch.succeeds(["import", "file", "--json"]))["files"], 0);
+}
+
+#[test]
 fn import_goes_where_it_is_told_and_leaves_out_what_it_is_told() {
     let scratch = Scratch::with_repository();
     let tree = scratch.path("tree");

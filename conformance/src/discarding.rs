@@ -193,6 +193,9 @@ impl Storage for DiscardingStorage {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.inner.persist(names).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await

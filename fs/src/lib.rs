@@ -20,6 +20,7 @@ mod inodes;
 mod options;
 mod path;
 mod ranges;
+mod references;
 mod reflink;
 mod shared;
 mod time;
@@ -32,8 +33,8 @@ pub use chunker::ChunkSizes;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::{
-    AttributeChange, Attributes, DirCursor, DirEntry, DirStream, FileSystem, FileWriter, Follow, FsSnapshot,
-    FsTransaction, Op, ReadDir, Settings, Summary, Usage, XattrMode,
+    AttributeChange, Attributes, DirCursor, DirEntry, DirStream, Fate, FileSystem, FileWriter, Follow, FsSnapshot,
+    FsTransaction, Op, PathChange, ReadDir, Settings, Summary, Usage, XattrMode,
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
@@ -41,5 +42,6 @@ pub use format::{
 };
 pub use inodes::Metadata;
 pub use options::{AccessTime, Compression, OpenOptions, Options, Tuning};
+pub use references::chunks_of;
 pub use time::Timestamp;
 pub use versions::Version;

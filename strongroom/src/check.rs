@@ -6,11 +6,13 @@ use strongroom_core::engine::{self, ChunkNumber};
 use strongroom_fs::Result;
 
 use crate::repository::Repository;
+use crate::snapshots::Contents;
 
 /// How deep a check looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Open every record of every blob, and decode every chunk; without it, every reference and every count is checked.
+    /// Open every record of every blob, and decode every chunk; without it, every reference and every count is checked, and
+    /// of blobs on this host or in this process the length.
     pub data: bool,
 }
 
@@ -40,6 +42,8 @@ pub struct CheckReport {
     pub keys: u64,
     /// Chunks.
     pub chunks: u64,
+    /// Snapshots.
+    pub snapshots: u64,
     /// Blobs in storage.
     pub blobs: u64,
     /// Blobs that were opened whole.
@@ -67,7 +71,11 @@ impl Repository {
         let keys = self.check_keys(options.data, &mut references, &mut found).await?;
         // Counts are compared only where all that refers was read.
         let whole = files.findings == 0 && keys.is_some();
-        let check = engine::CheckOptions { data: options.data, references: whole.then_some(&references), rows: None };
+        let check = engine::CheckOptions {
+            data: options.data,
+            references: whole.then_some(&references),
+            rows: Some(&Contents),
+        };
         let blobs = self.engine().check(check).await?;
         let mut names_files = false;
         for finding in blobs.findings {
@@ -86,6 +94,7 @@ impl Repository {
             versions: files.versions,
             keys: keys.unwrap_or_default(),
             chunks: blobs.chunks,
+            snapshots: blobs.snapshots,
             blobs: blobs.blobs,
             blobs_opened: blobs.blobs_opened,
             findings,

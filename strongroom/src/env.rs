@@ -27,12 +27,23 @@ pub fn system() -> std::io::Result<Env> {
     Ok(Env::new(Arc::new(SystemClock::new()), Arc::new(SystemRandom), Some(workers)).with_timer(Arc::new(SystemTimer)))
 }
 
+/// The longest that the timer is asked for at once.
+const SLEEP_PART_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 struct SystemTimer;
 
 impl Timer for SystemTimer {
     fn sleep(&self, duration: Duration) -> BoxTask {
         // Made when it is first awaited: a timeout that is never waited for starts no thread.
-        Box::pin(async move { Delay::new(duration).await })
+        Box::pin(async move {
+            // In parts: the timer adds what it is given to the time that it is, and panics where there is no such time.
+            let mut left = duration;
+            while left > SLEEP_PART_MAX {
+                Delay::new(SLEEP_PART_MAX).await;
+                left = left.saturating_sub(SLEEP_PART_MAX);
+            }
+            Delay::new(left).await;
+        })
     }
 }
 
@@ -126,6 +137,16 @@ impl Drop for Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sleep_may_be_as_long_as_anyone_says() {
+        let env = system().unwrap();
+        for duration in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+            let mut sleep = env.sleep(duration);
+            assert_eq!(block_on(futures_lite::future::poll_once(&mut sleep)), None);
+        }
+        block_on(env.sleep(Duration::ZERO));
+    }
 
     #[test]
     fn tasks_run_on_named_workers_and_answer() {

@@ -19,7 +19,7 @@ use strongroom_core::engine::{
 use strongroom_core::{Error, Result};
 
 /// The table that keys lie in.
-const TABLE: Table = Table(0x80);
+pub(crate) const TABLE: Table = Table(0x80);
 
 /// The largest value in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
@@ -452,6 +452,16 @@ impl Value {
         }
         Ok(list.chunks_exact(NUMBER_BYTES).filter_map(number_of).map(ChunkNumber).collect())
     }
+}
+
+/// The chunks that a row owns a reference to: those of the value, and the one that lists them.
+pub(crate) async fn chunks_of(view: &impl View, row: &[u8]) -> Result<Vec<ChunkNumber>> {
+    let value = Value::read(&Bytes::copy_from_slice(row))?;
+    let mut chunks = value.numbers(view).await?;
+    if let Value::Listed { list, .. } = value {
+        chunks.push(list);
+    }
+    Ok(chunks)
 }
 
 fn number_of(bytes: &[u8]) -> Option<u64> {

@@ -47,6 +47,7 @@ pub struct Readme;
 
 pub mod blocking;
 pub mod check;
+mod destroy;
 pub mod env;
 mod keys;
 pub mod kv;
@@ -55,6 +56,7 @@ mod options;
 mod place;
 pub mod registry;
 mod repository;
+mod snapshots;
 mod transaction;
 pub mod trust;
 
@@ -65,13 +67,16 @@ pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};
 pub use strongroom_core::engine::keyring::{
     CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN, NewSlot, RecoveryKey, SlotInfo,
 };
-pub use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport, TrustedState, Tuning};
+pub use strongroom_core::engine::{
+    CompactOptions, CompactReport, Destroyed, EngineInfo, HeaderImport, SnapshotInfo, TrustedState, Tuning,
+};
 pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;
 pub use strongroom_core::storage;
 pub use strongroom_fs as fs;
 pub use strongroom_fs::{Compression, Error, Result};
 
+pub use destroy::destroy;
 pub use keys::import_header;
 pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
 pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};

@@ -14,7 +14,9 @@ use strongroom_core::storage::{self, Operation};
 use strongroom_core::{Error, Result};
 
 /// The first line of the file; a later version has another.
-const MAGIC: &str = "strongroom trusted state 1";
+const MAGIC: &str = "strongroom trusted state 2";
+/// What begins its last line, before the BLAKE3 of all lines above.
+const CHECKSUM: &str = "checksum ";
 /// No such file is longer; one that is was not written by us.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
@@ -58,13 +60,13 @@ impl LocalTrust {
     /// seen" would let anyone who damages it hide a rollback.
     pub fn load(&self, repository: &[u8; 16]) -> io::Result<Option<Seen>> {
         let path = self.path(repository);
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         match File::open(&path) {
-            Ok(file) => file.take(FILE_BYTES_MAX).read_to_string(&mut text)?,
+            Ok(file) => file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        match parse(&text) {
+        match std::str::from_utf8(&bytes).ok().and_then(parse) {
             Some(seen) => Ok(Some(seen)),
             None => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -92,6 +94,21 @@ impl LocalTrust {
         sync_folder(&self.folder)
     }
 
+    /// Stores it unless a newer one is stored; of several processes that do so at once the newest wins.
+    ///
+    /// # Errors
+    /// As [`LocalTrust::load`] and [`LocalTrust::store`].
+    pub fn advance(&self, repository: &[u8; 16], seen: &Seen) -> io::Result<()> {
+        create_private_folder(&self.folder)?;
+        // Until the end of this function. Where a folder cannot be locked, two processes may still overtake each other.
+        let folder = File::open(&self.folder);
+        let _ = folder.as_ref().map(File::lock);
+        match self.load(repository)? {
+            Some((known, _)) if known >= seen.0 => Ok(()),
+            _ => self.store(repository, seen),
+        }
+    }
+
     fn path(&self, repository: &[u8; 16]) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
         hasher.update(repository);
@@ -103,7 +120,9 @@ impl LocalTrust {
 
     fn compose(&self, (sequence, hash): &Seen) -> String {
         // The location is there for the person who looks; it is escaped so that it stays one line.
-        format!("{MAGIC}\nsequence {sequence}\nhash {}\nlocation {:?}\n", to_hex(hash), self.location)
+        let body = format!("{MAGIC}\nsequence {sequence}\nhash {}\nlocation {:?}\n", to_hex(hash), self.location);
+        let checksum = to_hex(blake3::hash(body.as_bytes()).as_bytes());
+        format!("{body}{CHECKSUM}{checksum}\n")
     }
 }
 
@@ -117,6 +136,10 @@ impl TrustedState for LocalTrust {
     async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
         self.store(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
     }
+
+    async fn advance(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
+        self.advance(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
+    }
 }
 
 fn refused(operation: Operation, error: io::Error) -> Error {
@@ -124,14 +147,17 @@ fn refused(operation: Operation, error: io::Error) -> Error {
 }
 
 fn parse(text: &str) -> Option<Seen> {
-    let mut lines = text.lines();
+    // A digit that rotted would be another sequence: a rollback unnoticed, or a false alarm.
+    let (body, checksum) = text.rsplit_once(CHECKSUM)?;
+    if from_hex(checksum.strip_suffix('\n')?)? != *blake3::hash(body.as_bytes()).as_bytes() {
+        return None;
+    }
+    let mut lines = body.lines();
     if lines.next()? != MAGIC {
         return None;
     }
     let sequence = lines.next()?.strip_prefix("sequence ")?.parse().ok()?;
     let hash = from_hex(lines.next()?.strip_prefix("hash ")?)?;
-    // Written last: its absence means that the file is not whole.
-    lines.next()?.strip_prefix("location ")?;
     Some((sequence, hash))
 }
 
@@ -221,16 +247,45 @@ mod tests {
     }
 
     #[test]
+    fn of_those_who_store_at_once_the_newest_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let trust = LocalTrust::in_folder(folder.path().join("state"), "file:///here");
+        std::thread::scope(|scope| {
+            for writer in 0..4_u64 {
+                let trust = &trust;
+                scope.spawn(move || {
+                    for sequence in 0..25 {
+                        let seen = sequence * 4 + writer;
+                        trust.advance(&REPOSITORY, &(seen, [1; 32])).unwrap();
+                        assert!(trust.load(&REPOSITORY).unwrap().unwrap().0 >= seen);
+                    }
+                });
+            }
+        });
+        assert_eq!(trust.load(&REPOSITORY).unwrap().unwrap().0, 99);
+        trust.store(&REPOSITORY, &(3, [1; 32])).unwrap();
+        assert_eq!(trust.load(&REPOSITORY).unwrap().unwrap().0, 3, "its owner may go back");
+    }
+
+    #[test]
     fn a_damaged_or_cut_state_is_an_error_and_not_a_first_visit() {
         let folder = tempfile::tempdir().unwrap();
         let trust = LocalTrust::in_folder(folder.path(), "file:///here\nhash");
         trust.store(&REPOSITORY, &(5, [3; 32])).unwrap();
         let path = trust.path(&REPOSITORY);
         let whole = fs::read(&path).unwrap();
-        let location_at = whole.windows(9).position(|window| window == b"location ").unwrap();
-        for length in 0..location_at {
+        for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             assert_eq!(trust.load(&REPOSITORY).unwrap_err().kind(), io::ErrorKind::InvalidData, "{length} bytes");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).unwrap();
+            // The digits of the checksum have two spellings.
+            if !flipped.eq_ignore_ascii_case(&whole) {
+                assert_eq!(trust.load(&REPOSITORY).unwrap_err().kind(), io::ErrorKind::InvalidData, "bit {bit}");
+            }
         }
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use strongroom::blocking::Repository;
 use strongroom::registry::faulty::{FlakyOptions, FlakyStorage, Rate, Rates};
-use strongroom::storage::{OpenContext, OpenMode, Storage, StorageUri};
+use strongroom::storage::{ErrorKind, Name, OpenContext, OpenMode, Storage, StorageUri};
 use strongroom::{CreateOptions, Credentials, Error, OpenOptions, registry};
+use strongroom_conformance::storage::{Verdict, check_constructor};
 
 fn password() -> Credentials {
     Credentials::password("correct horse")
@@ -64,6 +65,38 @@ fn a_folder_can_be_made_to_fail_too_and_parameters_are_checked() {
     }
     let repository = Repository::open(place, open()).unwrap();
     assert_eq!(repository.kv().get(b"key").unwrap().unwrap(), b"value".as_slice());
+}
+
+#[test]
+fn a_scratch_place_is_as_faulty_as_what_it_is_beside_and_lies_within() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = registry::default();
+    let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+    futures_lite::future::block_on(async {
+        for place in ["mem://fresh".to_owned(), format!("file://{}/fresh", folder.path().display())] {
+            let uri = StorageUri::parse(&format!("faulty+{place}?seed=1")).unwrap();
+            assert_eq!(check_constructor(&registry, &uri, &context).await.unwrap(), Verdict::Passed, "{uri}");
+        }
+        for place in ["mem://x".to_owned(), format!("file://{}", folder.path().display())] {
+            let uri = StorageUri::parse(&format!("faulty+{place}?seed=1&refusals=100%25")).unwrap();
+            let constructor = registry.constructor(&uri).unwrap();
+            let scratch = constructor.scratch(&uri, "apart", &context).await.unwrap().unwrap();
+            assert_eq!(scratch.parameters(), uri.parameters());
+            let name = Name::new([1; 16]);
+            let faulty = registry.open(&scratch, &context).await.unwrap();
+            assert!(faulty.put(name, "x".into()).await.is_err());
+            let text = scratch.to_string();
+            let within = StorageUri::parse(text.strip_prefix("faulty+").unwrap().split_once('?').unwrap().0).unwrap();
+            assert_ne!(within, StorageUri::parse(&place).unwrap());
+            let sound = registry.open(&within, &context).await.unwrap();
+            sound.put(name, "x".into()).await.unwrap();
+            sound.delete(name).await.unwrap();
+            drop((faulty, sound));
+            constructor.remove_scratch(&scratch, &context).await.unwrap();
+            let gone = registry.open(&within, &OpenContext::new(context.env.clone())).await;
+            assert!(gone.is_err_and(|error| error.kind() == ErrorKind::NotFound), "{place}");
+        }
+    });
 }
 
 #[test]

@@ -15,7 +15,8 @@ use futures_channel::oneshot;
 use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
 use strongroom_core::storage::{
     BatchSupport, Blocking, BlockingMode, Capabilities, Durability, Effect, Error, ErrorKind, ExclusiveGuard,
-    ListOrder, Name, OpenContext, OpenMode, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri, Torn,
+    ListOrder, Name, Occupancy, OpenContext, OpenMode, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri,
+    Torn,
 };
 
 use crate::durability::Ledger;
@@ -55,6 +56,7 @@ pub struct FileStorage {
 struct Inner {
     folder: Folder,
     locks: Locks,
+    occupancy: Arc<Occupancy>,
     ledger: Ledger,
     /// Tells our unfinished files from those of others.
     tag: u64,
@@ -92,6 +94,7 @@ impl FileStorage {
         let inner = Inner {
             folder,
             locks,
+            occupancy: Arc::default(),
             ledger: Ledger::default(),
             tag,
             temporaries: AtomicU64::new(0),
@@ -425,6 +428,10 @@ impl Storage for FileStorage {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         let names = names.to_vec();
         self.run(Operation::Persist, move |inner| inner.ledger.persist(&inner.folder, &names)).await
+    }
+
+    fn occupancy(&self) -> Option<Arc<Occupancy>> {
+        Some(self.inner.occupancy.clone())
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
 use strongroom_core::storage::{
-    BatchSupport, Capabilities, Change, Durability, ExclusiveGuard, ListOrder, Name, Operation, Put, RangeReads, Reach,
-    Result, Storage, Torn,
+    BatchSupport, Capabilities, Change, Durability, ExclusiveGuard, ListOrder, Name, Occupancy, Operation, Put,
+    RangeReads, Reach, Result, Storage, Torn,
 };
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
@@ -72,6 +72,7 @@ impl Store {
 #[derive(Debug)]
 pub struct MemoryStorage {
     store: Arc<Store>,
+    occupancy: Arc<Occupancy>,
 }
 
 impl MemoryStorage {
@@ -80,7 +81,7 @@ impl MemoryStorage {
     pub fn new() -> Self {
         let store = Arc::<Store>::default();
         store.handles.store(1, Ordering::SeqCst);
-        Self { store }
+        Self { store, occupancy: Arc::default() }
     }
 
     /// Another handle on the same store; waits while someone holds it exclusively.
@@ -92,7 +93,7 @@ impl MemoryStorage {
         let gate = store.gate.clone();
         let _open = gate.read().await;
         store.handles.fetch_add(1, Ordering::SeqCst);
-        Self { store }
+        Self { store, occupancy: Arc::default() }
     }
 }
 
@@ -192,6 +193,10 @@ impl Storage for MemoryStorage {
             None => Ok(()),
             Some(absent) => Err(not_found(Operation::Persist, *absent)),
         }
+    }
+
+    fn occupancy(&self) -> Option<Arc<Occupancy>> {
+        Some(self.occupancy.clone())
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::local::bytes_of;
 use crate::output::shown;
@@ -21,8 +21,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     let mut piece = vec![0; PIECE_BYTES];
     for path in &arguments.paths {
         let path = bytes_of(path);

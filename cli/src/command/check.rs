@@ -11,7 +11,8 @@ use crate::units;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Open every record of every block, not only what is referred to
+    /// Open every record of every block. Without it every reference and count is looked at, and of what lies in blocks only
+    /// their length, where the storage is on this machine
     #[arg(long)]
     data: bool,
     /// Look at a part only

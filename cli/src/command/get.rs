@@ -8,7 +8,7 @@ use clap::Args;
 use strongroom::fs::{File, FsSnapshot};
 
 use crate::command::mv::last_name;
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::exit::Failure;
 use crate::local::destination::Folder;
 use crate::local::{bytes_of, name_of};
@@ -25,8 +25,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     let path = bytes_of(&arguments.path);
     get(&snapshot, path, &arguments.local, context).await.map_err(|failure| failure.on(shown(path)))?;
     repository.close().await?;
@@ -59,7 +58,8 @@ async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Co
         .map_err(|error| local_failed(error).on(local.display()))?;
     let mut fetch = Fetch { buffer: &mut vec![0; PIECE_BYTES], interrupt: &context.interrupt, partial: false };
     fetch.file(&file, metadata.size, &mut draft, |bytes| progress.add(bytes)).await?;
-    draft.finish(&transfer::to_local(&metadata)).map_err(|error| local_failed(error).on(local.display()))
+    let done = draft.finish(&transfer::to_local(&metadata), &transfer::xattrs(snapshot, path, &metadata).await?);
+    done.map(drop).map_err(|error| local_failed(error).on(local.display()))
 }
 
 async fn stream(file: &File, context: &mut Context, mut device: Option<std::fs::File>) -> Result<(), Failure> {

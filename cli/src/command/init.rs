@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use strongroom::storage::{BlockingMode, StorageUri};
+use strongroom::storage::{BlockingMode, Effect, StorageUri};
 use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repository, Suite};
 
 use super::recovery;
@@ -106,18 +106,13 @@ pub(crate) struct Report {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let uri = context.uri()?;
     refuse_existing(&uri, context).await?;
-    let key_file = match &arguments.new_key_file {
-        Some(path) => {
-            context.global.key_file = Some(path.clone());
-            Some(Written::new_key_file(path)?.0)
-        }
-        None => None,
-    };
-    let credentials = context.credentials(&uri, Age::New)?;
-    let (repository, report) = create(&arguments, &uri, credentials, context).await?;
-    if let Some(key_file) = key_file {
-        key_file.keep();
+    let mut made = Vec::new();
+    if let Some(path) = &arguments.new_key_file {
+        context.global.key_file = Some(path.clone());
+        made.push(Written::new_key_file(path)?.0);
     }
+    let credentials = context.credentials(&uri, Age::New)?;
+    let (repository, report) = create(&arguments, &uri, credentials, made, context).await?;
     repository.close().await?;
     if context.output.json() {
         return context.output.document("strongroom/init/1", &report);
@@ -143,11 +138,12 @@ pub(crate) async fn refuse_existing(uri: &StorageUri, context: &Context) -> Resu
     }
 }
 
-/// Creates it, and says that there is no way around the credentials.
+/// Creates it, and says that there is no way around the credentials. `made` are the key files that were made for it.
 pub(crate) async fn create(
     arguments: &Arguments,
     uri: &StorageUri,
     credentials: Credentials,
+    mut made: Vec<Written>,
     context: &mut Context,
 ) -> Result<(Repository, Report), Failure> {
     let compression = match arguments.compress {
@@ -172,25 +168,36 @@ pub(crate) async fn create(
     if let Some(millis) = arguments.kdf_time {
         options = options.kdf_millis(millis);
     }
-    let (mut written, mut shown) = (None, None);
+    let mut shown = None;
     let wish = wish(arguments, context)?;
     if wish != Wish::None {
         let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
         match wish {
             // Before the repository is created, so that no crash leaves one whose key nobody has.
-            Wish::File(path) => written = Some(recovery::write(path, &key)?),
+            Wish::File(path) => made.push(recovery::write(path, &key)?),
             _ => shown = Some(key.to_text()),
         }
         options = options.recovery_key(key);
     }
-    let repository = Repository::create(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
-    let recovery_key = written.is_some() || shown.is_some();
-    if let Some(key) = shown {
-        recovery::show(&key, context)?;
+    let created = Repository::create(uri, options).await;
+    // What opens it stays, whatever fails from here on.
+    match &created {
+        Ok(_) => made.into_iter().for_each(Written::keep),
+        Err(error) if may_be_there(error, uri, context).await => {
+            for written in made {
+                context.output.notice(&format!("{} is kept: it may open what is there", written.path().display()));
+                written.keep();
+            }
+        }
+        Err(_) => drop(made),
     }
-    if let (Some(written), Some(path)) = (written, &arguments.new_recovery_key) {
-        written.keep();
+    let repository = created.map_err(|error| Failure::from(error).on(uri))?;
+    let recovery_key = arguments.new_recovery_key.is_some() || shown.is_some();
+    if let Some(key) = shown {
+        recovery::show(key, context)?;
+    }
+    if let Some(path) = &arguments.new_recovery_key {
         let path = path.display();
         context
             .output
@@ -211,6 +218,22 @@ pub(crate) async fn create(
         recovery_key,
     };
     Ok((repository, report))
+}
+
+/// Whether a creation that failed may have left a repository all the same, and ours.
+async fn may_be_there(error: &strongroom::Error, uri: &StorageUri, context: &Context) -> bool {
+    use strongroom::core::Error as E;
+    let is_unknown = match error {
+        strongroom::Error::Core(E::AlreadyExists) => return false,
+        strongroom::Error::Core(E::CommitUnknown { .. }) => true,
+        strongroom::Error::Core(E::Storage(error)) => error.effect() == Effect::Unknown,
+        _ => false,
+    };
+    match strongroom::clear_header(uri, &context.header_options()).await {
+        Ok(_) => true,
+        Err(strongroom::Error::Core(E::NotARepository)) => false,
+        Err(_) => is_unknown,
+    }
 }
 
 /// What is wanted as a recovery key.

@@ -77,6 +77,14 @@ struct NewSecret {
 }
 
 impl NewSecret {
+    fn names_password(&self) -> bool {
+        self.new_password_file.is_some() || self.new_password_command.is_some() || self.new_password_fd.is_some()
+    }
+
+    fn names_key_file(&self) -> bool {
+        self.new_key_file.is_some() || self.with_key_file.is_some()
+    }
+
     fn source(&self) -> Source<'_> {
         Source {
             file: self.new_password_file.as_deref(),
@@ -92,7 +100,7 @@ impl NewSecret {
         repository: &str,
         kept: Option<PathBuf>,
     ) -> Result<(Credentials, Option<Written>), Failure> {
-        let beside = self.new_key_file.is_some() || self.with_key_file.is_some() || kept.is_some();
+        let beside = self.names_key_file() || kept.is_some();
         // Typed at leisure: until it is, Ctrl-C ends the command at once.
         let ask = || password::for_slot(&context.global, self.source(), repository, beside);
         let password = context.interrupt.while_waiting(ask)?;
@@ -183,6 +191,7 @@ async fn list(context: &mut Context) -> Result<(), Failure> {
 }
 
 async fn add(arguments: &Add, context: &mut Context) -> Result<(), Failure> {
+    check_label(&arguments.label)?;
     let repository = context.open(Access::Write).await?;
     let (credentials, written) = arguments.new.credentials(context, &context.uri()?.to_string(), None)?;
     let before = repository.slots().await?;
@@ -211,6 +220,7 @@ async fn remove(arguments: &Rm, context: &mut Context) -> Result<(), Failure> {
 }
 
 async fn change(arguments: &Passwd, context: &mut Context) -> Result<(), Failure> {
+    arguments.label.as_deref().map_or(Ok(()), check_label)?;
     let repository = context.open(Access::Write).await?;
     let in_use = repository.slot_in_use().await?;
     let slot = match (&arguments.slot, &in_use) {
@@ -226,7 +236,26 @@ async fn change(arguments: &Passwd, context: &mut Context) -> Result<(), Failure
     };
     let same = in_use.as_ref() == Some(&slot);
     // The key file at hand stays the second factor of the slot that it is of.
-    let kept = context.key_file().filter(|_| same && slot.factors.contains(Factors::KEY_FILE));
+    let has_key_file = slot.factors.contains(Factors::KEY_FILE);
+    let kept = context.key_file().filter(|_| same && has_key_file);
+    // Of another slot it is not at hand: a second factor must not be lost by the way.
+    if has_key_file && kept.is_none() && !arguments.new.names_key_file() {
+        return Err(Failure::usage(format!(
+            "slot {} takes a key file: pass --with-key-file or --new-key-file too; a way in without one is another slot, \
+            see `key add` and `key rm`",
+            slot.index
+        )));
+    }
+    // Nor by saying nothing of it: at a terminal the question says that there may be none.
+    let has_password = slot.factors.contains(Factors::PASSWORD);
+    let is_silent = !arguments.new.names_password() && !password::can_ask(&context.global);
+    if is_silent && (has_password || !arguments.new.names_key_file()) {
+        return Err(Failure::usage(format!(
+            "no new password for slot {}: pass --new-password-file, --new-password-command or --new-password-fd; a way in \
+            with a key file alone is another slot, see `key add` and `key rm`",
+            slot.index
+        )));
+    }
     let (credentials, written) = arguments.new.credentials(context, &context.uri()?.to_string(), kept)?;
     let label = arguments.label.as_deref().unwrap_or(&slot.label);
     let done = repository.replace_slot(&slot, &NewSlot { credentials: &credentials, label }).await;
@@ -239,14 +268,22 @@ async fn change(arguments: &Passwd, context: &mut Context) -> Result<(), Failure
     Ok(())
 }
 
+/// A number as a label would be taken for a slot's.
+pub(crate) fn check_label(label: &str) -> Result<(), Failure> {
+    if label.parse::<u8>().is_ok() {
+        return Err(Failure::usage(format!("a slot cannot be called {label}: numbers are those of slots")));
+    }
+    Ok(())
+}
+
 /// The slot of this number, or of this label where only one has it.
 async fn find(repository: &Repository, named: &str) -> Result<SlotInfo, Failure> {
+    // Not the one without a label: a variable of a script that is not set must not choose a slot.
+    if named.is_empty() {
+        return Err(Failure::usage("no slot is named: give its number or its label, as `key list` shows them"));
+    }
     let slots = repository.slots().await?;
-    let by_number = named.parse::<u8>().ok();
-    let mut found = slots.iter().filter(|slot| match by_number {
-        Some(number) => slot.index == number,
-        None => slot.label == named,
-    });
+    let mut found = slots.iter().filter(|slot| slot.index.to_string() == named || slot.label == named);
     match (found.next(), found.next()) {
         (Some(slot), None) => Ok(slot.clone()),
         (Some(_), Some(_)) => {

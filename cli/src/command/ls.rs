@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::entry::{self, JsonEntry};
 use crate::exit::{Exit, Failure};
 use crate::local::bytes_of;
@@ -26,8 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     let path = bytes_of(&arguments.path);
     let metadata = snapshot.symlink_metadata(path).await?;
     // A link is shown itself, unless a slash at its end asks for what it leads to.

@@ -1,12 +1,17 @@
 //! The commands, one file each.
 
 pub(crate) mod backends;
+pub(crate) mod batch;
 pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod conformance;
+pub(crate) mod cp;
+pub(crate) mod destroy;
+pub(crate) mod du;
 pub(crate) mod export;
+pub(crate) mod find;
 pub(crate) mod get;
 pub(crate) mod header;
 pub(crate) mod history;
@@ -15,6 +20,7 @@ pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod kv;
+pub(crate) mod ln;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mkdir;
@@ -23,5 +29,6 @@ pub(crate) mod put;
 pub(crate) mod recovery;
 pub(crate) mod restore;
 pub(crate) mod rm;
+pub(crate) mod snapshot;
 pub(crate) mod stat;
 pub(crate) mod tree;

@@ -41,7 +41,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     context.output.done("mv")
 }
 
-async fn is_folder(transaction: &FsTransaction, path: &[u8]) -> Result<bool, Failure> {
+/// Whether a folder is at a path.
+pub(crate) async fn is_folder(transaction: &FsTransaction, path: &[u8]) -> Result<bool, Failure> {
     match transaction.metadata(path).await {
         Ok(metadata) => Ok(metadata.kind == Kind::Directory),
         Err(strongroom::Error::NotFound { .. }) => Ok(false),

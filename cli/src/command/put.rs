@@ -90,7 +90,7 @@ async fn put_file(
     let attributes = transfer::to_repository(&source.attributes);
     let mut writer = transaction.write_file(path, attributes).await?;
     let mut buffer = vec![0; PIECE_BYTES];
-    match transfer::store(source, &mut writer, &mut buffer, |bytes| progress.add(bytes)).await {
+    match transfer::store(source, 0, &mut writer, &mut buffer, |bytes| progress.add(bytes)).await {
         Ok(()) => {}
         Err(Broken::Source(error)) => return Err(Failure::failed(format!("cannot read: {error}"))),
         Err(Broken::Repository(failure)) => return Err(failure),

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom::{Credentials, Factors, NewSlot, RecoveryKey};
+use zeroize::Zeroizing;
 
-use super::key::{JsonSlot, report, revokes_nothing, settle};
+use super::key::{JsonSlot, check_label, report, revokes_nothing, settle};
 use crate::context::{Access, Age, Context, recovery_key};
 use crate::exit::Failure;
 use crate::password;
@@ -45,6 +46,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
 }
 
 async fn new(arguments: &New, context: &mut Context) -> Result<(), Failure> {
+    check_label(&arguments.label)?;
     if arguments.output.is_none() && (context.output.json() || !std::io::stdout().is_terminal()) {
         return Err(Failure::usage(
             "the recovery key is shown on a terminal alone: pass --output with a file to write it to",
@@ -61,7 +63,7 @@ async fn new(arguments: &New, context: &mut Context) -> Result<(), Failure> {
     let mut written = None;
     match &arguments.output {
         Some(path) => written = Some(write(path, &key)?),
-        None => show(&key.to_text(), context)?,
+        None => show(key.to_text(), context)?,
     }
     let credentials = Credentials::recovery(&key);
     let slot = NewSlot { credentials: &credentials, label: &arguments.label };
@@ -125,11 +127,13 @@ pub(crate) fn write(path: &std::path::Path, key: &RecoveryKey) -> Result<Written
 }
 
 /// Shows it on the terminal, once.
-pub(crate) fn show(key: &str, context: &mut Context) -> Result<(), Failure> {
+pub(crate) fn show(mut key: Zeroizing<String>, context: &mut Context) -> Result<(), Failure> {
+    // There is room for it: nothing is moved.
+    key.push('\n');
     let output = &mut context.output;
     output.line("The recovery key, shown this once. Write it down, and keep it where nobody else looks:")?;
     output.line("")?;
-    output.line(key)?;
+    output.secret_line(&key)?;
     output.line("")?;
     output.line("It opens the repository alone. Try what you wrote down with `recovery verify`.")?;
     output.flush()

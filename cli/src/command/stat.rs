@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use strongroom::fs::{Kind, Timestamp};
 
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::entry::{self, JsonEntry};
 use crate::exit::Failure;
 use crate::local::bytes_of;
@@ -20,8 +20,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     for path in &arguments.paths {
         let path = bytes_of(path);
         let metadata = snapshot.symlink_metadata(path).await?;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use strongroom::fs::Kind;
 
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::entry;
 use crate::exit::{Exit, Failure};
 use crate::local::bytes_of;
@@ -29,8 +29,7 @@ struct Row {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     let path = bytes_of(&arguments.path);
     let mut walk = Walk::new(snapshot.clone(), path, true).await?;
     if !context.output.json() {

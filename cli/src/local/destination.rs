@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
+use super::source::Identity;
+use super::xattrs::{self, Xattrs};
 use super::{Attributes, name_of};
 
 /// Pieces of this size that are all zero become holes.
@@ -62,6 +64,35 @@ impl Folder {
         Ok(Self { descriptor: Arc::new(descriptor) })
     }
 
+    /// A folder further down, by the names that lead there; none of them may be a link.
+    fn below(&self, names: &[Vec<u8>]) -> io::Result<Self> {
+        names.iter().try_fold(self.clone(), |folder, name| {
+            let flags = FOLDER.union(OFlags::NOFOLLOW);
+            let inner = rustix::fs::openat(&*folder.descriptor, name_of(checked(name)?), flags, Mode::empty())?;
+            Ok(Self { descriptor: Arc::new(inner) })
+        })
+    }
+
+    /// Gives a file that was written below `top` one more name, in this folder. Refused where another is there now.
+    pub(crate) fn link(&self, name: &[u8], top: &Self, first: &[Vec<u8>], identity: Identity) -> io::Result<()> {
+        let name = checked(name)?;
+        let (first, folders) = first.split_last().ok_or_else(|| io::Error::other("no name to link to"))?;
+        let from = top.below(folders)?;
+        let first = name_of(checked(first)?);
+        let (draft, ()) = self
+            .fresh(|draft| rustix::fs::linkat(&*from.descriptor, &first, &*self.descriptor, draft, AtFlags::empty()))?;
+        let done = rustix::fs::statat(&*self.descriptor, &draft, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
+        let done = done.and_then(|there| {
+            if Identity::of_stat(&there) != identity {
+                return Err(io::Error::other("another file has taken its place"));
+            }
+            Ok(rustix::fs::renameat(&*self.descriptor, &draft, &*self.descriptor, name_of(name))?)
+        });
+        // Renaming one name of a file over another of the same file does nothing, and leaves it.
+        let _ = rustix::fs::unlinkat(&*self.descriptor, &draft, AtFlags::empty());
+        done
+    }
+
     /// Begins a file that will have that name.
     pub(crate) fn create(&self, name: &[u8]) -> io::Result<Draft> {
         let name = checked(name)?.to_vec();
@@ -87,8 +118,9 @@ impl Folder {
     }
 
     /// Gives the folder its attributes, after everything in it was written.
-    pub(crate) fn finish(&self, attributes: &Attributes) -> io::Result<()> {
-        apply(&*self.descriptor, attributes)
+    /// Answers how many extended attributes could not be set.
+    pub(crate) fn finish(&self, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
+        apply(&*self.descriptor, attributes, xattrs)
     }
 
     /// Makes something under a name that nothing has.
@@ -150,10 +182,11 @@ impl Draft {
         }
     }
 
-    /// Sets length and attributes, and gives the file its name.
-    pub(crate) fn finish(mut self, attributes: &Attributes) -> io::Result<()> {
+    /// Sets length and attributes, and gives the file its name; answers which file it is, and how many extended attributes
+    /// could not be set.
+    pub(crate) fn finish(mut self, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<(Identity, u64)> {
         self.file.set_len(self.length)?;
-        apply(&self.file, attributes)?;
+        let unset = apply(&self.file, attributes, xattrs)?;
         if let Some(draft) = &self.draft {
             let folder = &*self.folder.descriptor;
             rustix::fs::renameat(folder, draft, folder, name_of(&self.name)).map_err(|error| match error {
@@ -162,7 +195,7 @@ impl Draft {
             })?;
         }
         self.draft = None;
-        Ok(())
+        Ok((Identity::of_stat(&rustix::fs::fstat(&self.file)?), unset))
     }
 }
 
@@ -174,7 +207,8 @@ impl Drop for Draft {
     }
 }
 
-fn apply(descriptor: impl AsFd, attributes: &Attributes) -> io::Result<()> {
+/// Answers how many extended attributes could not be set.
+fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
     let descriptor = descriptor.as_fd();
     let stat = rustix::fs::fstat(descriptor)?;
     let mut mode = attributes.mode;
@@ -187,7 +221,10 @@ fn apply(descriptor: impl AsFd, attributes: &Attributes) -> io::Result<()> {
         }
     }
     rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
-    Ok(rustix::fs::futimens(descriptor, &times(attributes))?)
+    // After the owner, whose change takes capabilities away.
+    let unset = xattrs::set(descriptor, xattrs);
+    rustix::fs::futimens(descriptor, &times(attributes))?;
+    Ok(unset)
 }
 
 fn times(attributes: &Attributes) -> Timestamps {
@@ -222,7 +259,7 @@ mod tests {
         for piece in content.chunks(33_333) {
             draft.write(piece).unwrap();
         }
-        draft.finish(&ATTRIBUTES).unwrap();
+        draft.finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
         drop(folder.create(b"aborted").unwrap());
         let dest = root.path().join("new/dest");
         let path = dest.join(name_of(b"file\xff"));
@@ -245,7 +282,7 @@ mod tests {
         assert!(folder.enter(b"folder").is_err());
         let mut draft = folder.create(b"file").unwrap();
         draft.write(b"new").unwrap();
-        draft.finish(&ATTRIBUTES).unwrap();
+        draft.finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
         assert_eq!(std::fs::read(outside.join("victim")).unwrap(), b"kept");
         assert!(dest.join("file").symlink_metadata().unwrap().is_file());
         for name in [&b".."[..], b".", b"", b"a/b", b"../outside/x", b"/etc/x", b"a\0b"] {
@@ -264,7 +301,7 @@ mod tests {
             assert_eq!(std::fs::read_link(root.path().join("link")).unwrap(), Path::new(&name_of(target)));
         }
         std::fs::create_dir(root.path().join("taken")).unwrap();
-        assert!(folder.create(b"taken").unwrap().finish(&ATTRIBUTES).is_err());
+        assert!(folder.create(b"taken").unwrap().finish(&ATTRIBUTES, &Xattrs::new()).is_err());
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod destination;
 pub(crate) mod exclude;
 pub(crate) mod source;
+pub(crate) mod xattrs;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};

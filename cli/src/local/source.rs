@@ -2,13 +2,15 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
 
 use super::exclude::{self, Exclude};
-use super::{Attributes, MODE_BITS, bytes_of};
+use super::{Attributes, MODE_BITS, bytes_of, name_of};
 
 /// What an entry is.
 #[derive(Debug)]
@@ -33,8 +35,14 @@ pub(crate) struct Entry {
     pub(crate) relative: Vec<u8>,
     pub(crate) attributes: Attributes,
     pub(crate) kind: Kind,
-    /// Whether the file has other names too.
-    pub(crate) hard_linked: bool,
+    pub(crate) identity: Identity,
+    /// When anything about it changed last, in milliseconds since the epoch: unlike the time of its content, nobody can set
+    /// it.
+    pub(crate) changed: i64,
+    /// How many names the file has.
+    pub(crate) names: u64,
+    /// Of a folder: what is in it is left out, whatever it is.
+    pub(crate) bare: bool,
 }
 
 /// What the walk meets. Folders are entered and left; everything below lies between the two.
@@ -61,7 +69,7 @@ pub(crate) struct Limits {
 }
 
 /// What a file is on this machine, whatever its path: device and inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u64, u64);
 
 impl Identity {
@@ -73,6 +81,40 @@ impl Identity {
     fn of(metadata: &Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
     }
+
+    /// The same, as the calls answer it that take an open folder.
+    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        Self(stat.st_dev, stat.st_ino)
+    }
+}
+
+/// A folder of the source, held open to look at what is no longer in it: should it be unmounted or replaced meanwhile,
+/// this still is the folder that was gone through, or answers errors.
+pub(crate) struct Emptied {
+    descriptor: OwnedFd,
+}
+
+impl Emptied {
+    /// Opens the folder, where it is still the one that was met there.
+    pub(crate) fn open(path: &Path, identity: Identity) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        if Identity::of(&file.metadata()?) != identity {
+            return Err(io::Error::other("another folder has taken its place"));
+        }
+        Ok(Self { descriptor: file.into() })
+    }
+
+    /// Whether nothing of that name is in it, for certain.
+    pub(crate) fn lacks(&self, name: &[u8]) -> bool {
+        let found = rustix::fs::statat(&self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW);
+        found.is_err_and(|error| error == Errno::NOENT)
+    }
+}
+
+/// Whether nothing is at a path, for certain.
+pub(crate) fn is_gone(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A walk over one SRC, names ascending by bytes.
@@ -114,9 +156,9 @@ impl<'a> Walk<'a> {
         Event::Leaf(entry)
     }
 
-    fn enter(&mut self, entry: Entry, as_empty: bool) -> Event {
-        let as_empty = as_empty || self.limits.exclude_caches && exclude::is_cache(&entry.path);
-        let names = if as_empty { Ok(Vec::new()) } else { sorted_names(&entry.path) };
+    fn enter(&mut self, mut entry: Entry, bare: bool) -> Event {
+        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path);
+        let names = if entry.bare { Ok(Vec::new()) } else { sorted_names(&entry.path) };
         match names {
             Ok(names) => {
                 let open = Folder { entry: entry.again(), names };
@@ -157,7 +199,10 @@ impl Entry {
             relative: self.relative.clone(),
             attributes: self.attributes,
             kind: Kind::Directory,
-            hard_linked: false,
+            identity: self.identity,
+            changed: self.changed,
+            names: 1,
+            bare: self.bare,
         }
     }
 }
@@ -167,6 +212,11 @@ fn sorted_names(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
         std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable_by(|one, other| bytes_of(other).cmp(bytes_of(one)));
     Ok(names)
+}
+
+/// What is at a path, by itself.
+pub(crate) fn entry_at(path: &Path, relative: Vec<u8>) -> io::Result<Entry> {
+    read_entry(path, relative).map(|(entry, _)| entry)
 }
 
 fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
@@ -180,8 +230,11 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
         kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
         _ => Kind::Special("special file"),
     };
-    let hard_linked = matches!(kind, Kind::File { .. }) && metadata.nlink() > 1;
-    Ok((Entry { path: path.to_owned(), relative, attributes: attributes(&metadata), kind, hard_linked }, metadata))
+    let names = if matches!(kind, Kind::File { .. }) { metadata.nlink() } else { 1 };
+    let (attributes, identity) = (attributes(&metadata), Identity::of(&metadata));
+    let changed = metadata.ctime().saturating_mul(1_000).saturating_add(metadata.ctime_nsec() / 1_000_000);
+    let path = path.to_owned();
+    Ok((Entry { path, relative, attributes, kind, identity, changed, names, bare: false }, metadata))
 }
 
 fn attributes(metadata: &Metadata) -> Attributes {
@@ -199,10 +252,15 @@ pub(crate) struct SourceFile {
     pub(crate) file: File,
     pub(crate) size: u64,
     pub(crate) attributes: Attributes,
+    /// Another whenever the content may be: hexadecimal numbers of 16 digits at most, with dashes between them.
+    pub(crate) state: String,
     sparse: bool,
 }
 
 impl SourceFile {
+    /// How many numbers are in [`Self::state`].
+    pub(crate) const STATE_FIELDS: usize = 4;
+
     /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -213,7 +271,14 @@ impl SourceFile {
         }
         let size = metadata.size();
         let sparse = metadata.blocks().saturating_mul(512) < size;
-        Ok(Self { attributes: attributes(&metadata), file, size, sparse })
+        let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let [modified, changed] =
+            [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
+        // Moments of the years that file systems know fit in 64 bits.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let state =
+            format!("{size:x}-{:x}-{:x}-{:x}", modified as u64, changed as u64, metadata.ino() ^ metadata.dev());
+        Ok(Self { attributes: attributes(&metadata), file, size, state, sparse })
     }
 
     /// The next part with data at or after `offset`: its beginning and its end. `None` where only a hole is left.
@@ -226,9 +291,9 @@ impl SourceFile {
         }
         let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => return Ok(None),
+            Err(Errno::NXIO) => return Ok(None),
             // A file system that knows of no holes has data everywhere.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => return Ok(Some((offset, self.size))),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((offset, self.size))),
             Err(error) => return Err(error.into()),
         };
         let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start))?;

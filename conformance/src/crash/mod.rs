@@ -38,7 +38,7 @@ use futures_lite::future::yield_now;
 use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
 use strongroom_core::storage::{
     BatchSupport, Capabilities, Change, Durability, Effect, Error, ErrorKind, ExclusiveGuard, ListOrder, Name,
-    Operation, Put, RangeReads, Reach, Result, Retry, Storage, Torn,
+    Occupancy, Operation, Put, RangeReads, Reach, Result, Retry, Storage, Torn,
 };
 
 use crate::Dice;
@@ -114,6 +114,7 @@ pub struct CrashingStorage {
     handle: u64,
     /// Whether it got past the gate: a handle that is opened while another holds the medium exclusively waits there.
     admitted: AtomicBool,
+    occupancy: Arc<Occupancy>,
 }
 
 struct World {
@@ -206,7 +207,7 @@ impl CrashingStorage {
             }
             (process, handle, admitted)
         };
-        Self { world, process, handle, admitted: AtomicBool::new(admitted) }
+        Self { world, process, handle, admitted: AtomicBool::new(admitted), occupancy: Arc::default() }
     }
 
     /// The power fails: every process dies, and of what was not made durable the seed decides what is left.
@@ -655,6 +656,10 @@ impl Storage for CrashingStorage {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         let context = format!("{} names", names.len());
         self.mutate(Operation::Persist, context, Action::Persist(names.to_vec())).await.map(drop)
+    }
+
+    fn occupancy(&self) -> Option<Arc<Occupancy>> {
+        Some(self.occupancy.clone())
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {

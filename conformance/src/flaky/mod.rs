@@ -388,6 +388,9 @@ impl Storage for FlakyStorage {
             .await
             .map(drop)
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         let fault = self.read(Operation::TryExclusive, &"the medium").await?;

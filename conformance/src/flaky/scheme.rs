@@ -57,10 +57,8 @@ pub async fn open_as_uri_says(within: &Registry, uri: &StorageUri, context: &Ope
             }
         }
     }
-    let (inner, others) = uri
-        .within(SCHEME_PREFIX, &PARAMETERS)
-        .map(|inner| (inner.clone(), !inner.parameters().is_empty()))
-        .ok_or_else(|| invalid(format!("it does not begin with `{SCHEME_PREFIX}` and a scheme")))?;
+    let inner = inner_of(uri)?;
+    let others = !inner.parameters().is_empty();
     let storage = within.open(&inner, context).await.map_err(|error| match error.kind() {
         // The storage within says what it knows; this says what was known here.
         ErrorKind::Invalid if others => {
@@ -69,6 +67,12 @@ pub async fn open_as_uri_says(within: &Registry, uri: &StorageUri, context: &Ope
         _ => error,
     })?;
     Ok(FlakyStorage::new(storage, options))
+}
+
+/// The URI of the storage within.
+fn inner_of(uri: &StorageUri) -> Result<StorageUri> {
+    uri.within(SCHEME_PREFIX, &PARAMETERS)
+        .ok_or_else(|| invalid(format!("it does not begin with `{SCHEME_PREFIX}` and a scheme")))
 }
 
 fn number(name: &str, value: &str) -> Result<u64> {
@@ -87,6 +91,18 @@ struct FaultyConstructor {
 impl StorageConstructor for FaultyConstructor {
     async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>> {
         Ok(Arc::new(open_as_uri_says(&self.within, uri, context).await?))
+    }
+
+    /// Where the storage within has one, as flaky as what `uri` names.
+    async fn scratch(&self, uri: &StorageUri, name: &str, context: &OpenContext) -> Result<Option<StorageUri>> {
+        let inner = inner_of(uri)?;
+        let scratch = self.within.constructor(&inner)?.scratch(&inner, name, context).await?;
+        scratch.map(|scratch| scratch.wrapped(SCHEME_PREFIX, &PARAMETERS, uri)).transpose()
+    }
+
+    async fn remove_scratch(&self, uri: &StorageUri, context: &OpenContext) -> Result<()> {
+        let inner = inner_of(uri)?;
+        self.within.constructor(&inner)?.remove_scratch(&inner, context).await
     }
 
     fn info(&self) -> SchemeInfo {

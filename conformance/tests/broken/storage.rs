@@ -401,6 +401,9 @@ impl Storage for Broken {
         };
         self.tell(outcome)
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         if self.is(Defect::EveryoneIsAlone) {

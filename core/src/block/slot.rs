@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ pub(super) struct Slot {
     name: Name,
     salt: [u8; 16],
     content: Mutex<Content>,
+    given_up: AtomicBool,
 }
 
 enum Content {
@@ -31,11 +33,26 @@ enum Content {
 impl Slot {
     pub(super) fn new(builder: BlockBuilder, key_epoch: u16, writer_epoch: u32, counter: u64) -> Self {
         let (name, salt) = (builder.name(), *builder.salt());
-        Self { key_epoch, writer_epoch, counter, name, salt, content: Mutex::new(Content::Open(builder)) }
+        let content = Mutex::new(Content::Open(builder));
+        Self { key_epoch, writer_epoch, counter, name, salt, content, given_up: AtomicBool::new(false) }
     }
 
     pub(super) fn id(&self) -> BlockId {
         BlockId::Data { key_epoch: self.key_epoch, writer_epoch: self.writer_epoch, counter: self.counter }
+    }
+
+    /// In the order in which blocks were opened.
+    pub(super) fn place(&self) -> (u32, u64) {
+        (self.writer_epoch, self.counter)
+    }
+
+    /// Nobody needs the block any more: that it fails is nobody's business.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
     }
 
     pub(super) fn pointer(&self, place: Place) -> Pointer {

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
@@ -44,7 +44,7 @@ pub struct BlockWriter {
     // does not wait while payloads are copied.
     pending: RwLock<HashMap<(u32, u64), Arc<Slot>>>,
     // Shared with the running uploads, which report here before anyone waits for them.
-    failure: Arc<Mutex<Failure>>,
+    failures: Arc<Mutex<Failures>>,
     // Held across awaits by whoever drives the uploads. An upload leaves it only when it has ended.
     running: async_lock::Mutex<FuturesUnordered<Upload>>,
 }
@@ -64,6 +64,8 @@ struct State {
     // With their tickets, which they keep: a flush that waits for one goes on waiting when it is tried again.
     failed: Vec<(u64, Arc<Slot>)>,
     put: Vec<BlockId>,
+    // Epochs of blocks that failed and were given up: they may have arrived all the same.
+    unsure: BTreeSet<u32>,
     // Uploads of an older generation were given up.
     generation: u64,
 }
@@ -73,19 +75,23 @@ struct InFlight {
     generation: u64,
 }
 
+/// The blocks that failed, by writer epoch and counter.
 #[derive(Default)]
-struct Failure {
+struct Failures {
     generation: u64,
-    error: Option<Error>,
+    errors: BTreeMap<(u32, u64), Error>,
 }
 
-impl Failure {
-    fn record(&mut self, generation: u64, error: &Error) {
-        if self.generation == generation && self.error.is_none() {
-            self.error = Some(error.clone());
+impl Failures {
+    fn record(&mut self, generation: u64, slot: &Slot, error: &Error) {
+        if self.generation == generation && !slot.is_given_up() {
+            self.errors.insert(slot.place(), error.clone());
         }
     }
 }
+
+/// Every block.
+const ANY: (u32, u64) = (0, 0);
 
 /// A running upload and its ticket.
 struct Upload {
@@ -121,7 +127,7 @@ impl BlockWriter {
             polled_max,
             state: Mutex::default(),
             pending: RwLock::default(),
-            failure: Arc::default(),
+            failures: Arc::default(),
             running: async_lock::Mutex::default(),
         }
     }
@@ -145,6 +151,22 @@ impl BlockWriter {
     /// The failure of an earlier block, until [`BlockWriter::take_failure`]; [`Error::LimitExceeded`] for what is not cut
     /// and fits no block; [`Error::Invalid`] for a class or kind that has other ways into storage, and without an epoch.
     pub async fn append(&self, class: BlockClass, kind: RecordKind, id: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
+        self.append_since(ANY, class, kind, id, payload).await
+    }
+
+    /// As [`BlockWriter::append`] for one who began to write at `since` ([`BlockWriter::place`]): the failure of a block before
+    /// that is somebody else's, and is not told here.
+    ///
+    /// # Errors
+    /// As [`BlockWriter::append`].
+    pub async fn append_since(
+        &self,
+        since: (u32, u64),
+        class: BlockClass,
+        kind: RecordKind,
+        id: u64,
+        payload: &[u8],
+    ) -> Result<Vec<Pointer>> {
         if !kind.is_listed() {
             return Err(Error::Invalid(format!("a {} is not appended", kind.name())));
         }
@@ -156,8 +178,8 @@ impl BlockWriter {
         let mut pointers = Vec::with_capacity(1);
         let mut rest = payload;
         loop {
-            match self.place(class, kind, id, rest)? {
-                Step::NoRoom => self.drive(|state| state.in_flight.len() < self.in_flight_max).await,
+            match self.put_record(since, class, kind, id, rest)? {
+                Step::NoRoom => self.drive(since, |state| state.in_flight.len() < self.in_flight_max).await,
                 Step::Placed(pointer, bytes) => {
                     pointers.push(pointer);
                     rest = rest.get(bytes..).unwrap_or_default();
@@ -175,6 +197,13 @@ impl BlockWriter {
         let open = [&state.open_data, &state.open_metadata, &state.open_spill];
         let counters = open.into_iter().flatten().map(|slot| slot.counter);
         Some((state.writer_epoch?, counters.chain([state.next_counter]).min()?))
+    }
+
+    /// Where the next record of this class may go at the earliest: writer epoch and counter.
+    pub fn place(&self, class: BlockClass) -> Option<(u32, u64)> {
+        let mut state = lock(&self.state);
+        let open = state.open(class).ok()?.as_ref().map(|slot| slot.place());
+        Some(open.unwrap_or((state.writer_epoch?, state.next_counter)))
     }
 
     /// Puts a block that holds nothing, at once and durably: a commit may name it. Answers its number and its salt.
@@ -198,9 +227,17 @@ impl BlockWriter {
     /// # Errors
     /// The failure of a block, until [`BlockWriter::take_failure`].
     pub async fn flush(&self) -> Result<Vec<BlockId>> {
+        self.flush_since(ANY).await
+    }
+
+    /// As [`BlockWriter::flush`] for one who began to write at `since`, as in [`BlockWriter::append_since`].
+    ///
+    /// # Errors
+    /// As [`BlockWriter::flush`].
+    pub async fn flush_since(&self, since: (u32, u64)) -> Result<Vec<BlockId>> {
         let end = {
             let mut state = lock(&self.state);
-            self.check()?;
+            self.check(since)?;
             self.close_all(&mut state);
             state.next_ticket
         };
@@ -208,12 +245,12 @@ impl BlockWriter {
         loop {
             {
                 let mut state = lock(&self.state);
-                self.check()?;
+                self.check(since)?;
                 if done(&state) {
                     return Ok(std::mem::take(&mut state.put));
                 }
             }
-            self.drive(done).await;
+            self.drive(since, done).await;
         }
     }
 
@@ -229,12 +266,53 @@ impl BlockWriter {
     /// The failure that is being reported, where there is one. It is reported no longer, and the blocks that failed are
     /// tried again with the same bytes: the next flush waits for them, so that no pointer handed out leads nowhere.
     pub fn take_failure(&self) -> Option<Error> {
+        self.take_failure_since(ANY).map(|(_, error)| error)
+    }
+
+    /// As [`BlockWriter::take_failure`], of the blocks from `since` on; with the place of the last one that failed.
+    pub fn take_failure_since(&self, since: (u32, u64)) -> Option<((u32, u64), Error)> {
         let mut state = lock(&self.state);
-        let error = lock(&self.failure).error.take();
-        for (ticket, slot) in std::mem::take(&mut state.failed) {
+        let failed = lock(&self.failures).errors.split_off(&since);
+        let (again, others) =
+            std::mem::take(&mut state.failed).into_iter().partition(|(_, slot)| slot.place() >= since);
+        state.failed = others;
+        let again: Vec<(u64, Arc<Slot>)> = again;
+        for (ticket, slot) in again {
             self.start_as(&mut state, ticket, slot);
         }
-        error
+        failed.into_iter().next_back()
+    }
+
+    /// Where the last of the failed blocks from `since` on is.
+    pub fn failed_since(&self, since: (u32, u64)) -> Option<(u32, u64)> {
+        lock(&self.failures).errors.range(since..).next_back().map(|(place, _)| *place)
+    }
+
+    /// Gives up the blocks before `place` that are closed and that storage has not acknowledged: nobody's pointers lead to
+    /// them. What is being put may still arrive.
+    pub fn give_up_before(&self, place: (u32, u64)) {
+        let mut state = lock(&self.state);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.failed).into_iter().partition(|(_, slot)| slot.place() >= place);
+        state.failed = kept;
+        state
+            .in_flight
+            .values()
+            .filter(|running| running.slot.place() < place)
+            .for_each(|running| running.slot.give_up());
+        {
+            let mut failures = lock(&self.failures);
+            failures.errors = failures.errors.split_off(&place);
+        }
+        for (_, slot) in &gone {
+            self.pending_write().remove(&slot.place());
+            state.unsure.insert(slot.writer_epoch);
+        }
+    }
+
+    /// Under which epochs there may be blocks in storage that failed and were given up; asked once.
+    pub fn take_unsure(&self) -> BTreeSet<u32> {
+        std::mem::take(&mut lock(&self.state).unsure)
     }
 
     /// Gives up everything that storage has not acknowledged, and forgets the failure. Every transaction that appended
@@ -242,7 +320,7 @@ impl BlockWriter {
     pub fn discard(&self) {
         let mut state = lock(&self.state);
         state.generation += 1;
-        *lock(&self.failure) = Failure { generation: state.generation, error: None };
+        *lock(&self.failures) = Failures { generation: state.generation, errors: BTreeMap::new() };
         state.open_data = None;
         state.open_metadata = None;
         state.open_spill = None;
@@ -251,13 +329,20 @@ impl BlockWriter {
         self.pending_write().clear();
     }
 
-    fn check(&self) -> Result<()> {
-        lock(&self.failure).error.clone().map_or(Ok(()), Err)
+    fn check(&self, since: (u32, u64)) -> Result<()> {
+        lock(&self.failures).errors.range(since..).next().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
-    fn place(&self, class: BlockClass, kind: RecordKind, id: u64, payload: &[u8]) -> Result<Step> {
+    fn put_record(
+        &self,
+        since: (u32, u64),
+        class: BlockClass,
+        kind: RecordKind,
+        id: u64,
+        payload: &[u8],
+    ) -> Result<Step> {
         let mut state = lock(&self.state);
-        self.check()?;
+        self.check(since)?;
         if state.in_flight.len() >= self.in_flight_max {
             return Ok(Step::NoRoom);
         }
@@ -330,11 +415,11 @@ impl BlockWriter {
     fn start_as(&self, state: &mut State, ticket: u64, slot: Arc<Slot>) {
         let generation = state.generation;
         state.in_flight.insert(ticket, InFlight { slot: slot.clone(), generation });
-        let (context, failure) = (self.context.clone(), self.failure.clone());
+        let (context, failures) = (self.context.clone(), self.failures.clone());
         let handle = self.context.env.spawn(async move {
             let outcome = upload(&context, &slot).await;
             if let Err(error) = &outcome {
-                lock(&failure).record(generation, error);
+                lock(&failures).record(generation, &slot, error);
             }
             outcome
         });
@@ -342,7 +427,7 @@ impl BlockWriter {
     }
 
     /// Waits until one upload has ended, unless it is enough already.
-    async fn drive(&self, enough: impl Fn(&State) -> bool) {
+    async fn drive(&self, since: (u32, u64), enough: impl Fn(&State) -> bool) {
         let mut running = self.running.lock().await;
         {
             let mut state = lock(&self.state);
@@ -351,7 +436,7 @@ impl BlockWriter {
             {
                 running.push(upload);
             }
-            if enough(&state) || self.check().is_err() {
+            if enough(&state) || self.check(since).is_err() {
                 return;
             }
         }
@@ -373,13 +458,16 @@ impl BlockWriter {
         match outcome {
             Some(Ok(())) => {
                 state.put.push(slot.id());
-                self.pending_write().remove(&(slot.writer_epoch, slot.counter));
+                self.pending_write().remove(&slot.place());
                 return;
             }
             Some(Err(_)) => {} // It has reported itself.
-            None => lock(&self.failure).record(generation, &Error::WorkerLost),
+            None => lock(&self.failures).record(generation, &slot, &Error::WorkerLost),
         }
-        if self.check().is_err() {
+        if slot.is_given_up() {
+            self.pending_write().remove(&slot.place());
+            state.unsure.insert(slot.writer_epoch);
+        } else if lock(&self.failures).errors.contains_key(&slot.place()) {
             state.failed.push((ticket, slot));
         } else {
             // Its failure was taken before it was settled: the next try is due already.

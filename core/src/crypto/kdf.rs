@@ -1,4 +1,5 @@
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use zeroize::Zeroizing;
 
 use super::{CryptoError, Secret};
 
@@ -58,9 +59,13 @@ impl KdfParameters {
         self.validate()?;
         let parameters = Params::new(self.memory_kib, self.passes, self.lanes, Some(Secret::BYTES))
             .map_err(|_| CryptoError::KdfFailed)?;
-        let mut output = zeroize::Zeroizing::new([0; Secret::BYTES]);
+        // Erased like the output, which is one hash away from the last of these blocks: an allocator may keep them.
+        let mut memory: Zeroizing<Vec<Block>> = Zeroizing::default();
+        memory.try_reserve_exact(parameters.block_count()).map_err(|_| CryptoError::KdfFailed)?;
+        memory.resize(parameters.block_count(), Block::new());
+        let mut output = Zeroizing::new([0; Secret::BYTES]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters)
-            .hash_password_into(password, salt, output.as_mut())
+            .hash_password_into_with_memory(password, salt, output.as_mut(), memory.as_mut_slice())
             .map_err(|_| CryptoError::KdfFailed)?;
         Ok(Secret::from_bytes(*output))
     }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -22,18 +23,19 @@ use crate::{Error, Result};
 #[derive(Default)]
 pub(super) struct Room {
     gave_back: bool,
-    spent: bool,
+    /// Whether ballast was given up: none is put then.
+    pub(super) spent: bool,
 }
 
 impl Shared {
-    /// How many blocks of ballast there should be: about a megabyte, and two to four. None where storage does not fill up:
+    /// How many blocks of ballast there should be: about a megabyte, and six to eight. None where storage does not fill up:
     /// the far ones, and memory.
-    fn ballast_count(&self) -> usize {
+    pub(super) fn ballast_count(&self) -> usize {
         let capabilities = self.storage().capabilities();
         if capabilities.reach == Reach::Everywhere || capabilities.durability == Durability::None {
             return 0;
         }
-        ((1 << 20) / self.context.geometry.block_bytes() as usize).clamp(2, 4)
+        ((1 << 20) / self.context.geometry.block_bytes() as usize).clamp(6, 8)
     }
 
     /// The blocks that a state names as ballast.
@@ -56,23 +58,44 @@ impl Shared {
         Ok(blocks)
     }
 
-    /// Makes the ballast whole, as far as storage has room for it: the rows are for the next commit.
-    pub(super) async fn top_up_ballast(&self, root: &Root, draft: &mut Draft) -> Result<()> {
-        if let (_, Some(error)) = self.put_ballast(root, draft).await? {
-            tracing::debug!(%error, "no ballast could be put");
+    /// Makes the ballast whole, as far as storage has room for it and for the commit that the rows are for; answers what
+    /// was put.
+    pub(super) async fn top_up_ballast(&self, root: &Root, draft: &mut Draft) -> Result<Vec<DataBlock>> {
+        let (mut put, mut failed) = self.put_ballast(root, draft).await?;
+        if failed.is_none() && !put.is_empty() && self.spent.load(Ordering::Acquire) {
+            // Whether there is room for the commit still, shows when something is put there.
+            match self.blocks.writer.put_empty().await {
+                Ok((id, _)) => self.storage().delete(self.blocks.reader.name(&id)).await?,
+                Err(error) => {
+                    self.note_unlisted(&error);
+                    failed = Some(error);
+                }
+            }
         }
-        Ok(())
+        if let Some(error) = failed {
+            tracing::debug!(%error, "the ballast is not whole");
+            if let Some(last) = put.pop() {
+                draft.rows.remove(&rows::ballast_key(last));
+                self.storage().delete(self.block_name(last)).await?;
+            }
+        }
+        Ok(put)
     }
 
     /// As [`Shared::top_up_ballast`], all or nothing: the storage is left as it was where it has not room for all of it.
     pub(super) async fn restore_ballast(&self, root: &Root, draft: &mut Draft) -> Result<()> {
         let (put, failed) = self.put_ballast(root, draft).await?;
         let Some(error) = failed else { return Ok(()) };
-        for block in put {
-            draft.rows.remove(&rows::ballast_key(block));
-            self.storage().delete(self.block_name(block)).await?;
-        }
+        self.take_ballast_back(&put).await?;
         Err(error)
+    }
+
+    /// Deletes ballast that no commit came to name.
+    pub(super) async fn take_ballast_back(&self, put: &[DataBlock]) -> Result<()> {
+        for block in put {
+            self.storage().delete(self.block_name(*block)).await?;
+        }
+        Ok(())
     }
 
     /// Whether ballast is wanting: never put, or given up by a writer that could not put it back.
@@ -119,12 +142,7 @@ impl Shared {
                     there += 1;
                 }
                 Err(error) => {
-                    if matches!(&error, Error::Storage(error) if error.effect() == Effect::Unknown)
-                        && let Some(epoch) = lock(&self.epoch).number
-                    {
-                        // It may be there all the same.
-                        lock(&self.unlisted).insert(epoch);
-                    }
+                    self.note_unlisted(&error);
                     return Ok((put, Some(error)));
                 }
             }
@@ -132,41 +150,47 @@ impl Shared {
         Ok((put, None))
     }
 
-    /// Gives the ballast up, and answers whether there was any. The rows go with the next commit that puts it back.
-    async fn spend_ballast(&self, root: &Root) -> Result<bool> {
-        let mut spent = false;
-        for block in self.ballast(root).await? {
-            let name = self.block_name(block);
-            spent |= self.storage().size(name).await.is_ok();
-            self.storage().delete(name).await?;
+    /// What could not be put may be there all the same.
+    fn note_unlisted(&self, error: &Error) {
+        if matches!(error, Error::Storage(error) if error.effect() == Effect::Unknown)
+            && let Some(epoch) = lock(&self.epoch).number
+        {
+            lock(&self.unlisted).insert(epoch);
         }
-        self.spent.fetch_or(spent, std::sync::atomic::Ordering::AcqRel);
-        Ok(spent)
     }
 
-    /// Storage is full. First, what aborted transactions left there; then, for those of the group that free space, the
-    /// ballast, and the others are told. `false` where there is nothing left to try.
+    /// Gives one block of ballast up, and answers whether there was any. The rows go with the next commit.
+    pub(super) async fn spend_ballast(&self, root: &Root) -> Result<bool> {
+        for block in self.ballast(root).await? {
+            let name = self.block_name(block);
+            let is_there = self.storage().size(name).await.is_ok();
+            self.storage().delete(name).await?;
+            if is_there {
+                self.spent.store(true, Ordering::Release);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Storage is full. First, what aborted transactions left there and what nobody needs any more; then, for those of the
+    /// group that free space, the ballast, block by block, and the others are told. `false` where there is nothing left to try.
     pub(super) async fn make_room(
         self: &Arc<Self>,
         leader: &mut Leader,
         error: &Error,
         room: &mut Room,
     ) -> Result<bool> {
-        if !std::mem::replace(&mut room.gave_back, true) {
-            let gave_back = self.give_back_aborted().await?;
-            // What waits to be deleted because somebody died before it was; that takes no commit.
-            let root = self.root();
-            let deleted = self.delete_condemned(&root).await.is_ok_and(|deleted| !deleted.is_empty());
-            let shortened = self.delete_commits(&root).await.is_ok_and(|oldest| oldest > root.oldest.max(1));
-            if gave_back || deleted || shortened {
-                return Ok(true);
-            }
+        // Each attempt that spills leaves something of it; but that alone is no progress.
+        let gave_back = self.give_back_aborted().await?;
+        if !std::mem::replace(&mut room.gave_back, true)
+            && (self.give_back_condemned().await.unwrap_or(false) || gave_back)
+        {
+            return Ok(true);
         }
         leader.refuse(error, |work| !work.frees());
-        if leader.is_idle() || std::mem::replace(&mut room.spent, true) {
-            return Ok(leader.is_idle());
-        }
-        self.spend_ballast(&self.root()).await
+        room.spent = true;
+        Ok(leader.is_idle() || self.spend_ballast(&self.root()).await?)
     }
 
     /// Deletes what transactions of ours put that were given up; `true` where that gave anything back.

@@ -76,18 +76,19 @@ impl Shared {
         // Others may have ended our epoch: what is written under it could be swept before a commit names it.
         self.check_epoch(&base, &draft).await?;
         let Some(epoch) = lock(&self.epoch).number else { return Ok(false) };
+        let appending = self.start_appending_any();
         let now = self.env().now();
         draft.rows.insert(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&now.to_le_bytes())));
-        let guard = self.storage().try_exclusive().await?;
+        let guard = self.try_alone().await?;
         if !self.spent.load(Ordering::Acquire) {
             self.top_up_ballast(&base, &mut draft).await?;
         }
         let mut space = base.space.overlay.clone();
         self.pack_inline(&base, &mut space, &mut draft).await?;
-        for key in self.delete_condemned(&base).await? {
+        for key in self.delete_condemned(&base, guard.is_some()).await? {
             space.insert(key, None);
         }
-        let oldest = self.delete_commits(&base).await?;
+        let oldest = self.delete_commits(&base, guard.is_some()).await?;
         let sequence = base.sequence + 1;
         let kept = self.newest_snapshot(&base, &draft).await?;
         // Snapshots would keep the nodes that are replaced: written anew, the content would be there twice.
@@ -109,7 +110,7 @@ impl Shared {
         for block in &base.spills {
             draft.rows.insert(rows::condemned_key(sequence, *block), Some(Bytes::new()));
         }
-        self.flush_blocks().await?;
+        self.flush_blocks(appending.since).await?;
         let extra = Extra {
             roots: Some((content.root, space.root)),
             floor: if guard.is_some() { Floor::Alone } else { Floor::Grace },
@@ -155,9 +156,11 @@ impl Shared {
         }
     }
 
-    /// Deletes the blocks that were condemned at or before the floor, and answers the rows that named them.
-    pub(crate) async fn delete_condemned(&self, root: &Root) -> Result<Vec<Bytes>> {
+    /// Deletes the blocks that were condemned at or before the floor that the next commit could state, and answers the rows
+    /// that named them. `alone`: nobody else is there while this runs.
+    pub(crate) async fn delete_condemned(&self, root: &Root, alone: bool) -> Result<Vec<Bytes>> {
         let mut deleted = Vec::new();
+        let passed = self.passed(root, alone);
         let (start, end) = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
         let mut cursor = MergedCursor::new(
             self.nodes.clone(),
@@ -170,7 +173,7 @@ impl Shared {
             let (sequence, block) = rows::decode_condemned_key(&key)
                 .map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             // A reader may have come to the state before while the commit that raised the floor was under way.
-            if sequence > root.floor.min(self.oldest_pin().unwrap_or(u64::MAX)) {
+            if sequence > passed.min(self.oldest_pin().unwrap_or(u64::MAX)) {
                 break;
             }
             // An older hint leads through commits whose spilled deltas may be condemned.
@@ -182,9 +185,9 @@ impl Shared {
     }
 
     /// Deletes the commits that no readable state needs, ascending and without gaps, and answers the oldest one left.
-    pub(crate) async fn delete_commits(&self, root: &Root) -> Result<u64> {
+    pub(crate) async fn delete_commits(&self, root: &Root, alone: bool) -> Result<u64> {
         // The checkpoint itself and its tail stay; so does everything while states before the checkpoint are readable.
-        if root.floor < root.base {
+        if self.passed(root, alone) < root.base {
             return Ok(root.oldest);
         }
         let mut oldest = root.oldest.max(1);

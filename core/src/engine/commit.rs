@@ -51,7 +51,7 @@ pub(crate) struct Draft {
 #[derive(Default)]
 pub(crate) struct Extra {
     pub(crate) roots: Option<(Option<TreeRoot>, Option<TreeRoot>)>,
-    /// Raise the floor to this sequence, or to the commit itself.
+    /// How far the floor rises.
     pub(crate) floor: Floor,
     /// Commits below this were deleted.
     pub(crate) oldest: Option<u64>,
@@ -67,7 +67,7 @@ pub(crate) enum Floor {
     /// By the reader grace alone.
     #[default]
     Grace,
-    /// To the commit itself, as far as this process's own readers allow: nobody else is there.
+    /// To the state that the commit builds on, as far as this process's own readers allow: nobody else is there.
     Alone,
 }
 
@@ -84,6 +84,11 @@ pub(super) struct Prepared {
 }
 
 impl Leader {
+    /// Writer epoch and counter of the first block that any of the group may have records in.
+    pub(super) fn oldest_place(&self) -> Option<(u32, u64)> {
+        self.group.iter().filter_map(|request| Some(request.work.appending.as_ref()?.since)).min()
+    }
+
     /// Answers those of the group that a test is true of.
     pub(super) fn refuse(&mut self, error: &Error, test: impl Fn(&Work) -> bool) {
         let (refused, kept) = std::mem::take(&mut self.group).into_iter().partition(|request| test(&request.work));
@@ -186,19 +191,12 @@ impl Shared {
             return Ok(());
         }
         let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
-        if leader.group.iter().any(|request| request.work.has_blocks)
-            && let Err(error) = self.flush_blocks().await
-        {
-            leader.refuse(&error, |work| work.has_blocks);
-            if is_full(&error) {
-                self.give_back_aborted().await?;
-            }
-        }
+        self.flush_group(leader).await?;
         let mut room = Room::default();
         while !leader.group.is_empty() {
             let base = self.root();
             let sequence = base.sequence;
-            match self.try_group(leader, base, self.spent.load(Ordering::Acquire)).await {
+            match self.try_group(leader, base, self.spent.load(Ordering::Acquire), room.spent).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) if is_full(&error) => {
@@ -213,8 +211,15 @@ impl Shared {
     }
 
     /// One attempt to commit the group on a state; `false` where another commit came first.
-    /// With `in_need` storage is full: what the commit condemns is deleted at once, where nobody else is there.
-    async fn try_group(self: &Arc<Self>, leader: &mut Leader, base: Arc<Root>, in_need: bool) -> Result<bool> {
+    /// With `in_need` storage is full, or was: what the commit condemns is deleted at once, where nobody else is there.
+    /// `spends`: ballast was given up for this group, so none is put.
+    async fn try_group(
+        self: &Arc<Self>,
+        leader: &mut Leader,
+        base: Arc<Root>,
+        in_need: bool,
+        spends: bool,
+    ) -> Result<bool> {
         let mut draft = Draft::default();
         let mut refused = Vec::new();
         for (position, request) in leader.group.iter().enumerate() {
@@ -232,21 +237,29 @@ impl Shared {
             return Ok(true);
         }
         let restores = in_need && lock(&self.epoch).number.is_some() && !leader.all_free();
+        let mut put = Vec::new();
         if restores {
             // Before anything else fills the storage again, what the next deletion needs is put aside.
             self.restore_ballast(&base, &mut draft).await?;
+        } else if in_need && !spends && lock(&self.epoch).number.is_some() {
+            // What was given back meanwhile is put aside, before somebody else takes it.
+            put = self.top_up_ballast(&base, &mut draft).await?;
         } else if in_need {
             // What was given up for this commit is no longer there to be missed.
             for block in self.missing_ballast(&self.ballast(&base).await?).await? {
                 draft.rows.insert(rows::ballast_key(block), None);
             }
         }
-        let guard = if in_need { self.storage().try_exclusive().await? } else { None };
+        let guard = if in_need { self.try_alone().await? } else { None };
         let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
         let extra = Extra { answers_group: true, floor, ..Extra::default() };
-        let published = matches!(self.publish(leader, base, draft, extra).await?, Outcome::Published(_));
+        let published = self.publish(leader, base, draft, extra).await;
+        if !matches!(published, Ok(Outcome::Published(_)) | Err(Error::CommitUnknown { .. })) {
+            self.take_ballast_back(&put).await?;
+        }
+        let published = matches!(published?, Outcome::Published(_));
         if guard.is_some()
-            && let Err(error) = self.delete_condemned(&self.root()).await
+            && let Err(error) = self.delete_condemned(&self.root(), true).await
         {
             tracing::warn!(%error, "what was freed could not be deleted yet");
         }

@@ -9,6 +9,9 @@ use crate::format::rows;
 use crate::storage::StorageExt;
 use crate::{Error, Result};
 
+/// How often one compaction writes the trees anew, where others commit meanwhile.
+const REBUILDS_MAX: u32 = 2;
+
 /// How far a compaction goes.
 #[derive(Default)]
 pub struct CompactOptions<'a> {
@@ -54,8 +57,10 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     let plan = shared.plan(options.thorough).await?;
     let mut progress = options.progress;
     let moved_bytes = shared.defragment(&plan, |moved| progress.as_mut().is_none_or(|hear| hear(moved))).await?;
-    let trees = if plan.rebuild { Trees::Rebuild } else { Trees::Change };
-    for _ in 0..shared.tuning.attempts_max {
+    for attempt in 0..shared.tuning.attempts_max {
+        // A race that is lost leaves all that was written behind: a steady writer elsewhere is not worth every node again
+        // and again, and the next compaction may find it at rest.
+        let trees = if plan.rebuild && attempt < REBUILDS_MAX { Trees::Rebuild } else { Trees::Change };
         let mut leader = shared.leader.lock().await;
         if shared.checkpoint(&mut leader, trees).await? {
             break;
@@ -70,8 +75,9 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     let blobs_after = blobs.len() as u64;
     // Rows of what is deleted already stand until the next commit.
     let condemned = shared.condemned(&root).await?;
+    let commits = (root.oldest.max(1)..root.base).filter(|sequence| blobs.contains(&shared.chain.name(*sequence)));
     let waiting = condemned.iter().filter(|block| blobs.contains(&shared.block_name(**block))).count() as u64
-        + root.base.saturating_sub(root.oldest.max(1)) * u64::from(root.floor < root.base);
+        + commits.count() as u64;
     shared.remember().await?;
     Ok(CompactReport { blobs_before, blobs_after, moved_bytes, waiting, other_writers })
 }
@@ -80,11 +86,11 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
 async fn give_back(shared: &Arc<Shared>) -> Result<()> {
     let mut leader = shared.leader.lock().await;
     shared.settle(&mut leader).await?;
-    let guard = shared.storage().try_exclusive().await?;
+    let guard = shared.try_alone().await?;
     let root = shared.root();
     shared.drop_unreferenced(&root, false).await?;
-    shared.delete_condemned(&root).await?;
-    shared.delete_commits(&root).await?;
+    shared.delete_condemned(&root, guard.is_some()).await?;
+    shared.delete_commits(&root, guard.is_some()).await?;
     drop(guard);
     Ok(())
 }

@@ -380,16 +380,18 @@ impl Shared {
     async fn commit_moves(self: &Arc<Self>, work: Work) -> Result<()> {
         let mut leader = self.leader.lock().await;
         self.settle(&mut leader).await?;
-        self.flush_blocks().await?;
+        if let Some(appending) = &work.appending {
+            self.flush_blocks(appending.since).await?;
+        }
         loop {
-            let guard = self.storage().try_exclusive().await?;
+            let guard = self.try_alone().await?;
             let base = self.root();
             let sequence = base.sequence;
             let mut draft = Draft::default();
             let floor = if guard.is_some() { Floor::Alone } else { Floor::Grace };
             let attempt = async {
                 self.admit(&base, &work, &mut draft).await?;
-                for key in self.delete_condemned(&base).await? {
+                for key in self.delete_condemned(&base, guard.is_some()).await? {
                     draft.rows.insert(key, None);
                 }
                 self.publish(&mut leader, base.clone(), draft, Extra { floor, ..Extra::default() }).await

@@ -113,7 +113,8 @@ impl Shared {
     /// The floor that a commit at `sequence` may state.
     pub(super) fn floor(&self, base: &Root, sequence: u64, now: u64, floor: Floor) -> u64 {
         let allowed = match floor {
-            Floor::Alone => sequence,
+            // Not the commit itself: its put may end only when others have come, who then see what it builds on.
+            Floor::Alone => base.sequence,
             Floor::Grace => now
                 .checked_sub(self.tuning.reader_grace_millis)
                 .and_then(|time| {

@@ -45,13 +45,14 @@ impl Engine {
         header: &Header,
         options: OpenOptions<'_>,
     ) -> Result<HeaderImport> {
+        let occupant = super::enter(&storage).await;
         refuse_foreign(&storage, header).await?;
         if header.features().unknown() != Features::default() {
             return Err(Error::NewerFormat { detail: "it has features that only reading tolerates".into() });
         }
         let opened = in_force::open_one(&env, header, options.unlock).await?;
         // Read-only: until the header is known to be in force, there is nothing to write.
-        let engine = Self::assemble_opened(storage, env, &opened, &options, true)?;
+        let engine = Self::assemble_opened(storage, env, &opened, &options, true, occupant)?;
         let shared = &engine.shared;
         let (head, freshness) = engine.find_fresh_head(options.accept_rollback).await?;
         if !names(&head, header) {
@@ -77,6 +78,8 @@ impl Engine {
         let head = shared.chain.find_head().await?;
         if !names(&head, header) {
             if head.header_generation > header.generation() {
+                // Only once no power loss can take that change back: what went before it names this header.
+                shared.persist_commit(head.sequence).await?;
                 keyring::delete_header(shared.storage(), header.generation()).await?;
             }
             return Err(Error::Conflict);

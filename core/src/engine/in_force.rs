@@ -90,16 +90,18 @@ fn not_there(generation: u64) -> Error {
 }
 
 /// Makes up for what a change that died has left: a creation between the two copies of the header, a change of slots
-/// before it deleted what it put out of force. Damage stays for `check` to report.
-pub(super) async fn heal(storage: &Arc<dyn Storage>, headers: &HeaderSet, secrets: &Secrets) -> Result<()> {
+/// before it deleted what it put out of force. The commit that names the header is durable. Damage stays for `check` to
+/// report.
+pub(super) async fn heal(storage: &Arc<dyn Storage>, headers: &HeaderSet, secrets: &Secrets) {
     let header = lock(&secrets.header).clone();
     for fault in headers.faults() {
         if fault.id.generation == header.generation() && fault.state == CopyState::Missing {
-            keyring::repair_copy(storage, &header, &secrets.root, fault.id.copy).await?;
+            // One copy serves: that there is no room for the other must not keep out who comes to make room. And it may
+            // have come since the look.
+            let _ = keyring::put_copy(storage, &header, &secrets.root, fault.id.copy).await;
         }
     }
     forget_older(storage, headers, header.generation()).await;
-    Ok(())
 }
 
 /// Deletes the headers that are older than the one in force. Generations only rise, so nobody needs them again.

@@ -4,7 +4,8 @@
 //! * `chain` reads and seals commits and finds the head; `commit` judges transactions in
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
-//!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage.
+//!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
+//! * `destroy` deletes all of it.
 //! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
@@ -18,6 +19,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod destroy;
 mod difference;
 mod epochs;
 mod follow;
@@ -28,6 +30,7 @@ mod nodes;
 mod options;
 mod publish;
 mod remembered;
+mod room;
 mod root;
 mod shared;
 mod slots;
@@ -46,12 +49,13 @@ use crate::env::Env;
 use crate::format::header::Features;
 use crate::format::node;
 use crate::format::rows;
-use crate::storage::{Storage, StorageExt};
+use crate::storage::{Occupant, Storage, StorageExt};
 use crate::{Error, Result};
 
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use destroy::Destroyed;
 pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
@@ -171,6 +175,7 @@ impl Engine {
     }
 
     async fn assemble_new(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<(Self, Header)> {
+        let occupant = enter(&storage).await;
         match keyring::read_headers(&storage).await {
             Err(Error::NotARepository) => {}
             Ok(_) | Err(Error::Damaged(_) | Error::NewerFormat { .. }) => return Err(Error::AlreadyExists),
@@ -200,6 +205,7 @@ impl Engine {
             options.tuning,
             options.trusted,
             false,
+            occupant,
             genesis,
         )?;
         Ok((engine, header))
@@ -235,6 +241,7 @@ impl Engine {
     /// [`Error::NotARepository`], [`Error::WrongCredentials`], [`Error::NewerFormat`], [`Error::Damaged`] and
     /// [`Error::RolledBack`], each for what it says; what the storage raises.
     pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions<'_>) -> Result<Self> {
+        let occupant = enter(&storage).await;
         let mut headers = keyring::read_headers(&storage).await?;
         let mut opened = in_force::open_newest(&env, &headers, options.unlock).await?;
         if !options.read_only && opened.header.features().unknown() != Features::default() {
@@ -242,7 +249,7 @@ impl Engine {
                 detail: "it has features that only reading tolerates; open it read-only".into(),
             });
         }
-        let engine = Self::assemble_opened(storage, env, &opened, &options, options.read_only)?;
+        let engine = Self::assemble_opened(storage, env, &opened, &options, options.read_only, occupant)?;
         let shared = &engine.shared;
         let mut attempts_left = shared.tuning.attempts_max;
         let (head, freshness, opened) = loop {
@@ -270,9 +277,10 @@ impl Engine {
         freshness?;
         *lock(&shared.root) = Arc::new(head);
         if !options.read_only {
-            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await?;
-            // We build on it: it must not be lost after we have.
+            // We build on it: it must not be lost after we have. Nor after the header that it put out of force is gone:
+            // what it went back to would name that.
             shared.persist_commit(shared.root().sequence).await?;
+            in_force::heal(&shared.context.storage, &headers, &engine.secrets).await;
             shared.clear_up().await?;
         }
         if options.accept_rollback {
@@ -290,11 +298,12 @@ impl Engine {
         opened: &in_force::Opened,
         options: &OpenOptions<'_>,
         read_only: bool,
+        occupant: Option<Occupant>,
     ) -> Result<Self> {
         let header = &opened.header;
         let genesis = Root::genesis(header.generation(), *header.hash());
         let (tuning, trusted) = (options.tuning, options.trusted.clone());
-        Self::assemble(storage, env, header, opened.root.duplicate(), tuning, trusted, read_only, genesis)
+        Self::assemble(storage, env, header, opened.root.duplicate(), tuning, trusted, read_only, occupant, genesis)
     }
 
     /// The newest state in storage, and whether it is as new as what this device remembers.
@@ -327,6 +336,7 @@ impl Engine {
         tuning: Tuning,
         trusted: Option<Arc<dyn TrustedState>>,
         read_only: bool,
+        occupant: Option<Occupant>,
         root: Root,
     ) -> Result<Self> {
         let keys = Arc::new(Keys::from_root(header.suite(), *header.repository(), &root_secret, &[]));
@@ -341,6 +351,7 @@ impl Engine {
             chain: Chain::new(blocks.clone()),
             nodes: Arc::new(Nodes::new(blocks.clone(), tuning.node_cache_bytes_max)),
             context,
+            _occupant: occupant,
             blocks,
             tuning,
             read_only,
@@ -353,6 +364,7 @@ impl Engine {
             abandoned: Mutex::default(),
             claim: async_lock::Mutex::new(()),
             unlisted: Mutex::default(),
+            given_back: Mutex::default(),
             spent: AtomicBool::new(false),
             appending: Mutex::default(),
             unreferenced: Mutex::default(),
@@ -581,6 +593,14 @@ impl Engine {
     /// What the storage raises. Damage is no error here: it is what the report lists.
     pub async fn check(&self, options: CheckOptions<'_>) -> Result<CheckReport> {
         check::run(&self.shared, &self.header().await?, &self.secrets.root, options).await
+    }
+}
+
+/// Comes in on a handle that others may use too.
+async fn enter(storage: &Arc<dyn Storage>) -> Option<Occupant> {
+    match storage.occupancy() {
+        Some(occupancy) => Some(occupancy.enter().await),
+        None => None,
     }
 }
 

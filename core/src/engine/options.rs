@@ -17,11 +17,23 @@ pub trait TrustedState: MaybeSendSync {
     /// When the local state cannot be read: then nothing can be said about freshness, and that must not pass silently.
     async fn load(&self, repository: &[u8; 16]) -> Result<Option<(u64, [u8; 32])>>;
 
-    /// Remembers a commit.
+    /// Remembers a commit, whatever was remembered before.
     ///
     /// # Errors
     /// When the local state cannot be written.
     async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()>;
+
+    /// Remembers a commit unless a newer one is remembered. Where several processes share the state, this is one step for
+    /// all of them: the later of two answers must not bring back the older commit.
+    ///
+    /// # Errors
+    /// As [`TrustedState::load`] and [`TrustedState::store`].
+    async fn advance(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
+        match self.load(repository).await? {
+            Some((known, _)) if known >= sequence => Ok(()),
+            _ => self.store(repository, sequence, hash).await,
+        }
+    }
 }
 
 /// What opens a repository.

@@ -13,7 +13,7 @@ use crate::format::Pointer;
 use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockClass, RecordKind};
-use crate::storage::{Effect, Put};
+use crate::storage::{Effect, ErrorKind, Put};
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
 
@@ -84,20 +84,21 @@ impl Shared {
     }
 
     /// Puts deltas that no commit blob holds into records, durably, and answers the body that points to them.
-    async fn spill(&self, mut body: Vec<u8>, spills: &mut Vec<DataBlock>) -> Result<Vec<u8>> {
+    async fn spill(self: &Arc<Self>, mut body: Vec<u8>, spills: &mut Vec<DataBlock>) -> Result<Vec<u8>> {
+        let appending = self.start_appending_any();
+        let since = appending.since;
         let piece_bytes = self.context.geometry.record_capacity().min(256 * 1024);
         for depth in 0..=SPILL_DEPTH_MAX {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
-                pointers.extend(
-                    self.blocks.writer.append(BlockClass::Spill, RecordKind::Spill, u64::from(depth), piece).await?,
-                );
+                let (class, kind) = (BlockClass::Spill, RecordKind::Spill);
+                pointers.extend(self.blocks.writer.append_since(since, class, kind, u64::from(depth), piece).await?);
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;
             body = SpilledBody { depth, total_bytes, pointers }.encode();
             if body.len() <= self.chain.body_bytes_max() {
-                self.flush_blocks().await?;
+                self.flush_blocks(since).await?;
                 return Ok(body);
             }
         }
@@ -108,17 +109,26 @@ impl Shared {
         })
     }
 
-    /// Everything appended so far is in storage, durably.
-    pub(crate) async fn flush_blocks(&self) -> Result<()> {
-        let put = self.blocks.writer.flush().await;
-        let put = match put {
-            Ok(put) => put,
-            Err(error) => {
-                // The transactions that needed those blocks fail with this error; later ones start afresh.
-                let _ = self.blocks.writer.take_failure();
-                return Err(error);
+    /// What the group's transactions have in blocks is in storage, durably; those that need a block that failed are told.
+    pub(super) async fn flush_group(self: &Arc<Self>, leader: &mut Leader) -> Result<()> {
+        // Each turn answers one at least.
+        while let Some(since) = leader.oldest_place() {
+            let Err(error) = self.flush_blocks(since).await else { break };
+            // A barrier that failed is everybody's.
+            let failed = self.blocks.writer.failed_since(since).unwrap_or((u32::MAX, u64::MAX));
+            leader.refuse(&error, |work| work.appending.as_ref().is_some_and(|appending| appending.since <= failed));
+            // For others who have records there, it is tried again.
+            let _ = self.blocks.writer.take_failure_since(since);
+            if error.storage_kind() == Some(ErrorKind::Full) {
+                self.give_back_aborted().await?;
             }
-        };
+        }
+        Ok(())
+    }
+
+    /// Everything appended from `since` on is in storage, durably. A failure stays to be told to those that depend on it.
+    pub(crate) async fn flush_blocks(&self, since: (u32, u64)) -> Result<()> {
+        let put = self.blocks.writer.flush_since(since).await?;
         self.note_unreferenced(put);
         if let Err(error) = self.storage().sync().await {
             // Nothing is promised any more about what was put under this epoch, by a later sync either: whoever has

@@ -10,11 +10,13 @@ use super::chain::Chain;
 use super::commit::{Leader, Request};
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
+use super::room::GivenBack;
 use super::root::Root;
-use crate::block::{BlockContext, BlockStore};
+use crate::block::{BlockContext, BlockStore, BlockWriter};
 use crate::env::Env;
+use crate::format::BlockClass;
 use crate::format::rows::DataBlock;
-use crate::storage::Storage;
+use crate::storage::{ExclusiveGuard, Occupant, OnlyOccupant, Storage};
 use crate::{Error, Result};
 
 /// A lock whose holder died is still a lock: nothing in the guarded values can be half-changed, because each change is a
@@ -96,9 +98,17 @@ pub(crate) struct AppendingSet {
     since: BTreeMap<u64, (u32, u64)>,
 }
 
+/// Nobody else is there: neither on the storage nor on our handle of it.
+pub(super) struct Alone {
+    _storage: Box<dyn ExclusiveGuard>,
+    _handle: OnlyOccupant,
+}
+
 /// The engine behind its handles.
 pub(crate) struct Shared {
     pub(crate) context: Arc<BlockContext>,
+    /// Others may share our handle of the storage.
+    pub(crate) _occupant: Option<Occupant>,
     pub(crate) blocks: Arc<BlockStore>,
     pub(crate) chain: Chain,
     pub(crate) nodes: Arc<Nodes>,
@@ -114,6 +124,8 @@ pub(crate) struct Shared {
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,
     /// Open epochs of ours that may have blocks in storage which nobody noted.
     pub(crate) unlisted: Mutex<BTreeSet<u32>>,
+    /// What was deleted through this handle on a full storage.
+    pub(crate) given_back: Mutex<GivenBack>,
     /// Whether ballast was given up through this handle.
     pub(crate) spent: AtomicBool,
     /// Serialises claims, so that a handle claims one epoch at a time.
@@ -134,6 +146,15 @@ impl Shared {
         &self.context.storage
     }
 
+    /// Proof that nobody else is there: no other handle on the storage, and no other engine on our handle. Newcomers wait
+    /// while it lives.
+    pub(super) async fn try_alone(&self) -> Result<Option<Alone>> {
+        let Some(occupancy) = self.storage().occupancy() else { return Ok(None) };
+        let Some(handle) = occupancy.try_alone() else { return Ok(None) };
+        let guard = self.storage().try_exclusive().await?;
+        Ok(guard.map(|storage| Alone { _storage: storage, _handle: handle }))
+    }
+
     pub(crate) fn env(&self) -> &Env {
         &self.context.env
     }
@@ -149,14 +170,24 @@ impl Shared {
         if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
-    /// Notes that a transaction begins to write into blocks.
+    /// Notes that a transaction begins to write into blocks of data.
     pub(crate) fn start_appending(self: &Arc<Self>) -> Appending {
+        self.start_appending_at(|writer| writer.place(BlockClass::Data))
+    }
+
+    /// Notes that something begins to write into blocks of any class.
+    pub(super) fn start_appending_any(self: &Arc<Self>) -> Appending {
+        self.start_appending_at(BlockWriter::oldest_open)
+    }
+
+    fn start_appending_at(self: &Arc<Self>, place: impl FnOnce(&BlockWriter) -> Option<(u32, u64)>) -> Appending {
         // Under the lock, so that nothing is discarded between the note and the first record.
         let mut appending = lock(&self.appending);
         let ticket = appending.next_ticket;
         appending.next_ticket += 1;
-        appending.since.insert(ticket, self.blocks.writer.oldest_open().unwrap_or_default());
-        Appending { shared: self.clone(), ticket }
+        let since = place(&self.blocks.writer).unwrap_or_default();
+        appending.since.insert(ticket, since);
+        Appending { shared: self.clone(), ticket, since }
     }
 
     /// Whether no transaction can still come to name records of this block: no one writes into it, and no one who has
@@ -194,11 +225,11 @@ impl Shared {
     /// Makes of "a block is missing" what it means for a reader at `sequence`: expired, or damage.
     pub(crate) async fn explain(&self, error: Error, sequence: u64) -> Error {
         let Error::Missing { structure, blob } = error else { return error };
-        let floor = match self.chain.find_head().await {
-            Ok(head) => head.floor,
-            Err(error) => return error,
-        };
-        if sequence < floor { Error::Expired } else { Error::damaged(structure, Some(blob), "missing from storage") }
+        match self.has_expired(blob, sequence).await {
+            Ok(true) => Error::Expired,
+            Ok(false) => Error::damaged(structure, Some(blob), "missing from storage"),
+            Err(error) => error,
+        }
     }
 }
 
@@ -206,11 +237,18 @@ impl Shared {
 pub(crate) struct Appending {
     shared: Arc<Shared>,
     ticket: u64,
+    /// Writer epoch and counter of the first block that may have records of it.
+    pub(super) since: (u32, u64),
 }
 
 impl Drop for Appending {
     fn drop(&mut self) {
-        lock(&self.shared.appending).since.remove(&self.ticket);
+        let mut appending = lock(&self.shared.appending);
+        appending.since.remove(&self.ticket);
+        // What is not in storage by now, and of which nobody else needs anything, need not get there: that it fails is
+        // nothing to tell whoever writes next.
+        let needed = appending.since.values().min().copied().unwrap_or((u32::MAX, u64::MAX));
+        self.shared.blocks.writer.give_up_before(needed);
     }
 }
 

@@ -63,7 +63,7 @@ impl Shared {
         }
         let mut has_swept = false;
         for _ in 0..self.tuning.attempts_max {
-            let guard = self.storage().try_exclusive().await?;
+            let guard = self.try_alone().await?;
             let mut claim = Transaction::new(self);
             let counter = rows::counter_key(rows::NEXT_EPOCH);
             let seen = match claim.get_own(&counter).await {
@@ -166,7 +166,7 @@ impl Shared {
         if self.open_epochs(&view).await?.is_empty() {
             return Ok(());
         }
-        let alone = self.storage().try_exclusive().await?.is_some();
+        let alone = self.try_alone().await?.is_some();
         if self.dead_epochs(&view, alone).await?.is_empty() {
             return Ok(());
         }
@@ -258,6 +258,9 @@ impl Shared {
         let mut leader = self.leader.lock().await;
         self.settle(&mut leader).await?;
         let held = lock(&self.epoch).number;
+        if held.is_none() && self.spent.load(Ordering::Acquire) {
+            self.give_back_condemned().await?;
+        }
         if let Some(epoch) = held {
             let root = self.root();
             let due = root.sequence - root.base >= self.tuning.close_commits
@@ -265,7 +268,7 @@ impl Shared {
             // On a storage that was full, commits are in the way of what is put next; but where others keep us from deleting
             // anything, a checkpoint would only take what room there is.
             let was_full = self.spent.load(Ordering::Acquire);
-            if (due && !was_full) || (was_full && self.storage().try_exclusive().await?.is_some()) {
+            if (due && !was_full) || (was_full && self.try_alone().await?.is_some()) {
                 // It can wait; giving back space that an unfinished transaction took cannot.
                 if let Err(error) = self.checkpoint(&mut leader, Trees::Change).await {
                     tracing::warn!(%error, "no checkpoint at closing; the next writer makes it");
@@ -273,7 +276,7 @@ impl Shared {
                 // One whose fate is open may be there, and what it names must not be taken for left over.
                 self.settle(&mut leader).await?;
             }
-            let guard = self.storage().try_exclusive().await?;
+            let guard = self.try_alone().await?;
             let mut with_ballast = true;
             for _ in 0..self.tuning.attempts_max {
                 let base = self.root();
@@ -293,10 +296,8 @@ impl Shared {
                 }
             }
             *lock(&self.epoch) = EpochState::default();
-            let root = self.root();
-            self.delete_condemned(&root).await?;
-            self.delete_commits(&root).await?;
             drop(guard);
+            self.give_back_condemned().await?;
         }
         drop(leader);
         self.remember().await
@@ -328,12 +329,17 @@ impl Shared {
         }
         let mut draft = Draft::default();
         draft.rows.insert(key, None);
-        for key in self.delete_condemned(&base).await? {
+        for key in self.delete_condemned(&base, alone).await? {
             draft.rows.insert(key, None);
         }
-        let oldest = Some(self.delete_commits(&base).await?);
-        if with_ballast {
-            self.top_up_ballast(&base, &mut draft).await?;
+        let oldest = Some(self.delete_commits(&base, alone).await?);
+        let is_put = with_ballast && !self.top_up_ballast(&base, &mut draft).await?.is_empty();
+        if !alone && !is_put && self.is_ballast_spent(&base).await? {
+            // The commit would give nothing back, and the next deletion needs its block.
+            tracing::warn!(
+                "storage is full: the writer's epoch stays open, and ends when nothing was heard of it for long"
+            );
+            return Ok(true);
         }
         let floor = if alone { Floor::Alone } else { Floor::Grace };
         let extra = Extra { floor, oldest, ..Extra::default() };
@@ -345,6 +351,7 @@ impl Shared {
     pub(super) async fn drop_unreferenced(&self, root: &Root, at_end: bool) -> Result<u64> {
         let mut unlisted = lock(&self.unlisted).clone();
         unlisted.extend(lock(&self.abandoned).iter());
+        unlisted.extend(self.blocks.writer.take_unsure());
         match self.blocks.writer.flush().await {
             Ok(put) => self.note_unreferenced(put),
             // Which blocks arrived before the failure, only storage can tell now. On a full one it is they that fill it.
@@ -393,11 +400,7 @@ impl Shared {
     pub(crate) async fn remember(&self) -> Result<()> {
         let Some(trusted) = &self.trusted else { return Ok(()) };
         let Some((sequence, hash)) = self.durable() else { return Ok(()) };
-        let repository = self.context.keys.repository();
-        match trusted.load(repository).await? {
-            Some((known, _)) if known >= sequence => Ok(()),
-            _ => trusted.store(repository, sequence, hash).await,
-        }
+        trusted.advance(self.context.keys.repository(), sequence, hash).await
     }
 
     /// Writes down where we are, though this device has seen more: its owner has given that up.

@@ -68,7 +68,7 @@ pub(crate) struct Work {
     /// Whether it may use the ballast up, though it removes nothing itself.
     pub(crate) urgent: bool,
     /// Until it is answered, what it wrote may be named.
-    pub(crate) _appending: Option<Arc<Appending>>,
+    pub(crate) appending: Option<Arc<Appending>>,
 }
 
 /// What a commit did.
@@ -272,14 +272,12 @@ impl Transaction {
 
     async fn append(&mut self, number: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
         self.has_blocks = true;
-        if self.appending.is_none() {
-            self.appending = Some(Arc::new(self.shared.start_appending()));
-        }
+        let since = self.appending.get_or_insert_with(|| Arc::new(self.shared.start_appending())).since;
         let writer = &self.shared.blocks.writer;
-        let appended = writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await;
+        let appended = writer.append_since(since, BlockClass::Data, RecordKind::ChunkData, number, payload).await;
         if appended.is_err() {
-            // Told here, and this transaction ends with it; the next one starts afresh.
-            let _ = writer.take_failure();
+            // Told here, and this transaction ends with it; those who share the blocks may have more luck.
+            let _ = writer.take_failure_since(since);
         }
         appended
     }
@@ -381,8 +379,13 @@ impl Transaction {
         self.shared.check_writable()?;
         let shared = self.shared.clone();
         let work = self.into_work();
-        shared.hold_epoch_for(work.frees()).await?;
-        shared.submit(work).await
+        let frees = work.frees();
+        shared.hold_epoch_to_commit(&work).await?;
+        let committed = shared.submit(work).await?;
+        if frees {
+            shared.keep_room().await;
+        }
+        Ok(committed)
     }
 
     pub(crate) fn into_work(self) -> Work {
@@ -394,7 +397,7 @@ impl Transaction {
             reads,
             has_blocks: self.has_blocks,
             urgent: false,
-            _appending: self.appending,
+            appending: self.appending,
         }
     }
 

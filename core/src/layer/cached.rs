@@ -122,6 +122,9 @@ impl Storage for Cached {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.inner.persist(names).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await

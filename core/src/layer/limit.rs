@@ -42,10 +42,10 @@ impl Limit {
     pub fn new(inner: Arc<dyn Storage>, env: Env, limits: Limits) -> Self {
         Self {
             inner,
-            env,
             calls: limits.calls_max.map(|calls| Arc::new(Gate::new(calls))),
-            upload: limits.upload_bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
-            download: limits.download_bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
+            upload: limits.upload_bytes_per_second.map(|rate| Arc::new(Rate::new(env.clone(), rate))),
+            download: limits.download_bytes_per_second.map(|rate| Arc::new(Rate::new(env.clone(), rate))),
+            env,
         }
     }
 
@@ -83,8 +83,7 @@ impl Limit {
 
     async fn wait(&self, rate: Option<&Arc<Rate>>, bytes: u64) -> Option<Reservation> {
         let rate = rate?;
-        let now = self.env.monotonic_nanos();
-        let (start, reservation) = rate.reserve(now, bytes);
+        let (now, start, reservation) = rate.reserve(bytes);
         if start > now {
             self.env.sleep(Duration::from_nanos(start - now)).await;
         }
@@ -120,14 +119,15 @@ impl Gate {
 /// So many bytes a second.
 #[derive(Debug)]
 struct Rate {
+    env: Env,
     bytes_per_second: NonZeroU64,
     /// When what was admitted so far has gone through, in nanoseconds of the clock.
     free_at: Mutex<u64>,
 }
 
 impl Rate {
-    fn new(bytes_per_second: NonZeroU64) -> Self {
-        Self { bytes_per_second, free_at: Mutex::new(0) }
+    fn new(env: Env, bytes_per_second: NonZeroU64) -> Self {
+        Self { env, bytes_per_second, free_at: Mutex::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -139,12 +139,14 @@ impl Rate {
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
-    /// When so many bytes may go, and the right to it.
-    fn reserve(self: &Arc<Self>, now: u64, bytes: u64) -> (u64, Reservation) {
+    /// What time it is, when so many bytes may go, and the right to it.
+    fn reserve(self: &Arc<Self>, bytes: u64) -> (u64, u64, Reservation) {
         let mut free_at = self.lock();
+        let now = self.env.monotonic_nanos();
         let start = (*free_at).max(now);
-        *free_at = start.saturating_add(self.nanos(bytes));
-        (start, Reservation { rate: self.clone(), bytes, used: 0 })
+        let end = start.saturating_add(self.nanos(bytes));
+        *free_at = end;
+        (now, start, Reservation { rate: self.clone(), bytes, used: 0, end })
     }
 }
 
@@ -153,6 +155,8 @@ struct Reservation {
     rate: Arc<Rate>,
     bytes: u64,
     used: u64,
+    /// When its time is over, in nanoseconds of the clock.
+    end: u64,
 }
 
 impl Reservation {
@@ -163,7 +167,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let unused = self.rate.nanos(self.bytes.saturating_sub(self.used));
+        // Time that has passed is nobody's any more: given back, it would let two go at once later.
+        let ahead = self.end.saturating_sub(self.rate.env.monotonic_nanos());
+        let unused = self.rate.nanos(self.bytes.saturating_sub(self.used)).min(ahead);
         let mut free_at = self.rate.lock();
         *free_at = free_at.saturating_sub(unused);
     }
@@ -220,6 +226,9 @@ impl Storage for Limit {
 
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.plain(self.inner.persist(names)).await
+    }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {

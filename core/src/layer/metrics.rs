@@ -278,6 +278,9 @@ impl Storage for Measured {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.metrics.count(Operation::Persist, none, self.inner.persist(names)).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.metrics.count(Operation::TryExclusive, none, self.inner.try_exclusive()).await

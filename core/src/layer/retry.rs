@@ -123,7 +123,10 @@ impl Attempts<'_> {
         let full = policy.delay_first.saturating_mul(doubled).min(policy.delay_max);
         // Spread, so that those whom one outage stopped do not all come back at once. Without randomness, unspread.
         let spread = self.layer.env.random::<2>().map_or(0x8000, u16::from_le_bytes);
-        full.mul_f64(0.75 + 0.5 * f64::from(spread) / f64::from(u16::MAX)).min(policy.delay_max)
+        // In integers: a policy may state any duration, and none of them is a reason to panic.
+        let full = u128::from(nanos(full));
+        let delay = full * 3 / 4 + full / 2 * u128::from(spread) / u128::from(u16::MAX);
+        Duration::from_nanos(u64::try_from(delay).unwrap_or(u64::MAX)).min(policy.delay_max)
     }
 }
 
@@ -319,6 +322,9 @@ impl Storage for Retry {
 
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.repeat(refused, || self.inner.persist(names)).await
+    }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {

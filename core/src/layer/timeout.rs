@@ -95,6 +95,9 @@ impl Storage for Timeout {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.within(Operation::Persist, format!("{} names", names.len()), self.inner.persist(names)).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<crate::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.within(Operation::TryExclusive, "the storage", self.inner.try_exclusive()).await

@@ -143,8 +143,9 @@ impl Error {
     /// An I/O error, its kind translated; the effect of a failed write is unknown, of anything else none
     /// ([`Operation::effect_if_lost`]).
     ///
-    /// Made for files: `WouldBlock` is [`ErrorKind::Busy`], `TimedOut` and `Interrupted` are [`ErrorKind::Unavailable`], and a
-    /// connection that is refused or lost is [`ErrorKind::Other`]. `docs/backends.md` has the table.
+    /// A connection that is refused or lost is [`ErrorKind::Unavailable`], as `TimedOut` and `Interrupted` are; `WouldBlock`
+    /// is [`ErrorKind::Busy`], as of a locked file. `docs/backends.md` has the table. Whoever knows that nothing was sent
+    /// (the first connection of a call was refused) says so with [`Error::with_effect`].
     pub fn from_io(operation: Operation, context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         let kind = match source.kind() {
@@ -154,6 +155,11 @@ impl Error {
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Full,
             Io::ResourceBusy | Io::WouldBlock => ErrorKind::Busy,
             Io::TimedOut | Io::Interrupted => ErrorKind::Unavailable,
+            Io::ConnectionRefused | Io::ConnectionReset | Io::ConnectionAborted | Io::NotConnected => {
+                ErrorKind::Unavailable
+            }
+            Io::BrokenPipe | Io::UnexpectedEof => ErrorKind::Unavailable,
+            Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => ErrorKind::Unavailable,
             Io::InvalidInput | Io::InvalidFilename | Io::NotADirectory | Io::IsADirectory => ErrorKind::Invalid,
             _ => ErrorKind::Other,
         };
@@ -240,7 +246,37 @@ impl StdError for Error {
 
 #[cfg(test)]
 mod tests {
-    use super::brief;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_lost_may_come_back_and_nobody_knows_what_it_did() {
+        for kind in [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::NotConnected,
+            io::ErrorKind::BrokenPipe,
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::Interrupted,
+            io::ErrorKind::HostUnreachable,
+            io::ErrorKind::NetworkUnreachable,
+            io::ErrorKind::NetworkDown,
+        ] {
+            for (operation, effect) in [(Operation::PutDurable, Effect::Unknown), (Operation::Get, Effect::None)] {
+                let error = Error::from_io(operation, "a blob", kind.into());
+                assert_eq!(
+                    (error.kind(), error.retry(), error.effect()),
+                    (ErrorKind::Unavailable, Retry::CanHelp, effect),
+                    "{kind:?}"
+                );
+            }
+        }
+        let other = Error::from_io(Operation::Put, "a blob", io::ErrorKind::Other.into());
+        assert_eq!((other.kind(), other.retry()), (ErrorKind::Other, Retry::Useless));
+    }
 
     #[test]
     fn a_long_name_is_shown_by_its_beginning_and_its_end() {

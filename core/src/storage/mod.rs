@@ -14,7 +14,8 @@
 //! * **S13** Any name and any bytes up to [`Capabilities::block_bytes_max`] work, the empty blob included; over it is
 //!   [`ErrorKind::LimitExceeded`].
 //! * **S14** Handles are `Send + Sync` (off wasm), cheap to clone behind `Arc`, and usable from many tasks at once; one is
-//!   given exclusive access ([`Storage::try_exclusive`]) only while it is alone.
+//!   given exclusive access ([`Storage::try_exclusive`]) only while it is alone, and counts who shares it
+//!   ([`Storage::occupancy`]).
 
 mod blocking;
 pub mod bounds;
@@ -22,11 +23,13 @@ mod capabilities;
 mod error;
 mod ext;
 mod name;
+mod occupancy;
 mod registry;
 mod scheme;
 mod uri;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,6 +39,7 @@ pub use capabilities::{BatchSupport, Capabilities, Durability, ListOrder, RangeR
 pub use error::{Effect, Error, ErrorKind, Operation, Retry, brief};
 pub use ext::StorageExt;
 pub use name::Name;
+pub use occupancy::{Occupancy, Occupant, OnlyOccupant};
 pub use registry::{OpenContext, OpenMode, Registry, StorageConstructor};
 pub use scheme::{SchemeEntry, SchemeInfo};
 pub use uri::StorageUri;
@@ -176,6 +180,13 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// # Errors
     /// As said, and what the medium raises.
     async fn persist(&self, names: &[Name]) -> Result<()>;
+
+    /// Who uses this handle. A storage that ever gives exclusive access answers the [`Occupancy`] of the handle, always the
+    /// same, so that of several users of one handle none takes itself for alone; where there is none, nobody does. A wrapper
+    /// passes it on.
+    fn occupancy(&self) -> Option<Arc<Occupancy>> {
+        None
+    }
 
     /// **S14** Proves, without waiting, that no other handle in any process uses this storage, and keeps newcomers waiting
     /// while the guard lives (so hold it for moments). `None` where someone else is there, or where the medium cannot tell.

@@ -235,6 +235,23 @@ impl StorageUri {
         Some(inner)
     }
 
+    /// The other way round: this within a wrapper's `prefix`, with the wrapper's own parameters as `like` has them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where a parameter of that name is here already, or there would be too many.
+    pub fn wrapped(&self, prefix: &str, own: &[&str], like: &Self) -> Result<Self> {
+        let mut wrapped = Self { scheme: format!("{prefix}{}", self.scheme), ..self.clone() };
+        for (name, value) in like.parameters.iter().filter(|(name, _)| own.contains(&name.as_str())) {
+            if wrapped.parameters.insert(name.clone(), value.clone()).is_some() {
+                return Err(invalid(format!("the parameter `{name}` is there already")));
+            }
+        }
+        if wrapped.to_string().len() > URI_BYTES_MAX {
+            return Err(invalid("it is longer than 16 KiB"));
+        }
+        Ok(wrapped)
+    }
+
     fn bare(path: Vec<u8>) -> Self {
         Self { scheme: FILE.to_owned(), authority: None, path, parameters: BTreeMap::new() }
     }

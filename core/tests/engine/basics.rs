@@ -3,7 +3,7 @@ use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::Error;
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{CheckOptions, ChunkNumber, View};
+use strongroom_core::engine::{CheckOptions, CheckReport, ChunkNumber, View};
 use strongroom_core::format::well_known::is_hint_name;
 use strongroom_core::storage::{Name, Operation};
 
@@ -237,5 +237,97 @@ fn a_writer_makes_up_for_a_hint_that_a_cut_short_creation_did_not_put() {
         let engine = bed.open().await.unwrap();
         put(&engine, b"a", b"1").await.unwrap();
         assert_clean(&engine).await;
+    });
+}
+
+#[test]
+fn missing_ballast_is_told_and_no_damage_and_ballast_that_was_changed_is() {
+    block_on(async {
+        let (mut bed, engine) = Bed::new(20, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"a", b"1").await.unwrap();
+        engine.close().await.unwrap();
+        let whole = bed.storage.snapshot_blobs();
+        let mut ballast = Vec::new();
+        for name in whole.keys() {
+            bed.storage.remove(*name);
+            let Ok(engine) = bed.open_with(|options| options.read_only = true).await else {
+                bed.storage.restore(whole.clone());
+                continue;
+            };
+            for data in [false, true] {
+                let report =
+                    engine.check(CheckOptions { data, references: None, ..CheckOptions::default() }).await.unwrap();
+                if report.notices.iter().any(|notice| notice.contains("ballast") && notice.contains(&name.to_hex())) {
+                    assert!(report.findings.is_empty(), "{report:#?}");
+                    ballast.push(*name);
+                }
+            }
+            bed.storage.restore(whole.clone());
+        }
+        ballast.dedup();
+        assert_eq!(ballast.len(), BALLAST);
+
+        let mut changed = whole[&ballast[0]].to_vec();
+        changed[100] ^= 1;
+        for wrong in [Bytes::from(changed), whole[&ballast[1]].clone()] {
+            bed.storage.overwrite(ballast[0], wrong);
+            let engine = bed.open_with(|options| options.read_only = true).await.unwrap();
+            let report =
+                engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
+            assert!(report.findings.iter().any(|finding| finding.damage.blob == Some(ballast[0])), "{report:#?}");
+        }
+        bed.storage.remove(ballast[0]);
+        // The next writer puts another.
+        let engine = bed.open().await.unwrap();
+        put(&engine, b"b", b"2").await.unwrap();
+        engine.close().await.unwrap();
+        let engine = bed.open().await.unwrap();
+        let report =
+            engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
+        assert!(report.findings.is_empty() && report.notices.is_empty(), "{report:#?}");
+    });
+}
+
+#[test]
+fn a_blob_of_another_length_is_found_without_its_data_where_it_costs_little_to_ask() {
+    block_on(async {
+        for (options, finds) in [(CrashOptions::default(), true), (CrashOptions::object_store(), false)] {
+            let (mut bed, engine) = Bed::new(21, 4096, Suite::Aes256Gcm, options).await;
+            let mut transaction = engine.begin();
+            let number = transaction.put_chunk(None, Bytes::from(vec![7; 2_000])).await.unwrap();
+            transaction.put(TABLE, b"uses", &number.0.to_le_bytes()).unwrap();
+            transaction.commit().await.unwrap();
+            engine.checkpoint().await.unwrap();
+            engine.close().await.unwrap();
+            let whole = bed.storage.snapshot_blobs();
+            let (mut readable, mut noticed) = (0, 0);
+            for (name, blob) in &whole {
+                let longer = [blob.as_ref(), &[0]].concat();
+                for changed in [Bytes::from(longer), blob.slice(..blob.len() - 1)] {
+                    bed.storage.overwrite(*name, changed);
+                    if let Ok(engine) = bed.open_with(|options| options.read_only = true).await {
+                        let sizes = bed.storage.calls().of(Operation::Size);
+                        let report = engine.check(CheckOptions::default()).await.unwrap();
+                        assert_eq!(bed.storage.calls().of(Operation::Size) > sizes, finds);
+                        let is_named = |report: &CheckReport| {
+                            report.findings.iter().any(|finding| finding.damage.blob == Some(*name))
+                        };
+                        // What waits to be deleted is nobody's concern, however long it is.
+                        let whole = engine
+                            .check(CheckOptions { data: true, references: None, ..CheckOptions::default() })
+                            .await
+                            .unwrap();
+                        assert!(is_named(&report) || !finds || !is_named(&whole), "{name:?}: {report:#?}");
+                        noticed += u32::from(is_named(&report));
+                        readable += 1;
+                    }
+                    bed.storage.restore(whole.clone());
+                }
+            }
+            assert!(readable > 4 && (noticed > readable / 2 || !finds), "{noticed} of {readable}");
+            let engine = bed.open_with(|options| options.read_only = true).await.unwrap();
+            let report = engine.check(CheckOptions::default()).await.unwrap();
+            assert!(report.findings.is_empty() && report.notices.is_empty(), "{report:#?}");
+        }
     });
 }

@@ -9,7 +9,7 @@ use strongroom_core::engine::keyring::{self, Credentials, Header, HeaderEdit, Ne
 use strongroom_core::engine::{Engine, OpenOptions, Unlock};
 use strongroom_core::env::Env;
 use strongroom_core::format::well_known::HeaderId;
-use strongroom_core::storage::Storage;
+use strongroom_core::storage::{Name, Storage};
 use strongroom_core::{Error, Result};
 
 use crate::support::{Bed, assert_clean, get, put};
@@ -61,7 +61,7 @@ fn a_header_that_was_put_back_is_rolled_back_and_revives_no_password() {
         assert!(matches!(open(&bed, "correct horse").await, Err(Error::RolledBack { .. })));
         for copy in 0..2 {
             let id = HeaderId { generation: header.generation(), copy };
-            bed.storage.remove(strongroom_core::storage::Name::new(id.name().unwrap()));
+            bed.storage.remove(Name::new(id.name().unwrap()));
         }
         assert!(matches!(open(&bed, "correct horse").await, Err(Error::RolledBack { .. })));
     });
@@ -98,5 +98,25 @@ fn of_two_changes_at_once_one_wins_and_the_other_is_told() {
         drop((one, two));
         assert!(open(&bed, "second").await.is_ok());
         assert!(matches!(open(&bed, "first").await, Err(Error::WrongCredentials)));
+    });
+}
+
+#[test]
+fn a_lost_copy_is_put_back_where_there_is_room_and_keeps_no_writer_out_where_there_is_none() {
+    block_on(async {
+        let (bed, engine) = Bed::new(5, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+        put(&engine, b"a", b"1").await.unwrap();
+        engine.close().await.unwrap();
+        let lost = Name::new(HeaderId { generation: 1, copy: 1 }.name().unwrap());
+        bed.storage.remove(lost);
+        bed.storage.set_capacity(Some(4096 * bed.storage.snapshot_blobs().len() as u64));
+        let engine = open(&bed, "correct horse").await.unwrap();
+        assert_eq!(get(&engine, b"a").await.unwrap().unwrap(), "1");
+        assert!(!bed.storage.snapshot_blobs().contains_key(&lost));
+        drop(engine);
+        bed.storage.set_capacity(None);
+        let engine = open(&bed, "correct horse").await.unwrap();
+        assert!(bed.storage.snapshot_blobs().contains_key(&lost));
+        assert_clean(&engine).await;
     });
 }

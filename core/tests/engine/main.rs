@@ -2,15 +2,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 mod basics;
+mod clocks;
+mod destroy;
 mod freshness;
 mod headers;
 mod hostile;
 mod model;
 mod processes;
 mod races;
+mod room;
+mod sharing;
 mod simulated;
 mod slots;
 mod snapshots;
 mod space;
 mod space_attacks;
 mod support;
+mod told_once;

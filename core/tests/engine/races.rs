@@ -80,6 +80,10 @@ impl Storage for Alone {
     async fn persist(&self, names: &[Name]) -> StorageResult<()> {
         self.0.persist(names).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.0.occupancy()
+    }
+
     async fn try_exclusive(&self) -> StorageResult<Option<Box<dyn ExclusiveGuard>>> {
         Ok(Some(Box::new(Guard)))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_lite::future::{block_on, poll_once};
 use strongroom_conformance::Dice;
-use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault, Loss};
 use strongroom_core::crypto::{SecretBytes, Suite};
 use strongroom_core::engine::keyring::{self, CopyState, Credentials, Header, NewSlot, RecoveryKey, SlotInfo};
 use strongroom_core::engine::{Engine, OpenOptions, Unlock};
@@ -309,6 +309,32 @@ fn a_change_that_is_cut_off_at_any_call_leaves_old_or_new_never_neither() {
 }
 
 #[test]
+fn the_old_header_goes_only_after_the_commit_that_replaced_it_is_durable() {
+    block_on(async {
+        let mut reached = false;
+        for seed in 0..48 {
+            let (bed, engine) = Bed::new(10, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+            put(&engine, b"a", b"1").await.unwrap();
+            add(&engine, "always").await.unwrap();
+            engine.close().await.unwrap();
+            // The one who changes the slots dies when its commit is visible and not durable.
+            let dying = bed.storage.reopen();
+            let engine = open_at(dying.another(), &password("always"), false).await.unwrap();
+            dying.cut_off_after(2, Fault::NotDurable);
+            assert!(Change::Replace.run(&engine).await.is_err());
+            // The next one tidies up after it, and dies too; then the power fails.
+            let next = bed.storage.reopen();
+            next.cut_off_after(seed % 8, Fault::LostReply);
+            reached |= open_at(next.another(), &password("always"), false).await.is_ok();
+            bed.storage.crash(seed);
+            let opens = state(&bed, &format!("seed {seed}")).await;
+            assert!(Change::Replace.opens().contains(&opens), "seed {seed}: {opens:?}");
+        }
+        assert!(reached);
+    });
+}
+
+#[test]
 fn a_change_that_fails_at_any_call_leaves_nothing_behind_and_can_be_tried_again() {
     block_on(async {
         for fault in [Fault::Refused(ErrorKind::Full), Fault::LostRequest, Fault::LostReply] {
@@ -467,5 +493,31 @@ fn an_import_that_is_cut_off_at_any_call_can_be_repeated() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn an_import_that_meets_a_change_deletes_nothing_that_power_loss_can_put_in_force_again() {
+    block_on(async {
+        let mut met = 0;
+        for seed in 0..96 {
+            let options = CrashOptions { yields: true, ..CrashOptions::default() };
+            let (bed, engine) = Bed::new(16, 4096, Suite::Aes256Gcm, options).await;
+            put(&engine, b"a", b"1").await.unwrap();
+            add(&engine, "always").await.unwrap();
+            let header = engine.header().await.unwrap();
+            engine.close().await.unwrap();
+            let dying = bed.storage.reopen();
+            let engine = open_at(dying.another(), &password("always"), false).await.unwrap();
+            dying.cut_off_after(2, Fault::NotDurable);
+            let change = async { Change::Replace.run(&engine).await.map(|()| Vec::new()) };
+            let (changed, imported) = interleave(seed, change, import(&bed, &header, "always")).await;
+            assert!(changed.is_err());
+            met += u32::from(matches!(imported, Err(Error::Conflict)));
+            bed.storage.crash_with(if seed % 2 == 0 { Loss::Everything } else { Loss::Seeded(seed) });
+            let opens = state(&bed, &format!("seed {seed}")).await;
+            assert!(Change::Replace.opens().contains(&opens), "seed {seed}: {opens:?}");
+        }
+        assert!(met > 0);
     });
 }

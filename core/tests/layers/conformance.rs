@@ -152,6 +152,9 @@ impl Storage for EveryRead {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.0.persist(names).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.0.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.0.try_exclusive().await

@@ -70,6 +70,27 @@ fn who_gives_up_waiting_gives_the_time_back() {
 }
 
 #[test]
+fn time_that_has_passed_is_not_given_back() {
+    let (env, clock) = Env::manual(1);
+    let limits = Limits { download_bytes_per_second: NonZeroU64::new(1000), ..Limits::default() };
+    let flaky = Arc::new(Flaky::default());
+    let limit = Limit::new(flaky.clone(), env, limits);
+    clock.run(limit.put(name(1), blob())).unwrap().unwrap();
+    flaky.plan([Fate::Stuck; 3]);
+    let mut stuck: Vec<_> = (0..3).map(|_| Box::pin(limit.get(name(1), None, 1000))).collect();
+    for seconds in [3, 100] {
+        for call in &mut stuck {
+            assert!(block_on(poll_once(call)).is_none());
+        }
+        clock.advance(Duration::from_secs(seconds));
+    }
+    clock.run(limit.get(name(1), None, 1000)).unwrap().unwrap();
+    drop(stuck);
+    clock.run(limit.get(name(1), None, 1000)).unwrap().unwrap();
+    assert_eq!(clock.elapsed(), Duration::from_secs(104), "nobody goes beside the one before");
+}
+
+#[test]
 fn so_many_calls_at_once_and_the_next_in_line_goes_when_one_ends() {
     block_on(async {
         let (env, _clock) = Env::manual(1);

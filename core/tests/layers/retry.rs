@@ -57,6 +57,16 @@ fn no_try_begins_after_the_time_is_up() {
 }
 
 #[test]
+fn a_policy_may_state_any_duration() {
+    for delay_first in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let policy = RetryPolicy { attempts_max: 40, delay_first, delay_max: Duration::MAX, total_max: Duration::MAX };
+        let (flaky, retry, clock) = over(Flaky::planned([Fate::Refused(ErrorKind::Busy); 39]), policy);
+        assert_eq!(clock.run(retry.put(name(1), bytes("x"))).unwrap().unwrap(), Put::Created);
+        assert_eq!(flaky.take_calls().len(), 40);
+    }
+}
+
+#[test]
 fn what_no_retry_can_help_is_answered_at_once() {
     let (flaky, retry, clock) = over(Flaky::planned([Fate::Refused(ErrorKind::Full)]), POLICY);
     assert_eq!(clock.run(retry.put(name(1), bytes("x"))).unwrap().unwrap_err().kind(), ErrorKind::Full);

@@ -177,6 +177,9 @@ impl Storage for Flaky {
     async fn persist(&self, names: &[Name]) -> Result<()> {
         self.call(Operation::Persist, self.inner.persist(names)).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.call(Operation::TryExclusive, self.inner.try_exclusive()).await

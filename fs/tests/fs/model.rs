@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use futures_lite::future::block_on;
 use proptest::prelude::*;
 use strongroom_conformance::crash::{CrashOptions, Fault};
+use strongroom_core::engine::Table;
 use strongroom_core::env::Env;
 use strongroom_core::storage::ErrorKind;
 use strongroom_fs::{
@@ -135,30 +136,55 @@ fn seed() -> impl Strategy<Value = u64> {
     0..3_u64
 }
 
+/// What every history begins with.
+const DIRECTORIES: [&str; 3] = ["/a", "/a/b", "/c"];
+const FILES: [&str; 4] = ["/b", "/a/a", "/a/c", "/c/b"];
+
+fn one_of(paths: &'static [&'static str]) -> impl Strategy<Value = String> {
+    proptest::sample::select(paths).prop_map(String::from)
+}
+
+/// Where probably a file is.
+fn file() -> impl Strategy<Value = String> {
+    prop_oneof![4 => one_of(&FILES), 1 => path()]
+}
+
+/// Where probably something is.
+fn there() -> impl Strategy<Value = String> {
+    prop_oneof![3 => one_of(&FILES), 2 => one_of(&DIRECTORIES), 2 => path(), 1 => free()]
+}
+
+/// Where probably nothing is, and something can be.
+fn free() -> impl Strategy<Value = String> {
+    prop_oneof![3 => one_of(&["/d", "/e", "/f", "/a/d", "/a/e", "/c/d", "/c/e"]), 1 => path()]
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         5 => (path(), seed(), length()).prop_map(|(path, seed, length)| Change::Write(path, seed, length)),
-        4 => (path(), offset(), seed(), length()).prop_map(|(p, offset, seed, length)| Change::WriteAt(p, offset, seed, length)),
-        2 => (path(), offset()).prop_map(|(path, size)| Change::SetLen(path, size)),
-        4 => path().prop_map(Change::CreateDir),
-        2 => path().prop_map(Change::RemoveFile),
+        4 => (file(), offset(), seed(), length()).prop_map(|(p, offset, seed, length)| Change::WriteAt(p, offset, seed, length)),
+        2 => (file(), offset()).prop_map(|(path, size)| Change::SetLen(path, size)),
+        3 => path().prop_map(Change::CreateDir),
+        2 => there().prop_map(Change::RemoveFile),
         2 => path().prop_map(Change::RemoveDir),
         1 => path().prop_map(Change::RemoveAll),
-        4 => (path(), path()).prop_map(|(from, to)| Change::Rename(from, to)),
-        1 => (path(), path()).prop_map(|(target, link)| Change::Symlink(target, link)),
-        2 => (path(), path()).prop_map(|(existing, link)| Change::HardLink(existing, link)),
-        1 => (path(), seed(), length()).prop_map(|(path, seed, length)| Change::Append(path, seed, length)),
-        1 => (path(), offset(), offset()).prop_map(|(path, offset, length)| Change::PunchHole(path, offset, length)),
-        1 => (path(), path()).prop_map(|(from, to)| Change::RenameNew(from, to)),
-        2 => (path(), path()).prop_map(|(one, other)| Change::Exchange(one, other)),
-        2 => (path(), path()).prop_map(|(from, to)| Change::Copy(from, to)),
-        3 => (path(), offset(), path(), offset(), offset()).prop_map(|(from, at, to, offset, length)| Change::CopyRange(from, at, to, offset, length)),
-        1 => (path(), path()).prop_map(|(from, to)| Change::CopyAll(from, to)),
-        1 => (path(), 0..0o1000_u32).prop_map(|(path, mode)| Change::SetMode(path, mode)),
-        3 => (path(), 0..3_u8, seed(), prop_oneof![3 => 0..100_usize, 1 => 0..30_000_usize], mode(), follow())
+        3 => (there(), path()).prop_map(|(from, to)| Change::Rename(from, to)),
+        1 => (there(), free()).prop_map(|(from, to)| Change::Rename(from, to)),
+        2 => (there(), free()).prop_map(|(target, link)| Change::Symlink(target, link)),
+        2 => (there(), free()).prop_map(|(existing, link)| Change::HardLink(existing, link)),
+        2 => (file(), seed(), length()).prop_map(|(path, seed, length)| Change::Append(path, seed, length)),
+        2 => (file(), offset(), offset()).prop_map(|(path, offset, length)| Change::PunchHole(path, offset, length)),
+        2 => (there(), free()).prop_map(|(from, to)| Change::RenameNew(from, to)),
+        2 => (there(), there()).prop_map(|(one, other)| Change::Exchange(one, other)),
+        2 => (file(), there()).prop_map(|(from, to)| Change::Copy(from, to)),
+        3 => (file(), offset(), file(), offset(), offset())
+            .prop_map(|(from, at, to, offset, length)| Change::CopyRange(from, at, to, offset, length)),
+        2 => (there(), free()).prop_map(|(from, to)| Change::CopyAll(from, to)),
+        1 => (there(), 0..0o1000_u32).prop_map(|(path, mode)| Change::SetMode(path, mode)),
+        3 => (there(), 0..2_u8, seed(), prop_oneof![3 => 0..100_usize, 1 => 0..30_000_usize], mode(), follow())
             .prop_map(|(path, name, seed, length, mode, follow)| Change::SetXattr(path, name, seed, length, mode, follow)),
-        1 => (path(), 0..3_u8, follow()).prop_map(|(path, name, follow)| Change::RemoveXattr(path, name, follow)),
-        1 => (path(), any::<Option<bool>>(), any::<bool>()).prop_map(|(path, dedup, plain)| {
+        3 => (there(), 0..2_u8, follow()).prop_map(|(path, name, follow)| Change::RemoveXattr(path, name, follow)),
+        2 => (file(), any::<Option<bool>>(), any::<bool>()).prop_map(|(path, dedup, plain)| {
             let compression = plain.then_some(Compression::None);
             Change::SetSettings(path, Settings { dedup, compression, ..Settings::default() })
         }),
@@ -185,10 +211,10 @@ fn fault() -> impl Strategy<Value = Fault> {
 fn step() -> impl Strategy<Value = Step> {
     let writes = || proptest::collection::vec((offset(), seed(), length()), 1..5);
     prop_oneof![
-        12 => change().prop_map(Step::Change),
-        3 => proptest::collection::vec(change(), 1..5).prop_map(Step::Together),
-        4 => (path(), writes(), proptest::option::of(offset())).prop_map(|(path, writes, size)| Step::Handle(path, writes, size)),
-        2 => (path(), writes(), prop_oneof![Just(End::Close), Just(End::Drop), any::<u64>().prop_map(End::Crash)])
+        20 => change().prop_map(Step::Change),
+        4 => proptest::collection::vec(change(), 1..5).prop_map(Step::Together),
+        4 => (file(), writes(), proptest::option::of(offset())).prop_map(|(path, writes, size)| Step::Handle(path, writes, size)),
+        2 => (file(), writes(), prop_oneof![Just(End::Close), Just(End::Drop), any::<u64>().prop_map(End::Crash)])
             .prop_map(|(path, writes, end)| Step::Removed(path, writes, end)),
         2 => (change(), 1..10_u64, fault()).prop_map(|(change, call, fault)| Step::Faulty(change, call, fault)),
         2 => (proptest::collection::vec(change(), 1..4), 0..8_u64, any::<u64>())
@@ -535,6 +561,13 @@ async fn apply(transaction: &mut FsTransaction, change: &Change) -> Result<(), E
     }
 }
 
+async fn apply_all(transaction: &mut FsTransaction, changes: &[Change]) -> Result<(), Error> {
+    for change in changes {
+        apply(transaction, change).await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn together(fs: &FileSystem, changes: &[Change]) -> Result<(), Error> {
     fs.transact(async |transaction| {
         for change in changes {
@@ -542,7 +575,8 @@ pub(crate) async fn together(fs: &FileSystem, changes: &[Change]) -> Result<(), 
             count(change, result.is_ok());
             result?;
         }
-        Ok(())
+        // What changes nothing would not be committed, and would settle nothing that is in the air.
+        transaction.engine().put(Table(0x90), b"commit", b"").map_err(Error::from)
     })
     .await
 }
@@ -653,15 +687,14 @@ async fn run(seed: u64, crash: CrashOptions, options: Options, steps: Vec<Step>)
     let (mut bed, mut fs) = Bed::with(seed, BLOCK_BYTES, options, crash, Env::deterministic).await;
     let mut expected = Expected(vec![Model::default()]);
     // Something to work on.
-    let tree = ["/a", "/a/b", "/c"].map(|path| Change::CreateDir(path.into()));
-    let files = ["/b", "/a/a", "/a/c", "/c/b"].map(|path| Change::Write(path.into(), 1, 3_000));
-    for change in tree.into_iter().chain(files) {
-        let result = together(&fs, std::slice::from_ref(&change)).await;
-        expected.answered(&[change], result);
-    }
+    let mut begin = Vec::from(DIRECTORIES.map(|path| Change::CreateDir(path.into())));
+    begin.extend(FILES.map(|path| Change::Write(path.into(), 1, 3_000)));
+    begin.extend(FILES.map(|path| Change::SetXattr(path.into(), 0, 1, 50, XattrMode::Create, Follow::No)));
+    let result = fs.transact(async |transaction| apply_all(transaction, &begin).await).await;
+    expected.answered(&begin, result);
     for step in steps {
         let mut reopen = false;
-        if !matches!(step, Step::Change(_) | Step::Together(_)) {
+        if !matches!(step, Step::Change(_) | Step::Together(_) | Step::Faulty(..) | Step::CutOff(..)) {
             count(&step, true);
         }
         match step {

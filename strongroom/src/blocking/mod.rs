@@ -11,7 +11,7 @@ mod transaction;
 pub use futures_lite::future::block_on;
 
 use strongroom_core::engine::keyring::{Header, NewSlot, SlotInfo};
-use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport};
+use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport, SnapshotInfo};
 use strongroom_core::storage::BlockingMode;
 use strongroom_fs::Result;
 
@@ -96,6 +96,38 @@ impl Repository {
     /// As there.
     pub fn compact(&self, options: CompactOptions<'_>) -> Result<CompactReport> {
         block_on(self.inner.compact(options))
+    }
+
+    /// Keeps files and keys as they are now under a name; see [`crate::Repository::create_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
+        block_on(self.inner.create_snapshot(name))
+    }
+
+    /// The snapshots that are kept, the oldest first.
+    ///
+    /// # Errors
+    /// As [`crate::Repository::snapshots`].
+    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        block_on(self.inner.snapshots())
+    }
+
+    /// Removes a snapshot; see [`crate::Repository::remove_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_snapshot(&self, name: &str) -> Result<()> {
+        block_on(self.inner.remove_snapshot(name))
+    }
+
+    /// Makes all files and keys what they are in a snapshot; see [`crate::Repository::restore_snapshot`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restore_snapshot(&self, name: &str) -> Result<u64> {
+        block_on(self.inner.restore_snapshot(name))
     }
 
     /// The slots in use, as storage has them now.

@@ -185,6 +185,9 @@ impl Storage for Recording {
     async fn persist(&self, names: &[Name]) -> storage::Result<()> {
         self.inner.persist(names).await
     }
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom::storage::Occupancy>> {
+        self.inner.occupancy()
+    }
 
     async fn try_exclusive(&self) -> storage::Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await

@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use strongroom::core;
-use strongroom::fs::{AttributeChange, FileSystem, FsTransaction, Kind};
+use strongroom::fs::{AttributeChange, FileSystem, Follow, FsTransaction, Kind, XattrMode};
 
 use super::large;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::local::Attributes;
 use crate::local::source::SourceFile;
+use crate::local::xattrs;
 use crate::progress::Progress;
 use crate::transfer::{self, Broken, PIECE_BYTES};
 
-/// A transaction is committed after so many bytes of content …
-const BYTES_MAX: u64 = 64 << 20;
-/// … or so many steps …
+/// A transaction is committed after so many blocks of content, which is all that a kill can cost, and of which what a
+/// commit takes by itself (a block and parts of others) is two in a hundred …
+const COMMIT_BLOCKS: u64 = 80;
+/// … but not after less than this …
+const COMMIT_BYTES_MIN: u64 = 512 << 10;
+/// … or after so many steps …
 const STEPS_MAX: usize = 2_000;
 /// … or when it holds so many bytes in memory.
 const PENDING_BYTES_MAX: u64 = 4 << 20;
@@ -38,6 +42,13 @@ pub(super) enum Step {
         path: Vec<u8>,
         source: PathBuf,
         size: u64,
+        /// It is not to go into the file that is there, which other names lead to as well.
+        apart: bool,
+    },
+    /// One more name for a file.
+    Name {
+        path: Vec<u8>,
+        existing: Vec<u8>,
     },
     Link {
         path: Vec<u8>,
@@ -48,6 +59,15 @@ pub(super) enum Step {
         path: Vec<u8>,
         attributes: Attributes,
     },
+    /// Makes the extended attributes those of the source.
+    Xattrs {
+        path: Vec<u8>,
+        source: PathBuf,
+    },
+    /// Removes a file, a link, or a folder with nothing in it.
+    Remove {
+        path: Vec<u8>,
+    },
 }
 
 impl Step {
@@ -56,8 +76,11 @@ impl Step {
             Self::Way { path }
             | Self::Folder { path, .. }
             | Self::File { path, .. }
+            | Self::Name { path, .. }
             | Self::Link { path, .. }
-            | Self::Attributes { path, .. } => path,
+            | Self::Attributes { path, .. }
+            | Self::Xattrs { path, .. }
+            | Self::Remove { path } => path,
         }
     }
 }
@@ -103,6 +126,8 @@ pub(super) struct Batch {
     transaction: Option<FsTransaction>,
     steps: Vec<Step>,
     bytes: u64,
+    /// Content that is committed at once, about.
+    commit_bytes: u64,
     /// Paths whose steps are not taken again.
     left_out: BTreeSet<Vec<u8>>,
     /// What was left out since it was told last, and why.
@@ -112,8 +137,10 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(fs: FileSystem) -> Self {
+        let commit_bytes = (u64::from(fs.engine().block_bytes()) * COMMIT_BLOCKS).max(COMMIT_BYTES_MIN);
         Self {
             fs,
+            commit_bytes,
             transaction: None,
             steps: Vec::new(),
             bytes: 0,
@@ -121,6 +148,11 @@ impl Batch {
             news: Vec::new(),
             buffer: vec![0; PIECE_BYTES],
         }
+    }
+
+    /// Whether a file of this size goes in over many commits.
+    pub(super) fn is_large(&self, size: u64) -> bool {
+        size >= self.commit_bytes.saturating_mul(large::COMMITS_MIN)
     }
 
     /// What was left out since this was asked last.
@@ -135,11 +167,12 @@ impl Batch {
         context: &Context,
         progress: &Progress,
     ) -> Result<Option<u64>, Failure> {
-        if let Step::File { path, source, size } = &step
-            && *size >= large::BYTES_MIN
+        if let Step::File { path, source, size, .. } = &step
+            && self.is_large(*size)
         {
             self.commit(context, progress).await?;
-            let stored = large::store(&self.fs, path, source, &mut self.buffer, context, progress).await;
+            let bytes = self.commit_bytes;
+            let stored = large::store(&self.fs, path, source, &mut self.buffer, bytes, context, progress).await;
             return match stored {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => {
@@ -167,7 +200,7 @@ impl Batch {
             }
         };
         let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);
-        if self.bytes >= BYTES_MAX || self.steps.len() >= STEPS_MAX || pending >= PENDING_BYTES_MAX {
+        if self.bytes >= self.commit_bytes || self.steps.len() >= STEPS_MAX || pending >= PENDING_BYTES_MAX {
             self.commit(context, progress).await?;
         }
         Ok(bytes)
@@ -276,11 +309,47 @@ impl Batch {
                 let attributes = transfer::to_repository(attributes);
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
-            Step::File { path, source, .. } => {
-                let stored = store(transaction, path, source, &mut self.buffer, context, progress).await?;
+            Step::File { path, source, apart, .. } => {
+                let stored = store(transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
                 self.bytes += stored;
                 return Ok(stored);
             }
+            Step::Name { path, existing } => {
+                if self.left_out.contains(existing) {
+                    let first = crate::output::shown(existing);
+                    return Err(Stopped::LeftOut(format!("it is one file with {first}, which was left out")));
+                }
+                let inode = transaction.symlink_metadata(existing).await?.inode;
+                match transaction.symlink_metadata(path).await {
+                    Ok(there) if there.inode == inode => return Ok(0),
+                    _ => make_way(transaction, path).await?,
+                }
+                transaction.hard_link(existing, path).await?;
+            }
+            Step::Xattrs { path, source } => {
+                let wanted = xattrs::read(source);
+                for name in transaction.xattrs(path, Follow::No).await? {
+                    if !wanted.iter().any(|(wanted, _)| *wanted == name) {
+                        transaction.remove_xattr(path, &name, Follow::No).await?;
+                    }
+                }
+                for (name, value) in wanted {
+                    match transaction.set_xattr(path, &name, value, XattrMode::Set, Follow::No).await {
+                        Ok(()) => {}
+                        // The file is there all the same.
+                        Err(strongroom::Error::Core(error @ core::Error::LimitExceeded { .. })) => {
+                            let name = crate::output::shown(&name);
+                            self.news.push((path.clone(), format!("its extended attribute {name}: {error}")));
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            Step::Remove { path } => match kind(transaction, path).await? {
+                Some(Kind::Directory) => transaction.remove_dir(path).await?,
+                Some(_) => transaction.remove_file(path).await?,
+                None => {}
+            },
         }
         Ok(0)
     }
@@ -290,17 +359,18 @@ async fn store(
     transaction: &mut FsTransaction,
     path: &[u8],
     local: &std::path::Path,
+    apart: bool,
     buffer: &mut [u8],
     context: &Context,
     progress: &Progress,
 ) -> Result<u64, Stopped> {
     let source = SourceFile::open(local).map_err(unreadable)?;
-    if kind(transaction, path).await? != Some(Kind::File) {
+    if apart || kind(transaction, path).await? != Some(Kind::File) {
         make_way(transaction, path).await?;
     }
     let attributes = transfer::to_repository(&source.attributes);
     let mut writer = transaction.write_file(path, attributes).await?;
-    transfer::store(&source, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
+    transfer::store(&source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
     let length = writer.finish().await?;
     tell_if_changed(&source, local, context, progress);
     Ok(length)

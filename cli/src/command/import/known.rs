@@ -44,11 +44,29 @@ impl Known {
         while let Some(entry) = &self.peeked {
             match entry.name.as_slice().cmp(name) {
                 std::cmp::Ordering::Less => self.advance().await?,
-                std::cmp::Ordering::Equal => return Ok(Some(entry.inode)),
+                std::cmp::Ordering::Equal => {
+                    let inode = entry.inode;
+                    self.advance().await?;
+                    return Ok(Some(inode));
+                }
                 std::cmp::Ordering::Greater => return Ok(None),
             }
         }
         Ok(None)
+    }
+
+    /// The next name that is there and was not asked for: before `limit`, or any where there is none.
+    pub(super) async fn passed(&mut self, limit: Option<&[u8]>) -> Result<Option<Vec<u8>>, Failure> {
+        match self.peeked.take() {
+            Some(entry) if limit.is_none_or(|limit| entry.name.as_slice() < limit) => {
+                self.advance().await?;
+                Ok(Some(entry.name))
+            }
+            peeked => {
+                self.peeked = peeked;
+                Ok(None)
+            }
+        }
     }
 
     async fn advance(&mut self) -> Result<(), Failure> {

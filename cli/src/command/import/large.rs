@@ -1,7 +1,8 @@
 //! A large file goes in over many commits, so that neither memory nor what a kill costs grows with it.
 //!
-//! It is written under a name of its own beside its place, and takes its place when it is whole. A first attempt that
-//! was interrupted is kept until a later one is done: what it stored is found by its identity and not stored again.
+//! It is written under a name of its own beside its place, and takes its place when it is whole. That name tells the state
+//! of the source: where an import was stopped, the next goes on from what was committed, as long as the source is the
+//! same. Attempts at an earlier state are kept until it is done: what they stored is found and not stored again.
 
 use std::path::Path;
 
@@ -15,12 +16,11 @@ use crate::progress::Progress;
 use crate::transfer::{self, Sink};
 use crate::walk::join;
 
-/// Files of this size and more go this way.
-pub(super) const BYTES_MIN: u64 = 256 << 20;
-/// Committed each time so many bytes are written.
-const COMMIT_BYTES: u64 = 64 << 20;
+/// Files that take so many commits go this way.
+pub(super) const COMMITS_MIN: u64 = 2;
 /// So much of a name is kept in the names of unfinished files, to leave room for what they add.
-const NAME_BYTES_MAX: usize = 200;
+const NAME_BYTES_MAX: usize = 170;
+const END: &[u8] = b".unfinished";
 
 /// Stores it; answers its length.
 pub(super) async fn store(
@@ -28,20 +28,18 @@ pub(super) async fn store(
     path: &[u8],
     local: &Path,
     buffer: &mut [u8],
+    commit_bytes: u64,
     context: &Context,
     progress: &Progress,
 ) -> Result<u64, Stopped> {
     let source = SourceFile::open(local).map_err(batch::unreadable)?;
-    let [one, other] = unfinished_names(path);
-    let (draft, earlier) = match (length(fs, &one).await?, length(fs, &other).await?) {
-        (Some(a), Some(b)) if a < b => (&one, &other),
-        (Some(_), _) => (&other, &one),
-        (None, _) => (&one, &other),
-    };
-    let options = OpenOptions::new().read(false).write(true).create(true).truncate(true);
-    let file = fs.open_file(draft, options).await?;
-    let mut sink = Pieces { file, offset: 0, unflushed: 0, context };
-    transfer::store(&source, &mut sink, buffer, |bytes| progress.add(bytes)).await?;
+    let draft = Draft::of(path, &source.state);
+    let options = OpenOptions::new().read(false).write(true).create(true).mode(0o600);
+    let file = fs.open_file(&draft.path, options).await?;
+    let start = file.len().await?;
+    progress.add(start);
+    let mut sink = Pieces { file, offset: start, commit_bytes, unflushed: 0, context };
+    transfer::store(&source, start, &mut sink, buffer, |bytes| progress.add(bytes)).await?;
     let length = sink.offset;
     sink.file.close().await?;
     batch::tell_if_changed(&source, local, context, progress);
@@ -50,34 +48,64 @@ pub(super) async fn store(
     if batch::kind(&transaction, path).await? == Some(Kind::Directory) {
         return Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned()));
     }
-    transaction.set_attributes(draft, change).await?;
-    transaction.rename(draft, path).await?;
-    if batch::kind(&transaction, earlier).await? == Some(Kind::File) {
-        transaction.remove_file(earlier).await?;
+    transaction.set_attributes(&draft.path, change).await?;
+    transaction.rename(&draft.path, path).await?;
+    for earlier in draft.earlier(fs).await? {
+        if batch::kind(&transaction, &earlier).await? == Some(Kind::File) {
+            transaction.remove_file(&earlier).await?;
+        }
     }
     transaction.commit().await?;
     Ok(length)
 }
 
-/// The names of two attempts, beside the place of the file.
-fn unfinished_names(path: &[u8]) -> [Vec<u8>; 2] {
-    let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    let (folder, name) = path.split_at_checked(at).unwrap_or((&[], path));
-    let name = name.get(..NAME_BYTES_MAX).unwrap_or(name);
-    [&b".0.unfinished"[..], b".1.unfinished"].map(|end| join(folder, &[b".", name, end].concat()))
+/// An unfinished file, beside its place.
+struct Draft {
+    folder: Vec<u8>,
+    /// What the names of all attempts at this file begin with.
+    begin: Vec<u8>,
+    path: Vec<u8>,
 }
 
-async fn length(fs: &FileSystem, path: &[u8]) -> Result<Option<u64>, Stopped> {
-    match fs.symlink_metadata(path).await {
-        Ok(metadata) => Ok(Some(metadata.size)),
-        Err(strongroom::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+impl Draft {
+    fn of(path: &[u8], state: &str) -> Self {
+        let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        let (folder, name) = path.split_at_checked(at).unwrap_or((&[], path));
+        let begin = [b".", name.get(..NAME_BYTES_MAX).unwrap_or(name), b"."].concat();
+        let name = [&begin, state.as_bytes(), END].concat();
+        Self { folder: folder.to_vec(), path: join(folder, &name), begin }
+    }
+
+    /// Attempts at other states of the same file.
+    async fn earlier(&self, fs: &FileSystem) -> Result<Vec<Vec<u8>>, Stopped> {
+        let folder = if self.folder.is_empty() { b"." } else { self.folder.as_slice() };
+        let mut names = fs.open_dir(folder).await?;
+        let mut earlier = Vec::new();
+        while let Some(entry) = names.next().await? {
+            if self.is_attempt(&entry.name) {
+                let path = join(&self.folder, &entry.name);
+                earlier.extend((path != self.path).then_some(path));
+            } else if entry.name > self.begin && !entry.name.starts_with(&self.begin) {
+                break;
+            }
+        }
+        Ok(earlier)
+    }
+
+    fn is_attempt(&self, name: &[u8]) -> bool {
+        let state = name.strip_prefix(self.begin.as_slice()).and_then(|rest| rest.strip_suffix(END));
+        state.is_some_and(|state| {
+            let fields = state.split(|byte| *byte == b'-');
+            let hexadecimal = |field: &[u8]| !field.is_empty() && field.iter().all(u8::is_ascii_hexdigit);
+            fields.clone().count() == SourceFile::STATE_FIELDS && fields.into_iter().all(hexadecimal)
+        })
     }
 }
 
 struct Pieces<'a> {
     file: File,
     offset: u64,
+    commit_bytes: u64,
     unflushed: u64,
     context: &'a Context,
 }
@@ -86,7 +114,7 @@ impl Pieces<'_> {
     async fn advance(&mut self, bytes: u64) -> Result<(), Failure> {
         self.offset += bytes;
         self.unflushed += bytes;
-        if self.unflushed >= COMMIT_BYTES {
+        if self.unflushed >= self.commit_bytes {
             self.file.flush().await?;
             self.unflushed = 0;
             if self.context.interrupt.asked() {
@@ -118,14 +146,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unfinished_files_lie_beside_their_place_and_have_names_that_fit() {
-        let [one, other] = unfinished_names(b"/a/big.iso");
-        assert_eq!(
-            (one.as_slice(), other.as_slice()),
-            (&b"/a/.big.iso.0.unfinished"[..], &b"/a/.big.iso.1.unfinished"[..])
-        );
-        assert_eq!(unfinished_names(b"big")[0], b".big.0.unfinished");
-        let [long, _] = unfinished_names(&[b'n'; 255]);
-        assert!(long.len() <= 255);
+    fn unfinished_files_lie_beside_their_place_and_have_names_that_fit_and_tell_the_state() {
+        let draft = Draft::of(b"/a/big.iso", "10-20-30-40");
+        assert_eq!(draft.path, b"/a/.big.iso.10-20-30-40.unfinished");
+        assert_eq!(Draft::of(b"big", "1-2-3-4").path, b".big.1-2-3-4.unfinished");
+        let longest = [&[b'n'; 255][..], &[b'f'; 67]];
+        let long = Draft::of(longest[0], std::str::from_utf8(longest[1]).unwrap());
+        assert!(long.path.len() <= 255);
+        assert!(draft.is_attempt(b".big.iso.10-20-30-41.unfinished"));
+        for other in ["big.iso", ".big.iso.unfinished", ".big.iso.1-2-3.unfinished", ".big.iso.1-2-3-x.unfinished"] {
+            assert!(!draft.is_attempt(other.as_bytes()), "{other}");
+        }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
 //! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
-//! time are the same are taken as unchanged and not read. A transaction that loses a race against another writer, or
-//! that a failing source file has spoilt, is dropped and its steps are taken again.
+//! time are the same are taken as unchanged and not read, unless something about them changed since they were stored that
+//! the rest does not explain. A transaction that loses a race against another writer, or
+//! that a failing source file has spoilt, is dropped and its steps are taken again. What is gone is removed last.
 
 mod batch;
+mod gone;
 mod known;
 mod large;
+mod links;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,8 +28,8 @@ use crate::command::init;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::local::exclude::Exclude;
-use crate::local::source::{self, Entry, Event, Identity, Kind, Limits, Walk};
-use crate::local::{Attributes, bytes_of};
+use crate::local::source::{self, Emptied, Entry, Event, Identity, Kind, Limits, SourceFile, Walk};
+use crate::local::{Attributes, bytes_of, name_of, xattrs};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer;
@@ -34,7 +37,9 @@ use crate::units;
 use crate::walk::join;
 
 use batch::{Batch, Step};
+use gone::{Doom, Doomed, Gone, Lacking};
 use known::Known;
+use links::Links;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -47,8 +52,8 @@ pub(crate) struct Arguments {
     /// Create the repository where there is none
     #[arg(long)]
     init: bool,
-    /// Remove from the repository what is no longer in SRC
-    #[arg(long, hide = true)]
+    /// Remove from the repository what is no longer in SRC, once all that is there is stored; what is excluded stays
+    #[arg(long)]
     delete: bool,
     /// Leave out what matches: `*.o` any name, `docs/draft/*` a path from SRC on
     #[arg(long, value_name = "GLOB")]
@@ -73,6 +78,10 @@ pub(super) struct Report {
     files: u64,
     folders: u64,
     links: u64,
+    /// Further names of files that have several.
+    hard_links: u64,
+    /// Of what is no longer in the sources, with `--delete`.
+    removed: u64,
     /// Files, folders and links that are in the repository as they are here.
     unchanged: u64,
     /// Of the new and changed files.
@@ -80,8 +89,6 @@ pub(super) struct Report {
     seconds: f64,
     special: Vec<LeftOut>,
     left_out: Vec<LeftOut>,
-    /// Names of files that have other names too: each is stored as a file of its own.
-    hard_linked: u64,
 }
 
 #[derive(Serialize)]
@@ -99,11 +106,12 @@ struct Source {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    if arguments.delete {
-        return Err(Failure::usage("--delete is not supported yet: leave it out"));
-    }
     let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
     let sources = name_sources(&arguments.sources)?;
+    if arguments.delete && is_root(bytes_of(&arguments.to)) && sources.iter().any(|source| source.name.is_empty()) {
+        let what = "with --delete, `/` would arrive in the place of all that is in the repository: pass --to DIR";
+        return Err(Failure::usage(what));
+    }
     let repository = open_or_create(&arguments, context).await?;
     // Only now is it there for certain.
     let storage = context.uri()?.local_path().ok().filter(|path| path.is_dir());
@@ -118,6 +126,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let mut import = Import {
         batch: Batch::new(repository.fs().clone()),
         folders: Vec::new(),
+        links: Links::default(),
+        gone: Gone::default(),
+        limits: &limits,
         report: Report::default(),
         to: bytes_of(&arguments.to).to_vec(),
         repository: &repository,
@@ -125,8 +136,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         progress: &progress,
         arguments: &arguments,
     };
-    let done = import.all(&sources, &limits).await;
-    let Import { mut report, .. } = import;
+    let done = import.all(&sources).await;
+    let Import { mut report, links, .. } = import;
     measuring.stop();
     let elapsed = progress.elapsed();
     report.seconds = elapsed.as_secs_f64();
@@ -135,6 +146,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let closed = repository.close().await;
     done?;
     closed?;
+    if links.forgotten() > 0 {
+        let count = links.forgotten();
+        context
+            .output
+            .notice(&format!("{count} files with several names were too many: names became files of their own"));
+    }
     summarise(&report, &arguments, elapsed, context)?;
     match u64::try_from(report.left_out.len()).unwrap_or(u64::MAX) {
         0 => Ok(()),
@@ -189,7 +206,7 @@ async fn open_or_create(arguments: &Arguments, context: &mut Context) -> Result<
             Ok(()) => {
                 let credentials = context.credentials(&uri, Age::New)?;
                 let (repository, report) =
-                    init::create(&init::Arguments::defaults(), &uri, credentials, context).await?;
+                    init::create(&init::Arguments::defaults(), &uri, credentials, Vec::new(), context).await?;
                 context.output.detail(&report.line());
                 context.begin(&repository)?;
                 return Ok(repository);
@@ -219,6 +236,9 @@ async fn nothing_yet(context: &mut Context) -> Result<Repository, Failure> {
 struct Import<'a> {
     batch: Batch,
     folders: Vec<Folder>,
+    links: Links,
+    gone: Gone,
+    limits: &'a Limits,
     report: Report,
     /// In the repository.
     to: Vec<u8>,
@@ -231,15 +251,16 @@ struct Import<'a> {
 /// A folder of the source that is being gone through.
 struct Folder {
     known: Known,
+    /// Where it is here, where what is gone from it is looked for.
+    here: Option<(PathBuf, Identity)>,
     /// Whether its attributes are to be set when it is left.
     touched: bool,
 }
 
 impl Import<'_> {
-    async fn all(&mut self, sources: &[Source], limits: &Limits) -> Result<(), Failure> {
+    async fn all(&mut self, sources: &[Source]) -> Result<(), Failure> {
         let snapshot = self.repository.fs().snapshot();
-        let is_root = !self.to.is_empty() && self.to.iter().all(|byte| *byte == b'/');
-        if !is_root {
+        if !is_root(&self.to) {
             match snapshot.metadata(&self.to).await {
                 Ok(metadata) if metadata.kind == FsKind::Directory => {}
                 Ok(_) => return Err(Failure::failed(format!("{}: is not a folder", shown(&self.to)))),
@@ -249,17 +270,24 @@ impl Import<'_> {
         }
         for source in sources {
             let known = Known::one(&snapshot, &join(&self.to, &source.name)).await?;
-            self.folders = vec![Folder { known, touched: true }];
-            for event in Walk::new(source.path.clone(), source.name.clone(), limits) {
-                if self.context.interrupt.asked() {
-                    self.commit().await?;
-                    let what = "interrupted: what was stored so far is kept; run it again for the rest";
-                    return Err(Failure::failed(what));
-                }
+            self.folders = vec![Folder { known, here: None, touched: true }];
+            for event in Walk::new(source.path.clone(), source.name.clone(), self.limits) {
+                self.stop_if_asked().await?;
                 self.event(event, &snapshot).await?;
             }
         }
+        self.commit().await?;
+        self.remove_gone().await?;
         self.commit().await
+    }
+
+    async fn stop_if_asked(&mut self) -> Result<(), Failure> {
+        if self.context.interrupt.asked() {
+            self.commit().await?;
+            let what = "interrupted: what was stored so far is kept; run it again for the rest";
+            return Err(Failure::failed(what));
+        }
+        Ok(())
     }
 
     async fn event(&mut self, event: Event, snapshot: &strongroom::fs::FsSnapshot) -> Result<(), Failure> {
@@ -275,6 +303,7 @@ impl Import<'_> {
             }
             Event::Enter(entry) => self.enter(entry, snapshot).await,
             Event::Leave(entry) => {
+                self.note_gone(&entry.relative, None).await?;
                 let Some(folder) = self.folders.pop() else { return Ok(()) };
                 // The root of this machine arrives as no folder of its own.
                 if folder.touched && !entry.relative.is_empty() {
@@ -289,28 +318,31 @@ impl Import<'_> {
 
     async fn enter(&mut self, entry: Entry, snapshot: &strongroom::fs::FsSnapshot) -> Result<(), Failure> {
         let path = self.path(&entry);
+        let here = (self.arguments.delete && !entry.bare).then(|| (entry.path.clone(), entry.identity));
         if entry.relative.is_empty() {
             let known = Known::folder(snapshot, &path).await?;
-            self.folders.push(Folder { known, touched: false });
+            self.folders.push(Folder { known, here, touched: false });
             return Ok(());
         }
         let there = self.find(&entry, snapshot).await?;
         let folder = match there {
             Some(metadata) if metadata.kind == FsKind::Directory => {
+                self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
                 let touched = !same_attributes(&entry.attributes, &metadata);
                 if touched {
                     self.report.folders += 1
                 } else {
                     self.report.unchanged += 1
                 }
-                Folder { known: Known::folder(snapshot, &path).await?, touched }
+                Folder { known: Known::folder(snapshot, &path).await?, here, touched }
             }
             _ => {
                 self.touch_parent();
                 self.report.folders += 1;
                 self.detail(&path);
-                self.take(Step::Folder { path, attributes: entry.attributes }).await?;
-                Folder { known: Known::nothing(), touched: true }
+                self.take(Step::Folder { path: path.clone(), attributes: entry.attributes }).await?;
+                self.xattrs(&path, &entry.path, None, snapshot).await?;
+                Folder { known: Known::nothing(), here: None, touched: true }
             }
         };
         self.folders.push(folder);
@@ -318,15 +350,30 @@ impl Import<'_> {
     }
 
     async fn leaf(&mut self, entry: Entry, snapshot: &strongroom::fs::FsSnapshot) -> Result<(), Failure> {
-        let path = self.path(&entry);
         let there = self.find(&entry, snapshot).await?;
         if let Some(metadata) = &there
             && metadata.kind == FsKind::Directory
             && !matches!(entry.kind, Kind::Special(_))
         {
-            self.left_out(&path, "a folder of that name is in the repository: remove it first".to_owned());
+            if self.arguments.delete {
+                self.gone.blocks(entry);
+                return Ok(());
+            }
+            let what = "a folder of that name is in the repository: remove it first, or pass --delete";
+            let path = self.path(&entry);
+            self.left_out(&path, what.to_owned());
             return Ok(());
         }
+        self.store_leaf(entry, there, snapshot).await
+    }
+
+    async fn store_leaf(
+        &mut self,
+        entry: Entry,
+        there: Option<Metadata>,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<(), Failure> {
+        let path = self.path(&entry);
         match entry.kind {
             Kind::Directory => Ok(()),
             Kind::Special(what) => {
@@ -344,37 +391,103 @@ impl Import<'_> {
                     && snapshot.read_link(&path).await? == target
                 {
                     self.report.unchanged += 1;
-                    return Ok(());
+                    return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
                 }
                 self.touch_parent();
                 self.report.links += 1;
                 self.detail(&path);
-                self.take(Step::Link { path, target, attributes: entry.attributes }).await
+                self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
+                self.xattrs(&path, &entry.path, None, snapshot).await
             }
-            Kind::File { size } => {
-                self.report.hard_linked += u64::from(entry.hard_linked);
-                let attributes = entry.attributes;
-                if let Some(metadata) = &there
-                    && metadata.kind == FsKind::File
-                    && metadata.size == size
-                    && same_time(&attributes, metadata)
-                {
-                    self.report.unchanged += 1;
-                    self.progress.add(size);
-                    if same_attributes(&attributes, metadata) {
-                        return Ok(());
-                    }
-                    return self.take(Step::Attributes { path, attributes }).await;
-                }
-                // A large file is written under another name first.
-                if size >= large::BYTES_MIN || there.is_none_or(|metadata| metadata.kind != FsKind::File) {
-                    self.touch_parent();
-                }
-                self.progress.on(|| shown(&path));
-                self.detail(&path);
-                self.take(Step::File { path, source: entry.path, size }).await
-            }
+            Kind::File { size } => self.file(entry, size, path, there, snapshot).await,
         }
+    }
+
+    async fn file(
+        &mut self,
+        entry: Entry,
+        size: u64,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<(), Failure> {
+        let there = there.filter(|metadata| metadata.kind == FsKind::File);
+        if let Some(first) = self.links.first(&entry) {
+            self.progress.add(size);
+            if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
+                self.report.unchanged += 1;
+                return Ok(());
+            }
+            self.touch_parent();
+            self.report.hard_links += 1;
+            self.detail(&path);
+            return self.take(Step::Name { path, existing: first.path }).await;
+        }
+        let attributes = entry.attributes;
+        // Other names of the file there may stand for another file here, or for nothing that is imported now.
+        let shared = there.is_some_and(|metadata| metadata.nlink > 1);
+        if let Some(metadata) = &there
+            && metadata.size == size
+            && same_time(&attributes, metadata)
+            && !self.is_suspect(&entry, &path, metadata, snapshot).await?
+            && (!shared || self.links.is_original(metadata.inode, entry.identity))
+        {
+            self.report.unchanged += 1;
+            self.progress.add(size);
+            self.links.met(&entry, &path, Some(metadata.inode));
+            self.xattrs(&path, &entry.path, Some(metadata), snapshot).await?;
+            if same_attributes(&attributes, metadata) {
+                return Ok(());
+            }
+            return self.take(Step::Attributes { path, attributes }).await;
+        }
+        // A large file is written under another name first.
+        if self.batch.is_large(size) || shared || there.is_none() {
+            self.touch_parent();
+        }
+        self.progress.on(|| shown(&path));
+        self.detail(&path);
+        let left_out = self.report.left_out.len();
+        self.take(Step::File { path: path.clone(), source: entry.path.clone(), size, apart: shared }).await?;
+        if self.report.left_out.len() == left_out {
+            self.links.met(&entry, &path, None);
+            let there = there.filter(|_| !shared && !self.batch.is_large(size));
+            self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether something about a file changed since it was stored that nothing else explains: somebody may have written to
+    /// it and set its time back.
+    async fn is_suspect(
+        &self,
+        entry: &Entry,
+        path: &[u8],
+        there: &Metadata,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<bool, Failure> {
+        let stored = there.ctime.seconds.saturating_mul(1_000).saturating_add((there.ctime.nanos / 1_000_000).into());
+        let explained = !same_attributes(&entry.attributes, there) || entry.names != there.nlink;
+        if entry.changed <= stored || explained {
+            return Ok(false);
+        }
+        Ok(xattrs::read(&entry.path) == transfer::xattrs(snapshot, path, there).await?)
+    }
+
+    /// Extended attributes, where they are not the same: they change without a change of the content's time.
+    async fn xattrs(
+        &mut self,
+        path: &[u8],
+        source: &Path,
+        there: Option<&Metadata>,
+        snapshot: &strongroom::fs::FsSnapshot,
+    ) -> Result<(), Failure> {
+        let here = xattrs::read(source);
+        let same = match there {
+            Some(metadata) => here == transfer::xattrs(snapshot, path, metadata).await?,
+            None => here.is_empty(),
+        };
+        if same { Ok(()) } else { self.take(Step::Xattrs { path: path.to_vec(), source: source.to_owned() }).await }
     }
 
     /// What the repository had under this name when the import began.
@@ -383,7 +496,9 @@ impl Import<'_> {
         entry: &Entry,
         snapshot: &strongroom::fs::FsSnapshot,
     ) -> Result<Option<Metadata>, Failure> {
-        let name = entry.relative.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let at = entry.relative.iter().rposition(|byte| *byte == b'/');
+        let (folder, name) = entry.relative.split_at(at.map_or(0, |slash| slash + 1));
+        self.note_gone(folder.strip_suffix(b"/").unwrap_or(folder), Some(name)).await?;
         let Some(folder) = self.folders.last_mut() else { return Ok(None) };
         match folder.known.find(name).await? {
             Some(inode) => Ok(Some(snapshot.inode_metadata(inode).await?)),
@@ -400,6 +515,106 @@ impl Import<'_> {
 
     fn path(&self, entry: &Entry) -> Vec<u8> {
         if entry.relative.is_empty() { self.to.clone() } else { join(&self.to, &entry.relative) }
+    }
+
+    /// Notes what the folder that is gone through has no longer, among what the repository has in it before a name.
+    async fn note_gone(&mut self, relative: &[u8], before: Option<&[u8]>) -> Result<(), Failure> {
+        let Some(folder) = self.folders.last_mut() else { return Ok(()) };
+        let Some((here, identity)) = &folder.here else { return Ok(()) };
+        while let Some(name) = folder.known.passed(before).await? {
+            let excluded = self.limits.exclude.matches(&join(relative, &name));
+            if !excluded && source::is_gone(&here.join(name_of(&name))) {
+                self.gone.lacks(here, *identity, relative, name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is gone, and then stores what it was in the way of.
+    async fn remove_gone(&mut self) -> Result<(), Failure> {
+        if self.gone.is_empty() {
+            return Ok(());
+        }
+        if !self.report.left_out.is_empty() {
+            let what = "nothing was removed, as not everything could be stored: see above";
+            self.progress.aside(|| self.context.output.notice(what));
+            return Ok(());
+        }
+        let snapshot = self.repository.fs().snapshot();
+        let (folders, blocked) = self.gone.take();
+        for Lacking { folder, identity, relative, names } in folders {
+            self.stop_if_asked().await?;
+            let emptied = match Emptied::open(&folder, identity) {
+                Ok(emptied) => emptied,
+                Err(error) => {
+                    let reason = format!("cannot be read any more: nothing in it was removed: {error}");
+                    self.left_out(bytes_of(folder.as_os_str()), reason);
+                    continue;
+                }
+            };
+            for name in names.iter().filter(|name| emptied.lacks(name)) {
+                self.remove(&join(&relative, name), &snapshot).await?;
+            }
+            self.renew_folder(&folder, relative).await?;
+        }
+        for entry in blocked {
+            self.stop_if_asked().await?;
+            let path = self.path(&entry);
+            let readable = match entry.kind {
+                Kind::File { .. } => SourceFile::open(&entry.path).map(drop),
+                _ => source::entry_at(&entry.path, Vec::new()).map(drop),
+            };
+            if let Err(error) = readable {
+                self.left_out(bytes_of(entry.path.as_os_str()), format!("cannot be read: {error}"));
+            } else if self.remove(&entry.relative, &snapshot).await? {
+                let (folder, relative) = (entry.path.parent().map(Path::to_owned), parent(&entry.relative).to_vec());
+                self.store_leaf(entry, None, &snapshot).await?;
+                if let Some(folder) = folder {
+                    self.renew_folder(&folder, relative).await?;
+                }
+            } else {
+                self.left_out(
+                    &path,
+                    "a folder of that name is in the repository, with something that stays".to_owned(),
+                );
+            }
+        }
+        if self.gone.forgotten() > 0 {
+            let what = format!("{} more are to be removed: run it again for the rest", self.gone.forgotten());
+            self.progress.aside(|| self.context.output.notice(&what));
+        }
+        Ok(())
+    }
+
+    /// Removes what is at a path, save for what is excluded; answers whether all is gone.
+    async fn remove(&mut self, relative: &[u8], snapshot: &strongroom::fs::FsSnapshot) -> Result<bool, Failure> {
+        let path = join(&self.to, relative);
+        let mut doom = Doom::at(snapshot, &path, relative).await?;
+        while let Some(doomed) = doom.next(&self.limits.exclude).await {
+            self.stop_if_asked().await?;
+            match doomed {
+                Doomed::Leaf(path) | Doomed::Folder(path) => {
+                    self.report.removed += 1;
+                    self.tell("would remove", "removed", &path);
+                    self.take(Step::Remove { path }).await?;
+                }
+                Doomed::Unreadable(path, failure) => self.left_out(&path, failure.to_string()),
+            }
+        }
+        Ok(!doom.kept_any())
+    }
+
+    /// The time of a folder of the repository changed with what is in it.
+    async fn renew_folder(&mut self, folder: &Path, relative: Vec<u8>) -> Result<(), Failure> {
+        if relative.is_empty() {
+            return Ok(());
+        }
+        match source::entry_at(folder, relative) {
+            Ok(Entry { attributes, relative, .. }) => {
+                self.take(Step::Attributes { path: join(&self.to, &relative), attributes }).await
+            }
+            Err(_) => Ok(()),
+        }
     }
 
     async fn take(&mut self, step: Step) -> Result<(), Failure> {
@@ -438,12 +653,24 @@ impl Import<'_> {
     }
 
     fn detail(&self, path: &[u8]) {
+        self.tell("would store", "", path);
+    }
+
+    fn tell(&self, would: &str, did: &str, path: &[u8]) {
         if self.arguments.dry_run && !self.context.output.json() {
-            self.context.output.notice(&format!("would store {}", shown(path)));
+            self.context.output.notice(&format!("{would} {}", shown(path)));
         } else {
-            self.progress.aside(|| self.context.output.detail(&shown(path)));
+            self.progress.aside(|| self.context.output.detail(format!("{did} {}", shown(path)).trim_start()));
         }
     }
+}
+
+fn is_root(path: &[u8]) -> bool {
+    !path.is_empty() && path.iter().all(|byte| *byte == b'/')
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').and_then(|slash| path.get(..slash)).unwrap_or_default()
 }
 
 fn same_time(here: &Attributes, there: &Metadata) -> bool {
@@ -458,16 +685,17 @@ fn summarise(report: &Report, arguments: &Arguments, elapsed: Duration, context:
     if context.output.json() {
         return context.output.document("strongroom/import/1", report);
     }
-    if report.hard_linked > 0 {
-        let count = report.hard_linked;
-        context.output.notice(&format!("{count} names are hard links: each is stored as a file of its own"));
-    }
     let done = if arguments.dry_run { "would store" } else { "stored" };
+    let removed = match (report.removed, arguments.dry_run) {
+        (0, _) => String::new(),
+        (count, true) => format!(", would remove {count}"),
+        (count, false) => format!(", removed {count}"),
+    };
     context.output.summary(&format!(
-        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged",
+        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged{removed}",
         report.files,
         report.folders,
-        report.links,
+        report.links + report.hard_links,
         units::size(report.bytes),
         units::duration(elapsed),
         units::rate(report.bytes, elapsed),

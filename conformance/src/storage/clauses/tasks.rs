@@ -249,6 +249,12 @@ async fn alone_is_who_is_alone(place: &dyn Place) -> Result<bool, Breach> {
     drop(other);
     let Some(guard) = storage.try_exclusive().await.answers(ASKED)? else { return Ok(false) };
     ensure!(storage.capabilities().reach != Reach::Everywhere, "nobody can lock out everyone");
+    let counted = storage.occupancy().zip(storage.occupancy());
+    let is_counted = counted.is_some_and(|(one, same)| std::sync::Arc::ptr_eq(&one, &same));
+    ensure!(
+        is_counted,
+        "exclusive access was given on a handle that does not count who shares it: see Storage::occupancy"
+    );
     ensure!(storage.try_exclusive().await.answers(ASKED)?.is_none(), "exclusive access was given twice");
     // Its holder works on.
     storage.put(sample_name(1), sample_bytes(1, 10)).await.answers("a put by the one who is alone")?;

@@ -21,7 +21,7 @@ use crate::format::node::Node;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
 use crate::format::{BlockId, Pointer, SALT_BYTES};
-use crate::storage::{ErrorKind, Name, StorageExt};
+use crate::storage::{ErrorKind, Name, Reach, StorageExt};
 use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
 use kept::Kept;
@@ -29,7 +29,8 @@ use kept::Kept;
 /// How deep a check looks.
 #[derive(Default)]
 pub struct CheckOptions<'a> {
-    /// Open every blob in storage, not only what the trees lead to.
+    /// Open every blob in storage, not only what the trees lead to. Without it, of what holds records only the length is
+    /// looked at, and only where that costs little: on storage of this host or process.
     pub data: bool,
     /// How many references the content holds on each chunk, where the caller has counted them.
     pub references: Option<&'a HashMap<ChunkNumber, u64>>,
@@ -349,14 +350,25 @@ impl Check<'_> {
             let damage = Damage { structure: "block", blob: Some(name), detail: "missing from storage".into() };
             self.report.findings.push(Finding { damage, chunks: self.holds.get(&block).cloned().unwrap_or_default() });
         }
-        for (block, salt) in shared.ballast_rows(&root).await? {
+        let ballast = match shared.ballast_rows(&root).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.note(error)?;
+                BTreeMap::new()
+            }
+        };
+        for (block, salt) in ballast {
             let name = shared.block_name(block);
             self.salts.insert(block, salt);
             if names.contains(&name) {
                 wanted.insert(name, block);
             } else {
-                let what = "missing from storage; it held nothing, and the next writer puts it again";
-                self.find("ballast", Some(name), what);
+                // Given up on a full storage by a writer that died before its next commit. Ballast is fill: without it there
+                // is less room for deleting, and nothing else.
+                self.report.notices.push(format!(
+                    "ballast block {} is not there; it held nothing, and the next writer puts another",
+                    name.to_hex()
+                ));
             }
         }
         // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head.
@@ -412,11 +424,14 @@ impl Check<'_> {
         if foreign > 0 {
             self.report.notices.push(format!("{foreign} blobs have names that are none of this repository's"));
         }
-        if !data {
-            return Ok(());
-        }
         // What nothing names yet belongs to writers at work, or to ones that died: it may be torn, and is swept in time.
-        let condemned = shared.condemned(&root).await?;
+        let condemned = match shared.condemned(&root).await {
+            Ok(condemned) => condemned,
+            Err(error) => {
+                self.note(error)?;
+                Default::default()
+            }
+        };
         let unnamed = |name: &Name| match shared.blocks.reader.block_id(*name) {
             Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
                 let block = DataBlock { key_epoch, writer_epoch, counter };
@@ -426,6 +441,9 @@ impl Check<'_> {
             None => false,
         };
         let (unnamed, names): (Vec<Name>, Vec<Name>) = names.into_iter().partition(unnamed);
+        if !data {
+            return self.lengths(names, &wanted).await;
+        }
         if !unnamed.is_empty() {
             self.report
                 .notices
@@ -474,6 +492,40 @@ impl Check<'_> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether these blobs are as long as a block, where it costs little to ask. Records are read by their place: one that
+    /// was cut behind its records, or lengthened, shows in nothing else. Over a network it is a request a blob, and so left
+    /// to a look at the data, which reads them whole.
+    async fn lengths(&mut self, names: Vec<Name>, wanted: &HashMap<Name, DataBlock>) -> Result<()> {
+        let (storage, reader) = (self.shared.storage(), &self.shared.blocks.reader);
+        if storage.capabilities().reach == Reach::Everywhere {
+            return Ok(());
+        }
+        let block_bytes = u64::from(self.shared.context.geometry.block_bytes());
+        // Headers were read whole.
+        let ours = |name: &Name| reader.block_id(*name).is_some() || well_known::is_hint_name(name.as_bytes());
+        let sizes: Vec<_> = stream::iter(names.into_iter().filter(ours))
+            .map(|name| async move { (name, storage.size(name).await) })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (name, size) in sizes {
+            let (detail, is_readable) = match size {
+                Ok(bytes) if bytes == block_bytes => continue,
+                Ok(bytes) => (format!("{bytes} bytes long, not {block_bytes}"), bytes > block_bytes),
+                // Deleted since it was listed, by a writer that may.
+                Err(error) if error.kind() == ErrorKind::NotFound && !wanted.contains_key(&name) => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => ("missing from storage".to_owned(), false),
+                Err(error) => return Err(error.into()),
+            };
+            let holds = wanted.get(&name).filter(|_| !is_readable).and_then(|block| self.holds.get(block));
+            let chunks = holds.cloned().unwrap_or_default();
+            self.report
+                .findings
+                .push(Finding { damage: Damage { structure: "block", blob: Some(name), detail }, chunks });
         }
         Ok(())
     }

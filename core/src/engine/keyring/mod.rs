@@ -29,9 +29,9 @@ pub use header::Header;
 pub use recovery::RecoveryKey;
 pub(crate) use slots::{Candidate, SlotId, unlock_slot};
 pub use slots::{unlock, unlock_with_root};
-pub(crate) use store::take_back;
 pub use store::{
     CopyFault, CopyState, HeaderSet, delete_header, read_headers, read_headers_among, repair_copy, verify_copy,
     write_header,
 };
+pub(crate) use store::{put_copy, take_back};
 pub use tune::tune;

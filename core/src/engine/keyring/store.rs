@@ -318,7 +318,11 @@ pub(super) async fn refuse_existing(storage: &Arc<dyn Storage>) -> Result<()> {
     if names.iter().any(taken) { Err(Error::AlreadyExists) } else { Ok(()) }
 }
 
-async fn put_copy(storage: &Arc<dyn Storage>, header: &Header, root: &RootSecret, copy: u8) -> Result<()> {
+/// Puts one copy, durably; that it is there already is success.
+///
+/// # Errors
+/// As [`write_header`].
+pub(crate) async fn put_copy(storage: &Arc<dyn Storage>, header: &Header, root: &RootSecret, copy: u8) -> Result<()> {
     let name = name_of(HeaderId { generation: header.generation(), copy })?;
     let blob = Bytes::from(header.blob(root, copy));
     if storage.put_durable(name, blob.clone()).await? == Put::Created {

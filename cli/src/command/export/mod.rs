@@ -1,4 +1,7 @@
-//! `export PATH… DEST`: writes files and folders out with their metadata.
+//! `export PATH… DEST`: writes files and folders out with their metadata, to a folder or as a tar stream.
+
+mod out;
+mod tar;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,20 +11,25 @@ use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
 use crate::command::mv::last_name;
-use crate::context::{Access, Context};
+use crate::context::Context;
 use crate::exit::{Exit, Failure};
+use crate::first_name::FirstNames;
 use crate::local::bytes_of;
 use crate::local::destination::Folder;
+use crate::local::source::Identity;
+use crate::local::xattrs::Xattrs;
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer::{self, Fetch, PIECE_BYTES, local_failed};
 use crate::units;
 use crate::walk::{Step, Walk};
 
+use out::Out;
+
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What to write out, and at the end the folder of this machine that it goes into. Files of the same name are
-    /// replaced; links there are never followed
+    /// What to write out, and at the end the folder of this machine that it goes into: files of the same name are
+    /// replaced, links there are never followed; or `-` for a tar stream to stdout
     #[arg(required = true, num_args = 2..)]
     paths: Vec<OsString>,
     /// Write every intact part of damaged files, and zeros in place of the rest
@@ -37,6 +45,8 @@ struct Report {
     files: u64,
     folders: u64,
     links: u64,
+    /// Further names of files that have several.
+    hard_links: u64,
     bytes: u64,
     seconds: f64,
     left_out: Vec<LeftOut>,
@@ -57,39 +67,75 @@ struct Export<'a> {
     context: &'a mut Context,
     progress: Progress,
     buffer: Vec<u8>,
+    out: Out,
+    links: FirstNames<u64, Written>,
     report: Report,
     damaged: bool,
+}
+
+/// A file that was written, and has further names.
+#[derive(Clone)]
+struct Written {
+    /// Which it is on this machine.
+    identity: Option<Identity>,
+    lost: Vec<transfer::Lost>,
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let Some((dest, paths)) = arguments.paths.split_last() else {
         return Err(Failure::usage("export needs what to write out and where to"));
     };
-    if dest == "-" {
-        return Err(Failure::usage("export to a tar stream is not supported yet: name a folder"));
+    let is_stream = dest == "-";
+    if is_stream && !arguments.dry_run {
+        if context.output.json() {
+            return Err(Failure::usage("a tar stream and --json both want stdout: leave one out"));
+        }
+        if context.output.is_terminal() {
+            return Err(Failure::usage("a tar stream is not for a terminal: send stdout to a file or a program"));
+        }
     }
-    let repository = context.open(Access::Read).await?;
-    let snapshot = repository.fs().snapshot();
+    let (repository, snapshot) = context.look().await?;
     let progress = Progress::new(&context.global);
     if progress.is_shown() {
         progress.set_total(measure(&snapshot, paths).await);
     }
+    let out = match (arguments.dry_run, is_stream) {
+        (true, _) => Out::nowhere(),
+        (_, true) => Out::tar(),
+        _ => {
+            Out::folder(Folder::at(Path::new(dest)).map_err(|error| local_failed(error).on(Path::new(dest).display()))?)
+        }
+    };
     let mut export = Export {
         snapshot,
         arguments: &arguments,
         context,
         progress,
         buffer: vec![0; PIECE_BYTES],
+        out,
+        links: FirstNames::default(),
         report: Report::default(),
         damaged: false,
     };
-    export.all(paths, Path::new(dest)).await?;
-    let Export { mut report, damaged, progress, .. } = export;
+    export.all(paths).await?;
+    let Export { mut report, damaged, progress, links, out, .. } = export;
     report.seconds = progress.elapsed().as_secs_f64();
     let elapsed = progress.elapsed();
     progress.finish();
     repository.close().await?;
-    summarise(&report, &arguments, elapsed, context)?;
+    if links.forgotten() > 0 {
+        let count = links.forgotten();
+        context
+            .output
+            .notice(&format!("{count} files with several names were too many: names became files of their own"));
+    }
+    if out.xattrs_unset() > 0 {
+        let count = out.xattrs_unset();
+        context
+            .output
+            .notice(&format!("{count} extended attributes could not be set: the folder or this user has no such"));
+    }
+    summarise(&report, &arguments, is_stream, elapsed, context)?;
     let left_out = u64::try_from(report.left_out.len()).unwrap_or(u64::MAX);
     match (left_out, damaged && !arguments.partial) {
         (0, _) => Ok(()),
@@ -102,53 +148,41 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 }
 
 impl Export<'_> {
-    async fn all(&mut self, paths: &[OsString], dest: &Path) -> Result<(), Failure> {
-        let folder = if self.arguments.dry_run {
-            None
-        } else {
-            Some(Folder::at(dest).map_err(|error| local_failed(error).on(dest.display()))?)
-        };
+    async fn all(&mut self, paths: &[OsString]) -> Result<(), Failure> {
         for path in paths {
             let path = bytes_of(path);
             let metadata = self.snapshot.symlink_metadata(path).await?;
             let is_root = path.iter().all(|byte| matches!(byte, b'/' | b'.'));
             if metadata.kind == Kind::Directory && is_root {
                 // The root has no name: what is in it goes into DEST.
-                self.tree(path, folder.clone()).await?;
+                self.tree(path).await?;
             } else {
                 let name = last_name(path)?.to_vec();
-                self.one(path, &name, &metadata, folder.as_ref()).await?;
+                self.one(path, &name, &metadata).await?;
             }
         }
-        Ok(())
+        self.out.finish(&mut self.context.output)
     }
 
     /// A path that the user named.
-    async fn one(
-        &mut self,
-        path: &[u8],
-        name: &[u8],
-        metadata: &Metadata,
-        folder: Option<&Folder>,
-    ) -> Result<(), Failure> {
+    async fn one(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
         if metadata.kind != Kind::Directory {
-            return self.leaf(path, name, metadata, folder).await;
+            return self.leaf(path, name, metadata).await;
         }
-        let inner = match folder.map(|folder| folder.enter(name)).transpose() {
-            Ok(inner) => inner,
-            Err(error) => return self.left_out(path, local_failed(error)),
-        };
+        if let Err(failure) = self.enter(path, name, metadata).await {
+            return self.left_out(path, failure);
+        }
         self.report.folders += 1;
         self.detail(path);
-        self.tree(path, inner.clone()).await?;
-        self.finish_folder(path, metadata, inner.as_ref())
+        self.tree(path).await?;
+        self.finish_folder(path, metadata).await
     }
 
     /// All that is in a folder.
-    async fn tree(&mut self, path: &[u8], folder: Option<Folder>) -> Result<(), Failure> {
+    async fn tree(&mut self, path: &[u8]) -> Result<(), Failure> {
         let snapshot = self.snapshot.clone();
         let mut walk = Walk::new(snapshot.clone(), path, true).await?;
-        let mut folders = vec![(folder, None)];
+        let mut folders = Vec::new();
         while let Some(step) = walk.next().await {
             self.stop_if_asked()?;
             match step {
@@ -161,26 +195,25 @@ impl Export<'_> {
                             continue;
                         }
                     };
-                    let outer = folders.last().and_then(|(folder, _)| folder.clone());
                     if metadata.kind != Kind::Directory {
-                        self.leaf(&found.path, &found.entry.name, &metadata, outer.as_ref()).await?;
+                        self.leaf(&found.path, &found.entry.name, &metadata).await?;
                         continue;
                     }
-                    match outer.map(|outer| outer.enter(&found.entry.name)).transpose() {
-                        Ok(inner) => {
+                    match self.enter(&found.path, &found.entry.name, &metadata).await {
+                        Ok(()) => {
                             self.report.folders += 1;
                             self.detail(&found.path);
-                            folders.push((inner, Some(metadata)));
+                            folders.push(metadata);
                         }
-                        Err(error) => {
+                        Err(failure) => {
                             walk.skip();
-                            self.left_out(&found.path, local_failed(error))?;
+                            self.left_out(&found.path, failure)?;
                         }
                     }
                 }
                 Step::Leave(found) => {
-                    if let Some((folder, Some(metadata))) = folders.pop() {
-                        self.finish_folder(&found.path, &metadata, folder.as_ref())?;
+                    if let Some(metadata) = folders.pop() {
+                        self.finish_folder(&found.path, &metadata).await?;
                     }
                 }
                 Step::Unreadable(path, failure) => self.left_out(&path, failure)?,
@@ -189,25 +222,26 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn finish_folder(&mut self, path: &[u8], metadata: &Metadata, folder: Option<&Folder>) -> Result<(), Failure> {
-        match folder.map(|folder| folder.finish(&transfer::to_local(metadata))) {
-            Some(Err(error)) => self.left_out(path, local_failed(error)),
-            _ => Ok(()),
+    async fn enter(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
+        self.out.enter(name, metadata, &xattrs, &mut self.context.output)
+    }
+
+    async fn finish_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await;
+        let left = self.out.leave(metadata, xattrs.as_ref().unwrap_or(&Xattrs::new()));
+        match xattrs.and(left) {
+            Err(failure) => self.left_out(path, failure),
+            Ok(()) => Ok(()),
         }
     }
 
-    async fn leaf(
-        &mut self,
-        path: &[u8],
-        name: &[u8],
-        metadata: &Metadata,
-        folder: Option<&Folder>,
-    ) -> Result<(), Failure> {
+    async fn leaf(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
         self.progress.on(|| shown(path));
         self.detail(path);
         let done = match metadata.kind {
-            Kind::Symlink => self.link(path, name, metadata, folder).await.map(|()| Vec::new()),
-            _ => self.file(path, name, metadata, folder).await,
+            Kind::Symlink => self.link(path, name, metadata).await.map(|()| Vec::new()),
+            _ => self.file(path, name, metadata).await,
         };
         match done {
             Ok(lost) if lost.is_empty() => Ok(()),
@@ -224,38 +258,32 @@ impl Export<'_> {
         }
     }
 
-    async fn link(
-        &mut self,
-        path: &[u8],
-        name: &[u8],
-        metadata: &Metadata,
-        folder: Option<&Folder>,
-    ) -> Result<(), Failure> {
+    async fn link(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
         let target = self.snapshot.read_link(path).await?;
-        if let Some(folder) = folder {
-            folder.symlink(name, &target, &transfer::to_local(metadata)).map_err(local_failed)?;
-        }
+        self.out.symlink(name, &target, metadata, &mut self.context.output)?;
         self.report.links += 1;
         Ok(())
     }
 
-    async fn file(
-        &mut self,
-        path: &[u8],
-        name: &[u8],
-        metadata: &Metadata,
-        folder: Option<&Folder>,
-    ) -> Result<Vec<transfer::Lost>, Failure> {
-        let mut lost = Vec::new();
-        if let Some(folder) = folder {
-            let file = self.snapshot.open_file(path).await?;
-            let mut draft = folder.create(name).map_err(local_failed)?;
-            let interrupt = &self.context.interrupt;
-            let mut fetch = Fetch { buffer: &mut self.buffer, interrupt, partial: self.arguments.partial };
-            let progress = &self.progress;
-            lost = fetch.file(&file, metadata.size, &mut draft, |bytes| progress.add(bytes)).await?;
-            draft.finish(&transfer::to_local(metadata)).map_err(local_failed)?;
+    async fn file(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<Vec<transfer::Lost>, Failure> {
+        let output = &mut self.context.output;
+        if metadata.nlink > 1
+            && let Some(first) = self.links.of(&metadata.inode)
+            && self.out.link(name, &first.path, first.note.identity, metadata, output)?
+        {
+            self.progress.add(metadata.size);
+            self.report.hard_links += 1;
+            return Ok(first.note.lost);
         }
+        let file = self.snapshot.open_file(path).await?;
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
+        let interrupt = self.context.interrupt.clone();
+        let mut fetch = Fetch { buffer: &mut self.buffer, interrupt: &interrupt, partial: self.arguments.partial };
+        let progress = |bytes| self.progress.add(bytes);
+        let of = (metadata, &xattrs);
+        let (lost, identity) = self.out.file(name, &file, of, &mut fetch, output, progress).await?;
+        let written = Written { identity, lost: lost.clone() };
+        self.links.met(metadata.inode, metadata.nlink, &self.out.path(name), written);
         self.report.files += 1;
         self.report.bytes += metadata.size;
         Ok(lost)
@@ -264,6 +292,14 @@ impl Export<'_> {
     /// Notes what was left out, and goes on; ends where going on is no use.
     fn left_out(&mut self, path: &[u8], failure: Failure) -> Result<(), Failure> {
         self.stop_if_asked()?;
+        if self.out.is_refused() {
+            return Err(failure);
+        }
+        if self.out.is_cut_off() {
+            let what = "the stream ends within this file";
+            let what = if failure.exit() == Exit::Damaged { format!("{what}: --partial goes on") } else { what.into() };
+            return Err(Failure::new(failure.exit(), format!("{failure}: {what}")).on(shown(path)));
+        }
         match failure.exit() {
             Exit::Damaged => self.damaged = true,
             // Of this one file, or of this machine: the others may fare better.
@@ -299,6 +335,7 @@ impl Export<'_> {
 fn summarise(
     report: &Report,
     arguments: &Arguments,
+    is_stream: bool,
     elapsed: std::time::Duration,
     context: &mut Context,
 ) -> Result<(), Failure> {
@@ -306,15 +343,20 @@ fn summarise(
         return context.output.document("strongroom/export/1", report);
     }
     let done = if arguments.dry_run { "would write" } else { "wrote" };
-    context.output.summary(&format!(
+    let summary = format!(
         "{done} {} files, {} folders, {} links: {} in {} ({})",
         report.files,
         report.folders,
-        report.links,
+        report.links + report.hard_links,
         units::size(report.bytes),
         units::duration(elapsed),
         units::rate(report.bytes, elapsed),
-    ))
+    );
+    if is_stream && !arguments.dry_run {
+        context.output.notice(&summary);
+        return Ok(());
+    }
+    context.output.summary(&summary)
 }
 
 /// All bytes there are to write, as far as they can be counted.

@@ -1,0 +1,298 @@
+//! `batch < ops.jsonl`: many operations, one transaction.
+//!
+//! One JSON object a line, of which `op` names the operation; blank lines are passed over. The whole list is read before
+//! anything is done, since a transaction that loses a race is run again.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::Path;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use strongroom::fs::{AttributeChange, Follow, Op, Timestamp, XattrMode};
+
+use crate::context::{Access, Context};
+use crate::exit::Failure;
+use crate::units;
+
+/// The longest list that is taken.
+const INPUT_BYTES_MAX: usize = 256 << 20;
+/// Read at once.
+const PIECE_BYTES: usize = 64 << 10;
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP, after_long_help = HELP)]
+pub(crate) struct Arguments {
+    /// A file of operations, one JSON object a line; `-` is stdin
+    #[arg(default_value = "-")]
+    file: OsString,
+}
+
+const HELP: &str = "\
+A line reads {\"op\": \"mkdir\", \"path\": \"/a/b\", \"parents\": true}. Operations and their fields, those in brackets at will:
+
+mkdir: path, [parents]
+rm: path, [recursive]
+rmdir: path
+mv: from, to, [replace]
+exchange: one, other
+cp: from, to, [recursive]
+ln: target, link, [symbolic]
+write: path, content
+append: path, content
+write-at: path, offset, content
+truncate: path, size
+punch: path, offset, length
+set: path, [mode], [uid], [gid], [mtime], [follow]
+setxattr: path, name, value, [follow]
+rmxattr: path, name, [follow]
+
+A path, name, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
+
+/// A path or content: text, or any bytes in hexadecimal.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Bytes {
+    Text(String),
+    Hexadecimal(Hexadecimal),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hexadecimal {
+    hex: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case", deny_unknown_fields)]
+enum Line {
+    Mkdir {
+        path: Bytes,
+        #[serde(default)]
+        parents: bool,
+    },
+    Rm {
+        path: Bytes,
+        #[serde(default)]
+        recursive: bool,
+    },
+    Rmdir {
+        path: Bytes,
+    },
+    Mv {
+        from: Bytes,
+        to: Bytes,
+        #[serde(default = "yes")]
+        replace: bool,
+    },
+    Exchange {
+        one: Bytes,
+        other: Bytes,
+    },
+    Cp {
+        from: Bytes,
+        to: Bytes,
+        #[serde(default)]
+        recursive: bool,
+    },
+    Ln {
+        target: Bytes,
+        link: Bytes,
+        #[serde(default)]
+        symbolic: bool,
+    },
+    Write {
+        path: Bytes,
+        content: Bytes,
+    },
+    Append {
+        path: Bytes,
+        content: Bytes,
+    },
+    WriteAt {
+        path: Bytes,
+        offset: u64,
+        content: Bytes,
+    },
+    Truncate {
+        path: Bytes,
+        size: u64,
+    },
+    Punch {
+        path: Bytes,
+        offset: u64,
+        length: u64,
+    },
+    Set {
+        path: Bytes,
+        mode: Option<String>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        mtime: Option<String>,
+        #[serde(default = "yes")]
+        follow: bool,
+    },
+    Setxattr {
+        path: Bytes,
+        name: Bytes,
+        value: Bytes,
+        #[serde(default = "yes")]
+        follow: bool,
+    },
+    Rmxattr {
+        path: Bytes,
+        name: Bytes,
+        #[serde(default = "yes")]
+        follow: bool,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Serialize)]
+struct Report {
+    operations: usize,
+    /// The number of the commit.
+    commit: u64,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let from_stdin = arguments.file == "-";
+    // A file is read before anyone is asked for a password, stdin after: the password may come from it.
+    let early = if from_stdin { None } else { Some(parse(&read(Path::new(&arguments.file))?)?) };
+    let repository = context.open(Access::Write).await?;
+    let (ops, lines) = match early {
+        Some(parsed) => parsed,
+        None => parse(&read_stdin(context)?)?,
+    };
+    let commit = repository.fs().apply(&ops).await.map_err(|error| match error {
+        strongroom::Error::InBatch { index, error } => {
+            let line = lines.get(index).copied().unwrap_or_default();
+            Failure::from(*error).on(format!("line {line}"))
+        }
+        error => error.into(),
+    })?;
+    repository.close().await?;
+    let report = Report { operations: ops.len(), commit: commit.sequence };
+    if context.output.json() {
+        return context.output.document("strongroom/batch/1", &report);
+    }
+    context.output.summary(&format!("{} operations in commit {}", report.operations, report.commit))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::failed(format!("{}: cannot read: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut input = Vec::new();
+    file.take(u64::try_from(INPUT_BYTES_MAX).unwrap_or(u64::MAX) + 1).read_to_end(&mut input).map_err(failed)?;
+    refuse_long(&input)?;
+    Ok(input)
+}
+
+fn read_stdin(context: &Context) -> Result<Vec<u8>, Failure> {
+    let mut stdin = std::io::stdin().lock();
+    let (mut input, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
+    loop {
+        context.interrupt.wait_for_stdin()?;
+        match stdin.read(&mut piece) {
+            Ok(0) => return Ok(input),
+            Ok(read) => input.extend_from_slice(piece.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::failed(format!("cannot read stdin: {error}"))),
+        }
+        refuse_long(&input)?;
+    }
+}
+
+fn refuse_long(input: &[u8]) -> Result<(), Failure> {
+    if input.len() <= INPUT_BYTES_MAX {
+        return Ok(());
+    }
+    let most = units::size(u64::try_from(INPUT_BYTES_MAX).unwrap_or(u64::MAX));
+    Err(Failure::failed(format!("more than {most} of operations: store large contents with `put` or `import`")))
+}
+
+/// The operations, and the number of the line of each.
+fn parse(input: &[u8]) -> Result<(Vec<Op>, Vec<usize>), Failure> {
+    let (mut ops, mut lines) = (Vec::new(), Vec::new());
+    for (line, number) in input.split(|byte| *byte == b'\n').zip(1..) {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let refused = |reason: String| Failure::usage(format!("line {number}: {reason}"));
+        let parsed: Line = serde_json::from_slice(line).map_err(|error| {
+            // Where in the line it is, without the line of the parser, which is always the first.
+            refused(format!("makes no sense: {error}").replace(" at line 1 column ", " at column "))
+        })?;
+        ops.push(parsed.op().map_err(refused)?);
+        lines.push(number);
+    }
+    Ok((ops, lines))
+}
+
+impl Bytes {
+    fn get(self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Text(text) => Ok(text.into_bytes()),
+            Self::Hexadecimal(Hexadecimal { hex }) => bytes(&hex).ok_or_else(|| format!("`{hex}` is not hexadecimal")),
+        }
+    }
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digits = hex.as_bytes();
+    if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(byte).collect()
+}
+
+impl Line {
+    fn op(self) -> Result<Op, String> {
+        let followed = |follow: bool| if follow { Follow::Yes } else { Follow::No };
+        Ok(match self {
+            Self::Mkdir { path, parents: false } => Op::CreateDir { path: path.get()? },
+            Self::Mkdir { path, parents: true } => Op::CreateDirAll { path: path.get()? },
+            Self::Rm { path, recursive: false } => Op::RemoveFile { path: path.get()? },
+            Self::Rm { path, recursive: true } => Op::RemoveAll { path: path.get()? },
+            Self::Rmdir { path } => Op::RemoveDir { path: path.get()? },
+            Self::Mv { from, to, replace } => Op::Rename { from: from.get()?, to: to.get()?, replace },
+            Self::Exchange { one, other } => Op::Exchange { one: one.get()?, other: other.get()? },
+            Self::Cp { from, to, recursive: false } => Op::Copy { from: from.get()?, to: to.get()? },
+            Self::Cp { from, to, recursive: true } => Op::CopyAll { from: from.get()?, to: to.get()? },
+            Self::Ln { target, link, symbolic: false } => Op::HardLink { existing: target.get()?, link: link.get()? },
+            Self::Ln { target, link, symbolic: true } => Op::Symlink { target: target.get()?, link: link.get()? },
+            Self::Write { path, content } => Op::Write { path: path.get()?, content: content.get()? },
+            Self::Append { path, content } => Op::Append { path: path.get()?, bytes: content.get()? },
+            Self::WriteAt { path, offset, content } => Op::WriteAt { path: path.get()?, offset, bytes: content.get()? },
+            Self::Truncate { path, size } => Op::SetLen { path: path.get()?, size },
+            Self::Punch { path, offset, length } => Op::PunchHole { path: path.get()?, offset, length },
+            Self::Set { path, mode, uid, gid, mtime, follow } => {
+                let mode = mode.map(|text| parse_mode(&text)).transpose()?;
+                let mtime = mtime.map(|text| units::parse_moment(&text)).transpose()?;
+                let mtime = mtime.and_then(|seconds| Timestamp::new(seconds, 0));
+                let change = AttributeChange { mode, uid, gid, mtime, atime: None };
+                Op::SetAttributes { path: path.get()?, change, follow: followed(follow) }
+            }
+            Self::Setxattr { path, name, value, follow } => Op::SetXattr {
+                path: path.get()?,
+                name: name.get()?,
+                value: value.get()?,
+                mode: XattrMode::Set,
+                follow: followed(follow),
+            },
+            Self::Rmxattr { path, name, follow } => {
+                Op::RemoveXattr { path: path.get()?, name: name.get()?, follow: followed(follow) }
+            }
+        })
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7')).then(|| u32::from_str_radix(text, 8).ok());
+    let mode = octal.flatten().filter(|mode| *mode <= crate::local::MODE_BITS);
+    mode.ok_or_else(|| format!("`{text}` is not a mode: write it as 0644"))
+}

@@ -1,0 +1,60 @@
+//! `cp [-r] FROM… TO`: copies that share what they copy, all or nothing.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use strongroom::fs::Kind;
+
+use crate::command::mv::{is_folder, last_name};
+use crate::context::{Access, Context, transact};
+use crate::exit::Failure;
+use crate::local::bytes_of;
+use crate::output::shown;
+use crate::walk::join;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Copy folders and all in them, and links as links
+    #[arg(short, long)]
+    recursive: bool,
+    /// The repository, as a URI; here `-r` means folders, so the short form stands before the command
+    // Of the same id as the flag of every command, which it takes the place of: clap hands the value on to it.
+    #[arg(id = "repo", long = "repo", value_name = "URI", env = "STRONGROOM_REPO", hide_env_values = true)]
+    _repo: Option<OsString>,
+    /// What to copy, and at the end where to: a new name, a file to replace, or a folder that is there
+    #[arg(required = true, num_args = 2..)]
+    paths: Vec<OsString>,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let Some((to, from)) = arguments.paths.split_last() else {
+        return Err(Failure::usage("cp needs what to copy and where to"));
+    };
+    let to = bytes_of(to);
+    let repository = context.open(Access::Write).await?;
+    transact(repository.fs(), async |transaction| {
+        let into_folder = is_folder(transaction, to).await?;
+        if from.len() > 1 && !into_folder {
+            return Err(Failure::failed(format!("{}: not a folder, and several things are to be copied", shown(to))));
+        }
+        for from in from {
+            let from = bytes_of(from);
+            let to = if into_folder { join(to, last_name(from)?) } else { to.to_vec() };
+            let kind = match arguments.recursive {
+                true => transaction.symlink_metadata(from).await?.kind,
+                false => transaction.metadata(from).await?.kind,
+            };
+            match kind {
+                Kind::Directory if !arguments.recursive => {
+                    return Err(Failure::failed(format!("{}: is a folder: pass -r to copy it", shown(from))));
+                }
+                Kind::File => drop(transaction.copy(from, &to).await?),
+                Kind::Directory | Kind::Symlink => transaction.copy_all(from, &to).await?,
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    repository.close().await?;
+    context.output.done("cp")
+}

@@ -1,0 +1,177 @@
+//! Where an export goes: a folder of this machine, a tar stream, or nowhere at all.
+
+use strongroom::fs::{File, Metadata};
+
+use super::tar::Tar;
+use crate::exit::Failure;
+use crate::local::destination::Folder;
+use crate::local::source::Identity;
+use crate::local::xattrs::Xattrs;
+use crate::output::Output;
+use crate::transfer::{self, Fetch, Lost, local_failed};
+
+/// Where it goes, and how deep inside of it we are.
+pub(super) struct Out {
+    place: Place,
+    /// The folders that lead to where we are.
+    names: Vec<Vec<u8>>,
+    /// Extended attributes that this machine did not take.
+    xattrs_unset: u64,
+}
+
+enum Place {
+    Nowhere,
+    /// The folder that the user named, and those that are open below it.
+    Folders {
+        top: Folder,
+        open: Vec<Folder>,
+    },
+    Tar(Tar),
+}
+
+impl Out {
+    /// Only shows what would be written.
+    pub(super) fn nowhere() -> Self {
+        Self { place: Place::Nowhere, names: Vec::new(), xattrs_unset: 0 }
+    }
+
+    pub(super) fn folder(top: Folder) -> Self {
+        Self { place: Place::Folders { top, open: Vec::new() }, names: Vec::new(), xattrs_unset: 0 }
+    }
+
+    pub(super) fn tar() -> Self {
+        Self { place: Place::Tar(Tar::new()), names: Vec::new(), xattrs_unset: 0 }
+    }
+
+    /// Whether nothing can follow what was begun: half a file of a stream.
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(&self.place, Place::Tar(tar) if tar.is_within_a_file())
+    }
+
+    /// Whether nobody takes what would follow.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(&self.place, Place::Tar(tar) if tar.is_refused())
+    }
+
+    /// How many extended attributes this machine did not take.
+    pub(super) fn xattrs_unset(&self) -> u64 {
+        self.xattrs_unset
+    }
+
+    /// Where something of that name goes, from where the export goes to.
+    pub(super) fn path(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = self.names.join(&b'/');
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
+
+    pub(super) fn enter(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        xattrs: &Xattrs,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let path = self.path(name);
+        match &mut self.place {
+            Place::Nowhere => {}
+            Place::Folders { top, open } => {
+                let inner = open.last().unwrap_or(top).enter(name).map_err(local_failed)?;
+                open.push(inner);
+            }
+            Place::Tar(tar) => tar.folder(&path, metadata, xattrs, output)?,
+        }
+        self.names.push(name.to_vec());
+        Ok(())
+    }
+
+    pub(super) fn leave(&mut self, metadata: &Metadata, xattrs: &Xattrs) -> Result<(), Failure> {
+        self.names.pop();
+        if let Place::Folders { open, .. } = &mut self.place
+            && let Some(folder) = open.pop()
+        {
+            self.xattrs_unset += folder.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn symlink(
+        &mut self,
+        name: &[u8],
+        target: &[u8],
+        metadata: &Metadata,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let path = self.path(name);
+        match &mut self.place {
+            Place::Nowhere => Ok(()),
+            Place::Folders { top, open } => {
+                let folder = open.last().unwrap_or(top);
+                folder.symlink(name, target, &transfer::to_local(metadata)).map_err(local_failed)
+            }
+            Place::Tar(tar) => tar.symlink(&path, target, metadata, output),
+        }
+    }
+
+    /// Gives a file that was written one more name; answers whether that could be done.
+    pub(super) fn link(
+        &mut self,
+        name: &[u8],
+        first: &[u8],
+        identity: Option<Identity>,
+        metadata: &Metadata,
+        output: &mut Output,
+    ) -> Result<bool, Failure> {
+        let path = self.path(name);
+        match &mut self.place {
+            Place::Nowhere => Ok(true),
+            Place::Folders { top, open } => {
+                let first: Vec<Vec<u8>> = first.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
+                let folder = open.last().unwrap_or(top);
+                // Some file systems have no links, or not so many; and what we wrote may be gone by now.
+                Ok(identity.is_some_and(|identity| folder.link(name, top, &first, identity).is_ok()))
+            }
+            Place::Tar(tar) => tar.link(&path, first, metadata, output).map(|()| true),
+        }
+    }
+
+    /// Writes a file; answers what of it is lost, and which file it is here.
+    pub(super) async fn file(
+        &mut self,
+        name: &[u8],
+        file: &File,
+        (metadata, xattrs): (&Metadata, &Xattrs),
+        fetch: &mut Fetch<'_>,
+        output: &mut Output,
+        progress: impl FnMut(u64),
+    ) -> Result<(Vec<Lost>, Option<Identity>), Failure> {
+        let path = self.path(name);
+        match &mut self.place {
+            Place::Nowhere => Ok((Vec::new(), None)),
+            Place::Folders { top, open } => {
+                let mut draft = open.last().unwrap_or(top).create(name).map_err(local_failed)?;
+                let lost = fetch.file(file, metadata.size, &mut draft, progress).await?;
+                let (identity, unset) = draft.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+                self.xattrs_unset += unset;
+                Ok((lost, Some(identity)))
+            }
+            Place::Tar(tar) => {
+                let mut member = tar.file(&path, metadata, xattrs, output)?;
+                let lost = fetch.file(file, metadata.size, &mut member, progress).await?;
+                member.finish()?;
+                Ok((lost, None))
+            }
+        }
+    }
+
+    /// What follows the last entry.
+    pub(super) fn finish(&mut self, output: &mut Output) -> Result<(), Failure> {
+        match &mut self.place {
+            Place::Tar(tar) => tar.finish(output),
+            Place::Nowhere | Place::Folders { .. } => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `import --delete`: the repository follows its sources, and loses nothing because it could not be looked at.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Stdio;
+
+use common::acceptance::{check_is_clean, text};
+use common::{Scratch, compare_trees, generate_tree, mounts};
+
+fn make(root: &Path, files: &[&str]) {
+    for file in files {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+}
+
+fn listed(scratch: &Scratch) -> Vec<String> {
+    text(&scratch.succeeds(["ls", "-R"])).lines().map(str::to_owned).collect()
+}
+
+fn json(bytes: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+#[test]
+fn what_is_gone_from_a_source_goes_and_everything_else_stays() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    make(&tree, &["a", "b/c", "b/d/e", "b/d/f", "x/y/z", "zz"]);
+    symlink("a", tree.join("link")).unwrap();
+    make(&scratch.path("other"), &["file"]);
+    scratch.succeeds(["import", "tree", "other"]);
+    for gone in ["a", "link", "b/d/e"] {
+        fs::remove_file(tree.join(gone)).unwrap();
+    }
+    fs::remove_dir_all(tree.join("x")).unwrap();
+    fs::remove_file(scratch.path("other/file")).unwrap();
+    make(&tree, &["b/new"]);
+
+    let before = listed(&scratch);
+    let shown = scratch.run(["import", "tree", "--delete", "--dry-run"]);
+    let said = text(&shown.stderr);
+    for path in ["a", "link", "b/d/e", "x/y/z", "x/y", "x"] {
+        assert!(said.contains(&format!("would remove /tree/{path}\n")), "{said}");
+    }
+    assert!(!said.contains("zz") && text(&shown.stdout).contains("would remove 6"), "{said}");
+    assert_eq!(listed(&scratch), before);
+
+    // Without the flag nothing goes.
+    scratch.succeeds(["import", "tree"]);
+    assert!(listed(&scratch).contains(&"tree/x/y/z".to_owned()));
+    let report = json(&scratch.succeeds(["import", "tree", "--delete", "--json"]));
+    assert_eq!(report["removed"], 6);
+    scratch.succeeds(["export", "/tree", "out"]);
+    assert_eq!(compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new());
+    assert!(listed(&scratch).contains(&"other/file".to_owned()), "only what is imported is followed");
+    assert_eq!(json(&scratch.succeeds(["import", "tree", "--delete", "--json"]))["removed"], 0);
+    check_is_clean(&scratch, "after removals");
+}
+
+#[test]
+fn what_is_excluded_is_not_removed_nor_what_leads_to_it() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    make(&tree, &["keep.o", "build/a.o", "build/b.c", "build/deep/c.c", "cache/CACHEDIR.TAG", "cache/big", "src/x"]);
+    fs::write(tree.join("cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55").unwrap();
+    scratch.succeeds(["import", "tree"]);
+    fs::remove_file(tree.join("keep.o")).unwrap();
+    fs::remove_file(tree.join("cache/big")).unwrap();
+    fs::remove_dir_all(tree.join("build")).unwrap();
+    let arguments = ["import", "tree", "--delete", "--exclude", "*.o", "--exclude-caches", "--json"];
+    assert_eq!(json(&scratch.succeeds(arguments))["removed"], 3);
+    let expected = ["tree", "tree/build", "tree/build/a.o", "tree/cache", "tree/cache/CACHEDIR.TAG", "tree/cache/big"];
+    assert_eq!(listed(&scratch), [&expected[..], &["tree/keep.o", "tree/src", "tree/src/x"]].concat());
+    scratch.succeeds(["import", "tree", "--delete"]);
+    assert_eq!(listed(&scratch), ["tree", "tree/cache", "tree/cache/CACHEDIR.TAG", "tree/src", "tree/src/x"]);
+}
+
+#[test]
+fn where_something_cannot_be_read_nothing_is_removed() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    make(&tree, &["a", "shut/b", "c"]);
+    scratch.succeeds(["import", "tree"]);
+    let before = listed(&scratch);
+    fs::remove_file(tree.join("a")).unwrap();
+    fs::set_permissions(tree.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
+    let mut run = mounts::humble(Path::new(env!("CARGO_BIN_EXE_strongroom")));
+    let open = fs::Permissions::from_mode(0o777);
+    for path in common::list(&scratch.path("repo")).into_iter().chain([scratch.path("")]) {
+        fs::set_permissions(path, open.clone()).unwrap();
+    }
+    run.current_dir(scratch.root.path()).env("XDG_STATE_HOME", scratch.path("not there"));
+    run.env("STRONGROOM_REPO", scratch.path("repo")).env("STRONGROOM_PASSWORD", &scratch.password);
+    let output = run.args(["import", "tree", "--delete"]).stdin(Stdio::null()).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("shut: cannot be read") && said.contains("nothing was removed"), "{said}");
+    assert_eq!(listed(&scratch), before);
+
+    // A source that is not there at all says nothing about what was in it, nor about its neighbours.
+    fs::set_permissions(tree.join("shut"), open).unwrap();
+    let said = scratch.fails(3, ["import", "tree", "absent", "--delete"]);
+    assert!(said.contains("nothing was removed"), "{said}");
+    assert_eq!(listed(&scratch), before);
+    scratch.succeeds(["import", "tree", "--delete"]);
+    assert_eq!(listed(&scratch), ["tree", "tree/c", "tree/shut", "tree/shut/b"]);
+}
+
+#[test]
+fn a_folder_gives_way_to_a_file_and_a_file_to_a_folder() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    make(&tree, &["one/a", "one/b.o", "two/c", "three", "four/d"]);
+    scratch.succeeds(["import", "tree"]);
+    for folder in ["one", "two", "four"] {
+        fs::remove_dir_all(tree.join(folder)).unwrap();
+    }
+    fs::remove_file(tree.join("three")).unwrap();
+    make(&tree, &["one", "two", "three/e"]);
+    symlink("two", tree.join("four")).unwrap();
+    let said = scratch.fails(3, ["import", "tree", "--delete", "--exclude", "*.o"]);
+    assert!(said.contains("/tree/one: ") && said.contains("something that stays"), "{said}");
+    let expected = ["tree", "tree/four", "tree/one", "tree/one/b.o", "tree/three", "tree/three/e", "tree/two"];
+    assert_eq!(listed(&scratch), expected);
+    scratch.succeeds(["import", "tree", "--delete"]);
+    scratch.succeeds(["export", "/tree", "out"]);
+    assert_eq!(compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new());
+}
+
+#[test]
+fn everything_is_never_taken_for_what_arrives_as_the_root() {
+    let scratch = Scratch::with_repository();
+    let said = scratch.fails(2, ["import", "/", "--delete", "--exclude", "*"]);
+    assert!(said.contains("--to"), "{said}");
+    assert!(scratch.fails(2, ["import", "/", "--delete", "--to", "//"]).contains("--to"));
+}
+
+/// What another file system holds is left alone where it is not gone into, and so is the place that it is mounted on.
+#[test]
+fn what_lies_on_another_file_system_is_not_gone_with_one_file_system() {
+    if !mounts::inside("what_lies_on_another_file_system_is_not_gone_with_one_file_system") {
+        return;
+    }
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    make(&tree, &["a", "b"]);
+    mounts::small_disk(&tree.join("disk"), 64);
+    make(&tree, &["disk/inside"]);
+    scratch.succeeds(["import", "tree"]);
+    fs::remove_file(tree.join("a")).unwrap();
+    fs::remove_file(tree.join("disk/inside")).unwrap();
+    scratch.succeeds(["import", "tree", "--delete", "--one-file-system"]);
+    assert_eq!(listed(&scratch), ["tree", "tree/b", "tree/disk", "tree/disk/inside"]);
+    scratch.succeeds(["import", "tree", "--delete"]);
+    assert_eq!(listed(&scratch), ["tree", "tree/b", "tree/disk"]);
+}
+
+/// Another tree under the name of the one before: nothing of the old one stays, and what both have is not stored again.
+#[test]
+fn a_tree_that_was_replaced_is_followed() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    for seed in [5, 6] {
+        if tree.exists() {
+            fs::remove_dir_all(&tree).unwrap();
+        }
+        generate_tree(&tree, seed, 1 << 20, 60);
+        scratch.succeeds(["import", "tree", "--delete"]);
+        scratch.succeeds(["export", "/", "out"]);
+        assert_eq!(compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new());
+        fs::remove_dir_all(scratch.path("out")).unwrap();
+    }
+}

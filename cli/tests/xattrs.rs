@@ -1,0 +1,92 @@
+//! Extended attributes go in and come out, with files, with folders, and in tar streams.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::acceptance::check_is_clean;
+use common::{Scratch, compare_trees};
+use rustix::fs::XattrFlags;
+
+fn set(path: &Path, name: &str, value: &[u8]) -> bool {
+    rustix::fs::setxattr(path, name, value, XattrFlags::empty()).is_ok()
+}
+
+fn get(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16];
+    let bytes = rustix::fs::getxattr(path, name, buffer.as_mut_slice()).ok()?;
+    buffer.truncate(bytes);
+    Some(buffer)
+}
+
+/// A tree with extended attributes; none where the file system of the temporary folder has no such.
+fn tree(scratch: &Scratch) -> bool {
+    let tree = scratch.path("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    for name in ["folder/file", "plain"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    let all = set(&tree.join("folder"), "user.of.folder", b"folder")
+        && set(&tree.join("folder/file"), "user.empty", b"")
+        && set(&tree.join("folder/file"), "user.long", &[0xff; 3_000]);
+    if !all {
+        eprintln!("no extended attributes here: nothing to try");
+    }
+    all
+}
+
+fn are_there(tree: &Path) {
+    assert_eq!(get(&tree.join("folder"), "user.of.folder").unwrap(), b"folder");
+    assert_eq!(get(&tree.join("folder/file"), "user.empty").unwrap(), b"");
+    assert_eq!(get(&tree.join("folder/file"), "user.long").unwrap(), [0xff; 3_000]);
+    assert_eq!(get(&tree.join("plain"), "user.long"), None);
+}
+
+#[test]
+fn they_come_back_with_files_and_folders() {
+    let scratch = Scratch::with_repository();
+    if !tree(&scratch) {
+        return;
+    }
+    let report =
+        || -> serde_json::Value { serde_json::from_slice(&scratch.succeeds(["import", "tree", "--json"])).unwrap() };
+    report();
+    scratch.succeeds(["export", "/tree", "out"]);
+    are_there(&scratch.path("out/tree"));
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out/tree")), Vec::<String>::new());
+
+    // They change without a change of content or of its time.
+    let file = scratch.path("tree/folder/file");
+    rustix::fs::removexattr(&file, "user.long").unwrap();
+    assert!(set(&file, "user.new", b"new"));
+    let unchanged = report();
+    assert_eq!((&unchanged["files"], &unchanged["folders"]), (&0.into(), &0.into()));
+    scratch.succeeds(["get", "/tree/folder/file", "alone"]);
+    for back in ["alone", "tree/folder/file"] {
+        let back = scratch.path(back);
+        assert_eq!((get(&back, "user.long"), get(&back, "user.new").unwrap().as_slice()), (None, &b"new"[..]));
+    }
+    check_is_clean(&scratch, "after both");
+}
+
+#[test]
+fn they_go_through_tar() {
+    let scratch = Scratch::with_repository();
+    if !tree(&scratch) {
+        return;
+    }
+    scratch.succeeds(["import", "tree"]);
+    fs::create_dir(scratch.path("out")).unwrap();
+    let stream = scratch.succeeds(["export", "/tree", "-", "-q"]);
+    fs::write(scratch.path("tar"), stream).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--xattrs", "--xattrs-include=*", "--directory"]).arg(scratch.path("out"));
+    let done = tar.stdin(Stdio::from(File::open(scratch.path("tar")).unwrap())).status().expect("tar is installed");
+    assert!(done.success());
+    are_there(&scratch.path("out/tree"));
+}

@@ -1,0 +1,89 @@
+//! Snapshots of the whole repository: files and keys as they were.
+
+use async_trait::async_trait;
+use strongroom_core::engine::{ChunkNumber, References, Snapshot, SnapshotInfo, Table};
+use strongroom_fs::{FsSnapshot, Result};
+
+use crate::kv;
+use crate::repository::Repository;
+
+impl Repository {
+    /// Keeps files and keys as they are now under a name. Costs what has changed since the last checkpoint, whatever the
+    /// size of the repository.
+    ///
+    /// ```
+    /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
+    /// # use strongroom::{CreateOptions, Credentials, Repository};
+    /// # let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+    /// # let repository = Repository::create("mem://snapshots", options).await?;
+    /// repository.fs().write("/letter", b"Dear Anna").await?;
+    /// repository.create_snapshot("before").await?;
+    /// repository.fs().write("/letter", b"Dear Berta").await?;
+    /// let before = repository.files_at("before").await?;
+    /// assert_eq!(before.read("/letter").await?, b"Dear Anna");
+    /// repository.restore_snapshot("before").await?;
+    /// assert_eq!(repository.fs().read("/letter").await?, b"Dear Anna");
+    /// # repository.close().await
+    /// # }) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `SnapshotExists`; `Invalid` and `LimitExceeded` for a name that no file could have;
+    /// those of committing.
+    pub async fn create_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
+        Ok(self.engine().create_snapshot(name).await?)
+    }
+
+    /// The snapshots that are kept, the oldest first.
+    ///
+    /// # Errors
+    /// Damage; those of the storage.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        Ok(self.engine().snapshots().await?)
+    }
+
+    /// The files as a snapshot keeps them.
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NoSnapshot`; damage; those of the storage.
+    pub async fn files_at(&self, name: &str) -> Result<FsSnapshot> {
+        Ok(self.fs().at(self.engine().open_snapshot(name).await?))
+    }
+
+    /// Removes a snapshot; what only it needed can be given back then, by [`Repository::compact`] at once.
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NoSnapshot`; those of committing.
+    pub async fn remove_snapshot(&self, name: &str) -> Result<()> {
+        Ok(self.engine().remove_snapshot(name).await?)
+    }
+
+    /// Makes all files and keys what they are in a snapshot, in one transaction that moves no content; what they were before
+    /// is gone, unless another snapshot keeps it. Answers how many rows differed.
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NoSnapshot`; `LimitExceeded` where more differs than one commit holds; those of
+    /// committing.
+    pub async fn restore_snapshot(&self, name: &str) -> Result<u64> {
+        let state = self.engine().open_snapshot(name).await?;
+        let restored = self.engine().transact(async |transaction| transaction.restore(&state, &Contents).await);
+        Ok(restored.await?)
+    }
+}
+
+/// Knows the rows of files and keys.
+pub(crate) struct Contents;
+
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+impl References for Contents {
+    async fn chunks_of(
+        &self,
+        state: &Snapshot,
+        table: Table,
+        _key: &[u8],
+        value: &[u8],
+    ) -> strongroom_core::Result<Vec<ChunkNumber>> {
+        if table == kv::TABLE { kv::chunks_of(state, value).await } else { strongroom_fs::chunks_of(table, value) }
+    }
+}
