@@ -60,6 +60,34 @@ fn what_a_file_was_can_be_listed_read_compared_and_restored() {
 }
 
 #[test]
+fn snapshots_keep_what_files_were_with_their_versions() {
+    let repository = Repository::create("mem://versions-and-snapshots", keeping(2)).unwrap();
+    let fs = repository.fs();
+    for content in ["one", "two", "three"] {
+        fs.write("/file", content).unwrap();
+    }
+    repository.create_snapshot("then").unwrap();
+    for content in ["four", "five", "six", "seven"] {
+        fs.write("/file", content).unwrap();
+    }
+    assert_eq!(fs.read_version("/file", 5).unwrap(), b"five");
+    let clean =
+        || repository.check(strongroom::check::CheckOptions { data: true }, |found| panic!("{found:?}")).unwrap();
+    clean();
+    repository.restore_snapshot("then").unwrap();
+    assert_eq!(fs.read("/file").unwrap(), b"three");
+    for (number, content) in [(1, "one"), (2, "two"), (3, "three")] {
+        assert_eq!(fs.read_version("/file", number).unwrap(), content.as_bytes());
+    }
+    clean();
+    fs.write("/file", "another four").unwrap();
+    assert_eq!(fs.read_version("/file", 3).unwrap(), b"three");
+    fs.remove_file("/file").unwrap();
+    clean();
+    repository.close().unwrap();
+}
+
+#[test]
 fn a_repository_that_would_keep_too_many_versions_is_refused_before_anything_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("repo");

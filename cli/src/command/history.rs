@@ -45,10 +45,9 @@ struct Row {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let changes = arguments.keep.is_some() || arguments.prune;
-    let repository = context.open(if changes { Access::Write } else { Access::Read }).await?;
     let path = bytes_of(&arguments.path);
-    if changes {
+    let (repository, snapshot) = if arguments.keep.is_some() || arguments.prune {
+        let repository = context.open(Access::Write).await?;
         transact(repository.fs(), async |transaction| {
             if let Some(Keep(limit)) = arguments.keep {
                 transaction.set_version_limit(path, limit).await?;
@@ -59,8 +58,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             Ok(())
         })
         .await?;
-    }
-    for version in repository.fs().history(path).await? {
+        let snapshot = repository.fs().snapshot();
+        (repository, snapshot)
+    } else {
+        context.look().await?
+    };
+    for version in snapshot.history(path).await? {
         show(&version, context)?;
     }
     Ok(repository.close().await?)
