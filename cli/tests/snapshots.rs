@@ -153,7 +153,7 @@ fn the_space_of_a_removed_snapshot_comes_back() {
     scratch.succeeds(["snapshot", "create", "both"]);
     scratch.succeeds(["rm", "/gone"]);
     scratch.succeeds(["compact"]);
-    let blobs = |scratch: &Scratch| common::list(&scratch.path("repo")).len();
+    let blobs = |scratch: &Scratch| common::acceptance::blobs(&scratch.path("repo")).len();
     let with = blobs(&scratch);
     scratch.succeeds(["snapshot", "rm", "both"]);
     scratch.succeeds(["compact"]);
