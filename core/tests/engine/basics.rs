@@ -265,7 +265,7 @@ fn missing_ballast_is_told_and_no_damage_and_ballast_that_was_changed_is() {
             bed.storage.restore(whole.clone());
         }
         ballast.dedup();
-        assert_eq!(ballast.len(), BALLAST);
+        assert!(ballast.len() >= BALLAST, "{}", ballast.len());
 
         let mut changed = whole[&ballast[0]].to_vec();
         changed[100] ^= 1;
