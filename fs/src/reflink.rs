@@ -5,7 +5,7 @@
 use strongroom_core::engine::{Transaction, View};
 
 use crate::error::Result;
-use crate::extents::{self, Placed, find, put, walk};
+use crate::extents::{self, Placed, Walk, find, put, walk};
 use crate::format::Extent;
 use crate::versions::ContentChange;
 
@@ -58,10 +58,9 @@ async fn fill(transaction: &mut Transaction, inode: u64, pieces: Vec<Placed>) ->
     Ok(())
 }
 
-/// Gives a file without extents those of another.
-pub(crate) async fn share_all(transaction: &mut Transaction, from: u64, to: u64) -> Result<()> {
-    let mut walk = walk(transaction, from, 0);
-    while let Some(placed) = walk.next().await? {
+/// Gives a file without extents those of another, maybe of another state.
+pub(crate) async fn share_all(transaction: &mut Transaction, mut extents: Walk, to: u64) -> Result<()> {
+    while let Some(placed) = extents.next().await? {
         retain(transaction, &placed)?;
         put(transaction, to, placed.start, &placed.extent)?;
     }

@@ -107,7 +107,7 @@ fn processes_delete_from_a_storage_that_is_full_to_the_last_byte_as_often_as_the
                 _ => None,
             };
             // Small things give back no block of their own: in company, where others take all, that has an end (docs/format.md).
-            let files = if company == Company::Nobody || length > 1000 { files } else { 18 };
+            let files = if company == Company::Nobody || length > 1000 { files } else { 9 };
             for key in 0..files - 1 {
                 fill_up(&bed);
                 time += 11 * MINUTE;
@@ -185,7 +185,7 @@ fn one_process_deletes_small_things_from_a_full_storage_one_by_one() {
                 _ => None,
             };
             let (engine, clock) = open_at(&bed, 7, 40 * MINUTE, false).await;
-            let files = if company == Company::Nobody { 60 } else { 18 };
+            let files = if company == Company::Nobody { 60 } else { 9 };
             for key in 0..files - 1 {
                 fill_up(&bed);
                 unset(&engine, key).await.unwrap_or_else(|error| panic!("{company:?}, file {key}: {error}"));

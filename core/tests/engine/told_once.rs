@@ -219,8 +219,9 @@ fn a_compaction_that_loses_every_race_writes_the_trees_anew_twice_at_most() {
         let before = bed.storage.calls().of(Operation::Put);
         engine.checkpoint().await.unwrap();
         let change = bed.storage.calls().of(Operation::Put) - before;
-        *storage.other.lock().unwrap() = Some(bed.open().await.unwrap());
-        put(storage.other.lock().unwrap().as_ref().unwrap(), b"steady", b"").await.unwrap();
+        let steady = bed.open().await.unwrap();
+        put(&steady, b"steady", b"").await.unwrap();
+        *storage.other.lock().unwrap() = Some(steady);
         engine.refresh().await.unwrap();
         let rows = contents(&engine.snapshot()).await.unwrap();
         storage.interruptions.store(30, Ordering::SeqCst);

@@ -21,6 +21,9 @@ const PAGE_RANDOM: usize = 4;
 /// Reads in sequence before chunks are fetched ahead.
 const STREAK_MIN: u32 = 2;
 
+/// Chunks are fetched ahead in batches of about so many bytes: to wake a worker, and be woken, for each costs too much.
+const BATCH_BYTES: u64 = 256 << 10;
+
 /// A single read of more than this is worth fetching ahead within.
 const LONG_BYTES_MIN: u64 = 128 << 10;
 
@@ -49,6 +52,8 @@ struct State {
     streak: u32,
     ahead: VecDeque<Ahead>,
     ahead_bytes: u64,
+    /// The rest of the batch that was read from last.
+    ready: VecDeque<(ChunkNumber, Result<Bytes>)>,
     /// Everything before this offset has been fetched, or passed by.
     ahead_end: u64,
     /// The chunk that the last read ended in: the next wants the rest of it, and the cache may be off or full.
@@ -57,14 +62,22 @@ struct State {
 
 enum Fetched {
     Held(Bytes),
-    Coming(TaskHandle<Result<Bytes>>),
+    Ready(Result<Bytes>),
+    Coming(Ahead),
     Not,
 }
 
+/// Chunks to be fetched together.
+#[derive(Default)]
+struct Gathered {
+    chunks: Vec<ChunkNumber>,
+    bytes: u64,
+}
+
+/// A batch on its way.
 struct Ahead {
-    chunk: ChunkNumber,
-    length: u64,
-    task: TaskHandle<Result<Bytes>>,
+    gathered: Gathered,
+    task: TaskHandle<Vec<Result<Bytes>>>,
 }
 
 impl Reader {
@@ -103,7 +116,8 @@ impl Reader {
                 Extent::Data { chunk, length, skip } => {
                     let plain = match fetched {
                         Fetched::Held(plain) => plain,
-                        Fetched::Coming(task) => task.await.ok_or(core::Error::WorkerLost)??,
+                        Fetched::Ready(plain) => plain?,
+                        Fetched::Coming(ahead) => self.receive(content, ahead, chunk).await?,
                         Fetched::Not => shared.chunk(snapshot, chunk).await?,
                     };
                     if sequential && (here as u64).saturating_add(within as u64) < u64::from(length) {
@@ -170,11 +184,16 @@ impl Reader {
         if self.lock().ahead_bytes > bound / 2 {
             return Ok(());
         }
+        let mut gathered = Gathered::default();
         loop {
             let at = {
                 let mut state = self.lock();
                 state.ahead_end = state.ahead_end.max(range.start);
-                if state.content != content || state.ahead_bytes >= bound || state.ahead_end >= range.end {
+                if state.content != content {
+                    return Ok(());
+                }
+                if state.ahead_bytes + gathered.bytes >= bound || state.ahead_end >= range.end {
+                    state.fetch(shared, snapshot, gathered);
                     return Ok(());
                 }
                 state.ahead_end
@@ -188,12 +207,25 @@ impl Reader {
             if let Extent::Data { chunk, length, .. } = placed.extent
                 && shared.cached(chunk).is_none()
             {
-                let (shared, snapshot) = (shared.clone(), snapshot.clone());
-                let task = env.spawn(async move { shared.chunk(&snapshot, chunk).await });
-                state.ahead_bytes += u64::from(length);
-                state.ahead.push_back(Ahead { chunk, length: u64::from(length), task });
+                gathered.chunks.push(chunk);
+                gathered.bytes += u64::from(length);
+                if gathered.bytes >= BATCH_BYTES {
+                    state.fetch(shared, snapshot, std::mem::take(&mut gathered));
+                }
             }
         }
+    }
+
+    /// Waits for a batch, gives one of its chunks, and keeps those after it for the next reads.
+    async fn receive(&self, content: ContentRow, ahead: Ahead, chunk: ChunkNumber) -> Result<Bytes> {
+        let plain = ahead.task.await.ok_or(core::Error::WorkerLost)?;
+        let mut fetched = ahead.gathered.chunks.into_iter().zip(plain).skip_while(|(number, _)| *number != chunk);
+        let (_, plain) = fetched.next().ok_or(core::Error::WorkerLost)?;
+        let mut state = self.lock();
+        if state.content == content {
+            state.ready = fetched.collect();
+        }
+        plain
     }
 }
 
@@ -222,6 +254,7 @@ impl State {
         } else {
             self.streak = u32::from(offset == 0);
             self.ahead.clear();
+            self.ready.clear();
             self.ahead_bytes = 0;
             self.ahead_end = offset;
         }
@@ -255,12 +288,36 @@ impl State {
         {
             return Fetched::Held(plain.clone());
         }
-        let Some(position) = self.ahead.iter().position(|ahead| ahead.chunk == chunk) else { return Fetched::Not };
+        if let Some(position) = self.ready.iter().position(|(ready, _)| *ready == chunk)
+            && let Some((_, plain)) = self.ready.drain(..=position).next_back()
+        {
+            return Fetched::Ready(plain);
+        }
+        let Some(position) = self.ahead.iter().position(|ahead| ahead.gathered.chunks.contains(&chunk)) else {
+            return Fetched::Not;
+        };
         let mut taken = Fetched::Not;
         for ahead in self.ahead.drain(..=position) {
-            self.ahead_bytes = self.ahead_bytes.saturating_sub(ahead.length);
-            taken = Fetched::Coming(ahead.task);
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(ahead.gathered.bytes);
+            taken = Fetched::Coming(ahead);
         }
         taken
+    }
+
+    /// Has a batch fetched.
+    fn fetch(&mut self, shared: &std::sync::Arc<Shared>, snapshot: &Snapshot, gathered: Gathered) {
+        if gathered.chunks.is_empty() {
+            return;
+        }
+        let (chunks, inner, snapshot) = (gathered.chunks.clone(), shared.clone(), snapshot.clone());
+        let task = shared.engine.env().spawn(async move {
+            let mut plain = Vec::with_capacity(chunks.len());
+            for chunk in chunks {
+                plain.push(inner.chunk(&snapshot, chunk).await);
+            }
+            plain
+        });
+        self.ahead_bytes += gathered.bytes;
+        self.ahead.push_back(Ahead { gathered, task });
     }
 }
