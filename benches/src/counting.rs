@@ -114,7 +114,7 @@ impl Storage for Counting {
         Self::count(&self.barriers, 1);
         Ok(())
     }
-    fn occupancy(&self) -> Option<std::sync::Arc<strongroom_core::storage::Occupancy>> {
+    fn occupancy(&self) -> Option<std::sync::Arc<strongroom::storage::Occupancy>> {
         self.inner.occupancy()
     }
 

@@ -138,6 +138,10 @@ pub(crate) enum Command {
     Ln(command::ln::Arguments),
     /// Do many operations in one transaction
     Batch(command::batch::Arguments),
+    /// Show the versions of a file, and change how many are kept
+    History(command::history::Arguments),
+    /// Make an older version of a file the current one
+    Restore(command::restore::Arguments),
     /// Show what a repository is
     Info(command::info::Arguments),
     /// Look for damage

@@ -20,6 +20,7 @@ pub(crate) struct JsonEntry {
     inode: u64,
     mtime: String,
     mtime_nanos: u32,
+    versions: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<JsonName>,
 }
@@ -37,6 +38,7 @@ impl JsonEntry {
             inode: metadata.inode,
             mtime: units::moment(metadata.mtime.seconds),
             mtime_nanos: metadata.mtime.nanos,
+            versions: metadata.versions,
             target: target.map(JsonName::new),
         }
     }

@@ -98,6 +98,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Cp(arguments) => command::cp::run(arguments, context).await,
         Command::Ln(arguments) => command::ln::run(arguments, context).await,
         Command::Batch(arguments) => command::batch::run(arguments, context).await,
+        Command::History(arguments) => command::history::run(arguments, context).await,
+        Command::Restore(arguments) => command::restore::run(arguments, context).await,
         Command::Info(arguments) => command::info::run(arguments, context).await,
         Command::Check(arguments) => command::check::run(arguments, context).await,
         Command::Compact(arguments) => command::compact::run(arguments, context).await,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use strongroom::fs::VERSIONS_MAX;
+
 const BINARY: [(&str, u64); 6] =
     [("EiB", 1 << 60), ("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 const DECIMAL: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
@@ -19,6 +21,15 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         }
     };
     number.scaled(scale).ok_or_else(refused)
+}
+
+/// Reads how many versions are to be kept.
+pub(crate) fn parse_versions(text: &str) -> Result<u32, String> {
+    let count: u32 = text.parse().map_err(|_| format!("`{text}` is not a number of versions: write it as 10"))?;
+    if count > VERSIONS_MAX {
+        return Err(format!("at most {VERSIONS_MAX} versions of a file are kept: choose fewer"));
+    }
+    Ok(count)
 }
 
 /// Reads a rate in bytes a second: a size and `/s`.

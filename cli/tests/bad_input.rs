@@ -52,9 +52,17 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("cp", &["-r", "/tree", "/copied"], Does::Changes),
     ("ln", &["/tree/small", "/linked"], Does::Changes),
     ("batch", &["operations"], Does::Changes),
+    ("history", &["/kept"], Does::Looks),
+    ("restore", &["/kept", "--version", "1"], Does::Changes),
     ("info", &[], Does::Looks),
     ("check", &["--data"], Does::Looks),
     ("compact", &[], Does::Changes),
+    ("snapshot create", &["another"], Does::Changes),
+    ("snapshot list", &[], Does::Looks),
+    ("snapshot rm", &["spare"], Does::Changes),
+    ("snapshot diff", &["kept"], Does::Looks),
+    ("snapshot restore", &["kept"], Does::Changes),
+    ("snapshot prune", &["--keep-last", "1"], Does::Changes),
     ("key list", &[], Does::Looks),
     ("key add", &["--new-password-file", "third password"], Does::Changes),
     ("key rm", &["second"], Does::Changes),
@@ -104,7 +112,13 @@ fn prepare() -> Scratch {
     let init = ["init", "--kdf-time", "1", "--block-size", "16KiB", "--new-recovery-key", "recovery key"];
     scratch.succeeds(init);
     scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "spare"]);
+    scratch.succeeds(["put", "local", "/kept"]);
+    scratch.succeeds(["history", "/kept", "--keep", "1"]);
+    scratch.succeeds(["put", "tree/small", "/kept"]);
     scratch.succeeds(["kv", "put", "key", "value"]);
+    scratch.succeeds(["snapshot", "create", "kept"]);
+    scratch.succeeds(["mkdir", "/since"]);
     scratch.succeeds(["key", "add", "--label", "second", "--new-password-file", "new password"]);
     scratch.succeeds(["header", "export", "header"]);
     // What this device remembers of the original would speak against its copies.
@@ -508,10 +522,14 @@ fn sizes_rates_numbers_and_flags_that_make_no_sense_are_usage_errors_of_one_line
         (vec!["-r", "absent", "init", "--kdf-time", "-3"], "'-3'"),
         (vec!["-r", "absent", "init", "--cipher", "rot13"], "aes-256-gcm"),
         (vec!["-r", "absent", "init", "--dedup", "maybe"], "on, off"),
-        (vec!["-r", "absent", "init", "--versions", "3"], "--versions"),
+        (vec!["-r", "absent", "init", "--versions", "1001"], "at most 1000"),
+        (vec!["-r", "absent", "init", "--versions", "-1"], "'-1'"),
+        (vec!["history", "/tree/small", "--keep", "some"], "default"),
+        (vec!["restore", "/tree/small"], "--version"),
+        (vec!["restore", "/tree/small", "--version", "first"], "first"),
         (vec!["kv", "scan", "--limit", "few"], "--limit"),
         (vec!["completions", "tcsh"], "bash"),
-        (vec!["ls", "--at", "yesterday"], "--at"),
+        (vec!["rm", "--at", "yesterday", "/tree"], "--at"),
         (vec!["check", "--repair"], "--repair"),
         (vec!["import", "tree", "--exclude", "a["], "a["),
         (vec!["import", "tree", "--exclude-file", "absent"], "absent"),
@@ -592,7 +610,7 @@ fn passwords_and_key_files_that_cannot_be_read_are_usage_errors() {
         (&["key", "add", "--new-password-file", "empty"][..], "empty"),
         (&["key", "add", "--new-password-file", "absent"], "absent"),
         (&["key", "add", "--new-key-file", "local"], "kept"),
-        (&["key", "passwd", "--with-key-file", "tree"], "tree"),
+        (&["key", "passwd", "--new-password-file", "new password", "--with-key-file", "tree"], "tree"),
         (&["recovery", "new", "--output", "local"], "kept"),
         (&["recovery", "new", "--output", "no/such/folder"], "no/such/folder"),
         (&["header", "export", "local"], "kept"),

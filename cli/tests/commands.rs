@@ -115,6 +115,8 @@ fn nothing_that_only_looks_writes_to_the_repository() {
     {
         scratch.succeeds(arguments);
     }
+    scratch.succeeds(["history", "/file"]);
+    scratch.succeeds(["cat", "--version", "1", "/file"]);
     scratch.succeeds(["export", "/", "out"]);
     assert!(before == state());
 }

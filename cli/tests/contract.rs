@@ -19,7 +19,7 @@ fn each_failure_has_its_exit_code_and_one_line() {
         (10, &["ls"][..]),
         (10, &["import", "."]),
         (10, &["info"]),
-        (2, &["ls", "--at", "yesterday"]),
+        (2, &["rm", "--at", "yesterday", "/letter"]),
         (2, &["--repo", "nowhere://x", "ls"]),
         (2, &["--repo", "file:x?token=1", "ls"]),
         (2, &["init", "--block-size", "5000"]),

@@ -4,7 +4,9 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,7 +86,10 @@ fn an_odd_tree_comes_back_from_a_repository_of_every_make() {
         generate_tree(&tree, seed, 2 << 20, 60);
         scratch.succeeds(["import", "tree"]);
         let report = check_is_clean(&scratch, &factor.join(" "));
-        assert_eq!(report["files"], measure(&tree).0, "{factor:?}");
+        // A file with several names is one file.
+        let files = common::list(&tree).into_iter().map(|path| path.symlink_metadata().unwrap());
+        let files: BTreeSet<u64> = files.filter(|file| file.is_file()).map(|file| file.ino()).collect();
+        assert_eq!(report["files"], files.len(), "{factor:?}");
         scratch.succeeds(["export", "/", "out"]);
         assert_eq!(compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new(), "{factor:?}");
     }

@@ -12,11 +12,13 @@ use crate::error::Result;
 use crate::extents::{self, Placed};
 use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
 use crate::format::{
-    CONTENT, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ORPHAN, ROOT, SUBDIRECTORIES, XATTR, XattrRow,
-    decode_orphan, split_entry_key, split_extent_key, split_inode_key, split_xattr_key,
+    CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ORPHAN, PAST, ROOT, SUBDIRECTORIES, VERSION,
+    Versions, XATTR, XattrRow, decode_orphan, split_entry_key, split_extent_key, split_inode_key, split_past_key,
+    split_version_key, split_xattr_key,
 };
 use crate::inodes;
 use crate::path::check_name;
+use crate::versions::{self, Past};
 use crate::xattrs;
 
 /// What a check looks at.
@@ -61,9 +63,11 @@ pub struct CheckSummary {
     pub xattrs: u64,
     /// Bytes of all files together, holes included.
     pub logical_bytes: u64,
+    /// Versions of files beside the current ones.
+    pub versions: u64,
     /// What was found amiss.
     pub findings: u64,
-    /// How many extents and attributes refer to each chunk, for the engine to compare with its counts.
+    /// How many extents, those of older versions included, refer to each chunk, for the engine to compare with its counts.
     pub references: HashMap<ChunkNumber, u64>,
 }
 
@@ -89,6 +93,7 @@ impl FsSnapshot {
             report,
             summary: CheckSummary::default(),
             seen: HashMap::new(),
+            versioned: HashMap::new(),
             with_xattrs: HashSet::new(),
             broken: HashSet::new(),
             reading: VecDeque::new(),
@@ -108,6 +113,8 @@ struct Check<'s, R> {
     summary: CheckSummary,
     /// Inodes met on the way down, and how many of their names are still to be met.
     seen: HashMap<u64, u32>,
+    /// Files that have older versions.
+    versioned: HashMap<u64, Versions>,
     /// Those of them that say that they have extended attributes.
     with_xattrs: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
@@ -246,13 +253,14 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
     /// The extents of a file lie end to end from 0 to its size.
     async fn content(&mut self, path: Option<&[u8]>, inode: u64) -> Result<u64> {
         let view = &self.on.snapshot;
-        let size = match inodes::file_content(view, inode).await {
-            Ok(content) => content.size,
+        let content = match inodes::file_content(view, inode).await {
+            Ok(content) => content,
             Err(error) => {
                 self.found(path, inode, error.to_string());
                 return Ok(0);
             }
         };
+        let size = content.size;
         let mut walk = extents::walk(view, inode, 0);
         let mut end = 0;
         loop {
@@ -271,11 +279,52 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         if end != size {
             self.found(path, inode, format!("is {size} bytes long, its extents cover {end}"));
         }
+        if content.versions.older_count() > 0 {
+            self.versioned.insert(inode, content.versions);
+            if let Err(error) = self.versions(path, inode, &content).await {
+                self.found(path, inode, error.to_string());
+            }
+        }
         // What is being read belongs to this path: say so before going on.
         while let Some((chunk, task)) = self.reading.pop_front() {
             self.read(path, inode, chunk, task).await;
         }
         Ok(size)
+    }
+
+    /// What each version replaced lies within the version before, without overlap, and covers the end that was cut off. So
+    /// every version is covered, because the one after it is.
+    async fn versions(&mut self, path: Option<&[u8]>, inode: u64, content: &ContentRow) -> Result<()> {
+        let view = &self.on.snapshot;
+        let list = versions::list(view, inode, content).await?;
+        self.summary.versions += content.versions.older_count();
+        let mut replaced = vec![Replaced::default(); list.len()];
+        let Versions { oldest, current, .. } = content.versions;
+        let mut past = Past::of(view, inode, oldest.saturating_add(1)..=current);
+        while let Some((death, placed)) = past.next().await? {
+            self.extent(path, inode, &placed).await;
+            let before = usize::try_from(death.saturating_sub(oldest).saturating_sub(1)).unwrap_or(usize::MAX);
+            let Some(replaced) = replaced.get_mut(before) else { continue };
+            if placed.start < replaced.end {
+                self.found(path, inode, format!("what version {death} replaced overlaps at {}", placed.start));
+            }
+            replaced.add(&placed);
+        }
+        let pairs = list.iter().zip(list.iter().skip(1)).zip(&replaced);
+        for ((before, after), replaced) in pairs {
+            let number = before.number;
+            if replaced.end > before.size {
+                self.found(path, inode, format!("version {number} is shorter than what was replaced of it"));
+            }
+            if after.size < before.size && (replaced.end < before.size || replaced.run_start > after.size) {
+                self.found(path, inode, format!("the end of version {number} is missing"));
+            }
+            if replaced.held_bytes != before.held_bytes {
+                let detail = format!("version {number} holds {} bytes, not {}", replaced.held_bytes, before.held_bytes);
+                self.found(path, inode, detail);
+            }
+        }
+        Ok(())
     }
 
     async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) {
@@ -353,6 +402,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         self.strays_in(INODE, "inode without a name", |key| split_inode_key("inode", key)).await?;
         self.strays_in(ENTRY, "names in a directory that does not exist", |key| Ok(split_entry_key(key)?.0)).await?;
         self.strays_in(EXTENT, "content of a file that does not exist", |key| Ok(split_extent_key(key)?.0)).await?;
+        self.stray_versions().await?;
         self.strays_in(CONTENT, "change time of what does not exist", |key| split_inode_key("content row", key))
             .await?;
         self.strays_in(SUBDIRECTORIES, "count of a directory that does not exist", |key| {
@@ -390,6 +440,47 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         }
         Ok(())
     }
+
+    /// Versions that no content row knows of, and what was replaced for them.
+    async fn stray_versions(&mut self) -> Result<()> {
+        let range = || (Bound::Unbounded, Bound::Unbounded);
+        let mut last = None;
+        let mut scan = self.on.snapshot.scan(VERSION, range(), Direction::Ascending);
+        while let Some((key, _)) = scan.next().await? {
+            match split_version_key(&key) {
+                Ok((inode, number)) => self.known_version(inode, number, &mut last),
+                Err(error) => self.found(None, 0, error.to_string()),
+            }
+        }
+        let mut scan = self.on.snapshot.scan(PAST, range(), Direction::Ascending);
+        while let Some((key, value)) = scan.next().await? {
+            match split_past_key(&key) {
+                Ok((inode, death, _)) => {
+                    let before = death.saturating_sub(1);
+                    self.known_version(inode, before, &mut last);
+                    if !self.is_known(inode, before)
+                        && let Ok(Extent::Data { chunk, .. }) = Extent::decode(&value)
+                    {
+                        *self.summary.references.entry(chunk).or_default() += 1;
+                    }
+                }
+                Err(error) => self.found(None, 0, error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, inode: u64, number: u64) -> bool {
+        self.versioned.get(&inode).is_some_and(|versions| (versions.oldest..versions.current).contains(&number))
+    }
+
+    fn known_version(&mut self, inode: u64, number: u64, last: &mut Option<(u64, u64)>) {
+        if !self.is_known(inode, number) && *last != Some((inode, number)) {
+            *last = Some((inode, number));
+            self.found(None, inode, format!("version {number} of what does not have it"));
+        }
+    }
+
     /// Every extended attribute belongs to an inode that says so.
     async fn xattrs(&mut self) -> Result<()> {
         let view = &self.on.snapshot;
@@ -430,5 +521,26 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             self.found(None, inode, "says that it has extended attributes and has none");
         }
         Ok(())
+    }
+}
+
+/// What a version replaced, as it is added up.
+#[derive(Clone, Copy, Default)]
+struct Replaced {
+    /// Where the last stretch without a gap starts, and where it ends.
+    run_start: u64,
+    end: u64,
+    held_bytes: u64,
+}
+
+impl Replaced {
+    fn add(&mut self, placed: &Placed) {
+        if placed.start > self.end {
+            self.run_start = placed.start;
+        }
+        self.end = placed.end();
+        if let Extent::Data { length, .. } = placed.extent {
+            self.held_bytes = self.held_bytes.saturating_add(length.into());
+        }
     }
 }

@@ -41,6 +41,12 @@ impl ChunkSizes {
         Self { min_bytes: average_bytes / 2, average_bytes, max_bytes: most.min(average_bytes * 4) }
     }
 
+    /// Chunks of one length: where equal ones are not looked for, it does not matter where they are cut, and nothing needs
+    /// to be searched.
+    pub(crate) fn fixed(self) -> Self {
+        Self { min_bytes: self.average_bytes, max_bytes: self.average_bytes, ..self }
+    }
+
     pub(crate) fn valid(&self) -> bool {
         let even = |bytes: u32| bytes.is_multiple_of(2);
         let Self { min_bytes, average_bytes, max_bytes } = *self;
@@ -273,6 +279,17 @@ mod tests {
                 prop_assert!(chunk.len() <= rule.max);
                 prop_assert!(index + 1 == all.len() || chunk.len() >= rule.min);
             }
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_looked_for_chunks_have_one_length_and_the_last_is_what_is_left() {
+        let sizes = ChunkSizes::for_block(4096, 16 << 10).fixed();
+        let content = noise(4, 10 * 4096 + 17);
+        for slices in [&[1 << 20][..], &[4096], &[5000, 3]] {
+            let all = chunks(&Boundaries::new(1, sizes), &content, slices);
+            assert_eq!(all.iter().map(Bytes::len).collect::<Vec<_>>(), [&[4096; 10][..], &[17]].concat());
+            assert_eq!(all.concat(), content);
         }
     }
 

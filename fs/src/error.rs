@@ -102,6 +102,18 @@ pub enum Error {
         /// The limit.
         bytes_max: u64,
     },
+    /// The file has no version of this number, or has it no longer.
+    #[error("{path}: has no version {number}, only {oldest} to {current}")]
+    NoSuchVersion {
+        /// The file.
+        path: String,
+        /// The number.
+        number: u64,
+        /// The oldest that it has.
+        oldest: u64,
+        /// The current one.
+        current: u64,
+    },
     /// The handle's file was removed.
     #[error("the open file was removed")]
     Stale,
@@ -151,9 +163,11 @@ impl Error {
         use core::storage::ErrorKind as S;
         use io::ErrorKind as K;
         match self {
-            Self::NotFound { .. } | Self::NoXattr { .. } | Self::NoFileSystem | Self::Core(E::NotARepository) => {
-                K::NotFound
-            }
+            Self::NotFound { .. }
+            | Self::NoXattr { .. }
+            | Self::NoSuchVersion { .. }
+            | Self::NoFileSystem
+            | Self::Core(E::NotARepository) => K::NotFound,
             Self::AlreadyExists { .. } | Self::Core(E::AlreadyExists) => K::AlreadyExists,
             Self::NotADirectory { .. } => K::NotADirectory,
             Self::IsADirectory { .. } => K::IsADirectory,

@@ -2,13 +2,14 @@
 //!
 //! Invariant: the extents of a file cover `0..size` without gap or overlap.
 
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use strongroom_core::engine::{Direction, Scan, Transaction, View};
 
 use crate::error::{Result, damaged};
 use crate::format::{EXTENT, Extent, extent_key, split_extent_key};
 use crate::shared::Shared;
+use crate::versions::ContentChange;
 use crate::writer::Ingest;
 
 /// An extent and where in the file it starts.
@@ -31,6 +32,26 @@ impl Placed {
 
     pub(crate) fn end(&self) -> u64 {
         self.start.saturating_add(self.extent.length())
+    }
+
+    /// The part of it that a range within it covers.
+    pub(crate) fn part(&self, range: &Range<u64>) -> Self {
+        let kept = range.end.saturating_sub(range.start);
+        let extent = match self.extent {
+            Extent::Hole { .. } => Extent::Hole { length: kept },
+            // Both are at most the extent's own length, which is a u32.
+            Extent::Data { chunk, length, skip } => {
+                let dropped = u32::try_from(range.start.saturating_sub(self.start)).unwrap_or(length);
+                let length = u32::try_from(kept).unwrap_or(length);
+                Extent::Data { chunk, length, skip: skip.saturating_add(dropped) }
+            }
+        };
+        Self { start: range.start, extent }
+    }
+
+    /// The part of it that lies in a range which overlaps with it.
+    pub(crate) fn clipped(&self, range: &Range<u64>) -> Self {
+        self.part(&(self.start.max(range.start)..self.end().min(range.end)))
     }
 }
 
@@ -66,6 +87,28 @@ impl Walk {
         self.next = placed.end();
         Ok(Some(placed))
     }
+
+    /// The next, where there must be one.
+    async fn expect(&mut self, inode: u64, offset: u64) -> Result<Placed> {
+        let next = self.next().await?;
+        next.ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {offset}")))
+    }
+}
+
+/// The extents that lie in a range, in part at least; all of it must lie before the end of the file.
+pub(crate) async fn between(view: &dyn View, inode: u64, range: &Range<u64>) -> Result<Vec<Placed>> {
+    let mut found = Vec::new();
+    if range.is_empty() {
+        return Ok(found);
+    }
+    let mut last = find(view, inode, range.start).await?;
+    found.push(last);
+    let mut following = walk(view, inode, last.end());
+    while last.end() < range.end {
+        last = following.expect(inode, last.end()).await?;
+        found.push(last);
+    }
+    Ok(found)
 }
 
 /// The bytes of a data extent from `from` on, counted from its start.
@@ -107,10 +150,7 @@ pub(crate) async fn read(shared: &Shared, view: &dyn View, inode: u64, offset: u
         if out.is_empty() {
             return Ok(());
         }
-        placed = following
-            .next()
-            .await?
-            .ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {at}")))?;
+        placed = following.expect(inode, at).await?;
     }
 }
 
@@ -140,27 +180,32 @@ pub(crate) async fn extend(transaction: &mut Transaction, inode: u64, size: u64,
 }
 
 /// Drops everything from `new_size` on. An extent that straddles it keeps its front, without reading the chunk.
-pub(crate) async fn truncate(transaction: &mut Transaction, inode: u64, size: u64, new_size: u64) -> Result<()> {
+pub(crate) async fn truncate(
+    transaction: &mut Transaction,
+    change: &mut ContentChange,
+    size: u64,
+    new_size: u64,
+) -> Result<()> {
     if new_size >= size {
         return Ok(());
     }
     let mut from = new_size;
     if new_size > 0 {
-        let placed = find(transaction, inode, new_size - 1).await?;
-        if let Some(front) = front(&placed, new_size) {
-            put(transaction, inode, placed.start, &front)?;
-        }
+        let placed = find(transaction, change.inode(), new_size - 1).await?;
         from = placed.end();
+        if new_size < placed.end() {
+            carve(transaction, change, &placed, &(new_size..placed.end()))?;
+        }
     }
-    remove_from(transaction, inode, from).await
+    remove_from(transaction, change, from).await
 }
 
 /// Drops all extents that start at `from` or after it.
-pub(crate) async fn remove_from(transaction: &mut Transaction, inode: u64, from: u64) -> Result<()> {
+pub(crate) async fn remove_from(transaction: &mut Transaction, change: &mut ContentChange, from: u64) -> Result<()> {
     const PAGE: usize = 1024;
     let mut from = from;
     loop {
-        let mut walk = walk(transaction, inode, from);
+        let mut walk = walk(transaction, change.inode(), from);
         let mut page = Vec::new();
         while page.len() < PAGE
             && let Some(placed) = walk.next().await?
@@ -169,34 +214,51 @@ pub(crate) async fn remove_from(transaction: &mut Transaction, inode: u64, from:
         }
         let more = page.len() == PAGE;
         for placed in &page {
-            remove(transaction, inode, placed)?;
+            remove(transaction, change, placed)?;
         }
         let Some(last) = page.last().filter(|_| more) else { return Ok(()) };
         from = last.end();
     }
 }
 
-pub(crate) fn remove(transaction: &mut Transaction, inode: u64, placed: &Placed) -> Result<()> {
-    transaction.delete(EXTENT, &extent_key(inode, placed.start))?;
-    if let Extent::Data { chunk, .. } = placed.extent {
-        transaction.release_chunk(chunk)?;
+pub(crate) fn remove(transaction: &mut Transaction, change: &mut ContentChange, placed: &Placed) -> Result<()> {
+    transaction.delete(EXTENT, &extent_key(change.inode(), placed.start))?;
+    change.replaced(transaction, placed, true)
+}
+
+/// Takes a range before the end out of a file, and leaves a gap for the caller to fill.
+pub(crate) async fn clear(transaction: &mut Transaction, change: &mut ContentChange, range: &Range<u64>) -> Result<()> {
+    for placed in between(transaction, change.inode(), range).await? {
+        carve(transaction, change, &placed, range)?;
     }
     Ok(())
 }
 
-/// What of an extent lies before `end`, where that is not all of it.
-fn front(placed: &Placed, end: u64) -> Option<Extent> {
-    if end >= placed.end() || end <= placed.start {
-        return None;
+/// Takes a range out of an extent that overlaps with it, without reading the chunk: what lies before and after stays.
+pub(crate) fn carve(
+    transaction: &mut Transaction,
+    change: &mut ContentChange,
+    placed: &Placed,
+    range: &Range<u64>,
+) -> Result<()> {
+    let inode = change.inode();
+    let taken = placed.clipped(range);
+    let (before, after) = (placed.start..taken.start, taken.end()..placed.end());
+    if before.is_empty() && after.is_empty() {
+        return remove(transaction, change, placed);
     }
-    let kept = end - placed.start;
-    Some(match placed.extent {
-        Extent::Hole { .. } => Extent::Hole { length: kept },
-        // Below the extent's own length, which is a u32.
-        Extent::Data { chunk, length, skip } => {
-            Extent::Data { chunk, length: u32::try_from(kept).unwrap_or(length), skip }
+    if before.is_empty() {
+        transaction.delete(EXTENT, &extent_key(inode, placed.start))?;
+    }
+    for part in [&before, &after] {
+        if !part.is_empty() {
+            put(transaction, inode, part.start, &placed.part(part).extent)?;
         }
-    })
+    }
+    if let (false, false, Extent::Data { chunk, .. }) = (before.is_empty(), after.is_empty(), placed.extent) {
+        transaction.retain_chunk(chunk)?;
+    }
+    change.replaced(transaction, &taken, false)
 }
 
 /// Overwrites part of a file, all of it before the end. Only the chunks that are touched are cut anew; one more is where
@@ -204,45 +266,31 @@ fn front(placed: &Placed, end: u64) -> Option<Extent> {
 pub(crate) async fn replace(
     shared: &std::sync::Arc<Shared>,
     transaction: &mut Transaction,
-    inode: u64,
+    change: &mut ContentChange,
     offset: u64,
     bytes: &[u8],
 ) -> Result<()> {
     const ABSORBED_MAX: usize = 2;
+    let inode = change.inode();
     if bytes.is_empty() {
         return Ok(());
     }
     let end = offset.saturating_add(bytes.len() as u64);
-    let first = find(transaction, inode, offset).await?;
-    let mut touched = vec![first];
-    let mut following = walk(transaction, inode, first.end());
-    let mut last = first;
-    while last.end() < end {
-        last = following
-            .next()
-            .await?
-            .ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {}", last.end())))?;
-        touched.push(last);
-    }
+    let touched = between(transaction, inode, &(offset..end)).await?;
+    let (Some(first), Some(last)) = (touched.first(), touched.last()) else { return Ok(()) };
 
     let mut ingest_start = offset;
     let mut before = bytes::Bytes::new();
-    let mut hole_before = None;
-    if first.start < offset {
-        match first.extent {
-            Extent::Hole { .. } => hole_before = Some((first.start, Extent::Hole { length: offset - first.start })),
-            Extent::Data { .. } => {
-                ingest_start = first.start;
-                let whole = data(shared, transaction, &first.extent).await?;
-                before = whole.slice(..usize::try_from(offset - first.start).unwrap_or(0).min(whole.len()));
-            }
-        }
+    if let (true, Extent::Data { .. }) = (first.start < offset, first.extent) {
+        ingest_start = first.start;
+        let whole = data(shared, transaction, &first.extent).await?;
+        before = whole.slice(..usize::try_from(offset - first.start).unwrap_or(0).min(whole.len()));
     }
     let mut after = bytes::Bytes::new();
-    let mut hole_after = None;
+    let mut hole_follows = false;
     if last.end() > end {
         match last.extent {
-            Extent::Hole { .. } => hole_after = Some((end, Extent::Hole { length: last.end() - end })),
+            Extent::Hole { .. } => hole_follows = true,
             Extent::Data { .. } => {
                 let whole = data(shared, transaction, &last.extent).await?;
                 after = whole.slice(usize::try_from(end - last.start).unwrap_or(0).min(whole.len())..);
@@ -250,17 +298,18 @@ pub(crate) async fn replace(
         }
     }
     for placed in &touched {
-        remove(transaction, inode, placed)?;
-    }
-    for (start, hole) in [hole_before, hole_after].into_iter().flatten() {
-        put(transaction, inode, start, &hole)?;
+        match placed.extent {
+            // What stays of a hole was not replaced.
+            Extent::Hole { .. } => carve(transaction, change, placed, &(offset..end))?,
+            Extent::Data { .. } => remove(transaction, change, placed)?,
+        }
     }
 
     let mut ingest = Ingest::new(shared.clone(), inode, ingest_start);
     for piece in [&before[..], bytes, &after[..]] {
         ingest.write(transaction, piece).await?;
     }
-    if hole_after.is_none() {
+    if !hole_follows {
         for _ in 0..ABSORBED_MAX {
             if ingest.uncut().len() >= shared.boundaries().short_bytes() {
                 break;
@@ -269,7 +318,7 @@ pub(crate) async fn replace(
             let Some(placed) = next.next().await? else { break };
             let Extent::Data { .. } = placed.extent else { break };
             let absorbed = data(shared, transaction, &placed.extent).await?;
-            remove(transaction, inode, &placed)?;
+            remove(transaction, change, &placed)?;
             ingest.write(transaction, &absorbed).await?;
         }
     }
@@ -281,16 +330,17 @@ pub(crate) async fn replace(
 pub(crate) async fn append(
     shared: &std::sync::Arc<Shared>,
     transaction: &mut Transaction,
-    inode: u64,
+    change: &mut ContentChange,
     size: u64,
 ) -> Result<Ingest> {
+    let inode = change.inode();
     if size > 0 {
         let last = find(transaction, inode, size - 1).await?;
         if let Extent::Data { length, .. } = last.extent
             && (length as usize) < shared.boundaries().short_bytes()
         {
             let bytes = data(shared, transaction, &last.extent).await?;
-            remove(transaction, inode, &last)?;
+            remove(transaction, change, &last)?;
             let mut ingest = Ingest::new(shared.clone(), inode, last.start);
             ingest.write(transaction, &bytes).await?;
             return Ok(ingest);

@@ -26,6 +26,8 @@ pub struct Metadata {
     pub gid: u32,
     /// Length in bytes: of a file its content, of a symbolic link its target, of a directory 0.
     pub size: u64,
+    /// Versions of a file that are kept beside the current one.
+    pub versions: u64,
     /// Names of it; of a directory, 2 and one more for every directory in it.
     pub nlink: u64,
     /// When the content changed.
@@ -96,6 +98,7 @@ pub(crate) async fn metadata(view: &dyn View, inode: u64) -> Result<Metadata> {
         uid: row.uid,
         gid: row.gid,
         size,
+        versions: content.versions.older_count(),
         nlink,
         mtime: if content.changed > row.mtime_set { changed } else { row.mtime },
         ctime: if content.changed > 0 { row.ctime.max(changed) } else { row.ctime },

@@ -19,10 +19,12 @@ pub mod format;
 mod inodes;
 mod options;
 mod path;
+mod ranges;
 mod references;
 mod reflink;
 mod shared;
 mod time;
+mod versions;
 mod writer;
 mod xattrs;
 
@@ -36,9 +38,10 @@ pub use filesystem::{
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
-    XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
+    VERSIONS_MAX, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
 pub use inodes::Metadata;
 pub use options::{AccessTime, Compression, OpenOptions, Options, Tuning};
 pub use references::chunks_of;
 pub use time::Timestamp;
+pub use versions::Version;

@@ -1,8 +1,10 @@
 use strongroom_core::engine::Engine;
 
 use crate::chunker::ChunkSizes;
+use crate::error::Result;
 pub use crate::format::Compression;
 use crate::format::OptionsRow;
+use crate::versions::check_limit;
 
 /// What is chosen when a file system is created, and stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +13,8 @@ pub struct Options {
     pub compression: Compression,
     /// Whether equal chunks are stored once. Off, storage that can also plant files learns nothing from growth.
     pub dedup: bool,
-    /// Versions of a file to keep beside the current one. Kept with the repository; nothing makes versions yet.
+    /// Versions of a file to keep beside the current one, where the file has no limit of its own; at most
+    /// [`crate::VERSIONS_MAX`].
     pub versions: u32,
 }
 
@@ -22,6 +25,14 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a file system can have these.
+    ///
+    /// # Errors
+    /// [`strongroom_core::Error::LimitExceeded`] for more versions than can be kept.
+    pub fn check(&self) -> Result<()> {
+        check_limit(self.versions)
+    }
+
     pub(crate) fn row(self, engine: &Engine) -> OptionsRow {
         OptionsRow {
             compression: self.compression,
@@ -137,8 +148,8 @@ impl OpenOptions {
         access_time: AccessTime,
     }
 
-    /// Versions of the file to keep beside the current one, from now on; 0 takes the repository's setting. Needs writing; as
-    /// [`crate::FileSystem::set_settings`].
+    /// Versions of the file to keep beside the current one, from now on, whatever the repository does; 0 keeps none. At most
+    /// [`crate::VERSIONS_MAX`]. Needs writing; as [`crate::FileSystem::set_version_limit`].
     #[must_use]
     pub fn versions(mut self, versions: u32) -> Self {
         self.versions = Some(versions);

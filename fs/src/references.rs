@@ -3,7 +3,7 @@
 use strongroom_core::Result;
 use strongroom_core::engine::{ChunkNumber, Table};
 
-use crate::format::{EXTENT, Extent, XATTR, XattrRow};
+use crate::format::{EXTENT, Extent, PAST, XATTR, XattrRow};
 
 /// The chunks that a row of one of the file system's tables owns a reference to, each as often as it does.
 ///
@@ -11,7 +11,7 @@ use crate::format::{EXTENT, Extent, XATTR, XattrRow};
 /// [`strongroom_core::Error::Damaged`] for a row of another shape.
 pub fn chunks_of(table: Table, value: &[u8]) -> Result<Vec<ChunkNumber>> {
     Ok(match table {
-        EXTENT => match Extent::decode(value)? {
+        EXTENT | PAST => match Extent::decode(value)? {
             Extent::Data { chunk, .. } => vec![chunk],
             Extent::Hole { .. } => Vec::new(),
         },

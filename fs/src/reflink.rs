@@ -4,73 +4,10 @@
 
 use strongroom_core::engine::{Transaction, View};
 
-use crate::error::{Result, damaged};
-use crate::extents::{self, Placed, find, put, remove, walk};
+use crate::error::Result;
+use crate::extents::{self, Placed, Walk, find, put, walk};
 use crate::format::Extent;
-
-/// The part of an extent that lies in `start..end`.
-fn clip(placed: &Placed, start: u64, end: u64) -> Option<Placed> {
-    let (from, to) = (placed.start.max(start), placed.end().min(end));
-    if from >= to {
-        return None;
-    }
-    let extent = match placed.extent {
-        Extent::Hole { .. } => Extent::Hole { length: to - from },
-        // Both are within the extent, whose end is a u32.
-        Extent::Data { chunk, length, skip } => Extent::Data {
-            chunk,
-            length: u32::try_from(to - from).unwrap_or(length),
-            skip: skip.saturating_add(u32::try_from(from - placed.start).unwrap_or(0)),
-        },
-    };
-    Some(Placed { start: from, extent })
-}
-
-/// The extents that cover a stretch before the end of the file, the first and the last cut to it.
-async fn pieces(view: &dyn View, inode: u64, start: u64, end: u64) -> Result<Vec<Placed>> {
-    let mut pieces = Vec::new();
-    if start >= end {
-        return Ok(pieces);
-    }
-    let mut placed = find(view, inode, start).await?;
-    let mut following = walk(view, inode, placed.end());
-    loop {
-        pieces.extend(clip(&placed, start, end));
-        if placed.end() >= end {
-            return Ok(pieces);
-        }
-        placed = following
-            .next()
-            .await?
-            .ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {}", placed.end())))?;
-    }
-}
-
-/// Takes a stretch out of a file's extents, and leaves a gap for the caller to fill.
-async fn clear(transaction: &mut Transaction, inode: u64, start: u64, end: u64) -> Result<()> {
-    if start >= end {
-        return Ok(());
-    }
-    let mut placed = find(transaction, inode, start).await?;
-    let mut following = walk(transaction, inode, placed.end());
-    loop {
-        let kept = [clip(&placed, 0, start), clip(&placed, end, u64::MAX)];
-        for piece in kept.iter().flatten() {
-            retain(transaction, piece)?;
-        }
-        remove(transaction, inode, &placed)?;
-        for piece in kept.iter().flatten() {
-            put(transaction, inode, piece.start, &piece.extent)?;
-        }
-        if placed.end() >= end {
-            return Ok(());
-        }
-        placed = following
-            .next()
-            .await?
-            .ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {}", placed.end())))?;
-    }
-}
+use crate::versions::ContentChange;
 
 fn retain(transaction: &mut Transaction, placed: &Placed) -> Result<()> {
     if let Extent::Data { chunk, .. } = placed.extent {
@@ -121,10 +58,9 @@ async fn fill(transaction: &mut Transaction, inode: u64, pieces: Vec<Placed>) ->
     Ok(())
 }
 
-/// Gives a file without extents those of another.
-pub(crate) async fn share_all(transaction: &mut Transaction, from: u64, to: u64) -> Result<()> {
-    let mut walk = walk(transaction, from, 0);
-    while let Some(placed) = walk.next().await? {
+/// Gives a file without extents those of another, maybe of another state.
+pub(crate) async fn share_all(transaction: &mut Transaction, mut extents: Walk, to: u64) -> Result<()> {
+    while let Some(placed) = extents.next().await? {
         retain(transaction, &placed)?;
         put(transaction, to, placed.start, &placed.extent)?;
     }
@@ -136,7 +72,6 @@ pub(crate) async fn share_all(transaction: &mut Transaction, from: u64, to: u64)
 pub(crate) struct Stretch {
     pub(crate) from: u64,
     pub(crate) from_offset: u64,
-    pub(crate) to: u64,
     pub(crate) to_offset: u64,
     pub(crate) length: u64,
     /// The length of the file that it goes to.
@@ -144,27 +79,35 @@ pub(crate) struct Stretch {
 }
 
 /// Makes a stretch of one file, before its end, a stretch of another, which grows as need be; answers its new length.
-pub(crate) async fn share(transaction: &mut Transaction, stretch: Stretch) -> Result<u64> {
-    let Stretch { from, from_offset, to, to_offset, length, to_size } = stretch;
-    let mut pieces = pieces(transaction, from, from_offset, from_offset.saturating_add(length)).await?;
-    for piece in &mut pieces {
-        retain(transaction, piece)?;
+pub(crate) async fn share(transaction: &mut Transaction, to: &mut ContentChange, stretch: Stretch) -> Result<u64> {
+    let Stretch { from, from_offset, to_offset, length, to_size } = stretch;
+    let taken = from_offset..from_offset.saturating_add(length);
+    let mut pieces = Vec::new();
+    for placed in extents::between(transaction, from, &taken).await? {
+        let mut piece = placed.clipped(&taken);
+        retain(transaction, &piece)?;
         piece.start = piece.start - from_offset + to_offset;
+        pieces.push(piece);
     }
     let end = to_offset.saturating_add(length);
-    clear(transaction, to, to_offset, end.min(to_size)).await?;
-    extents::extend(transaction, to, to_size, to_offset).await?;
-    fill(transaction, to, pieces).await?;
+    extents::clear(transaction, to, &(to_offset..end.min(to_size))).await?;
+    extents::extend(transaction, to.inode(), to_size, to_offset).await?;
+    fill(transaction, to.inode(), pieces).await?;
     Ok(end.max(to_size))
 }
 
 /// Makes a stretch before the end of a file read as zeros that take no space.
-pub(crate) async fn punch(transaction: &mut Transaction, inode: u64, start: u64, end: u64) -> Result<()> {
+pub(crate) async fn punch(
+    transaction: &mut Transaction,
+    change: &mut ContentChange,
+    start: u64,
+    end: u64,
+) -> Result<()> {
     if start >= end {
         return Ok(());
     }
-    clear(transaction, inode, start, end).await?;
-    fill(transaction, inode, vec![Placed { start, extent: Extent::Hole { length: end - start } }]).await
+    extents::clear(transaction, change, &(start..end)).await?;
+    fill(transaction, change.inode(), vec![Placed { start, extent: Extent::Hole { length: end - start } }]).await
 }
 
 /// The first offset at or after `offset` that lies in data, or in a hole; the end of a file counts as one. `None` at the

@@ -10,7 +10,7 @@ use crate::chunker::Boundaries;
 use crate::codec;
 use crate::error::Result;
 use crate::file::Handles;
-use crate::format::{INODE_ROW_BYTES, InodeRow, OptionsRow, SYMLINK_BYTES_MAX};
+use crate::format::{ContentRow, INODE_ROW_BYTES, InodeRow, OptionsRow, SYMLINK_BYTES_MAX};
 use crate::options::Tuning;
 
 /// What the handles of a file system go by.
@@ -24,7 +24,8 @@ pub(crate) struct Shared {
 
 /// What all of them have in common.
 pub(crate) struct Common {
-    pub(crate) boundaries: Boundaries,
+    searched: Boundaries,
+    unsearched: Boundaries,
     pub(crate) handles: Handles,
     /// Decoded chunks by number. Numbers are never used again, so an entry is never out of date.
     chunks: Option<Cache<ChunkNumber, Bytes, ByBytes>>,
@@ -45,8 +46,14 @@ impl Shared {
         let average = u64::from(options.sizes.average_bytes);
         let items = usize::try_from(tuning.cache_bytes / average).unwrap_or(usize::MAX).clamp(16, 1 << 20);
         let chunks = (tuning.cache_bytes > 0).then(|| Cache::with_weighter(items, tuning.cache_bytes, ByBytes));
-        let boundaries = Boundaries::new(engine.boundary_seed(), options.sizes);
-        let common = Common { boundaries, handles: Handles::default(), chunks, last_moment: AtomicU64::new(0) };
+        let seed = engine.boundary_seed();
+        let common = Common {
+            searched: Boundaries::new(seed, options.sizes),
+            unsearched: Boundaries::new(seed, options.sizes.fixed()),
+            handles: Handles::default(),
+            chunks,
+            last_moment: AtomicU64::new(0),
+        };
         Self { engine, options, tuning, common: Arc::new(common) }
     }
 
@@ -61,8 +68,9 @@ impl Shared {
         Arc::new(Self { engine: self.engine.clone(), options, tuning: self.tuning, common: self.common.clone() })
     }
 
+    /// Where files are cut that go by this.
     pub(crate) fn boundaries(&self) -> &Boundaries {
-        &self.common.boundaries
+        if self.options.dedup { &self.common.searched } else { &self.common.unsearched }
     }
 
     /// Nanoseconds since the epoch, larger at every call: two changes never have the same moment, however coarse the clock.
@@ -77,6 +85,11 @@ impl Shared {
     /// Longest plaintext of a chunk.
     pub(crate) fn plain_bytes_max(&self) -> usize {
         self.options.sizes.max_bytes as usize
+    }
+
+    /// How many versions of a file are kept beside the current one.
+    pub(crate) fn versions_kept(&self, content: &ContentRow) -> u64 {
+        content.versions.limit.unwrap_or(self.options.versions).into()
     }
 
     /// Longest target of a symbolic link that fits in its inode's row.

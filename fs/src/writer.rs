@@ -18,8 +18,13 @@ use crate::extents;
 use crate::format::{Extent, FILE_BYTES_MAX};
 use crate::shared::Shared;
 
-/// Handing a chunk below this length to a worker costs more than the work.
+/// Handing fewer bytes to a worker costs more than the work.
 const HANDED_OVER_BYTES_MIN: usize = 16 << 10;
+/// Chunks are handed over in batches of about so many bytes: to wake a worker, and be woken, for each costs too much.
+const BATCH_BYTES: usize = 256 << 10;
+/// After a chunk that was there already, so many are copied out of the window that they were cut from: a window that is
+/// held for what is new in it may hold little of that.
+const COPIED_AFTER_DUPLICATE: u32 = 16;
 
 /// Writes a stretch of one file, from a given offset on, where no extents are.
 pub(crate) struct Ingest {
@@ -29,21 +34,32 @@ pub(crate) struct Ingest {
     chunker: Chunker,
     /// The file's offset of the first byte that is not cut.
     cut: u64,
-    queue: VecDeque<Job>,
+    /// Chunks that were handed over, oldest first, and those that wait for more to be handed over with them.
+    queue: VecDeque<Batch>,
+    waiting: Chunks,
+    /// Bytes in both.
     queue_bytes: usize,
-    /// The last chunk was stored already: then the next probably is too, and compressing it would be in vain.
-    duplicates_expected: bool,
+    /// New chunks since the last that was stored already; the next one probably is where that was the last, and
+    /// compressing it would be in vain.
+    since_duplicate: Option<u32>,
 }
 
-struct Job {
+/// Chunks that follow each other.
+#[derive(Default)]
+struct Chunks {
     offset: u64,
-    plain: Bytes,
+    plain: Vec<Bytes>,
+    bytes: usize,
+}
+
+struct Batch {
+    chunks: Chunks,
     prepared: Work,
 }
 
 enum Work {
-    Here(Prepared),
-    There(TaskHandle<Prepared>),
+    Here(Vec<Prepared>),
+    There(TaskHandle<Vec<Prepared>>),
 }
 
 struct Prepared {
@@ -51,11 +67,12 @@ struct Prepared {
     payload: Option<Bytes>,
 }
 
-fn prepare(shared: &Shared, plain: &Bytes, compress: bool) -> Prepared {
-    Prepared {
+fn prepare(shared: &Shared, plain: &[Bytes], compress: bool) -> Vec<Prepared> {
+    let prepare = |plain: &Bytes| Prepared {
         identity: shared.options.dedup.then(|| shared.engine.identity(plain)),
         payload: compress.then(|| codec::encode(plain, shared.options.compression)),
-    }
+    };
+    plain.iter().map(prepare).collect()
 }
 
 impl Ingest {
@@ -67,8 +84,9 @@ impl Ingest {
             chunker: Chunker::default(),
             cut: offset,
             queue: VecDeque::new(),
+            waiting: Chunks::default(),
             queue_bytes: 0,
-            duplicates_expected: false,
+            since_duplicate: None,
         }
     }
 
@@ -84,7 +102,8 @@ impl Ingest {
 
     /// The file's offset of the first byte that is in no row yet.
     pub(crate) fn stored_end(&self) -> u64 {
-        self.queue.front().map_or(self.cut, |job| job.offset)
+        let waiting = if self.waiting.plain.is_empty() { self.cut } else { self.waiting.offset };
+        self.queue.front().map_or(waiting, |batch| batch.chunks.offset)
     }
 
     /// The last bytes written, not yet cut into a chunk.
@@ -156,57 +175,104 @@ impl Ingest {
     }
 
     async fn begin(&mut self, transaction: &mut Transaction, plain: Bytes) -> Result<()> {
-        let compress = !(self.duplicates_expected && self.shared.options.dedup);
+        if self.waiting.plain.is_empty() {
+            self.waiting.offset = self.cut;
+        }
         let length = plain.len();
-        let prepared = if length < HANDED_OVER_BYTES_MIN {
-            Work::Here(prepare(&self.shared, &plain, compress))
+        self.waiting.plain.push(plain);
+        self.waiting.bytes += length;
+        self.queue_bytes += length;
+        self.cut += length as u64;
+        if self.waiting.bytes >= BATCH_BYTES {
+            self.hand_over();
+        }
+        let bound = self.shared.tuning.in_flight_bytes;
+        // Down to half of the bound: so the one who writes wakes now and then, and not for every batch.
+        if self.queue_bytes > bound { self.settle(transaction, bound / 2).await } else { Ok(()) }
+    }
+
+    /// Has the chunks that wait prepared.
+    fn hand_over(&mut self) {
+        let chunks = std::mem::take(&mut self.waiting);
+        if chunks.plain.is_empty() {
+            return;
+        }
+        let compress = !(self.shared.options.dedup && self.since_duplicate == Some(0));
+        let prepared = if chunks.bytes < HANDED_OVER_BYTES_MIN {
+            Work::Here(prepare(&self.shared, &chunks.plain, compress))
         } else {
-            let (shared, plain) = (self.shared.clone(), plain.clone());
+            let (shared, plain) = (self.shared.clone(), chunks.plain.clone());
             let env = self.shared.engine.env();
             Work::There(env.spawn(async move { prepare(&shared, &plain, compress) }))
         };
-        self.queue.push_back(Job { offset: self.cut, plain, prepared });
-        self.queue_bytes += length;
-        self.cut += length as u64;
-        let bound = self.shared.tuning.in_flight_bytes;
-        if self.queue_bytes > bound { self.settle(transaction, bound).await } else { Ok(()) }
+        self.queue.push_back(Batch { chunks, prepared });
     }
 
     /// Stores the oldest chunks until at most `bytes` are in flight.
     async fn settle(&mut self, transaction: &mut Transaction, bytes: usize) -> Result<()> {
+        if self.waiting.bytes > bytes {
+            self.hand_over();
+        }
+        // The last one first: by then the others are ready, most likely, and this task was woken once.
+        let mut left = self.queue_bytes;
+        let due = self.queue.iter_mut().take_while(|batch| {
+            let is_due = left > bytes;
+            left = left.saturating_sub(batch.chunks.bytes);
+            is_due
+        });
+        if let Some(last) = due.last() {
+            last.ready().await?;
+        }
         while self.queue_bytes > bytes
-            && let Some(job) = self.queue.pop_front()
+            && let Some(mut batch) = self.queue.pop_front()
         {
-            self.queue_bytes -= job.plain.len();
-            let prepared = match job.prepared {
-                Work::Here(prepared) => prepared,
-                Work::There(task) => task.await.ok_or(strongroom_core::Error::WorkerLost)?,
-            };
-            let chunk = self.store(transaction, &job.plain, prepared).await?;
-            // A short chunk at the end of a file is what the next append starts from.
-            if job.plain.len() < self.shared.boundaries().short_bytes() {
-                // Copied, so that it does not hold on to the window it was cut from.
-                self.shared.keep(chunk, &Bytes::copy_from_slice(&job.plain));
+            self.queue_bytes -= batch.chunks.bytes;
+            let mut offset = batch.chunks.offset;
+            let prepared = std::mem::take(batch.ready().await?);
+            for (plain, prepared) in batch.chunks.plain.into_iter().zip(prepared) {
+                let chunk = self.store(transaction, &plain, prepared).await?;
+                // A short chunk at the end of a file is what the next append starts from.
+                if plain.len() < self.shared.boundaries().short_bytes() {
+                    // Copied, so that it does not hold on to the window it was cut from.
+                    self.shared.keep(chunk, &Bytes::copy_from_slice(&plain));
+                }
+                let length = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+                extents::put(transaction, self.inode, offset, &Extent::Data { chunk, length, skip: 0 })?;
+                offset += u64::from(length);
             }
-            let length = u32::try_from(job.plain.len()).unwrap_or(u32::MAX);
-            extents::put(transaction, self.inode, job.offset, &Extent::Data { chunk, length, skip: 0 })?;
         }
         Ok(())
     }
 
     async fn store(&mut self, transaction: &mut Transaction, plain: &Bytes, prepared: Prepared) -> Result<ChunkNumber> {
         if let Some(identity) = &prepared.identity {
-            let known = transaction.find_chunk(identity).await?;
-            self.duplicates_expected = known.is_some();
-            if let Some(chunk) = known {
+            if let Some(chunk) = transaction.find_chunk(identity).await? {
+                self.since_duplicate = Some(0);
                 return Ok(chunk);
             }
+            self.since_duplicate = self.since_duplicate.map(|chunks| chunks.saturating_add(1));
         }
         let mut payload = prepared.payload.unwrap_or_else(|| codec::encode(plain, self.shared.options.compression));
-        if payload.len() < HANDED_OVER_BYTES_MIN && self.chunker.is_long() {
-            // The engine may keep a short one in a row; it must not hold on to the window it was cut from.
+        let is_alone = self.since_duplicate.is_some_and(|chunks| chunks <= COPIED_AFTER_DUPLICATE);
+        if self.chunker.is_long() && (payload.len() < HANDED_OVER_BYTES_MIN || is_alone) {
+            // The engine may keep a short one in a row, and holds a long one until its block is sealed: neither must hold on
+            // to a window for little.
             payload = Bytes::copy_from_slice(&payload);
         }
-        Ok(transaction.put_chunk(prepared.identity, payload).await?)
+        Ok(transaction.put_new_chunk(prepared.identity, payload).await?)
+    }
+}
+
+impl Batch {
+    /// What was prepared, when it is.
+    async fn ready(&mut self) -> Result<&mut Vec<Prepared>> {
+        if let Work::There(task) = &mut self.prepared {
+            let prepared = task.await.ok_or(strongroom_core::Error::WorkerLost)?;
+            self.prepared = Work::Here(prepared);
+        }
+        match &mut self.prepared {
+            Work::Here(prepared) => Ok(prepared),
+            Work::There(_) => Err(strongroom_core::Error::WorkerLost.into()),
+        }
     }
 }

@@ -150,8 +150,7 @@ pub(crate) async fn remove_all(transaction: &mut Transaction, inode: u64) -> Res
 }
 
 /// Gives a new inode the attributes of another; values in chunks are shared.
-pub(crate) async fn copy_all(transaction: &mut Transaction, from: u64, to: u64) -> Result<()> {
-    let mut rows = rows(transaction, from);
+pub(crate) async fn copy_all(transaction: &mut Transaction, mut rows: Rows, to: u64) -> Result<()> {
     while let Some((name, row)) = rows.next().await? {
         for chunk in row.chunks() {
             transaction.retain_chunk(*chunk)?;

@@ -16,7 +16,9 @@ use strongroom_core::format::slot::{Factors, SLOT_DIRECTORY_BYTES, Slot, SlotDir
 use strongroom_core::format::well_known::{HeaderId, hint_name};
 use strongroom_core::format::{BlockClass, DirectoryEntry, Pointer, RecordKind, Trailer, Writer};
 use strongroom_core::{engine::ChunkNumber, engine::keyring::RecoveryKey, env::Env};
-use strongroom_fs::format::{Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT, XattrRow};
+use strongroom_fs::format::{
+    Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT, VersionRow, Versions, XattrRow,
+};
 use strongroom_fs::{ChunkSizes, Timestamp};
 
 const POINTER: Pointer =
@@ -158,7 +160,6 @@ fn files() -> Result<()> {
         uid: 1000,
         gid: 1000,
         nlink: 1,
-        versions: 0,
         xattrs: false,
         dedup: None,
         compression: None,
@@ -178,7 +179,10 @@ fn files() -> Result<()> {
     seed("files", "named", EntryRow { inode: ROOT, kind: Kind::Directory }.encode())?;
     seed("files", "extent", Extent::Data { chunk: ChunkNumber(1 << 32), length: 100, skip: 5 }.encode())?;
     seed("files", "hole", Extent::Hole { length: 1 << 40 }.encode())?;
-    seed("files", "content", ContentRow { changed: 1, size: 2 }.encode())
+    seed("files", "content", ContentRow { changed: 1, size: 2, ..ContentRow::default() }.encode())?;
+    let versions = Versions { current: 5, oldest: 3, limit: Some(2) };
+    seed("files", "content-with-versions", ContentRow { changed: 1, size: 2, versions }.encode())?;
+    seed("files", "version", VersionRow { changed: 1, size: 2, held_bytes: 1 }.encode())
 }
 
 fn pointer() -> Result<()> {

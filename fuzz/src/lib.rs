@@ -19,7 +19,7 @@ use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, Sl
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
 use strongroom_core::format::{BlockId, Pointer};
 use strongroom_core::storage::StorageUri;
-use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow, XattrRow};
+use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow, VersionRow, XattrRow};
 
 pub use block::block;
 pub use engine::engine;
@@ -163,6 +163,7 @@ pub fn files(bytes: &[u8]) {
     if let Ok(row) = Extent::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }
+    if let Ok(row) = VersionRow::decode(bytes) {
     if let Ok(row) = XattrRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }

@@ -36,6 +36,8 @@ pub struct CheckReport {
     pub symlinks: u64,
     /// Bytes of all files together, holes included.
     pub logical_bytes: u64,
+    /// Versions of files beside the current ones.
+    pub versions: u64,
     /// Keys of the key-value store.
     pub keys: u64,
     /// Chunks.
@@ -89,6 +91,7 @@ impl Repository {
             files: files.files,
             symlinks: files.symlinks,
             logical_bytes: files.logical_bytes,
+            versions: files.versions,
             keys: keys.unwrap_or_default(),
             chunks: blobs.chunks,
             snapshots: blobs.snapshots,

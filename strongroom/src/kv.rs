@@ -482,6 +482,10 @@ async fn fetch(view: &impl View, row: &Bytes) -> Result<Bytes> {
         Value::Chunks { length, .. } | Value::Listed { length, .. } => usize::try_from(*length).unwrap_or(usize::MAX),
     };
     let numbers = value.numbers(view).await?;
+    if let [number] = *numbers {
+        let bytes = view.chunk(number).await?;
+        return if bytes.len() == length { Ok(bytes) } else { Err(other_length()) };
+    }
     // Each chunk adds a byte at least, so that a list cannot make this longer than the value it is checked against.
     let mut bytes = Vec::with_capacity(length.min(VALUE_BYTES_MAX));
     for piece in futures_util::future::join_all(numbers.into_iter().map(|number| view.chunk(number))).await {
@@ -490,10 +494,11 @@ async fn fetch(view: &impl View, row: &Bytes) -> Result<Bytes> {
             break;
         }
     }
-    if bytes.len() != length {
-        return Err(Error::damaged("key-value row", None, "its chunks are not as long as its value"));
-    }
-    Ok(Bytes::from(bytes))
+    if bytes.len() == length { Ok(Bytes::from(bytes)) } else { Err(other_length()) }
+}
+
+fn other_length() -> Error {
+    Error::damaged("key-value row", None, "its chunks are not as long as its value")
 }
 
 fn check_limit(what: &'static str, value: usize, limit: usize) -> Result<()> {

@@ -213,6 +213,7 @@ pub struct CreateOptions {
     pub(crate) kdf: Kdf,
     pub(crate) compression: Compression,
     pub(crate) dedup: bool,
+    pub(crate) versions: u32,
 }
 
 /// What a password costs to try.
@@ -238,6 +239,7 @@ impl CreateOptions {
             kdf: Kdf::Millis(KDF_MILLIS_DEFAULT),
             compression: Compression::Lz4,
             dedup: true,
+            versions: 0,
         }
     }
 
@@ -275,6 +277,14 @@ impl CreateOptions {
     #[must_use]
     pub fn dedup(mut self, dedup: bool) -> Self {
         self.dedup = dedup;
+        self
+    }
+
+    /// How many older versions of each file are kept, at most [`strongroom_fs::VERSIONS_MAX`]; by default none. A file may
+    /// have a limit of its own: [`strongroom_fs::FileSystem::set_version_limit`].
+    #[must_use]
+    pub fn versions(mut self, versions: u32) -> Self {
+        self.versions = versions;
         self
     }
 

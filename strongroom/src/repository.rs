@@ -48,6 +48,12 @@ impl Repository {
         if let Some(bytes) = options.block_bytes {
             check_block_bytes(bytes).map_err(|error| strongroom_core::Error::Invalid(error.to_string()))?;
         }
+        let files = strongroom_fs::Options {
+            compression: options.compression,
+            dedup: options.dedup,
+            versions: options.versions,
+        };
+        files.check()?;
         let tuning = options.surroundings.tuning;
         let opened = place::open(place.into(), options.surroundings, OpenMode::CreateIfMissing).await?;
         // Asked before the key derivation is measured, which takes a while.
@@ -69,11 +75,6 @@ impl Repository {
             kdf,
             trusted: opened.trusted.clone(),
             tuning,
-        };
-        let files = strongroom_fs::Options {
-            compression: options.compression,
-            dedup: options.dedup,
-            ..strongroom_fs::Options::default()
         };
         let fill =
             async |engine: &Engine, first: &mut engine::Transaction| FileSystem::fill(engine, first, files).await;

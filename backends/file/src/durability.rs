@@ -16,8 +16,9 @@ use crate::error::{reading, unknown_durability};
 use crate::folder::Folder;
 use crate::layout::{Shard, blob_path, shard_from, shard_of, shard_path};
 
-/// From so many files on, one flush of the file system is cheaper than one a file.
-const WHOLE_FLUSH_FILES: usize = 32;
+/// From so many files and shards on, one flush of the file system is cheaper than one for each. Shards count, because a
+/// checkpoint deletes hundreds of blobs, each in a shard of its own more often than not.
+const WHOLE_FLUSH_CHANGES: usize = 32;
 
 /// So many files are kept open until they are synced: an error of write-back is then certainly seen.
 const OPEN_FILES_MAX: usize = 128;
@@ -88,7 +89,8 @@ impl Ledger {
         let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = std::mem::take(&mut self.lock().pending);
         let mut outcome = Ok(());
-        let whole = (batch.files.len() >= WHOLE_FLUSH_FILES).then(|| folder.sync_filesystem()).flatten();
+        let changes = batch.files.len() + batch.shards.len();
+        let whole = (changes >= WHOLE_FLUSH_CHANGES).then(|| folder.sync_filesystem()).flatten();
         match whole {
             Some(Ok(())) => self.lock().durable_shards.extend(&batch.shards),
             Some(Err(error)) => {

@@ -1,7 +1,7 @@
 //! The store, and the handles on it.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,47 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
 /// So many names come with one page of a listing.
 const PAGE_NAMES: usize = 4096;
 
-type Blobs = BTreeMap<Name, Bytes>;
+/// So many bytes of deleted blobs are let go one by one, as new ones come: freed all at once, an allocator gives the memory
+/// back to the system, only to get it anew, page by page, for what is put next.
+const LET_GO_BYTES_MAX: usize = 32 << 20;
+
+#[derive(Default)]
+struct Blobs {
+    present: BTreeMap<Name, Bytes>,
+    /// Deleted, and not yet let go.
+    deleted: VecDeque<Bytes>,
+    deleted_bytes: usize,
+}
+
+impl Blobs {
+    fn put(&mut self, name: Name, bytes: Bytes) -> Put {
+        // Two, so that they become fewer.
+        self.let_go();
+        self.let_go();
+        match self.present.entry(name) {
+            Entry::Vacant(free) => {
+                free.insert(bytes);
+                Put::Created
+            }
+            Entry::Occupied(_) => Put::Exists,
+        }
+    }
+
+    fn delete(&mut self, name: Name) {
+        let Some(bytes) = self.present.remove(&name) else { return };
+        self.deleted_bytes += bytes.len();
+        self.deleted.push_back(bytes);
+        while self.deleted_bytes > LET_GO_BYTES_MAX {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
+        if let Some(bytes) = self.deleted.pop_front() {
+            self.deleted_bytes -= bytes.len();
+        }
+    }
+}
 
 /// What the handles share.
 #[derive(Default)]
@@ -46,7 +86,7 @@ impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Store")
-            .field("blobs", &self.read().len())
+            .field("blobs", &self.read().present.len())
             .field("handles", &self.handles.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
@@ -54,10 +94,11 @@ impl fmt::Debug for Store {
 
 impl Store {
     pub(crate) fn is_empty(&self) -> bool {
-        self.read().is_empty()
+        self.read().present.is_empty()
     }
 
-    // Each change of the map is a single call on it, so a panic elsewhere never leaves it half changed.
+    // Each change of the map is a single call on it, so a panic elsewhere never leaves it half changed; what is counted of
+    // deleted blobs decides only when their memory goes.
     fn read(&self) -> RwLockReadGuard<'_, Blobs> {
         self.blobs.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,16 +150,6 @@ impl Drop for MemoryStorage {
     }
 }
 
-fn put(blobs: &mut Blobs, name: Name, bytes: Bytes) -> Put {
-    match blobs.entry(name) {
-        Entry::Vacant(free) => {
-            free.insert(bytes);
-            Put::Created
-        }
-        Entry::Occupied(_) => Put::Exists,
-    }
-}
-
 struct Alone {
     _gate: RwLockWriteGuardArc<()>,
 }
@@ -134,16 +165,16 @@ impl Storage for MemoryStorage {
 
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         check_blob_bytes(Operation::Put, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        Ok(put(&mut self.store.write(), name, bytes))
+        Ok(self.store.write().put(name, bytes))
     }
 
     async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
         check_blob_bytes(Operation::PutDurable, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        Ok(put(&mut self.store.write(), name, bytes))
+        Ok(self.store.write().put(name, bytes))
     }
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        let blob = self.store.read().get(&name).cloned().ok_or_else(|| not_found(Operation::Get, name))?;
+        let blob = self.store.read().present.get(&name).cloned().ok_or_else(|| not_found(Operation::Get, name))?;
         let range = check_range(name, range, blob.len() as u64, max_bytes)?;
         // Within the blob, so within usize.
         Ok(blob.slice(range.start as usize..range.end as usize))
@@ -151,17 +182,17 @@ impl Storage for MemoryStorage {
 
     async fn size(&self, name: Name) -> Result<u64> {
         let blobs = self.store.read();
-        blobs.get(&name).map(|blob| blob.len() as u64).ok_or_else(|| not_found(Operation::Size, name))
+        blobs.present.get(&name).map(|blob| blob.len() as u64).ok_or_else(|| not_found(Operation::Size, name))
     }
 
     async fn delete(&self, name: Name) -> Result<()> {
-        self.store.write().remove(&name);
+        self.store.write().delete(name);
         Ok(())
     }
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         let Some((first, last)) = name_range(prefix, after) else { return Ok(Vec::new()) };
-        Ok(self.store.read().range(first..=last).take(PAGE_NAMES).map(|(name, _)| *name).collect())
+        Ok(self.store.read().present.range(first..=last).take(PAGE_NAMES).map(|(name, _)| *name).collect())
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
@@ -174,10 +205,8 @@ impl Storage for MemoryStorage {
         let mut outcomes = Vec::with_capacity(batch.len());
         for change in batch {
             match change {
-                Change::Put(name, bytes) => outcomes.push(put(&mut blobs, name, bytes)),
-                Change::Delete(name) => {
-                    blobs.remove(&name);
-                }
+                Change::Put(name, bytes) => outcomes.push(blobs.put(name, bytes)),
+                Change::Delete(name) => blobs.delete(name),
             }
         }
         Ok(outcomes)
@@ -189,7 +218,7 @@ impl Storage for MemoryStorage {
 
     async fn persist(&self, names: &[Name]) -> Result<()> {
         let blobs = self.store.read();
-        match names.iter().find(|name| !blobs.contains_key(name)) {
+        match names.iter().find(|name| !blobs.present.contains_key(name)) {
             None => Ok(()),
             Some(absent) => Err(not_found(Operation::Persist, *absent)),
         }
@@ -222,6 +251,28 @@ mod tests {
         block_on(storage.put(name, bytes.clone())).unwrap();
         let read = block_on(storage.get(name, None, 1000)).unwrap();
         assert_eq!(read.as_ptr(), bytes.as_ptr());
+    }
+
+    #[test]
+    fn what_is_deleted_is_let_go_as_new_blobs_come_and_at_once_beyond_a_bound() {
+        let storage = MemoryStorage::new();
+        let name = |number: u8| Name::new([number; 16]);
+        let blobs: Vec<Bytes> = (0..40).map(|_| Bytes::from(vec![7; 1 << 20])).collect();
+        for (number, blob) in (0..).zip(&blobs) {
+            block_on(storage.put(name(number), blob.clone())).unwrap();
+            block_on(storage.delete(name(number))).unwrap();
+            assert!(block_on(storage.size(name(number))).is_err());
+        }
+        // Each put let the one before go.
+        assert_eq!(blobs.iter().filter(|blob| !blob.is_unique()).count(), 1);
+        for (number, blob) in (0..).zip(&blobs) {
+            block_on(storage.put(name(number), blob.clone())).unwrap();
+        }
+        for number in 0..40 {
+            block_on(storage.delete(name(number))).unwrap();
+        }
+        let held = blobs.iter().filter(|blob| !blob.is_unique()).count();
+        assert_eq!(held, LET_GO_BYTES_MAX >> 20);
     }
 
     #[test]

@@ -15,20 +15,20 @@ pub(crate) struct Arguments {
     /// The files
     #[arg(required = true)]
     paths: Vec<OsString>,
-    /// An older version
-    #[arg(long, value_name = "N", hide = true)]
+    /// The version of this number instead of the current content; `history` lists them
+    #[arg(long, value_name = "N")]
     version: Option<u64>,
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    if arguments.version.is_some() {
-        return Err(Failure::usage("--version is not supported yet: leave it out"));
-    }
     let (repository, snapshot) = context.look().await?;
     let mut piece = vec![0; PIECE_BYTES];
     for path in &arguments.paths {
         let path = bytes_of(path);
-        let file = snapshot.open_file(path).await?;
+        let file = match arguments.version {
+            Some(number) => snapshot.open_version(path, number).await?,
+            None => snapshot.open_file(path).await?,
+        };
         let mut offset = 0;
         loop {
             context.interrupt.check()?;

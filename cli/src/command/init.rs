@@ -36,9 +36,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "on")]
     dedup: Switch,
 
-    /// Versions of each file to keep
-    #[arg(long, value_name = "N", hide = true)]
-    versions: Option<u32>,
+    /// Older versions of each file to keep
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::parse_versions)]
+    versions: u32,
 
     /// What one attempt at a password costs here, in milliseconds; never below a floor
     #[arg(long, value_name = "MS", value_parser = millis)]
@@ -77,7 +77,7 @@ impl Arguments {
             block_size: None,
             compress: Compress::Lz4,
             dedup: Switch::On,
-            versions: None,
+            versions: 0,
             kdf_time: None,
             new_key_file: None,
             new_recovery_key: None,
@@ -146,9 +146,6 @@ pub(crate) async fn create(
     mut made: Vec<Written>,
     context: &mut Context,
 ) -> Result<(Repository, Report), Failure> {
-    if arguments.versions.is_some_and(|versions| versions > 0) {
-        return Err(Failure::usage("--versions is not supported yet: leave it out"));
-    }
     let compression = match arguments.compress {
         Compress::Lz4 => Compression::Lz4,
         Compress::None => Compression::None,
@@ -157,7 +154,8 @@ pub(crate) async fn create(
         .registry(context.registry.clone())
         .storage_calls(BlockingMode::Inline)
         .compression(compression)
-        .dedup(arguments.dedup == Switch::On);
+        .dedup(arguments.dedup == Switch::On)
+        .versions(arguments.versions);
     if let Some(suite) = arguments.cipher {
         options = options.cipher(suite);
     }

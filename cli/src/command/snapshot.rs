@@ -1,13 +1,16 @@
 //! `snapshot create|list|rm|diff|restore|prune`: files and keys as they were, kept under names.
 
+use std::ffi::OsString;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom::fs::{Fate, FsSnapshot, PathChange};
 use strongroom::{Repository, SnapshotInfo};
 
-use crate::context::{Access, Context};
+use crate::context::{Access, Context, transact};
 use crate::entry;
 use crate::exit::Failure;
+use crate::local::bytes_of;
 use crate::output::{JsonName, shown};
 use crate::retention::Policy;
 use crate::units;
@@ -22,7 +25,7 @@ pub(crate) enum Command {
     Rm(Rm),
     /// Show what became of files from one snapshot to another, or to now
     Diff(Diff),
-    /// Make everything what it is in a snapshot
+    /// Make everything, or a file or folder, what it is in a snapshot
     Restore(Restore),
     /// Remove the snapshots that a policy does not keep
     Prune(Prune),
@@ -55,6 +58,8 @@ pub(crate) struct Diff {
 pub(crate) struct Restore {
     /// The snapshot
     name: String,
+    /// Only this file or folder and what is in it; without it, all files and keys
+    path: Option<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +209,13 @@ async fn restore(arguments: Restore, context: &mut Context) -> Result<(), Failur
         rows: u64,
     }
     let repository = context.open(Access::Write).await?;
+    if let Some(path) = &arguments.path {
+        let path = bytes_of(path);
+        let state = repository.files_at(&arguments.name).await?;
+        transact(repository.fs(), async |transaction| Ok(transaction.restore_from(&state, path).await?)).await?;
+        repository.close().await?;
+        return context.output.done("snapshot restore");
+    }
     let rows = repository.restore_snapshot(&arguments.name).await?;
     repository.close().await?;
     if context.output.json() {

@@ -45,6 +45,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             ("changed", time(metadata.ctime)),
             ("created", time(metadata.btime)),
         ];
+        if metadata.kind == Kind::File {
+            rows.push(("versions", format!("{} older", metadata.versions)));
+        }
         if let Some(target) = target {
             rows.push(("target", shown(&target)));
         }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::sealing::{Sealing, impossible};
 use super::{BlockContext, Geometry};
@@ -35,16 +35,19 @@ impl From<&DirectoryEntry> for Place {
     }
 }
 
-/// One open block: payloads are laid out where their ciphertext will be, in one buffer, and sealed there, once.
+/// One open block: it holds payloads and says where their records will lie; sealing encrypts each from where it is to there,
+/// so that no payload is copied on the way.
 pub struct BlockBuilder {
     name: Name,
     key_epoch: u16,
     class: BlockClass,
     salt: [u8; SALT_BYTES],
     geometry: Geometry,
-    // The salt, then each payload and room for its tag.
-    bytes: Vec<u8>,
     entries: Vec<DirectoryEntry>,
+    // One for each entry.
+    payloads: Vec<Bytes>,
+    // Where the next record begins, in bytes.
+    end: usize,
 }
 
 impl BlockBuilder {
@@ -63,9 +66,8 @@ impl BlockBuilder {
     /// As [`BlockBuilder::new`].
     pub fn named(context: &BlockContext, class: BlockClass, name: Name, key_epoch: u16) -> Result<Self> {
         let salt = context.env.random()?;
-        let mut bytes = Vec::with_capacity(context.geometry.block_bytes() as usize);
-        bytes.extend_from_slice(&salt);
-        Ok(Self { name, key_epoch, class, salt, geometry: context.geometry, bytes, entries: Vec::new() })
+        let (entries, payloads) = (Vec::new(), Vec::new());
+        Ok(Self { name, key_epoch, class, salt, geometry: context.geometry, entries, payloads, end: SALT_BYTES })
     }
 
     /// The name that the block will be put under.
@@ -98,78 +100,84 @@ impl BlockBuilder {
             return None;
         }
         let fixed = SEAL_BYTES + Trailer::SEALED_BYTES + Geometry::RECORD_OVERHEAD_BYTES;
-        let used = self.bytes.len() + self.entries.len() * DirectoryEntry::BYTES + fixed;
+        let used = self.end + self.entries.len() * DirectoryEntry::BYTES + fixed;
         (self.geometry.block_bytes() as usize).checked_sub(used)
     }
 
-    /// Lays a record out; `None` where it does not fit. `id` says whose it is: see [`DirectoryEntry::id`].
+    /// Adds a record; `None` where it does not fit. `id` says whose it is: see [`DirectoryEntry::id`].
     pub fn append(&mut self, kind: RecordKind, id: u64, payload: &[u8]) -> Option<Place> {
+        if payload.len() > self.room()? {
+            return None;
+        }
+        self.append_shared(kind, id, Bytes::copy_from_slice(payload))
+    }
+
+    /// As [`BlockBuilder::append`], and the payload is not copied but held until the block is sealed.
+    pub fn append_shared(&mut self, kind: RecordKind, id: u64, payload: Bytes) -> Option<Place> {
         if !kind.is_listed() || payload.len() > self.room()? {
             return None;
         }
         let index = u16::try_from(self.entries.len()).ok()?;
-        let offset = u32::try_from(self.bytes.len()).ok()?;
+        let offset = u32::try_from(self.end).ok()?;
         let length = u32::try_from(payload.len() + SEAL_BYTES).ok()?;
-        self.bytes.extend_from_slice(payload);
-        self.bytes.extend_from_slice(&[0; SEAL_BYTES]);
+        self.end += length as usize;
         self.entries.push(DirectoryEntry { kind, index, offset, length, id });
+        self.payloads.push(payload);
         Some(Place { index, offset, length })
     }
 
-    /// The plaintext of a record; `None` where none of that kind lies exactly there.
+    /// The payload of a record; `None` where none of that kind lies exactly there.
     #[must_use]
-    pub fn record(&self, place: &Place, kind: RecordKind) -> Option<&[u8]> {
-        let entry = self.entries.get(usize::from(place.index))?;
+    pub fn record(&self, place: &Place, kind: RecordKind) -> Option<&Bytes> {
+        let index = usize::from(place.index);
+        let entry = self.entries.get(index)?;
         if Place::from(entry) != *place || entry.kind != kind {
             return None;
         }
-        let start = entry.offset as usize;
-        self.bytes.get(start..start + entry.length as usize - SEAL_BYTES)
+        self.payloads.get(index)
     }
 
-    /// Seals every record, the directory and the trailer, in place. The block takes itself: there is no second sealing.
+    /// Seals every record, the directory and the trailer. The block takes itself: there is no second sealing.
     ///
     /// # Errors
     /// [`Error::Invalid`] where the key epoch is not at hand.
-    pub fn seal(mut self, keys: &Keys) -> Result<SealedBlock> {
+    pub fn seal(self, keys: &Keys) -> Result<SealedBlock> {
         let key = (keys.block_key(self.key_epoch, self.name.as_bytes(), &self.salt))
             .ok_or_else(|| Error::Invalid(format!("key epoch {} is not at hand", self.key_epoch)))?;
-        self.lay_out_tail()?;
         let sealing = Sealing { key: &key, repository: keys.repository(), name: self.name };
         let overrun = || impossible("records over the end of their block");
-        let mut rest = self.bytes.get_mut(SALT_BYTES..).ok_or_else(overrun)?;
-        for entry in &self.entries {
+        let mut bytes = vec![0; self.geometry.block_bytes() as usize];
+        let (salt, mut rest) = bytes.split_first_chunk_mut().ok_or_else(overrun)?;
+        *salt = self.salt;
+        for (entry, payload) in self.entries.iter().zip(&self.payloads) {
             let (record, tail) = rest.split_at_mut_checked(entry.length as usize).ok_or_else(overrun)?;
-            sealing.seal(entry.index.into(), entry.kind, record)?;
+            sealing.seal_into(entry.index.into(), entry.kind, payload, record)?;
             rest = tail;
         }
         let (directory, trailer) = rest.split_last_chunk_mut::<{ Trailer::SEALED_BYTES }>().ok_or_else(overrun)?;
+        let mut listed = Writer::with_capacity(self.entries.len() * DirectoryEntry::BYTES);
+        self.entries.iter().for_each(|entry| entry.encode(&mut listed));
+        let listed = listed.as_slice();
+        directory.get_mut(..listed.len()).ok_or_else(overrun)?.copy_from_slice(listed);
         sealing.seal(DIRECTORY_INDEX, RecordKind::Directory, directory)?;
-        sealing.seal(TRAILER_INDEX, RecordKind::Trailer, trailer)?;
+        sealing.seal_into(TRAILER_INDEX, RecordKind::Trailer, &self.trailer()?, trailer)?;
         Ok(SealedBlock {
             name: self.name,
             salt: self.salt,
-            bytes: Bytes::from(self.bytes),
+            bytes: Bytes::from(bytes),
             key: Arc::new(key),
             repository: *keys.repository(),
         })
     }
 
-    fn lay_out_tail(&mut self) -> Result<()> {
+    fn trailer(&self) -> Result<Vec<u8>> {
         let too_many = |_| impossible("too many records");
         let trailer = Trailer {
             class: self.class,
             records: u16::try_from(self.entries.len()).map_err(too_many)?,
-            directory_offset: u32::try_from(self.bytes.len()).map_err(too_many)?,
+            directory_offset: u32::try_from(self.end).map_err(too_many)?,
         };
-        let block_bytes = self.geometry.block_bytes() as usize;
-        let mut directory = Writer::with_capacity(self.entries.len() * DirectoryEntry::BYTES);
-        self.entries.iter().for_each(|entry| entry.encode(&mut directory));
-        self.bytes.extend_from_slice(directory.as_slice());
-        self.bytes.resize(block_bytes - Trailer::SEALED_BYTES, 0);
-        self.bytes.extend_from_slice(&trailer.encode());
-        self.bytes.resize(block_bytes, 0);
-        Ok(())
+        Ok(trailer.encode())
     }
 }
 
@@ -196,6 +204,6 @@ impl SealedBlock {
         let record = (self.bytes.get(start..start.saturating_add(place.length as usize)))
             .ok_or_else(|| Error::damaged(kind.name(), Some(self.name), "a pointer past the end of a block"))?;
         let sealing = Sealing { key: &self.key, repository: &self.repository, name: self.name };
-        sealing.open_owned(place.index.into(), kind, BytesMut::from(record))
+        sealing.open_copy(place.index.into(), kind, record)
     }
 }

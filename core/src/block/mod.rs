@@ -37,7 +37,7 @@ pub use geometry::Geometry;
 pub use reader::{BlockReader, READ_ALIGNMENT_BYTES};
 pub use store::BlockStore;
 pub use whole::WholeBlock;
-pub use writer::{BlockWriter, WriterOptions};
+pub use writer::{BlockWriter, SHARED_BYTES_MIN, WriterOptions};
 
 /// What reading and writing blocks need.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quick_cache::sync::Cache;
 
 use super::sealing::Sealing;
@@ -19,6 +19,14 @@ const KEYS_COUNT_MAX: usize = 256;
 
 /// What one sealing is known by: key epoch, name and salt.
 type SealingId = (u16, Name, [u8; SALT_BYTES]);
+
+/// A record, and what is needed to open it.
+struct Sought {
+    name: Name,
+    place: Place,
+    kind: RecordKind,
+    key: Arc<BlockKey>,
+}
 
 /// Where bytes may come from.
 #[derive(Clone, Copy)]
@@ -55,6 +63,32 @@ impl BlockReader {
     /// [`Error::Missing`] where the block is not there, [`Error::Damaged`] where it is not what was put, and what the
     /// storage raises.
     pub async fn read(&self, pointer: &Pointer, kind: RecordKind) -> Result<Bytes> {
+        let record = self.find(pointer, kind)?;
+        // The pointer binds one sealing, so what opens is right wherever it comes from, and a cache may answer.
+        match self.read_record(&record, Source::Cached).await {
+            // What a cache holds damages nothing: only storage's own answer counts.
+            Err(Error::Damaged(_)) if self.context.storage.forget(record.name).await => {
+                self.read_record(&record, Source::Storage).await
+            }
+            read => read,
+        }
+    }
+
+    /// As [`BlockReader::read`], into a buffer that is as long as the payload. After an error it holds nothing of use.
+    ///
+    /// # Errors
+    /// As [`BlockReader::read`].
+    pub async fn read_into(&self, pointer: &Pointer, kind: RecordKind, payload: &mut [u8]) -> Result<()> {
+        let record = self.find(pointer, kind)?;
+        match self.read_record_into(&record, Source::Cached, payload).await {
+            Err(Error::Damaged(_)) if self.context.storage.forget(record.name).await => {
+                self.read_record_into(&record, Source::Storage, payload).await
+            }
+            read => read,
+        }
+    }
+
+    fn find(&self, pointer: &Pointer, kind: RecordKind) -> Result<Sought> {
         let name = self.name(&pointer.block_id());
         if pointer.counter > COUNTER_MAX {
             return Err(Error::damaged(kind.name(), Some(name), "a pointer to a block that there cannot be"));
@@ -62,29 +96,39 @@ impl BlockReader {
         let place = Place::from(pointer);
         self.check_place(name, kind, &place)?;
         let key = self.key(name, pointer.key_epoch, &pointer.salt, kind)?;
-        // The pointer binds one sealing, so what opens is right wherever it comes from, and a cache may answer.
-        match self.read_place(name, &place, kind, &key, Source::Cached).await {
-            // What a cache holds damages nothing: only storage's own answer counts.
-            Err(Error::Damaged(_)) if self.context.storage.forget(name).await => {
-                self.read_place(name, &place, kind, &key, Source::Storage).await
-            }
-            read => read,
-        }
+        Ok(Sought { name, place, kind, key })
     }
 
-    async fn read_place(
-        &self,
-        name: Name,
-        place: &Place,
-        kind: RecordKind,
-        key: &BlockKey,
-        source: Source,
-    ) -> Result<Bytes> {
-        let part = self.aligned(place);
-        let start = (place.offset - part.start) as usize;
-        let fetched = self.fetch(name, part, kind.name(), source).await?;
-        let sealing = Sealing { key, repository: self.context.keys.repository(), name };
-        sealing.open_owned(place.index.into(), kind, cut(fetched, start, place.length as usize))
+    async fn read_record(&self, record: &Sought, source: Source) -> Result<Bytes> {
+        let (fetched, range) = self.fetch_around(record, source).await?;
+        let (index, kind) = (record.place.index.into(), record.kind);
+        let sealing = Sealing { key: &record.key, repository: self.context.keys.repository(), name: record.name };
+        // In place, where nobody else holds the bytes, and keeping the record keeps little that was fetched around it.
+        if fetched.len() / 2 <= range.len() {
+            let sealed = fetched.slice(range);
+            drop(fetched);
+            return match sealed.try_into_mut() {
+                Ok(owned) => sealing.open_owned(index, kind, owned),
+                Err(shared) => sealing.open_copy(index, kind, &shared),
+            };
+        }
+        sealing.open_copy(index, kind, fetched.get(range).unwrap_or_default())
+    }
+
+    async fn read_record_into(&self, record: &Sought, source: Source, payload: &mut [u8]) -> Result<()> {
+        let (fetched, range) = self.fetch_around(record, source).await?;
+        let sealing = Sealing { key: &record.key, repository: self.context.keys.repository(), name: record.name };
+        sealing.open_into(record.place.index.into(), record.kind, fetched.get(range).unwrap_or_default(), payload)
+    }
+
+    /// The aligned parts around a record, and where in them it lies.
+    async fn fetch_around(&self, record: &Sought, source: Source) -> Result<(Bytes, Range<usize>)> {
+        let part = self.aligned(&record.place);
+        let start = (record.place.offset - part.start) as usize;
+        let fetched = self.fetch(record.name, part, record.kind.name(), source).await?;
+        // Within it: the parts were asked for by this place, and came whole.
+        let end = start.saturating_add(record.place.length as usize).min(fetched.len());
+        Ok((fetched, start.min(end)..end))
     }
 
     /// Everything in the block of that name.
@@ -147,7 +191,7 @@ impl BlockReader {
         let record = beginning.get(start..start + place.length as usize).ok_or_else(short)?;
         let key = self.derive_key(name, key_epoch, salt, kind.name())?;
         let sealing = Sealing { key: &key, repository: self.context.keys.repository(), name };
-        sealing.open_owned(place.index.into(), kind, BytesMut::from(record))
+        sealing.open_copy(place.index.into(), kind, record)
     }
 
     /// The name of a numbered block.
@@ -220,17 +264,4 @@ impl BlockReader {
             Error::damaged(structure, Some(name), format!("sealed in key epoch {key_epoch}, which is not at hand"))
         })
     }
-}
-
-/// The record in what was fetched, to be opened in place. A small one gets a buffer of its own, so that keeping it does not
-/// keep everything that was fetched around it.
-fn cut(fetched: Bytes, start: usize, length: usize) -> BytesMut {
-    let end = start.saturating_add(length).min(fetched.len());
-    let start = start.min(end);
-    if fetched.len() / 2 > length {
-        return BytesMut::from(fetched.get(start..end).unwrap_or_default());
-    }
-    let record = fetched.slice(start..end);
-    drop(fetched);
-    record.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()))
 }

@@ -1,6 +1,6 @@
 use bytes::{Bytes, BytesMut};
 
-use crate::crypto::BlockKey;
+use crate::crypto::{BlockKey, CryptoError};
 use crate::format::{RecordKind, SEAL_BYTES, aad};
 use crate::storage::Name;
 use crate::{Error, Result};
@@ -21,12 +21,40 @@ impl Sealing<'_> {
         Ok(())
     }
 
+    /// Seals a payload into where its record lies, which is longer by the tag.
+    pub(super) fn seal_into(&self, index: u64, kind: RecordKind, payload: &[u8], record: &mut [u8]) -> Result<()> {
+        let aad = aad(self.repository, self.name.as_bytes(), index, kind);
+        self.key.seal_into(index, &aad, payload, record).map_err(|error| match error {
+            CryptoError::BufferLength => impossible("a record of another length than its payload asks for"),
+            _ => impossible("a record over the limit of the suite"),
+        })
+    }
+
     /// Opens a record in place, where it authenticates, and gives the plaintext: all but the last 16 bytes.
     pub(super) fn open(&self, index: u64, kind: RecordKind, record: &mut [u8]) -> Result<()> {
         let damaged = |what: &str| Error::damaged(kind.name(), Some(self.name), what);
         let (text, tag) = record.split_last_chunk_mut::<SEAL_BYTES>().ok_or_else(|| damaged("too short"))?;
         let aad = aad(self.repository, self.name.as_bytes(), index, kind);
         self.key.open(index, &aad, text, tag).map_err(|_| damaged("it is not what was sealed here"))
+    }
+
+    /// Opens a record that is to stay as it is into a buffer, which is shorter by the tag.
+    pub(super) fn open_into(&self, index: u64, kind: RecordKind, record: &[u8], payload: &mut [u8]) -> Result<()> {
+        let aad = aad(self.repository, self.name.as_bytes(), index, kind);
+        self.key.open_into(index, &aad, record, payload).map_err(|error| {
+            let what = match error {
+                CryptoError::BufferLength => "of another length than it should have",
+                _ => "it is not what was sealed here",
+            };
+            Error::damaged(kind.name(), Some(self.name), what)
+        })
+    }
+
+    /// As [`Self::open_into`], into a buffer of its own.
+    pub(super) fn open_copy(&self, index: u64, kind: RecordKind, record: &[u8]) -> Result<Bytes> {
+        let mut payload = vec![0; record.len().saturating_sub(SEAL_BYTES)];
+        self.open_into(index, kind, record, &mut payload)?;
+        Ok(payload.into())
     }
 
     /// Opens a record that owns its bytes and cuts the tag off; nothing is copied.

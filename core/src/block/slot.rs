@@ -10,7 +10,7 @@ use crate::format::{BlockId, Pointer, RecordKind};
 use crate::storage::Name;
 use crate::{Error, Result};
 
-/// A block on its way into storage. At each moment its records are held once: as plaintext while it is open, sealed until
+/// A block on its way into storage. At each moment its records are held once: as payloads while it is open, sealed until
 /// storage has acknowledged it, and then not at all.
 pub(super) struct Slot {
     pub(super) key_epoch: u16,
@@ -104,7 +104,7 @@ impl Slot {
         let block = match &*lock(&self.content) {
             Content::Open(builder) => {
                 let payload = builder.record(&place, kind).ok_or_else(|| damaged("a pointer to where no record is"))?;
-                return Ok(Some(Bytes::copy_from_slice(payload)));
+                return Ok(Some(payload.clone()));
             }
             Content::Sealed(block) => block.clone(),
             Content::Stored => return Ok(None),

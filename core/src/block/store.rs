@@ -3,8 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{BlockReader, BlockWriter};
-use crate::Result;
 use crate::format::{Pointer, RecordKind};
+use crate::{Error, Result};
 
 /// Reader and writer together: a record is found wherever it is on its way.
 #[derive(Clone)]
@@ -25,5 +25,20 @@ impl BlockStore {
             Some(payload) => Ok(payload),
             None => self.reader.read(pointer, kind).await,
         }
+    }
+
+    /// As [`BlockStore::read`], into a buffer that is as long as the payload. After an error it holds nothing of use.
+    ///
+    /// # Errors
+    /// As [`BlockReader::read`].
+    pub async fn read_into(&self, pointer: &Pointer, kind: RecordKind, payload: &mut [u8]) -> Result<()> {
+        let Some(pending) = self.writer.pending(pointer, kind)? else {
+            return self.reader.read_into(pointer, kind, payload).await;
+        };
+        if pending.len() != payload.len() {
+            return Err(Error::damaged(kind.name(), None, "of another length than its pointer says"));
+        }
+        payload.copy_from_slice(&pending);
+        Ok(())
     }
 }

@@ -16,6 +16,10 @@ use crate::env::TaskHandle;
 use crate::format::{BlockClass, BlockId, COUNTER_MAX, Pointer, RecordKind, SALT_BYTES};
 use crate::{Error, Result};
 
+/// Payloads from this length on need not be copied on their way into a block: see [`BlockWriter::append_since`]. Smaller
+/// ones could hold on to much more than themselves.
+pub const SHARED_BYTES_MIN: usize = 16 << 10;
+
 /// How a writer behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterOptions {
@@ -41,7 +45,7 @@ pub struct BlockWriter {
     polled_max: usize,
     state: Mutex<State>,
     // Finds a block by writer epoch and counter as long as storage may not have it. Apart from the state, so that reading
-    // does not wait while payloads are copied.
+    // does not wait for appending.
     pending: RwLock<HashMap<(u32, u64), Arc<Slot>>>,
     // Shared with the running uploads, which report here before anyone waits for them.
     failures: Arc<Mutex<Failures>>,
@@ -151,11 +155,13 @@ impl BlockWriter {
     /// The failure of an earlier block, until [`BlockWriter::take_failure`]; [`Error::LimitExceeded`] for what is not cut
     /// and fits no block; [`Error::Invalid`] for a class or kind that has other ways into storage, and without an epoch.
     pub async fn append(&self, class: BlockClass, kind: RecordKind, id: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
-        self.append_since(ANY, class, kind, id, payload).await
+        self.check_record(kind, payload.len())?;
+        self.append_checked(ANY, class, kind, id, Bytes::copy_from_slice(payload)).await
     }
 
     /// As [`BlockWriter::append`] for one who began to write at `since` ([`BlockWriter::place`]): the failure of a block before
-    /// that is somebody else's, and is not told here.
+    /// that is somebody else's, and is not told here. A payload of [`SHARED_BYTES_MIN`] or more is not copied: it, and whatever
+    /// it is a slice of, is held until its blocks are sealed.
     ///
     /// # Errors
     /// As [`BlockWriter::append`].
@@ -165,27 +171,44 @@ impl BlockWriter {
         class: BlockClass,
         kind: RecordKind,
         id: u64,
-        payload: &[u8],
+        payload: &Bytes,
     ) -> Result<Vec<Pointer>> {
+        self.check_record(kind, payload.len())?;
+        let payload = if payload.len() < SHARED_BYTES_MIN { Bytes::copy_from_slice(payload) } else { payload.clone() };
+        self.append_checked(since, class, kind, id, payload).await
+    }
+
+    fn check_record(&self, kind: RecordKind, length: usize) -> Result<()> {
         if !kind.is_listed() {
             return Err(Error::Invalid(format!("a {} is not appended", kind.name())));
         }
         let capacity = self.context.geometry.record_capacity();
-        if kind != RecordKind::ChunkData && payload.len() > capacity {
-            let (value, limit) = (payload.len() as u64, capacity as u64);
+        if kind != RecordKind::ChunkData && length > capacity {
+            let (value, limit) = (length as u64, capacity as u64);
             return Err(Error::LimitExceeded { what: "record_bytes", value, limit });
         }
+        Ok(())
+    }
+
+    async fn append_checked(
+        &self,
+        since: (u32, u64),
+        class: BlockClass,
+        kind: RecordKind,
+        id: u64,
+        payload: Bytes,
+    ) -> Result<Vec<Pointer>> {
         let mut pointers = Vec::with_capacity(1);
         let mut rest = payload;
         loop {
-            match self.put_record(since, class, kind, id, rest)? {
+            match self.put_record(since, class, kind, id, &rest)? {
                 Step::NoRoom => self.drive(since, |state| state.in_flight.len() < self.in_flight_max).await,
                 Step::Placed(pointer, bytes) => {
                     pointers.push(pointer);
-                    rest = rest.get(bytes..).unwrap_or_default();
-                    if rest.is_empty() {
+                    if bytes >= rest.len() {
                         return Ok(pointers);
                     }
+                    rest = rest.slice(bytes..);
                 }
             }
         }
@@ -339,7 +362,7 @@ impl BlockWriter {
         class: BlockClass,
         kind: RecordKind,
         id: u64,
-        payload: &[u8],
+        payload: &Bytes,
     ) -> Result<Step> {
         let mut state = lock(&self.state);
         self.check(since)?;
@@ -355,11 +378,10 @@ impl BlockWriter {
             };
             let (placed, left) = slot.with_builder(|builder| {
                 let room = builder.remaining();
-                let piece = match payload.get(..room) {
-                    Some(piece) if kind == RecordKind::ChunkData && room >= piece_min => piece,
-                    _ => payload,
-                };
-                (builder.append(kind, id, piece).map(|place| (place, piece.len())), builder.remaining())
+                let cut = kind == RecordKind::ChunkData && room >= piece_min && room < payload.len();
+                let piece = if cut { payload.slice(..room) } else { payload.clone() };
+                let length = piece.len();
+                (builder.append_shared(kind, id, piece).map(|place| (place, length)), builder.remaining())
             })?;
             let least = if class == BlockClass::Data { piece_min } else { 1 };
             if placed.is_none() || left < least {

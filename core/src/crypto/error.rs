@@ -26,6 +26,9 @@ pub enum CryptoError {
     /// A nonce of another length than the suite has.
     #[error("nonce of the wrong length")]
     NonceLength,
+    /// Buffers for ciphertext, tag and plaintext whose lengths do not fit each other.
+    #[error("buffers of lengths that do not fit each other")]
+    BufferLength,
     /// No suite of that name.
     #[error("no such suite; there are aes-256-gcm and xchacha20-poly1305")]
     UnknownSuite,

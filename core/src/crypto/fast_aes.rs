@@ -32,6 +32,40 @@ impl FastAes {
         let opened = self.0.open_in_place_separate_tag(sized(nonce)?, Aad::from(aad), tag, in_place);
         opened.map(|_| ()).map_err(|_| CryptoError::Authentication)
     }
+
+    /// As [`super::BlockKey::seal_into`].
+    pub(super) fn seal_into(
+        &self,
+        nonce: &[u8],
+        aad: &[u8],
+        plaintext: &[u8],
+        text: &mut [u8],
+        tag: &mut [u8; TAG_BYTES],
+    ) -> Result<(), CryptoError> {
+        if plaintext.len() != text.len() {
+            return Err(CryptoError::BufferLength);
+        }
+        self.0
+            .seal_out_of_place_scatter(sized(nonce)?, Aad::from(aad), plaintext, text, &[], tag)
+            .map_err(|_| CryptoError::MessageTooLong)
+    }
+
+    /// As [`super::BlockKey::open_into`]; on an error the plaintext is zeros.
+    pub(super) fn open_into(
+        &self,
+        nonce: &[u8],
+        aad: &[u8],
+        text: &[u8],
+        tag: &[u8; TAG_BYTES],
+        plaintext: &mut [u8],
+    ) -> Result<(), CryptoError> {
+        if plaintext.len() != text.len() {
+            return Err(CryptoError::BufferLength);
+        }
+        self.0
+            .open_separate_gather(sized(nonce)?, Aad::from(aad), text, tag, plaintext)
+            .map_err(|_| CryptoError::Authentication)
+    }
 }
 
 fn sized(nonce: &[u8]) -> Result<Nonce, CryptoError> {

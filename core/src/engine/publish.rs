@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::commit::{Draft, Extra, Leader, Outcome, Prepared};
 use super::root::{Applied, Root};
 use super::shared::{Shared, lock};
@@ -92,7 +94,12 @@ impl Shared {
             let mut pointers: Vec<Pointer> = Vec::new();
             for piece in body.chunks(piece_bytes) {
                 let (class, kind) = (BlockClass::Spill, RecordKind::Spill);
-                pointers.extend(self.blocks.writer.append_since(since, class, kind, u64::from(depth), piece).await?);
+                pointers.extend(
+                    self.blocks
+                        .writer
+                        .append_since(since, class, kind, u64::from(depth), &Bytes::copy_from_slice(piece))
+                        .await?,
+                );
             }
             spills.extend(pointers.iter().map(DataBlock::of).collect::<BTreeSet<_>>());
             let total_bytes = u32::try_from(body.len()).map_err(|_| Error::Invalid("deltas over 4 GiB".into()))?;

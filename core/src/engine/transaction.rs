@@ -233,19 +233,29 @@ impl Transaction {
     }
 
     /// Stores a payload under its identity, or adds a reference to the chunk that has it. The caller owns one reference.
+    /// The payload, and whatever it is a slice of, may be held until it is on its way into storage.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] for a payload over [`super::Engine::chunk_bytes_max`]; what the storage raises.
     pub async fn put_chunk(&mut self, identity: Option<[u8; 32]>, payload: Bytes) -> Result<ChunkNumber> {
-        self.shared.check_writable()?;
-        let limit = self.shared.chunk_bytes_max();
-        if payload.len() > limit {
-            return Err(Error::LimitExceeded { what: "chunk_bytes", value: payload.len() as u64, limit: limit as u64 });
-        }
         if let Some(identity) = &identity
             && let Some(number) = self.find_chunk(identity).await?
         {
             return Ok(number);
+        }
+        self.put_new_chunk(identity, payload).await
+    }
+
+    /// As [`Transaction::put_chunk`], of an identity that [`Transaction::find_chunk`] does not find: it is not looked up again.
+    /// Were there one after all, its content would be stored twice.
+    ///
+    /// # Errors
+    /// As [`Transaction::put_chunk`].
+    pub async fn put_new_chunk(&mut self, identity: Option<[u8; 32]>, payload: Bytes) -> Result<ChunkNumber> {
+        self.shared.check_writable()?;
+        let limit = self.shared.chunk_bytes_max();
+        if payload.len() > limit {
+            return Err(Error::LimitExceeded { what: "chunk_bytes", value: payload.len() as u64, limit: limit as u64 });
         }
         let number = self.number().await?;
         let place = if !self.has_blocks && self.inline_bytes + payload.len() <= self.shared.inline_bytes_max() {
@@ -266,11 +276,11 @@ impl Transaction {
         Ok(ChunkNumber(number))
     }
 
-    async fn place(&mut self, number: u64, payload: &[u8]) -> Result<Place> {
+    async fn place(&mut self, number: u64, payload: &Bytes) -> Result<Place> {
         Ok(Place::Records(self.append(number, payload).await?))
     }
 
-    async fn append(&mut self, number: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
+    async fn append(&mut self, number: u64, payload: &Bytes) -> Result<Vec<Pointer>> {
         self.has_blocks = true;
         let since = self.appending.get_or_insert_with(|| Arc::new(self.shared.start_appending())).since;
         let writer = &self.shared.blocks.writer;
@@ -414,7 +424,8 @@ impl Transaction {
             return Err(Error::Conflict);
         }
         self.epoch = Some(epoch);
-        self.append(number, payload).await
+        // Copied: it is a slice of a block that nothing else may hold on to.
+        self.append(number, &Bytes::copy_from_slice(payload)).await
     }
 
     /// Gives a chunk another place, unless it has left `from` by then.

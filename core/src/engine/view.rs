@@ -11,7 +11,7 @@ use super::root::{Overlay, Root, Side};
 use super::shared::{Pin, Shared};
 use super::{ChunkNumber, Table};
 use crate::format::rows::{self, ChunkRow, Place, SnapshotRow};
-use crate::format::{Pointer, RecordKind};
+use crate::format::{Pointer, RecordKind, SEAL_BYTES};
 use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};
 use crate::{Error, Result};
@@ -125,14 +125,20 @@ impl Shared {
         if let [pointer] = pointers {
             return self.blocks.read(pointer, RecordKind::ChunkData).await;
         }
-        let pieces = futures_util::future::join_all(
-            pointers.iter().map(|pointer| self.blocks.read(pointer, RecordKind::ChunkData)),
-        )
-        .await;
-        let mut payload = Vec::with_capacity(pointers.iter().map(|pointer| pointer.length as usize).sum());
-        for piece in pieces {
-            payload.extend_from_slice(&piece?);
+        let lengths = pointers.iter().map(|pointer| (pointer.length as usize).saturating_sub(SEAL_BYTES));
+        let total = lengths.clone().fold(0, usize::saturating_add);
+        if total > self.chunk_bytes_max() {
+            return Err(Error::damaged("chunk", None, "longer than any"));
         }
+        let mut payload = vec![0; total];
+        let mut rest = payload.as_mut_slice();
+        let mut reads = Vec::with_capacity(pointers.len());
+        for (pointer, length) in pointers.iter().zip(lengths) {
+            let (piece, after) = rest.split_at_mut(length);
+            rest = after;
+            reads.push(self.blocks.read_into(pointer, RecordKind::ChunkData, piece));
+        }
+        futures_util::future::try_join_all(reads).await?;
         Ok(Bytes::from(payload))
     }
 

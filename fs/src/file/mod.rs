@@ -18,10 +18,11 @@ use crate::options::{AccessTime, OpenOptions};
 use crate::reflink;
 use crate::shared::Shared;
 use crate::time::Timestamp;
+use crate::versions;
 use handles::{Fate, Taken, Undecided, Written};
 pub(crate) use handles::{Handles, OpenFile};
 use pending::Pending;
-use reader::Reader;
+use reader::{Reader, Reading};
 
 /// An open file, read and written at offsets, from many tasks at once.
 ///
@@ -56,8 +57,16 @@ pub struct File {
     was_read: AtomicBool,
 }
 
+/// An older version, and what the content row would be if it were the current one, save for the numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) number: u64,
+    pub(crate) content: ContentRow,
+}
+
 enum Source {
     Pinned(Snapshot),
+    Version(Snapshot, Shown),
     Open(Arc<OpenFile>),
 }
 
@@ -71,6 +80,11 @@ impl File {
     /// A file as it was.
     pub(crate) fn pinned(shared: Arc<Shared>, inode: u64, snapshot: Snapshot) -> Self {
         Self::new(shared, inode, Source::Pinned(snapshot), OpenOptions::new())
+    }
+
+    /// An older version of a file, at the state that still has it.
+    pub(crate) fn at_version(shared: Arc<Shared>, inode: u64, snapshot: Snapshot, shown: Shown) -> Self {
+        Self::new(shared, inode, Source::Version(snapshot, shown), OpenOptions::new())
     }
 
     /// One more handle of a file; `None` where it was removed meanwhile.
@@ -126,6 +140,9 @@ impl File {
         let (snapshot, _) = self.committed().await?;
         let mut metadata = inodes::metadata(&snapshot, self.inode).await?;
         metadata.size = self.len().await?;
+        if let Source::Version(_, Shown { content, .. }) = &self.source {
+            metadata.mtime = Timestamp::from_nanos(content.changed);
+        }
         Ok(metadata)
     }
 
@@ -137,9 +154,18 @@ impl File {
         }
     }
 
+    /// The number of the version that it shows, where that is not the current one.
+    fn version(&self) -> Option<u64> {
+        match &self.source {
+            Source::Version(_, shown) => Some(shown.number),
+            _ => None,
+        }
+    }
+
     async fn committed(&self) -> Result<(Snapshot, ContentRow)> {
         let snapshot = match &self.source {
             Source::Pinned(snapshot) => snapshot.clone(),
+            Source::Version(snapshot, shown) => return Ok((snapshot.clone(), shown.content)),
             Source::Open(_) => self.shared.engine.snapshot(),
         };
         let content = inodes::content(&snapshot, self.inode).await?;
@@ -173,7 +199,8 @@ impl File {
         let length = available(content.size, out);
         let out = out.get_mut(..length).unwrap_or_default();
         if length > 0 {
-            self.reader.read(&self.shared, &snapshot, self.inode, content, offset, out).await?;
+            let reading = Reading { inode: self.inode, version: self.version(), content };
+            self.reader.read(&self.shared, &snapshot, reading, offset, out).await?;
         }
         Ok(length)
     }
@@ -217,7 +244,10 @@ impl File {
             }
         }
         let (snapshot, content) = self.committed().await?;
-        reflink::seek(&snapshot, self.inode, content.size, offset, data).await
+        match self.version() {
+            None => reflink::seek(&snapshot, self.inode, content.size, offset, data).await,
+            Some(number) => versions::seek(&self.shared, &snapshot, self.inode, (number, &content), offset, data).await,
+        }
     }
 
     /// Writes all bytes at an offset; a gap before it becomes zeros that take no space. Of a handle that appends, the

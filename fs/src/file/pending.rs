@@ -6,11 +6,11 @@ use super::dirty::DirtyRanges;
 use super::replay;
 use crate::error::{Error, Result};
 use crate::extents;
-use crate::filesystem::put_content;
 use crate::format::{ContentRow, FILE_BYTES_MAX};
 use crate::inodes;
 use crate::reflink;
 use crate::shared::{Common, Shared};
+use crate::versions::ContentChange;
 use crate::writer::Ingest;
 
 /// What was written through a handle and is not committed.
@@ -20,8 +20,8 @@ use crate::writer::Ingest;
 /// over what the rows hold.
 pub(super) struct Pending {
     transaction: Transaction,
-    inode: u64,
     before: ContentRow,
+    change: ContentChange,
     rows_size: u64,
     appender: Option<Ingest>,
     dirty: DirtyRanges,
@@ -54,8 +54,8 @@ impl Pending {
         let before = inodes::content(&transaction, inode).await?.ok_or(Error::Stale)?;
         Ok(Self {
             transaction,
-            inode,
             before,
+            change: ContentChange::of(shared, inode, before),
             rows_size: before.size,
             appender: None,
             dirty: DirtyRanges::default(),
@@ -102,7 +102,7 @@ impl Pending {
         }
         // It may take the last chunk back, and then nothing may lie over that.
         self.write_back(shared).await?;
-        let appender = extents::append(shared, &mut self.transaction, self.inode, self.rows_size).await?;
+        let appender = extents::append(shared, &mut self.transaction, &mut self.change, self.rows_size).await?;
         self.rows_size = appender.start();
         Ok(appender)
     }
@@ -125,10 +125,10 @@ impl Pending {
                 let at = start.saturating_add(gap as u64);
                 bytes.resize(gap.saturating_add(usize::try_from(next - at).unwrap_or(usize::MAX)), 0);
                 let out = bytes.get_mut(gap..).unwrap_or_default();
-                extents::read(shared, &self.transaction, self.inode, at, out).await?;
+                extents::read(shared, &self.transaction, self.change.inode(), at, out).await?;
                 bytes.extend_from_slice(&more);
             }
-            extents::replace(shared, &mut self.transaction, self.inode, start, &bytes).await?;
+            extents::replace(shared, &mut self.transaction, &mut self.change, start, &bytes).await?;
         }
         self.gathered.now(0, usize::MAX);
         Ok(())
@@ -138,7 +138,7 @@ impl Pending {
     pub(super) async fn seek(&mut self, shared: &Arc<Shared>, offset: u64, data: bool) -> Result<Option<u64>> {
         self.write_back(shared).await?;
         self.finish_appender().await?;
-        reflink::seek(&self.transaction, self.inode, self.rows_size, offset, data).await
+        reflink::seek(&self.transaction, self.change.inode(), self.rows_size, offset, data).await
     }
 
     pub(super) async fn set_len(&mut self, size: u64) -> Result<()> {
@@ -149,8 +149,8 @@ impl Pending {
         if self.dirty.reaches(size) {
             self.dirty.truncate(size);
         }
-        extents::truncate(&mut self.transaction, self.inode, self.rows_size, size).await?;
-        extents::extend(&mut self.transaction, self.inode, self.rows_size, size).await?;
+        extents::truncate(&mut self.transaction, &mut self.change, self.rows_size, size).await?;
+        extents::extend(&mut self.transaction, self.change.inode(), self.rows_size, size).await?;
         self.rows_size = size;
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Pending {
         if offset < stored {
             let length = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(out.len());
             let head = out.get_mut(..length).unwrap_or_default();
-            extents::read(shared, &self.transaction, self.inode, offset, head).await?;
+            extents::read(shared, &self.transaction, self.change.inode(), offset, head).await?;
         }
         self.dirty.overlay(offset, out);
         Ok(())
@@ -186,8 +186,9 @@ impl Pending {
     pub(super) async fn commit(mut self, shared: &Arc<Shared>) -> Result<()> {
         self.write_back(shared).await?;
         self.finish_appender().await?;
-        let Self { mut transaction, inode, before, rows_size, .. } = self;
-        put_content(&mut transaction, inode, before, rows_size, shared.moment())?;
+        let Self { mut transaction, before, mut change, rows_size, .. } = self;
+        change.finish(shared, &mut transaction, before, rows_size, shared.moment()).await?;
+        let inode = change.inode();
         let written = transaction.remember();
         match transaction.commit().await.map_err(Error::from) {
             Err(error) if error.is_conflict() => replay::run(shared, &written, inode, before, rows_size, error).await,

@@ -7,10 +7,11 @@ use strongroom_core as core;
 use strongroom_core::engine::{ChunkNumber, Snapshot};
 use strongroom_core::env::TaskHandle;
 
-use crate::error::Result;
+use crate::error::{Result, damaged};
 use crate::extents::{self, Placed};
 use crate::format::{ContentRow, Extent};
 use crate::shared::Shared;
+use crate::versions;
 
 /// Extents remembered per handle; beyond, they are forgotten and looked up again.
 const EXTENTS_MAX: usize = 4096;
@@ -19,6 +20,9 @@ const PAGE_SEQUENTIAL: usize = 128;
 const PAGE_RANDOM: usize = 4;
 /// Reads in sequence before chunks are fetched ahead.
 const STREAK_MIN: u32 = 2;
+
+/// Chunks are fetched ahead in batches of about so many bytes: to wake a worker, and be woken, for each costs too much.
+const BATCH_BYTES: u64 = 256 << 10;
 
 /// A single read of more than this is worth fetching ahead within.
 const LONG_BYTES_MIN: u64 = 128 << 10;
@@ -30,6 +34,15 @@ pub(super) struct Reader {
     state: Mutex<State>,
 }
 
+/// What is read: a file's content, or an older version of it.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) inode: u64,
+    pub(super) version: Option<u64>,
+    /// The length, and what says whether it is still the same.
+    pub(super) content: ContentRow,
+}
+
 #[derive(Default)]
 struct State {
     /// The content that the rest is about.
@@ -39,6 +52,8 @@ struct State {
     streak: u32,
     ahead: VecDeque<Ahead>,
     ahead_bytes: u64,
+    /// The rest of the batch that was read from last.
+    ready: VecDeque<(ChunkNumber, Result<Bytes>)>,
     /// Everything before this offset has been fetched, or passed by.
     ahead_end: u64,
     /// The chunk that the last read ended in: the next wants the rest of it, and the cache may be off or full.
@@ -47,14 +62,22 @@ struct State {
 
 enum Fetched {
     Held(Bytes),
-    Coming(TaskHandle<Result<Bytes>>),
+    Ready(Result<Bytes>),
+    Coming(Ahead),
     Not,
 }
 
+/// Chunks to be fetched together.
+#[derive(Default)]
+struct Gathered {
+    chunks: Vec<ChunkNumber>,
+    bytes: u64,
+}
+
+/// A batch on its way.
 struct Ahead {
-    chunk: ChunkNumber,
-    length: u64,
-    task: TaskHandle<Result<Bytes>>,
+    gathered: Gathered,
+    task: TaskHandle<Vec<Result<Bytes>>>,
 }
 
 impl Reader {
@@ -67,23 +90,23 @@ impl Reader {
         &self,
         shared: &std::sync::Arc<Shared>,
         snapshot: &Snapshot,
-        inode: u64,
-        content: ContentRow,
+        reading: Reading,
         offset: u64,
         out: &mut [u8],
     ) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
+        let content = reading.content;
         let until = self.lock().begin(content, offset, end);
         let sequential = until.is_some();
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
-            let placed = self.find(snapshot, inode, content, at, sequential).await?;
+            let placed = self.find(shared, snapshot, reading, at, sequential).await?;
             let fetched = match placed.extent {
                 Extent::Hole { .. } => Fetched::Not,
                 Extent::Data { chunk, .. } => self.lock().take_fetched(chunk),
             };
             if let Some(until) = until {
-                self.fetch_ahead(shared, snapshot, inode, content, placed.end()..until).await?;
+                self.fetch_ahead(shared, snapshot, reading, placed.end()..until).await?;
             }
             let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
             let here = usize::try_from(placed.end() - at).unwrap_or(usize::MAX).min(out.len());
@@ -93,7 +116,8 @@ impl Reader {
                 Extent::Data { chunk, length, skip } => {
                     let plain = match fetched {
                         Fetched::Held(plain) => plain,
-                        Fetched::Coming(task) => task.await.ok_or(core::Error::WorkerLost)??,
+                        Fetched::Ready(plain) => plain?,
+                        Fetched::Coming(ahead) => self.receive(content, ahead, chunk).await?,
                         Fetched::Not => shared.chunk(snapshot, chunk).await?,
                     };
                     if sequential && (here as u64).saturating_add(within as u64) < u64::from(length) {
@@ -112,26 +136,34 @@ impl Reader {
     /// The extent at an offset, remembered or looked up with those that follow.
     async fn find(
         &self,
+        shared: &Shared,
         snapshot: &Snapshot,
-        inode: u64,
-        content: ContentRow,
+        reading: Reading,
         offset: u64,
         sequential: bool,
     ) -> Result<Placed> {
+        let Reading { inode, version, content } = reading;
         if let Some(placed) = self.lock().remembered(content, offset) {
             return Ok(placed);
         }
-        let first = extents::find(snapshot, inode, offset).await?;
-        let mut found = vec![first];
-        let mut walk = extents::walk(snapshot, inode, first.end());
         let page = if sequential { PAGE_SEQUENTIAL } else { PAGE_RANDOM };
-        while found.len() < page
-            && let Some(placed) = walk.next().await?
-        {
-            found.push(placed);
-        }
+        let found = match version {
+            None => current(snapshot, inode, offset, page).await?,
+            Some(number) => {
+                let length = (shared.boundaries().average_bytes() as u64).saturating_mul(page as u64);
+                let range = offset..offset.saturating_add(length).min(content.size);
+                let mut found =
+                    versions::pieces(snapshot, inode, number, content.versions.current, range.clone()).await?;
+                // It may be cut off where the range ends, and a chunk is best looked up once.
+                if found.len() > 1 && range.end < content.size {
+                    found.pop();
+                }
+                found
+            }
+        };
         self.lock().remember(content, &found);
-        Ok(first)
+        let first = found.first().copied().filter(|placed| (placed.start..placed.end()).contains(&offset));
+        first.ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {offset}")))
     }
 
     /// Starts fetching what follows, as far as the bound allows.
@@ -139,10 +171,10 @@ impl Reader {
         &self,
         shared: &std::sync::Arc<Shared>,
         snapshot: &Snapshot,
-        inode: u64,
-        content: ContentRow,
+        reading: Reading,
         range: Range<u64>,
     ) -> Result<()> {
+        let content = reading.content;
         let env = shared.engine.env();
         if env.parallelism() < 2 {
             return Ok(());
@@ -152,16 +184,21 @@ impl Reader {
         if self.lock().ahead_bytes > bound / 2 {
             return Ok(());
         }
+        let mut gathered = Gathered::default();
         loop {
             let at = {
                 let mut state = self.lock();
                 state.ahead_end = state.ahead_end.max(range.start);
-                if state.content != content || state.ahead_bytes >= bound || state.ahead_end >= range.end {
+                if state.content != content {
+                    return Ok(());
+                }
+                if state.ahead_bytes + gathered.bytes >= bound || state.ahead_end >= range.end {
+                    state.fetch(shared, snapshot, gathered);
                     return Ok(());
                 }
                 state.ahead_end
             };
-            let placed = self.find(snapshot, inode, content, at, true).await?;
+            let placed = self.find(shared, snapshot, reading, at, true).await?;
             let mut state = self.lock();
             if state.content != content || state.ahead_end != at {
                 return Ok(());
@@ -170,13 +207,39 @@ impl Reader {
             if let Extent::Data { chunk, length, .. } = placed.extent
                 && shared.cached(chunk).is_none()
             {
-                let (shared, snapshot) = (shared.clone(), snapshot.clone());
-                let task = env.spawn(async move { shared.chunk(&snapshot, chunk).await });
-                state.ahead_bytes += u64::from(length);
-                state.ahead.push_back(Ahead { chunk, length: u64::from(length), task });
+                gathered.chunks.push(chunk);
+                gathered.bytes += u64::from(length);
+                if gathered.bytes >= BATCH_BYTES {
+                    state.fetch(shared, snapshot, std::mem::take(&mut gathered));
+                }
             }
         }
     }
+
+    /// Waits for a batch, gives one of its chunks, and keeps those after it for the next reads.
+    async fn receive(&self, content: ContentRow, ahead: Ahead, chunk: ChunkNumber) -> Result<Bytes> {
+        let plain = ahead.task.await.ok_or(core::Error::WorkerLost)?;
+        let mut fetched = ahead.gathered.chunks.into_iter().zip(plain).skip_while(|(number, _)| *number != chunk);
+        let (_, plain) = fetched.next().ok_or(core::Error::WorkerLost)?;
+        let mut state = self.lock();
+        if state.content == content {
+            state.ready = fetched.collect();
+        }
+        plain
+    }
+}
+
+/// Extents of the current content, from an offset on.
+async fn current(snapshot: &Snapshot, inode: u64, offset: u64, page: usize) -> Result<Vec<Placed>> {
+    let first = extents::find(snapshot, inode, offset).await?;
+    let mut found = vec![first];
+    let mut walk = extents::walk(snapshot, inode, first.end());
+    while found.len() < page
+        && let Some(placed) = walk.next().await?
+    {
+        found.push(placed);
+    }
+    Ok(found)
 }
 
 impl State {
@@ -191,6 +254,7 @@ impl State {
         } else {
             self.streak = u32::from(offset == 0);
             self.ahead.clear();
+            self.ready.clear();
             self.ahead_bytes = 0;
             self.ahead_end = offset;
         }
@@ -224,12 +288,36 @@ impl State {
         {
             return Fetched::Held(plain.clone());
         }
-        let Some(position) = self.ahead.iter().position(|ahead| ahead.chunk == chunk) else { return Fetched::Not };
+        if let Some(position) = self.ready.iter().position(|(ready, _)| *ready == chunk)
+            && let Some((_, plain)) = self.ready.drain(..=position).next_back()
+        {
+            return Fetched::Ready(plain);
+        }
+        let Some(position) = self.ahead.iter().position(|ahead| ahead.gathered.chunks.contains(&chunk)) else {
+            return Fetched::Not;
+        };
         let mut taken = Fetched::Not;
         for ahead in self.ahead.drain(..=position) {
-            self.ahead_bytes = self.ahead_bytes.saturating_sub(ahead.length);
-            taken = Fetched::Coming(ahead.task);
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(ahead.gathered.bytes);
+            taken = Fetched::Coming(ahead);
         }
         taken
+    }
+
+    /// Has a batch fetched.
+    fn fetch(&mut self, shared: &std::sync::Arc<Shared>, snapshot: &Snapshot, gathered: Gathered) {
+        if gathered.chunks.is_empty() {
+            return;
+        }
+        let (chunks, inner, snapshot) = (gathered.chunks.clone(), shared.clone(), snapshot.clone());
+        let task = shared.engine.env().spawn(async move {
+            let mut plain = Vec::with_capacity(chunks.len());
+            for chunk in chunks {
+                plain.push(inner.chunk(&snapshot, chunk).await);
+            }
+            plain
+        });
+        self.ahead_bytes += gathered.bytes;
+        self.ahead.push_back(Ahead { gathered, task });
     }
 }

@@ -11,10 +11,10 @@ use strongroom_core::engine::{Remembered, Transaction};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::extents::{self, Placed};
-use crate::filesystem::put_content;
 use crate::format::{ContentRow, Extent};
 use crate::inodes;
 use crate::shared::Shared;
+use crate::versions::ContentChange;
 
 /// How often it is tried.
 const ATTEMPTS_MAX: usize = 8;
@@ -35,8 +35,9 @@ pub(super) async fn run(
         if inodes::content(&transaction, inode).await? != Some(before) {
             return Err(lost);
         }
-        rewrite(shared, written, &mut transaction, inode).await?;
-        put_content(&mut transaction, inode, before, size, shared.moment())?;
+        let mut change = ContentChange::of(shared, inode, before);
+        rewrite(shared, written, &mut transaction, &mut change).await?;
+        change.finish(shared, &mut transaction, before, size, shared.moment()).await?;
         match transaction.commit().await.map_err(Error::from) {
             Err(error) if error.is_conflict() => {}
             result => return result.map(|_| ()),
@@ -46,14 +47,20 @@ pub(super) async fn run(
 }
 
 /// Makes the extents of the file those that were written. Both lists go by their offsets.
-async fn rewrite(shared: &Shared, written: &Remembered, transaction: &mut Transaction, inode: u64) -> Result<()> {
+async fn rewrite(
+    shared: &Shared,
+    written: &Remembered,
+    transaction: &mut Transaction,
+    change: &mut ContentChange,
+) -> Result<()> {
+    let inode = change.inode();
     let (mut olds, mut news) = (extents::walk(transaction, inode, 0), extents::walk(written, inode, 0));
     let (mut old, mut new) = (olds.next().await?, news.next().await?);
     loop {
         match (old, new) {
             (None, None) => return Ok(()),
             (Some(there), wanted) if wanted.is_none_or(|wanted| there.start < wanted.start) => {
-                extents::remove(transaction, inode, &there)?;
+                extents::remove(transaction, change, &there)?;
                 old = olds.next().await?;
             }
             (there, Some(wanted)) if there.is_none_or(|there| wanted.start < there.start) => {
@@ -63,7 +70,7 @@ async fn rewrite(shared: &Shared, written: &Remembered, transaction: &mut Transa
             }
             (Some(there), Some(wanted)) => {
                 if there.extent != wanted.extent {
-                    replace(shared, written, transaction, inode, (there, wanted)).await?;
+                    replace(shared, written, transaction, change, (there, wanted)).await?;
                 }
                 (old, new) = (olds.next().await?, news.next().await?);
             }
@@ -78,17 +85,26 @@ async fn replace(
     shared: &Shared,
     written: &Remembered,
     transaction: &mut Transaction,
-    inode: u64,
+    change: &mut ContentChange,
     (there, wanted): (Placed, Placed),
 ) -> Result<()> {
+    let inode = change.inode();
     match (there.extent, wanted.extent) {
         // The end of it was cut off: the reference stays.
+        (Extent::Data { chunk, skip, .. }, Extent::Data { chunk: same, skip: from, .. })
+            if (chunk, skip) == (same, from) && wanted.end() < there.end() =>
+        {
+            extents::carve(transaction, change, &there, &(wanted.end()..there.end()))
+        }
+        // More of it than there was, or another part: it is known to be there, since it is the file's.
         (Extent::Data { chunk, .. }, Extent::Data { chunk: same, .. }) if chunk == same => {
+            transaction.retain_chunk(chunk)?;
+            extents::remove(transaction, change, &there)?;
             extents::put(transaction, inode, wanted.start, &wanted.extent)
         }
         _ => {
             let extent = store(shared, written, transaction, &wanted).await?;
-            extents::remove(transaction, inode, &there)?;
+            extents::remove(transaction, change, &there)?;
             extents::put(transaction, inode, wanted.start, &extent)
         }
     }

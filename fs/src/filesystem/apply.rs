@@ -48,6 +48,8 @@ pub enum Op {
     SetAttributes { path: Vec<u8>, change: AttributeChange, follow: Follow },
     /// As [`FsTransaction::set_settings`].
     SetSettings { path: Vec<u8>, settings: Settings },
+    /// As [`FsTransaction::restore_version`].
+    RestoreVersion { path: Vec<u8>, number: u64 },
     /// As [`FsTransaction::set_xattr`].
     SetXattr { path: Vec<u8>, name: Vec<u8>, value: Vec<u8>, mode: XattrMode, follow: Follow },
     /// As [`FsTransaction::remove_xattr`].
@@ -109,6 +111,7 @@ impl FsTransaction {
             Op::SetAttributes { path, change, follow: Follow::Yes } => self.set_attributes(path, *change).await,
             Op::SetAttributes { path, change, follow: Follow::No } => self.set_symlink_attributes(path, *change).await,
             Op::SetSettings { path, settings } => self.set_settings(path, *settings).await,
+            Op::RestoreVersion { path, number } => self.restore_version(path, *number).await,
             Op::SetXattr { path, name, value, mode, follow } => self.set_xattr(path, name, value, *mode, *follow).await,
             Op::RemoveXattr { path, name, follow } => self.remove_xattr(path, name, *follow).await,
         }

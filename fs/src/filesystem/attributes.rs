@@ -49,7 +49,6 @@ impl Attributes {
             uid: self.uid,
             gid: self.gid,
             nlink: 1,
-            versions: 0,
             xattrs: false,
             dedup: None,
             compression: None,

@@ -8,14 +8,16 @@ use super::attributes::put_inode;
 use super::create::{free_name, trimmed};
 use super::directory::entries;
 use super::rename::check_no_cycle;
-use super::transaction::put_content;
-use super::{Attributes, DirEntry, FileSystem, FsTransaction, transact};
+use super::transaction::put_row;
+use super::{Attributes, DirEntry, FileSystem, FsSnapshot, FsTransaction, transact};
 use crate::error::{Error, Result, shown};
-use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, inode_key};
+use crate::extents;
+use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, ROOT, Versions, inode_key};
 use crate::inodes;
-use crate::path::Last;
+use crate::path::{Last, locate};
 use crate::reflink::{self, Stretch};
 use crate::time::Timestamp;
+use crate::versions::ContentChange;
 use crate::xattrs;
 
 /// How many names one transaction of [`FileSystem::copy_all`] makes.
@@ -28,6 +30,8 @@ const PAGE_ENTRIES: usize = 512;
 /// How far the copy of a tree has come.
 #[derive(Clone, Default)]
 struct Progress {
+    /// The state that is copied from, where it is not the one that is copied to.
+    state: Option<FsSnapshot>,
     has_begun: bool,
     levels: Vec<Level>,
     /// Copies of what has several names.
@@ -110,6 +114,18 @@ impl FileSystem {
     }
 }
 
+impl FileSystem {
+    /// Puts what is at a path in another state of the repository, and all that is in it, in place of what is there now, in one
+    /// transaction. Content is shared with that state; what comes back gets inodes of its own.
+    ///
+    /// # Errors
+    /// As [`FsTransaction::restore_from`]; those of the engine, where there is more than one commit holds.
+    pub async fn restore_from(&self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = path.as_ref();
+        transact!(self, transaction => transaction.restore_from(state, path).await)
+    }
+}
+
 impl FsTransaction {
     /// Makes the content of a file that of another, sharing it.
     ///
@@ -131,12 +147,13 @@ impl FsTransaction {
         if target == source {
             return Ok(size);
         }
-        let before = inodes::file_content(&self.transaction, target).await?;
+        let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        crate::extents::truncate(&mut self.transaction, target, before.size, 0).await?;
-        reflink::share_all(&mut self.transaction, source, target).await?;
-        put_content(&mut self.transaction, target, before, size, moment)?;
+        extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
+        let extents = extents::walk(&self.transaction, source, 0);
+        reflink::share_all(&mut self.transaction, extents, target).await?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(size)
     }
@@ -165,12 +182,12 @@ impl FsTransaction {
             let reason = "a stretch cannot be copied onto itself";
             return Err(Error::InvalidPath { path: shown(to.as_ref()), reason });
         }
-        let before = inodes::file_content(&self.transaction, target).await?;
+        let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        let stretch = Stretch { from: source, from_offset, to: target, to_offset, length, to_size: before.size };
-        let size = reflink::share(&mut self.transaction, stretch).await?;
-        put_content(&mut self.transaction, target, before, size, moment)?;
+        let stretch = Stretch { from: source, from_offset, to_offset, length, to_size: before.size };
+        let size = reflink::share(&mut self.transaction, &mut change, stretch).await?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(length)
     }
@@ -181,15 +198,16 @@ impl FsTransaction {
     /// As [`FileSystem::punch_hole`].
     pub async fn punch_hole(&mut self, path: impl AsRef<[u8]>, offset: u64, length: u64) -> Result<()> {
         let inode = self.file_inode(path.as_ref()).await?;
-        let before = inodes::file_content(&self.transaction, inode).await?;
-        let end = offset.saturating_add(length).min(before.size);
+        let size = inodes::file_content(&self.transaction, inode).await?.size;
+        let end = offset.saturating_add(length).min(size);
         if offset >= end {
             return Ok(());
         }
+        let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        reflink::punch(&mut self.transaction, inode, offset, end).await?;
-        put_content(&mut self.transaction, inode, before, before.size, moment)?;
+        reflink::punch(&mut self.transaction, &mut change, offset, end).await?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(())
     }
@@ -202,6 +220,41 @@ impl FsTransaction {
         let mut progress = Progress::default();
         while !self.copy_some(from.as_ref(), to.as_ref(), &mut progress, usize::MAX).await? {}
         Ok(())
+    }
+
+    /// Copies whatever is at a path in another state of the repository, and all that is in it, to a name that is free, in this
+    /// transaction; otherwise as [`FileSystem::copy_all`]: what is copied is shared with that state, and nothing is read.
+    ///
+    /// # Errors
+    /// As [`FileSystem::copy_all`].
+    pub async fn copy_from(&mut self, state: &FsSnapshot, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        let mut progress = Progress { state: Some(state.clone()), ..Progress::default() };
+        while !self.copy_some(from.as_ref(), to.as_ref(), &mut progress, usize::MAX).await? {}
+        Ok(())
+    }
+
+    /// Puts what is at a path in another state of the repository, and all that is in it, in place of what is there now;
+    /// directories that lead to it are made where they are missing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] for the root; as [`Self::copy_from`].
+    pub async fn restore_from(&mut self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
+        let path = trimmed(path.as_ref());
+        // Nothing is removed for what was not there.
+        if state.symlink_metadata(path).await?.inode == ROOT {
+            let reason = "the root is brought back with the whole repository, or name by name";
+            return Err(Error::InvalidPath { path: shown(path), reason });
+        }
+        let Some(split) = path.iter().rposition(|&byte| byte == b'/').or((!path.is_empty()).then_some(0)) else {
+            return Err(Error::InvalidPath { path: shown(path), reason: "it names nothing" });
+        };
+        if let Some(parent) = path.get(..split).filter(|parent| !parent.is_empty()) {
+            self.create_dir_all(parent).await?;
+        }
+        if self.locate(path, Last::Itself).await?.entry.is_some_and(|there| there.inode != ROOT) {
+            while !self.remove_some(path, usize::MAX).await? {}
+        }
+        self.copy_from(state, path, path).await
     }
 
     /// Goes on with the copy of a tree, from its root down, at most `names_max` names; answers whether all is copied.
@@ -219,13 +272,16 @@ impl FsTransaction {
                 return Err(Error::NotFound { path: shown(to) });
             }
         } else {
-            let source = self.locate(trimmed(from), Last::Itself).await?.existing(from)?;
+            let source = locate(&self.shared, self.source(&progress.state), trimmed(from), Last::Itself).await?;
+            let source = source.existing(from)?;
             let target = self.locate(trimmed(to), Last::Itself).await?;
             let name = free_name(&target, to, source.kind)?.to_vec();
             if to.ends_with(b"/") && source.kind != Kind::Directory {
                 return Err(Error::NotADirectory { path: shown(from) });
             }
-            check_no_cycle(source, &target, from)?;
+            if progress.state.is_none() {
+                check_no_cycle(source, &target, from)?;
+            }
             self.unfinished = true;
             self.copy_entry(source, target.parent(), &name, progress).await?;
             progress.has_begun = true;
@@ -234,7 +290,7 @@ impl FsTransaction {
         while let Some(level) = progress.levels.last_mut() {
             let Some(DirEntry { name, inode, kind }) = level.page.pop_front() else {
                 if !level.complete {
-                    level.fill(self).await?;
+                    level.fill(self.source(&progress.state)).await?;
                     continue;
                 }
                 let (to, mtime) = (level.to, level.mtime);
@@ -253,7 +309,7 @@ impl FsTransaction {
             names_left -= 1;
             let to = level.to;
             level.after = Some(name.clone());
-            if progress.levels.first().is_some_and(|top| top.to == inode) {
+            if progress.state.is_none() && progress.levels.first().is_some_and(|top| top.to == inode) {
                 // Others moved the copy into what is copied, between two transactions.
                 return Err(Error::IntoItself { path: shown(from) });
             }
@@ -266,7 +322,7 @@ impl FsTransaction {
     /// Copies what a name stands for, and puts it under a name; of a directory, what is in it comes next.
     async fn copy_entry(&mut self, source: EntryRow, parent: u64, name: &[u8], progress: &mut Progress) -> Result<()> {
         let EntryRow { inode, kind } = source;
-        let metadata = inodes::metadata(&self.transaction, inode).await?;
+        let metadata = inodes::metadata(self.source(&progress.state), inode).await?;
         let moment = self.shared.moment();
         let has_more_names = kind != Kind::Directory && metadata.nlink > 1;
         if has_more_names
@@ -277,7 +333,7 @@ impl FsTransaction {
             put_inode(&mut self.transaction, copy, &row)?;
             return self.put_entry(parent, name, EntryRow { inode: copy, kind }, moment).await;
         }
-        let row = inodes::load(&self.transaction, inode).await?;
+        let row = inodes::load(self.source(&progress.state), inode).await?;
         let copy = self.transaction.number().await?;
         let now = Timestamp::from_nanos(moment);
         let has_content = kind == Kind::File || (kind == Kind::Symlink && row.inline.is_none());
@@ -285,11 +341,16 @@ impl FsTransaction {
         let row = InodeRow { nlink: 1, btime: now, ctime: now, mtime: metadata.mtime, mtime_set: moment, ..row };
         put_inode(&mut self.transaction, copy, &row)?;
         if has_content {
-            reflink::share_all(&mut self.transaction, inode, copy).await?;
-            put_content(&mut self.transaction, copy, ContentRow::default(), metadata.size, moment)?;
+            let extents = extents::walk(self.source(&progress.state), inode, 0);
+            reflink::share_all(&mut self.transaction, extents, copy).await?;
+            let limit = inodes::file_content(self.source(&progress.state), inode).await?.versions.limit;
+            let versions = Versions { limit, ..Versions::default() };
+            put_row(&mut self.transaction, copy, &ContentRow { changed: moment, size: metadata.size, versions })?;
+            self.put_change(ContentChange::of_new(copy));
         }
         if has_xattrs {
-            xattrs::copy_all(&mut self.transaction, inode, copy).await?;
+            let rows = xattrs::rows(self.source(&progress.state), inode);
+            xattrs::copy_all(&mut self.transaction, rows, copy).await?;
         }
         self.put_entry(parent, name, EntryRow { inode: copy, kind }, moment).await?;
         if has_more_names {
@@ -308,6 +369,14 @@ impl FsTransaction {
         Ok(())
     }
 
+    /// What is copied from.
+    fn source<'s>(&'s self, state: &'s Option<FsSnapshot>) -> &'s dyn View {
+        match state {
+            Some(state) => &state.snapshot,
+            None => &self.transaction,
+        }
+    }
+
     async fn row(&self, inode: u64) -> Result<Option<InodeRow>> {
         Ok(match self.transaction.get(INODE, &inode_key(inode)).await? {
             Some(row) => Some(InodeRow::decode(&row)?),
@@ -317,8 +386,8 @@ impl FsTransaction {
 }
 
 impl Level {
-    async fn fill(&mut self, transaction: &FsTransaction) -> Result<()> {
-        let mut listing = entries(&transaction.transaction, self.from, self.after.as_deref());
+    async fn fill(&mut self, view: &dyn View) -> Result<()> {
+        let mut listing = entries(view, self.from, self.after.as_deref());
         while self.page.len() < PAGE_ENTRIES {
             match listing.next().await? {
                 Some(entry) => self.page.push_back(entry),

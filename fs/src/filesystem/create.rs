@@ -2,8 +2,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::attributes::{change_inode, put_inode};
-use super::transaction::{file_only, put_content};
-use super::{Attributes, FsTransaction, Settings};
+use super::transaction::file_only;
+use super::{Attributes, FsTransaction};
 use crate::error::{Error, Result, shown};
 use crate::extents;
 use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, Kind, LINKS_MAX, SYMLINK_BYTES_MAX};
@@ -12,6 +12,7 @@ use crate::options::OpenOptions;
 use crate::path::{Last, Located, names};
 use crate::shared::Shared;
 use crate::time::Timestamp;
+use crate::versions::ContentChange;
 use crate::writer::Ingest;
 
 impl FsTransaction {
@@ -127,10 +128,10 @@ impl FsTransaction {
             Some(_) => {
                 let inode = file_only(located.existing(path)?, path)?;
                 shared = self.shared_for(inode).await?;
-                let before = inodes::file_content(&self.transaction, inode).await?;
+                let (mut change, before) = self.take_change(inode).await?;
                 self.unfinished = true;
-                extents::truncate(&mut self.transaction, inode, before.size, 0).await?;
-                (inode, Origin::Emptied { before })
+                extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
+                (inode, Origin::Emptied { before, change })
             }
             None => {
                 let (inode, moment) = self.make(&located, path, Kind::File, attributes, None).await?;
@@ -138,9 +139,9 @@ impl FsTransaction {
                 (inode, Origin::Made { moment })
             }
         };
-        let change = located.entry.is_some().then_some(attributes);
+        let attributes = located.entry.is_some().then_some(attributes);
         let ingest = Ingest::new(shared, inode, 0);
-        Ok(FileWriter { transaction: self, inode, origin, change, ingest })
+        Ok(FileWriter { transaction: self, inode, origin, attributes, ingest })
     }
 
     /// Makes a file of all that a reader gives, or makes that the content of the file that is there, and its attributes
@@ -165,7 +166,7 @@ impl FsTransaction {
     /// As [`Self::write_file`].
     pub async fn write(&mut self, path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> Result<()> {
         let mut writer = self.write_file(path, Attributes::file()).await?;
-        writer.change = None;
+        writer.attributes = None;
         writer.write(content.as_ref()).await?;
         writer.finish().await?;
         Ok(())
@@ -180,23 +181,23 @@ impl FsTransaction {
         let inode = self.file_inode(path).await?;
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= FILE_BYTES_MAX);
         let end = end.ok_or(Error::FileTooLarge { bytes: u64::MAX, bytes_max: FILE_BYTES_MAX })?;
-        let before = inodes::file_content(&self.transaction, inode).await?;
         if bytes.is_empty() {
             return Ok(());
         }
+        let (mut change, before) = self.take_change(inode).await?;
         let within = usize::try_from(before.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
         let (inside, beyond) = bytes.split_at(within);
         let shared = self.shared_for(inode).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        extents::replace(&shared, &mut self.transaction, inode, offset, inside).await?;
+        extents::replace(&shared, &mut self.transaction, &mut change, offset, inside).await?;
         if !beyond.is_empty() {
-            let mut ingest = extents::append(&shared, &mut self.transaction, inode, before.size).await?;
+            let mut ingest = extents::append(&shared, &mut self.transaction, &mut change, before.size).await?;
             ingest.hole(&mut self.transaction, offset.saturating_sub(before.size)).await?;
             ingest.write(&mut self.transaction, beyond).await?;
             ingest.finish(&mut self.transaction).await?;
         }
-        put_content(&mut self.transaction, inode, before, before.size.max(end), moment)?;
+        self.finish_change(change, before, before.size.max(end), moment).await?;
         self.unfinished = false;
         Ok(())
     }
@@ -226,12 +227,12 @@ impl FsTransaction {
         if size > FILE_BYTES_MAX {
             return Err(Error::FileTooLarge { bytes: size, bytes_max: FILE_BYTES_MAX });
         }
-        let before = inodes::file_content(&self.transaction, inode).await?;
+        let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
         self.unfinished = true;
-        extents::truncate(&mut self.transaction, inode, before.size, size).await?;
+        extents::truncate(&mut self.transaction, &mut change, before.size, size).await?;
         extents::extend(&mut self.transaction, inode, before.size, size).await?;
-        put_content(&mut self.transaction, inode, before, size, moment)?;
+        self.finish_change(change, before, size, moment).await?;
         self.unfinished = false;
         Ok(())
     }
@@ -257,19 +258,6 @@ impl FsTransaction {
         Ok(inode)
     }
 
-    async fn set_options(&mut self, inode: u64, options: &OpenOptions) -> Result<()> {
-        if !options.sets() {
-            return Ok(());
-        }
-        let row = inodes::load(&self.transaction, inode).await?;
-        let settings = Settings {
-            versions: options.versions.unwrap_or(row.versions),
-            dedup: options.dedup.or(row.dedup),
-            compression: options.compression.or(row.compression),
-        };
-        self.set_inode_settings(inode, settings).await
-    }
-
     /// What the content of a file that is there goes by.
     async fn shared_for(&self, inode: u64) -> Result<Arc<Shared>> {
         Ok(self.shared.for_file(&inodes::load(&self.transaction, inode).await?))
@@ -293,13 +281,14 @@ impl FsTransaction {
         put_inode(&mut self.transaction, inode, &row)?;
         self.put_entry(located.parent(), name, EntryRow { inode, kind }, moment).await?;
         if kind == Kind::File {
-            put_content(&mut self.transaction, inode, ContentRow::default(), 0, moment)?;
+            self.put_first_content(inode, 0, moment)?;
+            self.put_change(ContentChange::of_new(inode));
         }
         if let (Some(target), None) = (target, inline) {
             let mut ingest = Ingest::new(self.shared.clone(), inode, 0);
             ingest.write(&mut self.transaction, target).await?;
             ingest.finish(&mut self.transaction).await?;
-            put_content(&mut self.transaction, inode, ContentRow::default(), target.len() as u64, moment)?;
+            self.put_first_content(inode, target.len() as u64, moment)?;
         }
         self.unfinished = false;
         Ok((inode, moment))
@@ -325,7 +314,7 @@ pub(super) fn trimmed(path: &[u8]) -> &[u8] {
 /// What a writer found.
 enum Origin {
     Made { moment: u64 },
-    Emptied { before: ContentRow },
+    Emptied { before: ContentRow, change: ContentChange },
 }
 
 /// Writes the content of a file from its start, in order, inside a transaction.
@@ -333,7 +322,7 @@ pub struct FileWriter<'t> {
     transaction: &'t mut FsTransaction,
     inode: u64,
     origin: Origin,
-    change: Option<Attributes>,
+    attributes: Option<Attributes>,
     ingest: Ingest,
 }
 
@@ -379,12 +368,12 @@ impl FileWriter<'_> {
         match self.origin {
             // Not later than the inode, whose time of modification it would overrule.
             Origin::Made { moment } => {
-                put_content(&mut transaction.transaction, self.inode, ContentRow::default(), size, moment)?;
+                transaction.put_first_content(self.inode, size, moment)?;
             }
-            Origin::Emptied { before } => {
+            Origin::Emptied { before, change } => {
                 let moment = transaction.shared.moment();
-                put_content(&mut transaction.transaction, self.inode, before, size, moment)?;
-                if let Some(attributes) = self.change {
+                transaction.finish_change(change, before, size, moment).await?;
+                if let Some(attributes) = self.attributes {
                     let moment = transaction.shared.moment();
                     change_inode(&mut transaction.transaction, self.inode, attributes.change(), moment).await?;
                 }

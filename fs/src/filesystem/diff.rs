@@ -8,8 +8,8 @@ use strongroom_core::engine::{Change, Direction, View};
 use super::FsSnapshot;
 use crate::error::Result;
 use crate::format::{
-    CONTENT, ENTRY, EXTENT, EntryRow, INODE, Kind, ROOT, XATTR, split_entry_key, split_extent_key, split_inode_key,
-    split_xattr_key,
+    CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, INODE, Kind, ROOT, XATTR, split_entry_key, split_extent_key,
+    split_inode_key, split_xattr_key,
 };
 
 /// What became of one name.
@@ -134,8 +134,13 @@ impl FsSnapshot {
                 XATTR => {
                     collected.attributes.insert(split_xattr_key(&key)?.0);
                 }
-                CONTENT if before.is_some() && after.is_some() => {
-                    collected.content.insert(split_inode_key("content row", &key)?);
+                CONTENT => {
+                    let (Some(before), Some(after)) = (before, after) else { continue };
+                    let (before, after) = (ContentRow::decode(&before)?, ContentRow::decode(&after)?);
+                    // Which versions are kept is no change of content.
+                    let changed = (before.changed, before.size) != (after.changed, after.size);
+                    let changes = if changed { &mut collected.content } else { &mut collected.attributes };
+                    changes.insert(split_inode_key("content row", &key)?);
                 }
                 EXTENT => {
                     collected.content.insert(split_extent_key(&key)?.0);

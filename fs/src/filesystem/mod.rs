@@ -14,6 +14,7 @@ mod snapshot;
 mod stream;
 mod transaction;
 mod usage;
+mod versions;
 mod xattr;
 
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub use settings::Settings;
 pub use snapshot::FsSnapshot;
 pub use stream::{DirCursor, DirStream};
 pub use transaction::FsTransaction;
-pub(crate) use transaction::put_content;
+pub(crate) use transaction::put_row;
 pub use usage::{Summary, Usage};
 pub use xattr::{Follow, XattrMode};
 
@@ -98,6 +99,7 @@ impl FileSystem {
     /// # Errors
     /// As [`Self::create`].
     pub async fn fill(engine: &Engine, transaction: &mut Transaction, options: Options) -> Result<()> {
+        options.check()?;
         let row = options.row(engine);
         if !row.sizes.valid() {
             return Err(core::Error::Invalid("block size too small for a file system".into()).into());

@@ -9,6 +9,7 @@ use crate::format::{CONTENT, EntryRow, INODE, InodeRow, Kind, ROOT, SUBDIRECTORI
 use crate::inodes;
 use crate::path::Last;
 use crate::time::Timestamp;
+use crate::versions::{self, ContentChange};
 use crate::xattrs;
 
 /// How many names of a directory are held at once while a tree is removed.
@@ -177,7 +178,9 @@ pub(super) async fn free_inode(transaction: &mut Transaction, inode: u64, row: &
         Kind::Directory => false,
     };
     if has_content {
-        extents::remove_from(transaction, inode, 0).await?;
+        let content = inodes::file_content(transaction, inode).await?;
+        versions::drop_all(transaction, inode, content.versions).await?;
+        extents::remove_from(transaction, &mut ContentChange::of_removed(inode), 0).await?;
         transaction.delete(CONTENT, &key)?;
     }
     if row.kind == Kind::Directory {

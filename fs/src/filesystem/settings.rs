@@ -1,10 +1,13 @@
 //! How a file's content is kept, where it is not as the repository's options say.
 
+use strongroom_core::engine::View;
+
 use super::attributes::put_inode;
 use super::{FileSystem, FsSnapshot, FsTransaction, transact};
 use crate::error::Result;
 use crate::format::Compression;
 use crate::inodes;
+use crate::options::OpenOptions;
 use crate::path::{Last, locate};
 use crate::time::Timestamp;
 
@@ -12,8 +15,9 @@ use crate::time::Timestamp;
 /// on: what is there stays as it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Versions to keep beside the current one; 0 takes the repository's setting.
-    pub versions: u32,
+    /// Versions to keep beside the current one, 0 for none; `None` takes the repository's setting. What is too many goes with
+    /// the next change of the content, or with [`FileSystem::prune_versions`].
+    pub versions: Option<u32>,
     /// Whether equal chunks of it are stored once; `None` takes the repository's setting.
     pub dedup: Option<bool>,
     /// What is tried on its chunks before they are stored; `None` takes the repository's setting.
@@ -28,9 +32,13 @@ impl FsSnapshot {
     pub async fn settings(&self, path: impl AsRef<[u8]>) -> Result<Settings> {
         let path = path.as_ref();
         let entry = locate(&self.shared, &self.snapshot, path, Last::Followed).await?.existing(path)?;
-        let row = inodes::load(&self.snapshot, super::transaction::file_only(entry, path)?).await?;
-        Ok(Settings { versions: row.versions, dedup: row.dedup, compression: row.compression })
+        settings(&self.snapshot, super::transaction::file_only(entry, path)?).await
     }
+}
+
+async fn settings(view: &dyn View, inode: u64) -> Result<Settings> {
+    let (row, content) = (inodes::load(view, inode).await?, inodes::file_content(view, inode).await?);
+    Ok(Settings { versions: content.versions.limit, dedup: row.dedup, compression: row.compression })
 }
 
 impl FileSystem {
@@ -42,10 +50,10 @@ impl FileSystem {
         self.snapshot().settings(path).await
     }
 
-    /// Sets what a file has of its own; symbolic links are followed. Handles that are open go on as before.
+    /// Sets what a file has of its own; symbolic links are followed. Handles that are open go on as before, save for versions.
     ///
     /// # Errors
-    /// As [`Self::settings`].
+    /// [`strongroom_core::Error::LimitExceeded`] over [`crate::VERSIONS_MAX`], and as [`Self::settings`].
     pub async fn set_settings(&self, path: impl AsRef<[u8]>, settings: Settings) -> Result<()> {
         let path = path.as_ref();
         transact!(self, transaction => transaction.set_settings(path, settings).await)
@@ -62,13 +70,28 @@ impl FsTransaction {
         self.set_inode_settings(inode, settings).await
     }
 
-    pub(super) async fn set_inode_settings(&mut self, inode: u64, settings: Settings) -> Result<()> {
-        let mut row = inodes::load(&self.transaction, inode).await?;
-        let Settings { versions, dedup, compression } = settings;
-        if (row.versions, row.dedup, row.compression) == (versions, dedup, compression) {
+    /// Sets some of it: what is not given stays.
+    pub(super) async fn set_options(&mut self, inode: u64, options: &OpenOptions) -> Result<()> {
+        if !options.sets() {
             return Ok(());
         }
-        (row.versions, row.dedup, row.compression) = (versions, dedup, compression);
+        let before = settings(&self.transaction, inode).await?;
+        let settings = Settings {
+            versions: options.versions.or(before.versions),
+            dedup: options.dedup.or(before.dedup),
+            compression: options.compression.or(before.compression),
+        };
+        self.set_inode_settings(inode, settings).await
+    }
+
+    pub(super) async fn set_inode_settings(&mut self, inode: u64, settings: Settings) -> Result<()> {
+        let Settings { versions, dedup, compression } = settings;
+        self.limit_versions(inode, versions).await?;
+        let mut row = inodes::load(&self.transaction, inode).await?;
+        if (row.dedup, row.compression) == (dedup, compression) {
+            return Ok(());
+        }
+        (row.dedup, row.compression) = (dedup, compression);
         row.ctime = Timestamp::from_nanos(self.shared.moment());
         put_inode(&mut self.transaction, inode, &row)
     }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use strongroom_core::engine::{CommitInfo, Transaction};
@@ -10,6 +11,7 @@ use crate::format::{CONTENT, ContentRow, ENTRY, EntryRow, Kind, SUBDIRECTORIES, 
 use crate::inodes::{self, Metadata};
 use crate::path::{Last, Located, locate};
 use crate::shared::Shared;
+use crate::versions::ContentChange;
 
 /// Many operations, all or nothing. It sees its own changes; others see them when it is committed. Dropping it aborts it.
 ///
@@ -21,6 +23,8 @@ pub struct FsTransaction {
     pub(crate) transaction: Transaction,
     /// An operation began to change rows and has not come to its end.
     pub(super) unfinished: bool,
+    /// What it does to contents, by inode: all changes to one file make one version.
+    changes: HashMap<u64, ContentChange>,
     /// Files that it deletes.
     pub(super) deleted: Vec<u64>,
     /// Files whose last name it removes, and that are open: kept until it is settled.
@@ -29,7 +33,14 @@ pub struct FsTransaction {
 
 impl FsTransaction {
     pub(super) fn new(shared: Arc<Shared>, transaction: Transaction) -> Self {
-        Self { shared, transaction, unfinished: false, deleted: Vec::new(), orphaned: Vec::new() }
+        Self {
+            shared,
+            transaction,
+            unfinished: false,
+            changes: HashMap::new(),
+            deleted: Vec::new(),
+            orphaned: Vec::new(),
+        }
     }
 
     /// Makes it durable, all or nothing.
@@ -149,20 +160,45 @@ impl FsTransaction {
         self.touch_directory(parent, moment).await
     }
 
+    /// What this transaction does to the content of a file, and the content as it is now; [`Self::put_change`] gives it back.
+    pub(super) async fn take_change(&mut self, inode: u64) -> Result<(ContentChange, ContentRow)> {
+        let now = inodes::file_content(&self.transaction, inode).await?;
+        let change = match self.changes.remove(&inode) {
+            Some(change) => change.resumed(&now),
+            None => ContentChange::of(&self.shared, inode, now),
+        };
+        Ok((change, now))
+    }
+
+    pub(super) fn put_change(&mut self, change: ContentChange) {
+        self.changes.insert(change.inode(), change);
+    }
+
+    /// The change is complete for now: the rows say so.
+    pub(super) async fn finish_change(
+        &mut self,
+        mut change: ContentChange,
+        now: ContentRow,
+        size: u64,
+        moment: u64,
+    ) -> Result<()> {
+        change.finish(&self.shared, &mut self.transaction, now, size, moment).await?;
+        self.put_change(change);
+        Ok(())
+    }
+
+    /// The content row of a file or link that this transaction has just made.
+    pub(super) fn put_first_content(&mut self, inode: u64, size: u64, moment: u64) -> Result<()> {
+        let row = ContentRow { changed: moment, size, ..ContentRow::default() };
+        put_row(&mut self.transaction, inode, &row)
+    }
+
     pub(super) async fn touch_directory(&mut self, inode: u64, moment: u64) -> Result<()> {
         Ok(self.transaction.max(CONTENT, &inode_key(inode), moment).await?)
     }
 }
 
-/// A file's content row after a change, its moment later than the one before whatever the clocks say.
-pub(crate) fn put_content(
-    transaction: &mut Transaction,
-    inode: u64,
-    before: ContentRow,
-    size: u64,
-    moment: u64,
-) -> Result<()> {
-    let row = ContentRow { changed: moment.max(before.changed.saturating_add(1)), size };
+pub(crate) fn put_row(transaction: &mut Transaction, inode: u64, row: &ContentRow) -> Result<()> {
     Ok(transaction.put(CONTENT, &inode_key(inode), &row.encode())?)
 }
 

@@ -49,7 +49,7 @@ impl Kind {
 
 /// What is known of a file, directory or link, save what changes with every write (see [`super::ContentRow`]).
 ///
-/// `layout u8 ‖ kind u8 ‖ flags u16 ‖ mode u32 ‖ uid u32 ‖ gid u32 ‖ nlink u32 ‖ versions u32 ‖ 4 × time ‖ mtime_set u64`
+/// `layout u8 ‖ kind u8 ‖ flags u16 ‖ mode u32 ‖ uid u32 ‖ gid u32 ‖ nlink u32 ‖ reserved u32 ‖ 4 × time ‖ mtime_set u64`
 /// and, with flag 0, the target of a symbolic link. A time is `seconds i64 ‖ nanos u32`; the four are birth, status
 /// change, modification, access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,6 @@ pub struct InodeRow {
     /// Names of it; always 1 for a directory, whose count is 2 + its subdirectories. 0 for a file that was removed and is
     /// still open.
     pub nlink: u32,
-    /// Versions to keep beside the current one; 0 takes the repository's setting.
-    pub versions: u32,
     /// Whether it has extended attributes; without it, their table holds none of this inode.
     pub xattrs: bool,
     /// Whether equal chunks of it are stored once; `None` takes the repository's setting.
@@ -97,7 +95,7 @@ impl InodeRow {
         row.push(LAYOUT);
         row.push(self.kind.code());
         row.extend(self.flags().to_le_bytes());
-        for field in [self.mode, self.uid, self.gid, self.nlink, self.versions] {
+        for field in [self.mode, self.uid, self.gid, self.nlink, 0] {
             row.extend(field.to_le_bytes());
         }
         for time in [self.btime, self.ctime, self.mtime, self.atime] {
@@ -141,12 +139,15 @@ impl InodeRow {
             return Err(Error::NewerFormat { detail: format!("inode flags {flags:#x}") });
         }
         let (mode, uid, gid) = (fields.u32()?, fields.u32()?, fields.u32()?);
-        let (nlink, versions) = (fields.u32()?, fields.u32()?);
+        let (nlink, reserved) = (fields.u32()?, fields.u32()?);
         let (btime, ctime) = (time(&mut fields)?, time(&mut fields)?);
         let (mtime, atime) = (time(&mut fields)?, time(&mut fields)?);
         let mtime_set = fields.u64()?;
         if nlink == 0 && kind != Kind::File {
             return Err(fields.damaged("no links"));
+        }
+        if reserved != 0 {
+            return Err(fields.damaged("reserved bytes"));
         }
         let dedup =
             choice(flags, FLAG_DEDUP, FLAG_NO_DEDUP).ok_or_else(|| fields.damaged("both with and without dedup"))?;
@@ -168,7 +169,6 @@ impl InodeRow {
             uid,
             gid,
             nlink,
-            versions,
             xattrs,
             dedup,
             compression,
@@ -211,21 +211,20 @@ mod tests {
         let time = || (any::<i64>(), 0u32..1_000_000_000).prop_map(|(s, n)| Timestamp::new(s, n).unwrap());
         let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
         (
-            (kind, any::<u32>(), any::<u32>(), any::<u32>(), 1u32.., any::<u32>()),
+            (kind, any::<u32>(), any::<u32>(), any::<u32>(), 1u32..),
             (any::<bool>(), any::<Option<bool>>(), any::<Option<bool>>()),
             (time(), time(), time(), time()),
             any::<u64>(),
             proptest::option::of(proptest::collection::vec(any::<u8>(), 0..64)),
         )
             .prop_map(|(fixed, (xattrs, dedup, lz4), (btime, ctime, mtime, atime), mtime_set, inline)| {
-                let (kind, mode, uid, gid, nlink, versions) = fixed;
+                let (kind, mode, uid, gid, nlink) = fixed;
                 InodeRow {
                     kind,
                     mode,
                     uid,
                     gid,
                     nlink,
-                    versions,
                     xattrs,
                     dedup,
                     compression: lz4.map(|lz4| if lz4 { Compression::Lz4 } else { Compression::None }),
@@ -262,7 +261,6 @@ mod tests {
             uid: 1,
             gid: 2,
             nlink: 1,
-            versions: 0,
             xattrs: false,
             dedup: None,
             compression: None,
@@ -289,7 +287,6 @@ mod tests {
             uid: 0,
             gid: 0,
             nlink: 0,
-            versions: 0,
             xattrs: true,
             dedup: Some(false),
             compression: Some(Compression::None),
@@ -318,7 +315,6 @@ mod tests {
             uid: 0,
             gid: 0,
             nlink: 1,
-            versions: 0,
             xattrs: false,
             dedup: None,
             compression: None,

@@ -13,6 +13,8 @@
 //! | `0x15` subdirectories | inode `u64` | count `u64`, merged by addition |
 //! | `0x16` extended attribute | inode `u64` ‖ name | [`XattrRow`] |
 //! | `0x17` orphan | inode `u64` | writer epoch `u32` |
+//! | `0x18` version | inode `u64` ‖ number `u64` | [`VersionRow`] |
+//! | `0x19` past extent | inode `u64` ‖ number of the version that replaced it `u64` ‖ offset `u64` | [`Extent`] |
 
 mod content;
 mod entry;
@@ -21,15 +23,17 @@ mod fields;
 mod inode;
 mod options;
 mod orphan;
+mod version;
 mod xattr;
 
 use strongroom_core::engine::Table;
 
-pub use content::ContentRow;
+pub use content::{ContentRow, Versions};
 pub use entry::EntryRow;
 pub use extent::Extent;
 pub use inode::{INODE_ROW_BYTES, InodeRow, Kind};
 pub use options::{Compression, OptionsRow};
+pub use version::{VERSIONS_MAX, VersionRow};
 pub use xattr::XattrRow;
 
 pub(crate) use content::{decode_count, split_inode_key};
@@ -38,6 +42,7 @@ pub(crate) use extent::{extent_key, split_extent_key};
 pub(crate) use inode::inode_key;
 pub(crate) use options::OPTIONS_KEY;
 pub(crate) use orphan::{decode_orphan, encode_orphan};
+pub(crate) use version::{past_key, split_past_key, split_version_key, version_key};
 pub(crate) use xattr::{split_xattr_key, xattr_key};
 
 /// The file system's settings.
@@ -56,6 +61,11 @@ pub const SUBDIRECTORIES: Table = Table(0x15);
 pub const XATTR: Table = Table(0x16);
 /// Files without a name that a process still has open.
 pub const ORPHAN: Table = Table(0x17);
+/// The versions of a file beside the current one.
+pub const VERSION: Table = Table(0x18);
+/// What the current content of a file no longer has, and older versions do: by the version that replaced it. It owns its
+/// reference to the chunk, like an extent.
+pub const PAST: Table = Table(0x19);
 
 /// The inode of `/`.
 pub const ROOT: u64 = 1;

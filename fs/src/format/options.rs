@@ -1,5 +1,6 @@
 use strongroom_core::{Error, Result};
 
+use super::VERSIONS_MAX;
 use super::fields::Fields;
 use crate::chunker::ChunkSizes;
 
@@ -27,7 +28,7 @@ pub struct OptionsRow {
     pub compression: Compression,
     /// Whether equal chunks are stored once.
     pub dedup: bool,
-    /// Versions of a file to keep beside the current one.
+    /// Versions of a file to keep beside the current one, where the file has no limit of its own.
     pub versions: u32,
     /// Where chunks are cut.
     pub sizes: ChunkSizes,
@@ -74,6 +75,9 @@ impl OptionsRow {
             _ => return Err(fields.damaged("dedup is neither on nor off")),
         };
         let versions = fields.u32()?;
+        if versions > VERSIONS_MAX {
+            return Err(fields.damaged("impossible limit of versions"));
+        }
         let sizes = ChunkSizes { min_bytes: fields.u32()?, average_bytes: fields.u32()?, max_bytes: fields.u32()? };
         if !sizes.valid() {
             return Err(fields.damaged("impossible chunk sizes"));
@@ -103,7 +107,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_decode_to_an_error_or_to_options_that_encode_to_them(
-            head in proptest::collection::vec(0u8..3, 4), tail in proptest::collection::vec(any::<u8>(), 12..20),
+            head in proptest::collection::vec(0u8..3, 6), tail in proptest::collection::vec(any::<u8>(), 10..18),
         ) {
             let bytes = [head, tail].concat();
             if let Ok(row) = OptionsRow::decode(&bytes) {

@@ -52,7 +52,7 @@ fn each_broken_row_is_found_and_named() {
                 "orphan" => plant(&fs, ENTRY, &entry_key(directory, b"f"), None).await,
                 "extent" => plant(&fs, EXTENT, &[file.to_be_bytes(), [0; 8]].concat(), None).await,
                 "size" => {
-                    let row = ContentRow { changed: 1, size: 200_001 };
+                    let row = ContentRow { changed: 1, size: 200_001, ..ContentRow::default() };
                     plant(&fs, CONTENT, &file.to_be_bytes(), Some(&row.encode())).await;
                 }
                 "kind" => plant(&fs, ENTRY, &entry_key(directory, b"f"), Some(&entry(file, Kind::Symlink))).await,

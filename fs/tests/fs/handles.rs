@@ -445,9 +445,9 @@ fn a_file_may_be_kept_otherwise_than_the_repository_says() {
         fs.write("plain", &text).await.unwrap();
         fs.write("twice", &text).await.unwrap();
         let shared = live().await.chunks;
-        let options = writing().dedup(false).compression(Compression::None).versions(3);
+        let options = writing().dedup(false).compression(Compression::None).versions(0);
         let file = fs.open_file("own", options).await.unwrap();
-        let expected = Settings { versions: 3, dedup: Some(false), compression: Some(Compression::None) };
+        let expected = Settings { versions: Some(0), dedup: Some(false), compression: Some(Compression::None) };
         assert_eq!(fs.settings("own").await.unwrap(), expected);
         file.write_at(0, &text).await.unwrap();
         file.close().await.unwrap();

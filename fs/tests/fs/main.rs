@@ -16,4 +16,5 @@ mod names;
 mod scale;
 mod simulated;
 mod support;
+mod versions;
 mod xattrs;

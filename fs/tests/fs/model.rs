@@ -808,7 +808,7 @@ proptest! {
 
     #[test]
     fn a_history_with_crashes_on_an_object_store_equals_the_model(seed: u64, steps in proptest::collection::vec(step(), 1..50)) {
-        let options = Options { dedup: false, ..Options::default() };
+        let options = Options { dedup: false, versions: 2, ..Options::default() };
         block_on(run(seed, CrashOptions::object_store(), options, steps));
     }
 }

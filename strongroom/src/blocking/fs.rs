@@ -1,8 +1,10 @@
+use std::ops::Range;
+
 use futures_lite::future::block_on;
 use strongroom_core::engine::CommitInfo;
 use strongroom_fs::{
     AttributeChange, Attributes, DirCursor, DirEntry, Follow, FsSnapshot, FsTransaction, Metadata, Op, OpenOptions,
-    Options, Result, Settings, Summary, Timestamp, Usage, XattrMode,
+    Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
 };
 
 use super::File;
@@ -65,6 +67,14 @@ impl FileSystem {
     /// As [`strongroom_fs::FileSystem::open_file`].
     pub fn open_file_with(&self, path: impl AsRef<[u8]>, options: OpenOptions) -> Result<File> {
         Ok(File::new(block_on(self.inner.open_file(path, options))?))
+    }
+
+    /// Opens a version of a file for reading.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::open_version`].
+    pub fn open_version(&self, path: impl AsRef<[u8]>, number: u64) -> Result<File> {
+        Ok(File::new(block_on(self.inner.open_version(path, number))?))
     }
 
     waits! {
@@ -144,6 +154,20 @@ impl FileSystem {
         set_symlink_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
         /// Sets a file's length.
         set_len(path: impl AsRef<[u8]>, size: u64) -> ();
+        /// The versions of a file, the oldest first, the current one last.
+        history(path: impl AsRef<[u8]>) -> Vec<Version>;
+        /// The whole content of a version.
+        read_version(path: impl AsRef<[u8]>, number: u64) -> Vec<u8>;
+        /// Where two versions of a file differ.
+        diff_versions(path: impl AsRef<[u8]>, from: u64, to: u64) -> Vec<Range<u64>>;
+        /// Makes the content of an older version that of the file, which is a new version.
+        restore_version(path: impl AsRef<[u8]>, number: u64) -> ();
+        /// How many versions a file keeps beside the current one, where it has a limit of its own.
+        version_limit(path: impl AsRef<[u8]>) -> Option<u32>;
+        /// Sets how many versions a file keeps beside the current one; `None` for what the repository says.
+        set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
+        /// Gives up the versions of a file that are over its limit.
+        prune_versions(path: impl AsRef<[u8]>) -> ();
     }
 
     /// Opens a directory to be read while it changes.
@@ -317,6 +341,12 @@ changes! {
     set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
     /// Changes the attributes of a symbolic link itself where one is at the path.
     set_symlink_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
+    /// Makes the content of an older version that of the file, which is a new version.
+    restore_version(path: impl AsRef<[u8]>, number: u64) -> ();
+    /// Sets how many versions a file keeps beside the current one; `None` for what the repository says.
+    set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
+    /// Gives up the versions of a file that are over its limit.
+    prune_versions(path: impl AsRef<[u8]>) -> ();
     /// Sets what a file has of its own, of how it is kept.
     set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
     /// The value of an extended attribute.

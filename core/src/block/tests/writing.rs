@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use futures_lite::future::block_on;
 use proptest::prelude::*;
 
 use crate::block::testing::{Fate, World};
-use crate::block::{BlockReader, BlockStore, BlockWriter, WriterOptions};
+use crate::block::{BlockReader, BlockStore, BlockWriter, SHARED_BYTES_MIN, WriterOptions};
 use crate::crypto::Suite;
 use crate::format::{BlockClass, BlockId, Pointer, RecordKind};
 use crate::storage::ErrorKind;
@@ -30,7 +31,8 @@ fn small() -> (World, BlockStore) {
 }
 
 async fn chunk(store: &BlockStore, payload: &[u8]) -> Result<Vec<Pointer>> {
-    store.writer.append(BlockClass::Data, RecordKind::ChunkData, 1, payload).await
+    let payload = Bytes::copy_from_slice(payload);
+    store.writer.append_since((0, 0), BlockClass::Data, RecordKind::ChunkData, 1, &payload).await
 }
 
 async fn node(store: &BlockStore, payload: &[u8]) -> Result<Pointer> {
@@ -42,13 +44,36 @@ async fn node(store: &BlockStore, payload: &[u8]) -> Result<Pointer> {
 async fn whole(store: &BlockStore, pointers: &[Pointer]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for pointer in pointers {
-        bytes.extend_from_slice(&store.read(pointer, RecordKind::ChunkData).await.unwrap());
+        let read = store.read(pointer, RecordKind::ChunkData).await.unwrap();
+        let mut into = vec![1; read.len()];
+        store.read_into(pointer, RecordKind::ChunkData, &mut into).await.unwrap();
+        assert!(into == read, "both ways of reading give the same");
+        bytes.extend_from_slice(&read);
     }
     bytes
 }
 
 fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn a_long_payload_is_shared_until_its_block_is_sealed_and_a_short_one_copied() {
+    let world = World::new(Suite::Aes256Gcm, 128 << 10);
+    let store = store_of(&world, 4);
+    block_on(async {
+        for (length, is_shared) in [(SHARED_BYTES_MIN, true), (SHARED_BYTES_MIN - 1, false)] {
+            let payload = Bytes::from(vec![7; length]);
+            let append = store.writer.append_since((0, 0), BlockClass::Data, RecordKind::ChunkData, 1, &payload);
+            let pointer = append.await.unwrap()[0];
+            let pending = store.read(&pointer, RecordKind::ChunkData).await.unwrap();
+            assert_eq!(pending, payload);
+            assert_eq!(pending.as_ptr() == payload.as_ptr(), is_shared);
+            drop(pending);
+            store.writer.flush().await.unwrap();
+            assert!(payload.is_unique(), "nothing holds on to it any more");
+        }
+    });
 }
 
 proptest! {

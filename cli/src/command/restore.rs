@@ -1,0 +1,26 @@
+//! `restore PATH --version N`: makes an older version of a file the current one.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::context::{Access, Context, transact};
+use crate::exit::Failure;
+use crate::local::bytes_of;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The file
+    path: OsString,
+    /// The version to go back to; what is current stays as a version, where versions are kept
+    #[arg(long, value_name = "N", required = true)]
+    version: u64,
+}
+
+pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    let repository = context.open(Access::Write).await?;
+    let (path, number) = (bytes_of(&arguments.path), arguments.version);
+    transact(repository.fs(), async |transaction| Ok(transaction.restore_version(path, number).await?)).await?;
+    repository.close().await?;
+    context.output.done("restore")
+}

@@ -1,0 +1,166 @@
+//! Snapshots, as a person uses them: taken, listed, looked into, compared, brought back, thinned out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::fs;
+
+use common::{Numbers, Scratch, compare_trees};
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+fn names(scratch: &Scratch) -> Vec<String> {
+    let listed = text(scratch.succeeds(["snapshot", "list"]));
+    listed.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_tree_is_written_out_as_it_was_whatever_became_of_it() {
+    let scratch = Scratch::with_repository();
+    common::generate_tree(&scratch.path("tree"), 3, 3_000_000, 120);
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    assert_eq!(names(&scratch), ["monday"]);
+    scratch.succeeds(["kv", "put", "theme", "light"]);
+    scratch.succeeds(["rm", "-r", "/tree"]);
+    scratch.feeds(["put", "-", "/new"], b"new");
+    scratch.succeeds(["compact"]);
+    scratch.succeeds(["check", "--data"]);
+    fs::create_dir(scratch.path("out")).unwrap();
+    scratch.succeeds(["--at", "monday", "export", "/tree", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out/tree")), [""; 0]);
+    assert_eq!(text(scratch.succeeds(["ls", "--at", "monday"])), "tree\n");
+    assert_eq!(text(scratch.succeeds(["ls"])), "new\n");
+    scratch.succeeds(["snapshot", "restore", "monday"]);
+    assert_eq!(text(scratch.succeeds(["ls"])), "tree\n");
+    assert_eq!(scratch.succeeds(["kv", "get", "theme"]), b"dark");
+    scratch.succeeds(["check", "--data"]);
+    fs::create_dir(scratch.path("again")).unwrap();
+    scratch.succeeds(["export", "/tree", "again"]);
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("again/tree")), [""; 0]);
+}
+
+#[test]
+fn a_diff_names_what_was_added_removed_changed_and_renamed() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/stays/deep", "/moves/inner", "/goes"]);
+    for path in ["/stays/deep/edited", "/stays/mode", "/moves/inner/file", "/goes/away", "/renamed"] {
+        scratch.feeds(["put", "-", path], path.as_bytes());
+    }
+    scratch.succeeds(["snapshot", "create", "a"]);
+    assert_eq!(text(scratch.succeeds(["snapshot", "diff", "a"])), "");
+    scratch.feeds(["put", "-", "/stays/deep/edited"], b"edited");
+    scratch.succeeds(["mv", "/moves", "/moved"]);
+    scratch.succeeds(["mv", "/renamed", "/stays/other name"]);
+    scratch.feeds(["put", "-", "/stays/other name"], b"and edited");
+    scratch.succeeds(["rm", "-r", "/goes"]);
+    scratch.succeeds(["mkdir", "/fresh"]);
+    scratch.feeds(["put", "-", "/fresh/file"], b"x");
+    scratch.succeeds(["snapshot", "create", "b"]);
+    scratch.succeeds(["rm", "-r", "/fresh"]);
+    let shown = text(scratch.succeeds(["snapshot", "diff", "a", "b"]));
+    let expected = "+ /fresh\n+ /fresh/file\n- /goes\n- /goes/away\nR /moves -> /moved\nM /stays/deep/edited\n\
+                    R /renamed -> /stays/other name (changed)\n";
+    assert_eq!(shown, expected);
+    let back = text(scratch.succeeds(["snapshot", "diff", "b", "a"]));
+    assert!(back.contains("- /fresh/file\n") && back.contains("+ /goes/away\n"), "{back}");
+    assert!(back.contains("R /moved -> /moves\n"), "{back}");
+    let now = text(scratch.succeeds(["snapshot", "diff", "b"]));
+    assert_eq!(now, "- /fresh\n- /fresh/file\n");
+    let json = text(scratch.succeeds(["--json", "snapshot", "diff", "a", "b"]));
+    let rows: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 7);
+    assert!(rows.iter().any(|row| row["change"] == "renamed" && row["from"]["name"] == "/moves"), "{json}");
+}
+
+#[test]
+fn a_folder_is_brought_back_alone_with_its_links_and_attributes() {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    let scratch = Scratch::with_repository();
+    fs::create_dir_all(scratch.path("tree/inner")).unwrap();
+    fs::write(scratch.path("tree/inner/one"), Numbers::new(8).bytes(300_000)).unwrap();
+    fs::hard_link(scratch.path("tree/inner/one"), scratch.path("tree/inner/two")).unwrap();
+    symlink("inner/one", scratch.path("tree/link")).unwrap();
+    fs::write(scratch.path("tree/other"), "other").unwrap();
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "then"]);
+    scratch.succeeds(["rm", "-r", "/tree/inner"]);
+    scratch.feeds(["put", "-", "/tree/other"], b"newer");
+    scratch.feeds(["put", "-", "/tree/inner"], b"a file where a folder was");
+    scratch.fails(1, ["snapshot", "restore", "then", "/tree/absent"]);
+    scratch.fails(2, ["snapshot", "restore", "then", "/"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/inner"]), b"a file where a folder was");
+    scratch.succeeds(["snapshot", "restore", "then", "/tree/inner"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/other"]), b"newer");
+    scratch.succeeds(["check", "--data"]);
+    // What had all gone, folders above it too, comes back as well.
+    scratch.succeeds(["rm", "-r", "/tree"]);
+    scratch.succeeds(["snapshot", "restore", "then", "tree/inner"]);
+    fs::create_dir(scratch.path("out")).unwrap();
+    scratch.succeeds(["export", "/tree/inner", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree/inner"), &scratch.path("out/inner")), [""; 0]);
+    let inode = |name: &str| fs::metadata(scratch.path(name)).unwrap().ino();
+    assert_eq!(inode("out/inner/one"), inode("out/inner/two"));
+    scratch.succeeds(["snapshot", "rm", "then"]);
+    scratch.succeeds(["compact"]);
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
+fn snapshots_are_named_once_found_by_time_and_removed_by_name_or_policy() {
+    let scratch = Scratch::with_repository();
+    for (name, content) in [("one", "1"), ("two", "2"), ("three", "3")] {
+        scratch.feeds(["put", "-", "/file"], content.as_bytes());
+        scratch.succeeds(["snapshot", "create", name]);
+    }
+    let said = scratch.fails(1, ["snapshot", "create", "two"]);
+    assert!(said.contains("already"), "{said}");
+    scratch.fails(2, ["snapshot", "create", "a/b"]);
+    scratch.fails(1, ["snapshot", "rm", "one", "absent"]);
+    assert_eq!(names(&scratch), ["one", "two", "three"]);
+    assert_eq!(scratch.succeeds(["--at", "two", "cat", "/file"]), b"2");
+    // All are of this moment, and none of long ago.
+    assert_eq!(scratch.succeeds(["--at", "9999-01-01", "cat", "/file"]), b"3");
+    let said = scratch.fails(1, ["--at", "2001-01-01T00:00:00Z", "cat", "/file"]);
+    assert!(said.contains("as old as"), "{said}");
+    let said = scratch.fails(1, ["--at", "absent", "ls"]);
+    assert!(said.contains("there is no snapshot \"absent\""), "{said}");
+    let said = scratch.fails(2, ["--at", "one", "rm", "/file"]);
+    assert!(said.contains("--at"), "{said}");
+    scratch.fails(2, ["snapshot", "prune"]);
+    let plan = text(scratch.succeeds(["snapshot", "prune", "--keep-last", "2", "--dry-run"]));
+    assert!(plan.starts_with("remove") && plan.matches("keep").count() == 2, "{plan}");
+    assert_eq!(names(&scratch).len(), 3);
+    scratch.succeeds(["snapshot", "prune", "--keep-last", "2"]);
+    assert_eq!(names(&scratch), ["two", "three"]);
+    scratch.succeeds(["snapshot", "rm", "two", "three", "two"]);
+    assert_eq!(names(&scratch), [""; 0]);
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
+fn the_space_of_a_removed_snapshot_comes_back() {
+    let scratch = Scratch::with_repository();
+    let fresh = Scratch::with_repository();
+    fs::write(scratch.path("kept"), Numbers::new(5).bytes(2_000_000)).unwrap();
+    fs::write(scratch.path("gone"), Numbers::new(6).bytes(9_000_000)).unwrap();
+    fs::copy(scratch.path("kept"), fresh.path("kept")).unwrap();
+    scratch.succeeds(["import", "kept", "gone"]);
+    scratch.succeeds(["snapshot", "create", "both"]);
+    scratch.succeeds(["rm", "/gone"]);
+    scratch.succeeds(["compact"]);
+    let blobs = |scratch: &Scratch| common::acceptance::blobs(&scratch.path("repo")).len();
+    let with = blobs(&scratch);
+    scratch.succeeds(["snapshot", "rm", "both"]);
+    scratch.succeeds(["compact"]);
+    fresh.succeeds(["import", "kept"]);
+    fresh.succeeds(["compact"]);
+    let (without, ideal) = (blobs(&scratch), blobs(&fresh));
+    assert!(with > without + 60, "{with} with the snapshot, {without} without");
+    assert!(without <= ideal + (ideal / 50).max(8), "{without} blobs, {ideal} in a fresh repository");
+    scratch.succeeds(["check", "--data"]);
+}
