@@ -125,6 +125,18 @@ impl Kv {
         Scan::new(self.engine.snapshot(), range, Direction::Descending)
     }
 
+    /// All keys as they are now, kept so for as long as the snapshot is held.
+    #[must_use]
+    pub fn snapshot(&self) -> KvSnapshot {
+        self.at(self.engine.snapshot())
+    }
+
+    /// All keys at the state of an engine snapshot.
+    #[must_use]
+    pub fn at(&self, snapshot: Snapshot) -> KvSnapshot {
+        KvSnapshot { snapshot }
+    }
+
     /// Learns what other processes have committed since.
     pub(crate) async fn refresh(&self) -> Result<()> {
         self.engine.refresh().await
@@ -167,6 +179,38 @@ impl Kv {
         mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
         transact!(self, transaction => closure(&mut transaction).await, again on |_: &E| false)
+    }
+}
+
+/// Keys and values as they were at one moment, for reading; cheap to clone.
+#[derive(Clone)]
+pub struct KvSnapshot {
+    snapshot: Snapshot,
+}
+
+impl KvSnapshot {
+    /// The number of the commit whose state this is.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.snapshot.sequence()
+    }
+
+    /// The value that a key had; `None` where there was none.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&self.snapshot, key).await
+    }
+
+    /// The rows in a range of keys.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.snapshot.clone(), range, Direction::Ascending)
+    }
+
+    /// As [`KvSnapshot::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.snapshot.clone(), range, Direction::Descending)
     }
 }
 
