@@ -45,6 +45,18 @@
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+/// The guide's, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+pub struct Guide;
+
+/// The programs in `examples/`, likewise.
+#[cfg(doctest)]
+#[doc = concat!("```\n", include_str!("../examples/files.rs"), "\n```")]
+#[doc = concat!("```\n", include_str!("../examples/kv.rs"), "\n```")]
+#[doc = concat!("```\n", include_str!("../examples/transaction.rs"), "\n```")]
+pub struct Examples;
+
 pub mod blocking;
 pub mod check;
 mod destroy;
