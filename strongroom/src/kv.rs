@@ -214,6 +214,42 @@ impl KvSnapshot {
     }
 }
 
+/// What values take, all in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ValueBytes {
+    /// All values.
+    pub(crate) value_bytes: u64,
+    /// Those of them that lie beside their keys.
+    pub(crate) inline_bytes: u64,
+    /// Chunks that list the chunks of others.
+    pub(crate) list_bytes: u64,
+}
+
+impl KvSnapshot {
+    /// Looks at every row, and at no value that is not in it.
+    pub(crate) async fn value_bytes(&self, chunk_bytes_max: usize) -> Result<ValueBytes> {
+        let mut counted = ValueBytes::default();
+        let mut scan = self.snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        while let Some((_, row)) = scan.next().await? {
+            let value = Value::read(&row)?;
+            let bytes = match value {
+                Value::Inline(ref value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
+                Value::Chunks { length, .. } | Value::Listed { length, .. } => length,
+            };
+            counted.value_bytes = counted.value_bytes.saturating_add(bytes);
+            match value {
+                Value::Inline(_) => counted.inline_bytes = counted.inline_bytes.saturating_add(bytes),
+                Value::Listed { .. } => {
+                    let chunks = bytes.div_ceil(u64::try_from(chunk_bytes_max).unwrap_or(u64::MAX).max(1));
+                    counted.list_bytes = counted.list_bytes.saturating_add(chunks.saturating_mul(NUMBER_BYTES as u64));
+                }
+                Value::Chunks { .. } => {}
+            }
+        }
+        Ok(counted)
+    }
+}
+
 /// A read-write transaction on keys. Dropping it aborts it.
 pub struct Transaction {
     transaction: EngineTransaction,

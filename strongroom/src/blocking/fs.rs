@@ -3,8 +3,8 @@ use std::ops::Range;
 use futures_lite::future::block_on;
 use strongroom_core::engine::{CommitInfo, ConflictTest, Snapshot};
 use strongroom_fs::{
-    AttributeChange, CheckOptions, CheckSummary, DirCursor, DirEntry, Finding, Follow, Metadata, Op, OpenOptions,
-    Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
+    AttributeChange, CheckOptions, CheckSummary, ContentBytes, DirCursor, DirEntry, Finding, Follow, Metadata, Op,
+    OpenOptions, Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
 };
 
 use super::{File, FsSnapshot, FsTransaction, ReadDir};
@@ -139,6 +139,8 @@ impl FileSystem {
         set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
         /// Counts what lies at a path and below it.
         usage(path: impl AsRef<[u8]>) -> Usage;
+        /// Counts the content of all files.
+        content_bytes() -> ContentBytes;
         /// What the file system holds, and what its repository takes.
         summary() -> Summary;
         /// Changes attributes; symbolic links are followed.

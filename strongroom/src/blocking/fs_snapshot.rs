@@ -2,8 +2,8 @@ use std::ops::Range;
 
 use futures_lite::future::block_on;
 use strongroom_fs::{
-    CheckOptions, CheckSummary, DirCursor, DirEntry, Finding, Follow, Metadata, PathChange, Result, Settings, Usage,
-    Version,
+    CheckOptions, CheckSummary, ContentBytes, DirCursor, DirEntry, Finding, Follow, Metadata, PathChange, Result,
+    Settings, Usage, Version,
 };
 
 use super::File;
@@ -88,6 +88,8 @@ impl FsSnapshot {
         read(path: impl AsRef<[u8]>) -> Vec<u8>;
         /// Counts what lay at a path and below it.
         usage(path: impl AsRef<[u8]>) -> Usage;
+        /// Counts the content of all files.
+        content_bytes() -> ContentBytes;
         /// What a file had of its own, of how it is kept.
         settings(path: impl AsRef<[u8]>) -> Settings;
         /// The value of an extended attribute.

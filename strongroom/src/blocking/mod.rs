@@ -33,6 +33,7 @@ use strongroom_fs::Result;
 use crate::check::{CheckOptions, CheckReport, Finding};
 use crate::options::{CreateOptions, OpenOptions, Place};
 use crate::repository::{ClearHeader, HeaderOptions};
+use crate::sizes::Sizes;
 
 pub use file::File;
 pub use fs::{DirStream, FileSystem};
@@ -110,6 +111,14 @@ impl Repository {
     /// As [`crate::Repository::info`].
     pub fn info(&self) -> Result<EngineInfo> {
         block_on(self.inner.info())
+    }
+
+    /// Counts bytes, from what applications see to what the storage holds; see [`crate::Repository::sizes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sizes(&self) -> Result<Sizes> {
+        block_on(self.inner.sizes())
     }
 
     /// Checks it; see [`crate::Repository::check`].
