@@ -28,14 +28,14 @@ pub(super) struct Room {
 }
 
 impl Shared {
-    /// How many blocks of ballast there should be: about a megabyte, and six or seven. None where storage does not fill up:
+    /// How many blocks of ballast there should be: five of the larger blocks, seven of the smaller. None where storage does not fill up:
     /// the far ones, and memory.
     pub(super) fn ballast_count(&self) -> usize {
         let capabilities = self.storage().capabilities();
         if capabilities.reach == Reach::Everywhere || capabilities.durability == Durability::None {
             return 0;
         }
-        ((1 << 20) / self.context.geometry.block_bytes() as usize).clamp(6, 7)
+        ((640 << 10) / self.context.geometry.block_bytes() as usize).clamp(5, 7)
     }
 
     /// The blocks that a state names as ballast.
