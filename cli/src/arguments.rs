@@ -93,10 +93,10 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// Only what looks at files can look at those of a snapshot; elsewhere the flag is refused rather than ignored.
+    /// Only what looks at files and keys can look at those of a snapshot; elsewhere the flag is refused rather than ignored.
     pub(crate) fn refuse_at_where_nothing_is_looked_at(&self, command: &Command) -> Result<(), Failure> {
-        if self.at.is_some() && !command.looks_at_files() {
-            return Err(Failure::usage("--at is for commands that look at files: leave it out"));
+        if self.at.is_some() && !command.looks() {
+            return Err(Failure::usage("--at is for commands that look at files or keys: leave it out"));
         }
         Ok(())
     }
@@ -176,18 +176,20 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it reads files and writes nothing, so that it can be shown an earlier state.
-    fn looks_at_files(&self) -> bool {
-        matches!(
-            self,
+    /// Whether it reads files or keys and writes nothing, so that it can be shown an earlier state.
+    fn looks(&self) -> bool {
+        match self {
             Self::Ls(_)
-                | Self::Tree(_)
-                | Self::Stat(_)
-                | Self::Cat(_)
-                | Self::Get(_)
-                | Self::Export(_)
-                | Self::Find(_)
-                | Self::Du(_)
-        )
+            | Self::Tree(_)
+            | Self::Stat(_)
+            | Self::Cat(_)
+            | Self::Get(_)
+            | Self::Export(_)
+            | Self::Find(_)
+            | Self::Du(_) => true,
+            Self::History(arguments) => arguments.looks(),
+            Self::Kv(command) => command.looks(),
+            _ => false,
+        }
     }
 }

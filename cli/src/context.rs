@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction};
+use strongroom::kv::KvSnapshot;
 use strongroom::storage::{BlockingMode, Registry, StorageUri};
 use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, SnapshotInfo};
 
@@ -106,10 +107,20 @@ impl Context {
     pub(crate) async fn look(&mut self) -> Result<(Repository, FsSnapshot), Failure> {
         let repository = self.open(Access::Read).await?;
         let files = match self.global.at.clone() {
-            Some(at) => files_at(&repository, &at).await?,
+            Some(at) => repository.files_at(&snapshot_at(&repository, &at).await?).await?,
             None => repository.fs().snapshot(),
         };
         Ok((repository, files))
+    }
+
+    /// Opens the repository to look at its keys as they are now, or as `--at` says.
+    pub(crate) async fn look_at_keys(&mut self) -> Result<(Repository, KvSnapshot), Failure> {
+        let repository = self.open(Access::Read).await?;
+        let keys = match self.global.at.clone() {
+            Some(at) => repository.keys_at(&snapshot_at(&repository, &at).await?).await?,
+            None => repository.kv().snapshot(),
+        };
+        Ok((repository, keys))
     }
 
     /// What the flags say of opening a repository.
@@ -192,18 +203,19 @@ impl Context {
     }
 }
 
-/// The files of a snapshot; where none has this name, of the newest one that is not younger than the time it says.
-async fn files_at(repository: &Repository, at: &str) -> Result<FsSnapshot, Failure> {
-    let snapshots = repository.snapshots().await?;
+/// The snapshot of this name; where none has it, the newest one that is not younger than the time it says.
+async fn snapshot_at(repository: &Repository, at: &str) -> Result<String, Failure> {
+    let mut snapshots = repository.snapshots().await?;
     if snapshots.iter().any(|info| info.name == at) {
-        return Ok(repository.files_at(at).await?);
+        return Ok(at.to_owned());
     }
     let Ok(seconds) = units::parse_moment(at) else {
         return Err(strongroom::core::Error::NoSnapshot { name: at.to_owned() }.into());
     };
-    let is_old = |info: &&SnapshotInfo| i64::try_from(info.time_millis / 1000).is_ok_and(|taken| taken <= seconds);
-    match snapshots.iter().rev().find(is_old) {
-        Some(info) => Ok(repository.files_at(&info.name).await?),
+    let is_old = |info: &SnapshotInfo| i64::try_from(info.time_millis / 1000).is_ok_and(|taken| taken <= seconds);
+    snapshots.retain(is_old);
+    match snapshots.pop() {
+        Some(info) => Ok(info.name),
         None => Err(Failure::failed(format!("no snapshot is as old as {at}: `snapshot list` shows those that are"))),
     }
 }

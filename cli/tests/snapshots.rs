@@ -164,3 +164,73 @@ fn the_space_of_a_removed_snapshot_comes_back() {
     assert!(without <= ideal + (ideal / 50).max(8), "{without} blobs, {ideal} in a fresh repository");
     scratch.succeeds(["check", "--data"]);
 }
+
+#[test]
+fn keys_and_histories_are_shown_as_they_were() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--versions", "5"]);
+    let large = "x".repeat(300_000);
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    scratch.succeeds(["kv", "put", "user/1", "anna"]);
+    scratch.feeds(["kv", "put", "large", "-"], large.as_bytes());
+    scratch.feeds(["put", "-", "/file"], b"1");
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    scratch.succeeds(["kv", "put", "theme", "light"]);
+    scratch.succeeds(["kv", "put", "user/2", "ben"]);
+    scratch.succeeds(["kv", "del", "large", "user/1"]);
+    scratch.feeds(["put", "-", "/file"], b"22");
+    scratch.succeeds(["compact"]);
+
+    assert_eq!(scratch.succeeds(["kv", "get", "theme", "--at", "monday"]), b"dark");
+    assert_eq!(scratch.succeeds(["--at", "9999-01-01", "kv", "get", "theme"]), b"dark");
+    assert_eq!(scratch.succeeds(["kv", "get", "theme"]), b"light");
+    assert_eq!(scratch.succeeds(["--at", "monday", "kv", "get", "large"]), large.as_bytes());
+    assert_eq!(text(scratch.succeeds(["--at", "monday", "kv", "scan"])), "large\ntheme\nuser/1\n");
+    assert_eq!(text(scratch.succeeds(["kv", "scan", "--reverse", "--at", "monday", "user/"])), "user/1\n");
+    assert_eq!(text(scratch.succeeds(["kv", "scan", "--values", "user/"])), "user/2\tben\n");
+    let row: serde_json::Value =
+        serde_json::from_slice(&scratch.succeeds(["--json", "--at", "monday", "kv", "get", "user/1"])).unwrap();
+    assert_eq!(row["value"], "anna");
+    assert!(scratch.fails(1, ["--at", "monday", "kv", "get", "user/2"]).contains("no such key"));
+    assert!(scratch.fails(1, ["--at", "absent", "kv", "scan"]).contains("absent"));
+    assert!(scratch.fails(1, ["--at", "2001-01-01", "kv", "scan"]).contains("snapshot list"));
+    for line in [&["kv", "put", "theme", "x"][..], &["kv", "del", "theme"], &["history", "/file", "--prune"]] {
+        let said = scratch.fails(2, [&["--at", "monday"], line].concat());
+        assert!(said.contains("--at"), "{said}");
+    }
+    assert_eq!(text(scratch.succeeds(["--at", "monday", "history", "/file"])).lines().count(), 1);
+    assert_eq!(text(scratch.succeeds(["history", "/file"])).lines().count(), 2);
+}
+
+#[test]
+fn info_tells_what_becomes_of_bytes_on_the_way_to_the_storage() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
+    let inside = || {
+        let info: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["info", "--json"])).unwrap();
+        move |name: &str| info["inside"][name].as_u64().unwrap_or_else(|| panic!("{name}: {info}"))
+    };
+    let mut numbers = Numbers::new(9);
+    let noise = numbers.bytes(400_000);
+    scratch.feeds(["put", "-", "/one"], &noise);
+    scratch.feeds(["put", "-", "/equal"], &noise);
+    scratch.feeds(["put", "-", "/text"], "line of text\n".repeat(10_000).as_bytes());
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    let now = inside();
+    assert_eq!((now("file_bytes"), now("value_bytes"), now("logical_bytes")), (930_000, 4, 930_004));
+    assert!((400_000..=530_004).contains(&now("unique_bytes")), "{}", now("unique_bytes"));
+    assert!((400_000..410_000).contains(&now("compressed_bytes")), "{}", now("compressed_bytes"));
+    assert_eq!(now("stored_bytes") % now("blocks"), 0);
+    assert!(now("stored_bytes") > now("compressed_bytes"));
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    scratch.succeeds(["rm", "/one", "/equal"]);
+    let now = inside();
+    assert_eq!((now("snapshots"), now("snapshot_bytes"), now("file_bytes")), (1, 400_000, 130_000));
+    let shown = text(scratch.succeeds(["info"]));
+    for (name, says) in
+        [("logical", "values of keys 4"), ("unique", "older versions"), ("compressed", ""), ("stored", "")]
+    {
+        assert!(shown.lines().any(|line| line.starts_with(name) && line.contains(says)), "{name}: {shown}");
+    }
+    assert!(shown.lines().any(|line| line.starts_with("snapshots    1, which alone need 390.6KiB")), "{shown}");
+}

@@ -125,6 +125,18 @@ impl Kv {
         Scan::new(self.engine.snapshot(), range, Direction::Descending)
     }
 
+    /// All keys as they are now, kept so for as long as the snapshot is held.
+    #[must_use]
+    pub fn snapshot(&self) -> KvSnapshot {
+        self.at(self.engine.snapshot())
+    }
+
+    /// All keys at the state of an engine snapshot.
+    #[must_use]
+    pub fn at(&self, snapshot: Snapshot) -> KvSnapshot {
+        KvSnapshot { snapshot }
+    }
+
     /// Learns what other processes have committed since.
     pub(crate) async fn refresh(&self) -> Result<()> {
         self.engine.refresh().await
@@ -167,6 +179,74 @@ impl Kv {
         mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
         transact!(self, transaction => closure(&mut transaction).await, again on |_: &E| false)
+    }
+}
+
+/// Keys and values as they were at one moment, for reading; cheap to clone.
+#[derive(Clone)]
+pub struct KvSnapshot {
+    snapshot: Snapshot,
+}
+
+impl KvSnapshot {
+    /// The number of the commit whose state this is.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.snapshot.sequence()
+    }
+
+    /// The value that a key had; `None` where there was none.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&self.snapshot, key).await
+    }
+
+    /// The rows in a range of keys.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.snapshot.clone(), range, Direction::Ascending)
+    }
+
+    /// As [`KvSnapshot::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.snapshot.clone(), range, Direction::Descending)
+    }
+}
+
+/// What values take, all in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ValueBytes {
+    /// All values.
+    pub(crate) value_bytes: u64,
+    /// Those of them that lie beside their keys.
+    pub(crate) inline_bytes: u64,
+    /// Chunks that list the chunks of others.
+    pub(crate) list_bytes: u64,
+}
+
+impl KvSnapshot {
+    /// Looks at every row, and at no value that is not in it.
+    pub(crate) async fn value_bytes(&self, chunk_bytes_max: usize) -> Result<ValueBytes> {
+        let mut counted = ValueBytes::default();
+        let mut scan = self.snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        while let Some((_, row)) = scan.next().await? {
+            let value = Value::read(&row)?;
+            let bytes = match value {
+                Value::Inline(ref value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
+                Value::Chunks { length, .. } | Value::Listed { length, .. } => length,
+            };
+            counted.value_bytes = counted.value_bytes.saturating_add(bytes);
+            match value {
+                Value::Inline(_) => counted.inline_bytes = counted.inline_bytes.saturating_add(bytes),
+                Value::Listed { .. } => {
+                    let chunks = bytes.div_ceil(u64::try_from(chunk_bytes_max).unwrap_or(u64::MAX).max(1));
+                    counted.list_bytes = counted.list_bytes.saturating_add(chunks.saturating_mul(NUMBER_BYTES as u64));
+                }
+                Value::Chunks { .. } => {}
+            }
+        }
+        Ok(counted)
     }
 }
 

@@ -45,6 +45,18 @@
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+/// The guide's, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+pub struct Guide;
+
+/// The programs in `examples/`, likewise.
+#[cfg(doctest)]
+#[doc = concat!("```\n", include_str!("../examples/files.rs"), "\n```")]
+#[doc = concat!("```\n", include_str!("../examples/kv.rs"), "\n```")]
+#[doc = concat!("```\n", include_str!("../examples/transaction.rs"), "\n```")]
+pub struct Examples;
+
 pub mod blocking;
 pub mod check;
 mod destroy;
@@ -56,6 +68,7 @@ mod options;
 mod place;
 pub mod registry;
 mod repository;
+mod sizes;
 mod snapshots;
 mod transaction;
 pub mod trust;
@@ -80,4 +93,5 @@ pub use destroy::destroy;
 pub use keys::import_header;
 pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
 pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};
+pub use sizes::Sizes;
 pub use transaction::{Op, Transaction};

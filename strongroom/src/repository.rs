@@ -160,7 +160,7 @@ impl Repository {
         Ok(self.engine.refresh().await?)
     }
 
-    /// What it is and holds.
+    /// What it is and holds; costs what [`engine::Engine::info`] says. [`Repository::sizes`] counts content, too.
     ///
     /// # Errors
     /// What the storage raises.

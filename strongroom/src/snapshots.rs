@@ -50,6 +50,14 @@ impl Repository {
         Ok(self.fs().at(self.engine().open_snapshot(name).await?))
     }
 
+    /// The keys and values as a snapshot keeps them.
+    ///
+    /// # Errors
+    /// As [`Repository::files_at`].
+    pub async fn keys_at(&self, name: &str) -> Result<kv::KvSnapshot> {
+        Ok(self.kv().at(self.engine().open_snapshot(name).await?))
+    }
+
     /// Removes a snapshot; what only it needed can be given back then, by [`Repository::compact`] at once.
     ///
     /// # Errors

@@ -44,9 +44,16 @@ struct Row {
     time_nanos: u32,
 }
 
+impl Arguments {
+    /// Whether it changes nothing, so that it can be shown an earlier state.
+    pub(crate) fn looks(&self) -> bool {
+        self.keep.is_none() && !self.prune
+    }
+}
+
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let path = bytes_of(&arguments.path);
-    let (repository, snapshot) = if arguments.keep.is_some() || arguments.prune {
+    let (repository, snapshot) = if !arguments.looks() {
         let repository = context.open(Access::Write).await?;
         transact(repository.fs(), async |transaction| {
             if let Some(Keep(limit)) = arguments.keep {

@@ -1,4 +1,5 @@
-//! `info`: without credentials the clear header; with them what is inside.
+//! `info`: without credentials the clear header; with them what is inside, and what becomes of it on the way to the storage.
+//! That looks at the rows of all files and keys, and at no content.
 
 use clap::Args;
 use serde::Serialize;
@@ -37,7 +38,20 @@ struct Inside {
     checkpoint: u64,
     floor: u64,
     blocks: u64,
+    /// Files with their holes, and values of keys.
+    logical_bytes: u64,
+    file_bytes: u64,
+    hole_bytes: u64,
+    value_bytes: u64,
+    /// What older versions of files have beside the current ones.
+    version_bytes: u64,
+    /// Of files, versions and values, what is left where what is stored once counts once.
+    unique_bytes: u64,
+    compressed_bytes: u64,
     stored_bytes: u64,
+    snapshots: u64,
+    /// What only snapshots need, compressed, beside all that.
+    snapshot_bytes: u64,
     chunks: u64,
     live_bytes: u64,
     open_writers: u64,
@@ -82,7 +96,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 
 async fn inside(context: &mut Context) -> Result<Inside, Failure> {
     let repository = context.open(Access::Read).await?;
-    let info = repository.info().await?;
+    let sizes = repository.sizes().await?;
+    let info = &sizes.engine;
     let options = repository.fs().options();
     repository.close().await?;
     Ok(Inside {
@@ -90,7 +105,16 @@ async fn inside(context: &mut Context) -> Result<Inside, Failure> {
         checkpoint: info.checkpoint,
         floor: info.floor,
         blocks: info.blobs,
-        stored_bytes: info.blobs * u64::from(info.block_bytes),
+        logical_bytes: sizes.logical_bytes(),
+        file_bytes: sizes.file_bytes,
+        hole_bytes: sizes.hole_bytes,
+        value_bytes: sizes.value_bytes,
+        version_bytes: sizes.version_bytes,
+        unique_bytes: sizes.unique_bytes,
+        compressed_bytes: sizes.compressed_bytes,
+        stored_bytes: sizes.stored_bytes,
+        snapshots: info.snapshots,
+        snapshot_bytes: sizes.snapshot_bytes,
         chunks: info.chunks,
         live_bytes: info.live_bytes,
         open_writers: info.open_epochs,
@@ -118,10 +142,30 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("header", format!("generation {}", report.header_generation)),
     ];
     if let Some(inside) = &report.inside {
+        let logical = format!(
+            "{}: files {}, of it holes {}; values of keys {}",
+            units::size(inside.logical_bytes),
+            units::size(inside.file_bytes),
+            units::size(inside.hole_bytes),
+            units::size(inside.value_bytes)
+        );
+        let unique = format!(
+            "{}, each content once, with {} of older versions",
+            units::size(inside.unique_bytes),
+            units::size(inside.version_bytes)
+        );
+        let snapshots = match inside.snapshots {
+            0 => "none".to_owned(),
+            count => format!("{count}, which alone need {}, compressed", units::size(inside.snapshot_bytes)),
+        };
         rows.extend([
             ("compression", inside.compression.to_owned()),
             ("dedup", if inside.dedup { "on" } else { "off" }.to_owned()),
             ("commit", format!("{} (checkpoint {}, readable from {})", inside.commit, inside.checkpoint, inside.floor)),
+            ("logical", logical),
+            ("unique", unique),
+            ("compressed", units::size(inside.compressed_bytes)),
+            ("snapshots", snapshots),
             ("stored", format!("{} in {} blocks", units::size(inside.stored_bytes), inside.blocks)),
             ("live", format!("{} in {} chunks", units::size(inside.live_bytes), inside.chunks)),
             ("writers", inside.open_writers.to_string()),

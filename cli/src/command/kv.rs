@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use strongroom::kv::{Kv, VALUE_BYTES_MAX, prefix};
+use strongroom::kv::{KvSnapshot, VALUE_BYTES_MAX, prefix};
 
 use crate::context::{Access, Context};
 use crate::exit::Failure;
@@ -66,6 +66,13 @@ struct Row {
     bytes: u64,
 }
 
+impl Command {
+    /// Whether it can be shown an earlier state.
+    pub(crate) fn looks(&self) -> bool {
+        matches!(self, Self::Get { .. } | Self::Scan(_))
+    }
+}
+
 pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     match command {
         Command::Get { key } => get(&key, context).await,
@@ -76,9 +83,9 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
 }
 
 async fn get(key: &OsStr, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
+    let (repository, keys) = context.look_at_keys().await?;
     let key = bytes_of(key);
-    let value = repository.kv().get(key).await?;
+    let value = keys.get(key).await?;
     repository.close().await?;
     let value = value.ok_or_else(|| Failure::failed(format!("{}: no such key", shown(key))))?;
     if context.output.json() {
@@ -112,14 +119,14 @@ async fn delete(keys: &[OsString], context: &mut Context) -> Result<(), Failure>
 }
 
 async fn scan(arguments: &Scan, context: &mut Context) -> Result<(), Failure> {
-    let repository = context.open(Access::Read).await?;
-    print_rows(&repository.kv(), arguments, context).await?;
+    let (repository, keys) = context.look_at_keys().await?;
+    print_rows(&keys, arguments, context).await?;
     Ok(repository.close().await?)
 }
 
-async fn print_rows(kv: &Kv, arguments: &Scan, context: &mut Context) -> Result<(), Failure> {
+async fn print_rows(keys: &KvSnapshot, arguments: &Scan, context: &mut Context) -> Result<(), Failure> {
     let range = prefix(arguments.prefix.as_deref().map_or(&[], bytes_of));
-    let mut scan = if arguments.reverse { kv.scan_reverse(range) } else { kv.scan(range) };
+    let mut scan = if arguments.reverse { keys.scan_reverse(range) } else { keys.scan(range) };
     let mut left = arguments.limit.unwrap_or(u64::MAX);
     while left > 0 {
         context.interrupt.check()?;

@@ -48,7 +48,7 @@ use crate::crypto::{Keys, RootSecret, Suite};
 use crate::env::Env;
 use crate::format::header::Features;
 use crate::format::node;
-use crate::format::rows;
+use crate::format::rows::{self, ChunkRow};
 use crate::storage::{Occupant, Storage, StorageExt};
 use crate::{Error, Result};
 
@@ -114,8 +114,12 @@ pub struct EngineInfo {
     pub floor: u64,
     /// Blobs in storage.
     pub blobs: u64,
-    /// Chunks, and bytes of their records or inline payloads.
+    /// Chunks.
     pub chunks: u64,
+    /// Bytes of the payloads of all chunks, as they were given: compressed, where who gave them did that.
+    pub chunk_bytes: u64,
+    /// Those of the chunks that only snapshots need.
+    pub snapshot_chunk_bytes: u64,
     /// Bytes that live records take.
     pub live_bytes: u64,
     /// Writer epochs that are open.
@@ -553,7 +557,8 @@ impl Engine {
         self.secrets.root.duplicate()
     }
 
-    /// Counts, at the newest state that this process knows.
+    /// Counts, at the newest state that this process knows. Costs one listing of the storage and a look at the rows of all
+    /// chunks and blocks; no content is read.
     ///
     /// # Errors
     /// [`Error::Damaged`]; what the storage raises.
@@ -569,6 +574,8 @@ impl Engine {
             floor: root.floor,
             blobs: shared.storage().list_all(&[]).await?.len() as u64,
             chunks: 0,
+            chunk_bytes: 0,
+            snapshot_chunk_bytes: 0,
             live_bytes: 0,
             open_epochs: 0,
             snapshots: self.snapshots().await?.len() as u64,
@@ -578,7 +585,16 @@ impl Engine {
             let mut scan = shared.scan_root(&root, &pin, table, all, Direction::Ascending);
             while let Some((_, value)) = scan.next().await? {
                 match table {
-                    rows::CHUNK => info.chunks += 1,
+                    rows::CHUNK => {
+                        let row = ChunkRow::decode(&value)
+                            .map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                        let bytes = row.place.payload_bytes();
+                        info.chunks += 1;
+                        info.chunk_bytes = info.chunk_bytes.saturating_add(bytes);
+                        if row.references == 0 {
+                            info.snapshot_chunk_bytes = info.snapshot_chunk_bytes.saturating_add(bytes);
+                        }
+                    }
                     rows::USAGE => info.live_bytes += rows::decode_count(&value).unwrap_or_default(),
                     _ => info.open_epochs += 1,
                 }

@@ -19,7 +19,7 @@
 
 use bytes::Bytes;
 
-use super::{BlockId, DirectoryEntry, FormatError, Pointer, Reader, Writer};
+use super::{BlockId, DirectoryEntry, FormatError, Pointer, Reader, SEAL_BYTES, Writer};
 
 /// Chunk number -> references, birth, identity, place.
 pub const CHUNK: u8 = 0x01;
@@ -60,6 +60,18 @@ pub enum Place {
     Inline(Bytes),
     /// In records, in order.
     Records(Vec<Pointer>),
+}
+
+impl Place {
+    /// How long the payload is, in bytes.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        let of_record = |pointer: &Pointer| u64::from(pointer.length).saturating_sub(SEAL_BYTES as u64);
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Records(pointers) => pointers.iter().map(of_record).fold(0, u64::saturating_add),
+        }
+    }
 }
 
 /// A chunk's row. The reference count comes first, so that a merge finds it.

@@ -40,7 +40,7 @@ pub use snapshot::FsSnapshot;
 pub use stream::{DirCursor, DirStream};
 pub use transaction::FsTransaction;
 pub(crate) use transaction::put_row;
-pub use usage::{Summary, Usage};
+pub use usage::{ContentBytes, Summary, Usage};
 pub use xattr::{Follow, XattrMode};
 
 /// How often an operation is run again because another transaction was faster.

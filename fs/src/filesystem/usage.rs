@@ -1,12 +1,15 @@
 //! What a tree takes, counted.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ops::Bound;
+
+use strongroom_core::engine::{ChunkNumber, Direction, View};
 
 use super::directory::entries;
 use super::{FileSystem, FsSnapshot, ReadDir};
 use crate::error::Result;
 use crate::extents;
-use crate::format::{EntryRow, Extent, Kind};
+use crate::format::{EXTENT, EntryRow, Extent, Kind, PAST, XATTR, XattrRow};
 use crate::inodes;
 use crate::path::{Last, locate};
 
@@ -23,6 +26,20 @@ pub struct Usage {
     pub logical_bytes: u64,
     /// Lengths of all files together without their holes: before compression, and with what they share counted for each.
     pub data_bytes: u64,
+}
+
+/// The content of all files, by what becomes of it on the way to the storage. All in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentBytes {
+    /// Lengths of all files together, each counted once however many names it has, holes included.
+    pub file_bytes: u64,
+    /// The holes among them.
+    pub hole_bytes: u64,
+    /// What older versions of files have that the current ones have no longer.
+    pub version_bytes: u64,
+    /// What is left of all that, and of long values of extended attributes, where what is stored once counts once and holes
+    /// count nothing; before compression. Of a chunk whose end nobody needs, the end is not counted.
+    pub unique_bytes: u64,
 }
 
 /// What a file system holds, and what its repository takes: what `statfs` asks for, as far as there is an answer. Free
@@ -63,6 +80,14 @@ impl FileSystem {
         })
     }
 
+    /// Counts the content of all files; see [`FsSnapshot::content_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn content_bytes(&self) -> Result<ContentBytes> {
+        self.snapshot().content_bytes().await
+    }
+
     /// Counts what lies at a path and below it. Costs O(names + extents): every row is read, and no content. What the
     /// repository takes in storage, with sharing and compression, is [`strongroom_core::engine::Engine::info`]'s to say.
     ///
@@ -74,6 +99,58 @@ impl FileSystem {
 }
 
 impl FsSnapshot {
+    /// Counts the content of all files, those included that are open and have no name any more, and targets of symbolic links
+    /// that are too long for their row. Costs a look at the rows of all extents, of older versions too, and a few dozen bytes
+    /// of memory for each chunk; no content is read.
+    ///
+    /// # Errors
+    /// Damage; those of the storage.
+    pub async fn content_bytes(&self) -> Result<ContentBytes> {
+        let mut counted = ContentBytes::default();
+        // Of a chunk, how far what refers to it reaches.
+        let mut reached: HashMap<ChunkNumber, u64> = HashMap::new();
+        let mut reach = |chunk: ChunkNumber, end: u64| {
+            let known = reached.entry(chunk).or_default();
+            *known = end.max(*known);
+        };
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        for table in [EXTENT, PAST] {
+            let mut scan = self.snapshot.scan(table, all, Direction::Ascending);
+            while let Some((_, row)) = scan.next().await? {
+                let extent = Extent::decode(&row)?;
+                let length = extent.length();
+                if table == EXTENT {
+                    counted.file_bytes = counted.file_bytes.saturating_add(length);
+                }
+                match extent {
+                    Extent::Data { chunk, length, skip } => {
+                        reach(chunk, u64::from(skip).saturating_add(length.into()));
+                        if table == PAST {
+                            counted.version_bytes = counted.version_bytes.saturating_add(length.into());
+                        }
+                    }
+                    Extent::Hole { .. } if table == EXTENT => {
+                        counted.hole_bytes = counted.hole_bytes.saturating_add(length);
+                    }
+                    Extent::Hole { .. } => {}
+                }
+            }
+        }
+        let chunk_bytes_max = self.shared.engine.chunk_bytes_max().max(1);
+        let mut scan = self.snapshot.scan(XATTR, all, Direction::Ascending);
+        while let Some((_, row)) = scan.next().await? {
+            let row = XattrRow::decode(&row)?;
+            let mut left = row.length();
+            for chunk in row.chunks() {
+                let piece = left.min(chunk_bytes_max);
+                left = left.saturating_sub(piece);
+                reach(*chunk, piece as u64);
+            }
+        }
+        counted.unique_bytes = reached.into_values().fold(0, u64::saturating_add);
+        Ok(counted)
+    }
+
     /// Counts what lies at a path and below it.
     ///
     /// # Errors

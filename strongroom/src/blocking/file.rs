@@ -18,6 +18,12 @@ impl File {
         Self { inner, position: 0 }
     }
 
+    /// The number that the file keeps under every name.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.inner.inode()
+    }
+
     /// The file's length in bytes.
     ///
     /// # Errors
@@ -48,6 +54,14 @@ impl File {
     /// As [`strongroom_fs::File::read_at`].
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
         block_on(self.inner.read_at(offset, out))
+    }
+
+    /// Fills `out` from an offset, the position aside.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::File::read_exact_at`].
+    pub fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        block_on(self.inner.read_exact_at(offset, out))
     }
 
     /// Writes all bytes at an offset, the position aside.

@@ -1,31 +1,18 @@
 use std::ops::Range;
 
 use futures_lite::future::block_on;
-use strongroom_core::engine::CommitInfo;
+use strongroom_core::engine::{CommitInfo, ConflictTest, Snapshot};
 use strongroom_fs::{
-    AttributeChange, Attributes, DirCursor, DirEntry, Follow, FsSnapshot, FsTransaction, Metadata, Op, OpenOptions,
-    Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
+    AttributeChange, CheckOptions, CheckSummary, ContentBytes, DirCursor, DirEntry, Finding, Follow, Metadata, Op,
+    OpenOptions, Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
 };
 
-use super::File;
+use super::{File, FsSnapshot, FsTransaction, ReadDir};
 
 /// The files of a repository; see [`strongroom_fs::FileSystem`].
 #[derive(Clone, Debug)]
 pub struct FileSystem {
     inner: strongroom_fs::FileSystem,
-}
-
-/// Calls that only wait for the one of the same name.
-macro_rules! waits {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {$(
-        $(#[$doc])*
-        ///
-        /// # Errors
-        #[doc = concat!("As [`strongroom_fs::FileSystem::", stringify!($name), "`].")]
-        pub fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
-            block_on(self.inner.$name($($argument),*))
-        }
-    )*};
 }
 
 impl FileSystem {
@@ -39,10 +26,22 @@ impl FileSystem {
         self.inner.options()
     }
 
-    /// The newest state, kept as it is for as long as the snapshot is held.
+    /// The async handle on the same files.
+    #[must_use]
+    pub fn asynchronous(&self) -> &strongroom_fs::FileSystem {
+        &self.inner
+    }
+
+    /// The newest state that this process knows, kept as it is for as long as the snapshot is held.
     #[must_use]
     pub fn snapshot(&self) -> FsSnapshot {
-        self.inner.snapshot()
+        FsSnapshot::new(self.inner.snapshot())
+    }
+
+    /// The state of an engine snapshot.
+    #[must_use]
+    pub fn at(&self, snapshot: Snapshot) -> FsSnapshot {
+        FsSnapshot::new(self.inner.at(snapshot))
     }
 
     /// Opens a file for reading.
@@ -77,7 +76,7 @@ impl FileSystem {
         Ok(File::new(block_on(self.inner.open_version(path, number))?))
     }
 
-    waits! {
+    waits! { "FileSystem";
         /// What is at a path; symbolic links are followed.
         metadata(path: impl AsRef<[u8]>) -> Metadata;
         /// What is at a path, a symbolic link at its end not followed.
@@ -140,6 +139,8 @@ impl FileSystem {
         set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
         /// Counts what lies at a path and below it.
         usage(path: impl AsRef<[u8]>) -> Usage;
+        /// Counts the content of all files.
+        content_bytes() -> ContentBytes;
         /// What the file system holds, and what its repository takes.
         summary() -> Summary;
         /// Changes attributes; symbolic links are followed.
@@ -168,6 +169,26 @@ impl FileSystem {
         set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
         /// Gives up the versions of a file that are over its limit.
         prune_versions(path: impl AsRef<[u8]>) -> ();
+        /// Deletes files that were removed while open, by processes that have ended since; answers how many there were.
+        reclaim_orphans() -> u64;
+        /// Checks the newest state; [`super::Repository::check`] looks below it, too.
+        check(options: CheckOptions, report: impl FnMut(Finding) + Send) -> CheckSummary;
+    }
+
+    /// Puts what is at a path in another state of the repository, and all that is in it, in place of what is there now.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::restore_from`].
+    pub fn restore_from(&self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
+        block_on(self.inner.restore_from(state.asynchronous(), path))
+    }
+
+    /// The names in a directory as it is now, one by one.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FileSystem::open_dir`].
+    pub fn open_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir> {
+        Ok(ReadDir::new(block_on(self.inner.open_dir(path))?))
     }
 
     /// Opens a directory to be read while it changes.
@@ -180,36 +201,31 @@ impl FileSystem {
 
     /// Begins a transaction over many files; dropping it aborts it.
     #[must_use]
-    pub fn begin(&self) -> Transaction {
-        Transaction { inner: self.inner.begin() }
+    pub fn begin(&self) -> FsTransaction {
+        FsTransaction::new(self.inner.begin())
     }
 
     /// Runs the closure in a transaction and commits it, all or nothing; again where another transaction was faster.
     ///
     /// # Errors
-    /// What the closure answers; those of the commit.
-    pub fn transact<T, E: From<strongroom_fs::Error>>(
+    /// What the closure answers, then nothing was changed; those of the commit.
+    pub fn transact<T, E: From<strongroom_fs::Error> + ConflictTest>(
         &self,
-        mut closure: impl FnMut(&mut Transaction) -> Result<T, E>,
+        mut closure: impl FnMut(&mut FsTransaction) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut attempts_left = crate::kv::ATTEMPTS_MAX;
         loop {
             attempts_left -= 1;
             let mut transaction = self.begin();
-            let answer = match closure(&mut transaction) {
-                Ok(answer) => answer,
-                Err(error) => {
-                    // Where its state was given up by others, whatever comes next begins on the newest.
-                    let _ = block_on(self.inner.engine().refresh());
-                    return Err(error);
-                }
+            let result = match closure(&mut transaction) {
+                Ok(answer) => transaction.commit().map(|_| answer).map_err(E::from),
+                Err(error) => Err(error),
             };
-            match transaction.commit() {
+            match result {
                 Err(error) if error.is_conflict() && attempts_left > 0 => {
                     block_on(self.inner.engine().refresh()).map_err(strongroom_fs::Error::from)?;
                 }
-                Err(error) => return Err(error.into()),
-                Ok(_) => return Ok(answer),
+                result => return result,
             }
         }
     }
@@ -238,137 +254,5 @@ impl Iterator for DirStream {
 
     fn next(&mut self) -> Option<Self::Item> {
         block_on(self.inner.next()).transpose()
-    }
-}
-
-/// Many operations, all or nothing; see [`strongroom_fs::FsTransaction`].
-pub struct Transaction {
-    inner: FsTransaction,
-}
-
-/// The files of a transaction that holds more than those: see [`super::RepositoryTransaction::fs`].
-pub struct TransactionFiles<'t> {
-    inner: &'t mut FsTransaction,
-}
-
-impl<'t> TransactionFiles<'t> {
-    pub(super) fn new(inner: &'t mut FsTransaction) -> Self {
-        Self { inner }
-    }
-}
-
-/// As above, for operations that change.
-macro_rules! changes {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
-        impl Transaction {$(
-            $(#[$doc])*
-            ///
-            /// # Errors
-            #[doc = concat!("As [`strongroom_fs::FsTransaction::", stringify!($name), "`].")]
-            pub fn $name(&mut self, $($argument: $kind),*) -> Result<$answer> {
-                block_on(self.inner.$name($($argument),*))
-            }
-        )*}
-
-        impl TransactionFiles<'_> {$(
-            $(#[$doc])*
-            ///
-            /// # Errors
-            #[doc = concat!("As [`strongroom_fs::FsTransaction::", stringify!($name), "`].")]
-            pub fn $name(&mut self, $($argument: $kind),*) -> Result<$answer> {
-                block_on(self.inner.$name($($argument),*))
-            }
-        )*}
-    };
-}
-
-changes! {
-    /// What is at a path; symbolic links are followed.
-    metadata(path: impl AsRef<[u8]>) -> Metadata;
-    /// What is at a path, a symbolic link at its end not followed.
-    symlink_metadata(path: impl AsRef<[u8]>) -> Metadata;
-    /// Whether something is at a path.
-    exists(path: impl AsRef<[u8]>) -> bool;
-    /// All names in a directory, in the order of their bytes.
-    read_dir(path: impl AsRef<[u8]>) -> Vec<DirEntry>;
-    /// Where a symbolic link leads.
-    read_link(path: impl AsRef<[u8]>) -> Vec<u8>;
-    /// The whole content of a file.
-    read(path: impl AsRef<[u8]>) -> Vec<u8>;
-    /// Makes `content` the whole content of a file, which is made where it is missing.
-    write(path: impl AsRef<[u8]>, content: impl AsRef<[u8]>) -> ();
-    /// Writes at an offset of a file.
-    write_at(path: impl AsRef<[u8]>, offset: u64, bytes: impl AsRef<[u8]>) -> ();
-    /// Writes at the end of a file; answers where that was.
-    append(path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> u64;
-    /// Sets a file's length.
-    set_len(path: impl AsRef<[u8]>, size: u64) -> ();
-    /// Makes a stretch of a file read as zeros that take no space.
-    punch_hole(path: impl AsRef<[u8]>, offset: u64, length: u64) -> ();
-    /// Makes a file of all that a reader gives; answers its length.
-    create_file_from(path: impl AsRef<[u8]>, attributes: Attributes, reader: &mut impl std::io::Read) -> u64;
-    /// Makes a directory.
-    create_dir(path: impl AsRef<[u8]>) -> ();
-    /// Makes a directory with attributes.
-    create_dir_with(path: impl AsRef<[u8]>, attributes: Attributes) -> ();
-    /// Makes a directory and those that lead to it, as far as they are missing.
-    create_dir_all(path: impl AsRef<[u8]>) -> ();
-    /// Makes a symbolic link.
-    symlink(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
-    /// Makes a symbolic link with attributes.
-    symlink_with(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>, attributes: Attributes) -> ();
-    /// Gives a file one more name.
-    hard_link(existing: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> ();
-    /// Removes the name of a file or symbolic link.
-    remove_file(path: impl AsRef<[u8]>) -> ();
-    /// Removes an empty directory.
-    remove_dir(path: impl AsRef<[u8]>) -> ();
-    /// Removes whatever is at a path and all that is in it.
-    remove_all(path: impl AsRef<[u8]>) -> ();
-    /// Gives something another name.
-    rename(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
-    /// Gives something another name that nothing has yet.
-    rename_new(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
-    /// Lets two names change places.
-    exchange(one: impl AsRef<[u8]>, other: impl AsRef<[u8]>) -> ();
-    /// Makes the content of a file that of another, sharing it; answers its length.
-    copy(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> u64;
-    /// Makes a stretch of a file a stretch of another, sharing it; answers how many bytes.
-    copy_range(from: impl AsRef<[u8]>, from_offset: u64, to: impl AsRef<[u8]>, to_offset: u64, length: u64) -> u64;
-    /// Copies whatever is at a path and all that is in it, sharing content.
-    copy_all(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
-    /// Changes attributes; symbolic links are followed.
-    set_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
-    /// Changes the attributes of a symbolic link itself where one is at the path.
-    set_symlink_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
-    /// Makes the content of an older version that of the file, which is a new version.
-    restore_version(path: impl AsRef<[u8]>, number: u64) -> ();
-    /// Sets how many versions a file keeps beside the current one; `None` for what the repository says.
-    set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
-    /// Gives up the versions of a file that are over its limit.
-    prune_versions(path: impl AsRef<[u8]>) -> ();
-    /// Sets what a file has of its own, of how it is kept.
-    set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
-    /// The value of an extended attribute.
-    xattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, follow: Follow) -> Option<Vec<u8>>;
-    /// The names of all extended attributes.
-    xattrs(path: impl AsRef<[u8]>, follow: Follow) -> Vec<Vec<u8>>;
-    /// Sets an extended attribute.
-    set_xattr(
-        path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>, mode: XattrMode, follow: Follow
-    ) -> ();
-    /// Removes an extended attribute.
-    remove_xattr(path: impl AsRef<[u8]>, name: impl AsRef<[u8]>, follow: Follow) -> ();
-    /// Applies one change.
-    apply(op: &Op) -> ();
-}
-
-impl Transaction {
-    /// Makes it durable, all or nothing.
-    ///
-    /// # Errors
-    /// As [`strongroom_fs::FsTransaction::commit`].
-    pub fn commit(self) -> Result<CommitInfo> {
-        block_on(self.inner.commit())
     }
 }

@@ -2,7 +2,7 @@ use std::ops::RangeBounds;
 
 use bytes::Bytes;
 use futures_lite::future::block_on;
-use strongroom_core::engine::{CommitInfo, Snapshot};
+use strongroom_core::engine::{CommitInfo, Snapshot, Transaction as EngineTransaction};
 use strongroom_core::{Error, Result};
 
 use crate::kv;
@@ -52,6 +52,18 @@ impl Kv {
         Scan { inner: self.inner.scan_reverse(range) }
     }
 
+    /// The largest key in bytes.
+    #[must_use]
+    pub fn key_bytes_max(&self) -> usize {
+        self.inner.key_bytes_max()
+    }
+
+    /// All keys as they are now, kept so for as long as the snapshot is held.
+    #[must_use]
+    pub fn snapshot(&self) -> KvSnapshot {
+        KvSnapshot::new(self.inner.snapshot())
+    }
+
     /// Begins a transaction; dropping it aborts it.
     #[must_use]
     pub fn begin(&self) -> Transaction {
@@ -84,6 +96,42 @@ impl Kv {
                 Ok(_) => return Ok(answer),
             }
         }
+    }
+}
+
+/// Keys and values as they were at one moment; see [`crate::kv::KvSnapshot`].
+#[derive(Clone)]
+pub struct KvSnapshot {
+    inner: kv::KvSnapshot,
+}
+
+impl KvSnapshot {
+    pub(super) fn new(inner: kv::KvSnapshot) -> Self {
+        Self { inner }
+    }
+
+    /// The number of the commit whose state this is.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.inner.sequence()
+    }
+
+    /// The value that a key had; `None` where there was none.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        block_on(self.inner.get(key.as_ref()))
+    }
+
+    /// The rows in a range of keys.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan {
+        Scan { inner: self.inner.scan(range) }
+    }
+
+    /// As [`KvSnapshot::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan {
+        Scan { inner: self.inner.scan_reverse(range) }
     }
 }
 
@@ -122,14 +170,21 @@ impl Transaction {
     /// # Errors
     /// As [`kv::Kv::get`].
     pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Result<Vec<(Bytes, Bytes)>> {
-        block_on(async {
-            let mut scan = self.inner.scan(range);
-            let mut rows = Vec::new();
-            while let Some(row) = scan.next().await? {
-                rows.push(row);
-            }
-            Ok(rows)
-        })
+        collect(self.inner.scan(range))
+    }
+
+    /// As [`Transaction::scan`], the last key first.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::get`].
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Result<Vec<(Bytes, Bytes)>> {
+        collect(self.inner.scan_reverse(range))
+    }
+
+    /// Bytes of memory that it holds until it is committed.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.inner.pending_bytes()
     }
 
     /// Makes it durable, all or nothing.
@@ -174,6 +229,32 @@ impl<'t> TransactionKeys<'t> {
     pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
         block_on(self.inner.delete(key.as_ref()))
     }
+
+    /// All rows in a range of keys, the transaction's own writes included.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::get`].
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Result<Vec<(Bytes, Bytes)>> {
+        collect(self.inner.scan(range))
+    }
+
+    /// As [`TransactionKeys::scan`], the last key first.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::get`].
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Result<Vec<(Bytes, Bytes)>> {
+        collect(self.inner.scan_reverse(range))
+    }
+}
+
+fn collect(mut scan: kv::Scan<&EngineTransaction>) -> Result<Vec<(Bytes, Bytes)>> {
+    block_on(async {
+        let mut rows = Vec::new();
+        while let Some(row) = scan.next().await? {
+            rows.push(row);
+        }
+        Ok(rows)
+    })
 }
 
 /// The rows of a range, one by one.
@@ -186,5 +267,15 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         block_on(self.inner.next()).transpose()
+    }
+}
+
+impl Scan {
+    /// The next key and the length of its value in bytes; the value is not read.
+    ///
+    /// # Errors
+    /// As [`kv::Kv::get`].
+    pub fn next_key(&mut self) -> Result<Option<(Bytes, u64)>> {
+        block_on(self.inner.next_key())
     }
 }

@@ -3,24 +3,43 @@
 //! Storage is called in the thread that asks, without a hop to another; sealing, hashing and compressing still use all
 //! cores. Call it from ordinary threads: inside an async executor it would block one of its threads.
 
+/// Calls that only wait for the one of the same name, of the type that is named.
+macro_rules! waits {
+    ($of:literal; $($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        #[doc = concat!("As [`strongroom_fs::", $of, "::", stringify!($name), "`].")]
+        pub fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
+            block_on(self.inner.$name($($argument),*))
+        }
+    )*};
+}
+
 mod file;
 mod fs;
+mod fs_snapshot;
+mod fs_transaction;
 mod kv;
 mod transaction;
 
 pub use futures_lite::future::block_on;
 
 use strongroom_core::engine::keyring::{Header, NewSlot, SlotInfo};
-use strongroom_core::engine::{CompactOptions, CompactReport, EngineInfo, HeaderImport, SnapshotInfo};
-use strongroom_core::storage::BlockingMode;
+use strongroom_core::engine::{CompactOptions, CompactReport, Destroyed, EngineInfo, HeaderImport, SnapshotInfo};
+use strongroom_core::storage::{BlockingMode, StorageUri};
 use strongroom_fs::Result;
 
 use crate::check::{CheckOptions, CheckReport, Finding};
 use crate::options::{CreateOptions, OpenOptions, Place};
+use crate::repository::{ClearHeader, HeaderOptions};
+use crate::sizes::Sizes;
 
 pub use file::File;
-pub use fs::{DirStream, FileSystem, Transaction as FsTransaction, TransactionFiles};
-pub use kv::{Kv, Scan, Transaction as KvTransaction, TransactionKeys};
+pub use fs::{DirStream, FileSystem};
+pub use fs_snapshot::{FsSnapshot, ReadDir};
+pub use fs_transaction::{FileWriter, FsTransaction, TransactionFiles};
+pub use kv::{Kv, KvSnapshot, Scan, Transaction as KvTransaction, TransactionKeys};
 pub use transaction::RepositoryTransaction;
 
 /// An open repository; cheap to clone, usable from many threads. See [`crate::Repository`].
@@ -66,6 +85,18 @@ impl Repository {
         &self.inner
     }
 
+    /// Where it is, when it was opened by a URI.
+    #[must_use]
+    pub fn uri(&self) -> Option<&StorageUri> {
+        self.inner.uri()
+    }
+
+    /// Whether this device remembers what it sees here; see [`crate::Repository::remembers`].
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        self.inner.remembers()
+    }
+
     /// Learns what other processes have committed since.
     ///
     /// # Errors
@@ -80,6 +111,14 @@ impl Repository {
     /// As [`crate::Repository::info`].
     pub fn info(&self) -> Result<EngineInfo> {
         block_on(self.inner.info())
+    }
+
+    /// Counts bytes, from what applications see to what the storage holds; see [`crate::Repository::sizes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sizes(&self) -> Result<Sizes> {
+        block_on(self.inner.sizes())
     }
 
     /// Checks it; see [`crate::Repository::check`].
@@ -112,6 +151,22 @@ impl Repository {
     /// As [`crate::Repository::snapshots`].
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
         block_on(self.inner.snapshots())
+    }
+
+    /// The files as a snapshot keeps them.
+    ///
+    /// # Errors
+    /// As [`crate::Repository::files_at`].
+    pub fn files_at(&self, name: &str) -> Result<FsSnapshot> {
+        Ok(FsSnapshot::new(block_on(self.inner.files_at(name))?))
+    }
+
+    /// The keys and values as a snapshot keeps them.
+    ///
+    /// # Errors
+    /// As [`crate::Repository::keys_at`].
+    pub fn keys_at(&self, name: &str) -> Result<KvSnapshot> {
+        Ok(KvSnapshot::new(block_on(self.inner.keys_at(name))?))
     }
 
     /// Removes a snapshot; see [`crate::Repository::remove_snapshot`].
@@ -193,4 +248,21 @@ impl Repository {
 /// As there.
 pub fn import_header(place: impl Into<Place>, content: &[u8], options: OpenOptions) -> Result<HeaderImport> {
     block_on(crate::import_header(place, content, options.storage_calls(BlockingMode::Inline)))
+}
+
+/// Deletes every blob of a repository, and nothing else; see [`crate::destroy`].
+///
+/// # Errors
+/// As there.
+pub fn destroy(place: impl Into<Place>, options: OpenOptions) -> Result<Destroyed> {
+    block_on(crate::destroy(place, options.storage_calls(BlockingMode::Inline)))
+}
+
+/// Reads the clear header of a repository; see [`crate::clear_header`].
+///
+/// # Errors
+/// As there.
+pub fn clear_header(place: impl Into<Place>, options: &HeaderOptions) -> Result<ClearHeader> {
+    let options = HeaderOptions { storage_calls: BlockingMode::Inline, ..options.clone() };
+    block_on(crate::clear_header(place, &options))
 }

@@ -3,7 +3,7 @@ use strongroom_core::engine::{CommitInfo, ConflictTest};
 use strongroom_fs::{Error, Result};
 
 use super::Repository;
-use super::fs::TransactionFiles;
+use super::fs_transaction::TransactionFiles;
 use super::kv::TransactionKeys;
 use crate::Op;
 
@@ -29,6 +29,20 @@ impl RepositoryTransaction {
     /// As [`crate::Transaction::apply`].
     pub fn apply(&mut self, op: &Op) -> Result<()> {
         block_on(self.inner.apply(op))
+    }
+
+    /// Applies changes in order, up to the first that is refused.
+    ///
+    /// # Errors
+    /// As [`crate::Transaction::apply_all`].
+    pub fn apply_all(&mut self, ops: &[Op]) -> Result<()> {
+        block_on(self.inner.apply_all(ops))
+    }
+
+    /// Bytes of memory that it holds until it is committed.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.inner.pending_bytes()
     }
 
     /// Makes it durable, all or nothing.
