@@ -73,6 +73,8 @@ impl Repository {
     /// Of [`strongroom_core::Error`]: `NoSnapshot`; `LimitExceeded` where more differs than one commit holds; those of
     /// committing.
     pub async fn restore_snapshot(&self, name: &str) -> Result<u64> {
+        // Where nothing differed from what this process knows, nothing would be committed, though others changed something.
+        self.engine().refresh().await?;
         let state = self.engine().open_snapshot(name).await?;
         let restored = self.engine().transact(async |transaction| transaction.restore(&state, &Contents).await);
         Ok(restored.await?)

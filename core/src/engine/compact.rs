@@ -41,6 +41,8 @@ pub struct CompactReport {
 
 pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Result<CompactReport> {
     shared.check_writable()?;
+    // What this process knows may be long gone: others compact, too.
+    shared.catch_up_as_writer().await?;
     let blobs_before = shared.storage().list_all(&[]).await?.len() as u64;
     let mut epoch = shared.hold_epoch_for(true).await?;
     if options.end_other_writers {

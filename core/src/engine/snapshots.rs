@@ -53,6 +53,8 @@ impl Engine {
         let shared = &self.shared;
         shared.check_writable()?;
         check_name(name)?;
+        // Which names are there is for the newest state to say.
+        shared.catch_up_as_writer().await?;
         shared.finish_removals().await?;
         for _ in 0..shared.tuning.attempts_max {
             shared.hold_epoch().await?;
@@ -105,6 +107,7 @@ impl Engine {
     pub async fn remove_snapshot(&self, name: &str) -> Result<()> {
         let shared = &self.shared;
         shared.check_writable()?;
+        shared.catch_up_as_writer().await?;
         shared.hold_epoch_for(true).await?;
         for _ in 0..shared.tuning.attempts_max {
             let mut transaction = Transaction::new(shared);
@@ -182,9 +185,7 @@ impl Shared {
                 kept.sort_unstable();
                 kept
             };
-            let is_needed = |birth: u64, death: u64| {
-                kept.iter().rev().find(|kept| **kept < death).is_some_and(|kept| *kept >= birth)
-            };
+            let is_needed = |birth: u64, death: u64| needs(&kept, birth, death);
             // What died later was there at the next snapshot, if it was there at this one.
             let next = kept.iter().find(|kept| **kept > row.sequence).map_or(u64::MAX, |next| next.saturating_add(1));
             let lowest = rows::table_key(table, &row.sequence.saturating_add(1).to_be_bytes());
@@ -268,6 +269,13 @@ pub(super) async fn collect(mut scan: Scan) -> Result<BTreeMap<String, SnapshotR
         snapshots.insert(name.to_owned(), SnapshotRow::decode(&value).map_err(damaged)?);
     }
     Ok(snapshots)
+}
+
+/// Whether one of these snapshots, ascending, has what was there from a birth to a death. There may be thousands of
+/// snapshots, and it is asked for each chunk.
+pub(super) fn needs(kept: &[u64], birth: u64, death: u64) -> bool {
+    let earlier = kept.partition_point(|kept| *kept < death);
+    earlier.checked_sub(1).and_then(|last| kept.get(last)).is_some_and(|last| *last >= birth)
 }
 
 fn info(name: &str, row: &SnapshotRow) -> SnapshotInfo {

@@ -14,6 +14,7 @@ mod room;
 mod sharing;
 mod simulated;
 mod slots;
+mod snapshot_attacks;
 mod snapshots;
 mod space;
 mod space_attacks;

@@ -22,7 +22,7 @@ const CHUNKED: Table = Table(0x81);
 
 /// What is there: plain rows, and rows that own a chunk, with the seed of its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Content {
+pub(crate) struct Content {
     plain: BTreeMap<u8, u8>,
     chunked: BTreeMap<u8, u8>,
 }
@@ -48,7 +48,7 @@ fn number(row: &[u8]) -> ChunkNumber {
     ChunkNumber(u64::from_le_bytes(row.try_into().unwrap()))
 }
 
-async fn observe(view: &impl View) -> Result<Content> {
+pub(crate) async fn observe(view: &impl View) -> Result<Content> {
     let mut content = Content::default();
     let all = (Bound::Unbounded, Bound::Unbounded);
     let mut scan = view.scan(TABLE, all, Direction::Ascending);
@@ -67,7 +67,7 @@ async fn observe(view: &impl View) -> Result<Content> {
 }
 
 /// Knows the rows of these tests.
-struct Rows;
+pub(crate) struct Rows;
 
 #[async_trait::async_trait]
 impl References for Rows {
@@ -104,7 +104,7 @@ async fn assert_changes(before: &Snapshot, after: &Snapshot) {
     assert_eq!(seen, expected);
 }
 
-async fn restore(engine: &Engine, name: &str) -> Result<()> {
+pub(crate) async fn restore(engine: &Engine, name: &str) -> Result<()> {
     let kept = engine.open_snapshot(name).await?;
     let mut transaction = engine.begin();
     transaction.restore(&kept, &Rows).await?;
@@ -112,7 +112,7 @@ async fn restore(engine: &Engine, name: &str) -> Result<()> {
 }
 
 /// Every reference and every count is right, in the newest state and in every snapshot.
-async fn assert_sound(engine: &Engine) {
+pub(crate) async fn assert_sound(engine: &Engine) {
     let mut references = HashMap::new();
     let view = engine.snapshot();
     let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
@@ -126,17 +126,26 @@ async fn assert_sound(engine: &Engine) {
 
 async fn commit(engine: &Engine, changes: &[(bool, u8, Option<u8>)]) -> Result<()> {
     let mut transaction = engine.begin();
+    fill(engine, &mut transaction, changes).await?;
+    transaction.commit().await.map(|_| ())
+}
+
+pub(crate) async fn fill(
+    engine: &Engine,
+    transaction: &mut Transaction,
+    changes: &[(bool, u8, Option<u8>)],
+) -> Result<()> {
     for (is_chunk, key, value) in changes {
         match value {
-            _ if *is_chunk => set_chunk(engine, &mut transaction, *key, *value).await?,
+            _ if *is_chunk => set_chunk(engine, transaction, *key, *value).await?,
             Some(value) => transaction.put(TABLE, &[*key], &[*value])?,
             None => transaction.delete(TABLE, &[*key])?,
         }
     }
-    transaction.commit().await.map(|_| ())
+    Ok(())
 }
 
-fn change(content: &mut Content, changes: &[(bool, u8, Option<u8>)]) {
+pub(crate) fn change(content: &mut Content, changes: &[(bool, u8, Option<u8>)]) {
     for (is_chunk, key, value) in changes {
         let rows = if *is_chunk { &mut content.chunked } else { &mut content.plain };
         match value {
@@ -164,11 +173,11 @@ fn all_keys(seed: u8) -> Vec<(bool, u8, Option<u8>)> {
     (0..=u8::MAX).flat_map(|key| [(false, key, Some(seed)), (true, key, Some(key.wrapping_add(seed)))]).collect()
 }
 
-fn some_keys(seed: u8) -> Vec<(bool, u8, Option<u8>)> {
+pub(crate) fn some_keys(seed: u8) -> Vec<(bool, u8, Option<u8>)> {
     (0..40).flat_map(|key| [(false, key, Some(seed)), (true, key, Some(key + seed))]).collect()
 }
 
-fn no_keys() -> Vec<(bool, u8, Option<u8>)> {
+pub(crate) fn no_keys() -> Vec<(bool, u8, Option<u8>)> {
     (0..=u8::MAX).flat_map(|key| [(false, key, None), (true, key, None)]).collect()
 }
 
@@ -475,7 +484,7 @@ impl Expected {
     }
 }
 
-fn changes(dice: &mut Dice) -> Vec<(bool, u8, Option<u8>)> {
+pub(crate) fn changes(dice: &mut Dice) -> Vec<(bool, u8, Option<u8>)> {
     let change = |dice: &mut Dice| {
         let value = (dice.below(4) > 0).then(|| dice.below(20) as u8);
         (dice.below(2) == 0, dice.below(40) as u8, value)

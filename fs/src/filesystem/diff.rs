@@ -44,7 +44,7 @@ pub struct PathChange {
 }
 
 /// A name in a directory.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Name {
     parent: u64,
     name: Vec<u8>,
@@ -69,8 +69,7 @@ impl FsSnapshot {
     /// Damage; those of the storage.
     pub async fn changes_since(&self, before: &Self) -> Result<Vec<PathChange>> {
         let collected = self.collect(before).await?;
-        let mut inodes: HashSet<u64> = collected.content.union(&collected.attributes).copied().collect();
-        inodes.retain(|inode| !collected.added.contains_key(inode));
+        let inodes: HashSet<u64> = collected.content.union(&collected.attributes).copied().collect();
         let gone = !collected.removed.is_empty();
         if inodes.is_empty() && collected.added.is_empty() && !gone {
             return Ok(Vec::new());
@@ -79,6 +78,8 @@ impl FsSnapshot {
         let then = if gone { Names::of(before, &HashSet::new()).await? } else { Names::default() };
         let mut changes = Vec::new();
         let mut removed = collected.removed;
+        // Other names of the same file tell of it apart.
+        let mut told: HashSet<(u64, Name)> = HashSet::new();
         for (inode, names) in collected.added {
             let mut earlier = removed.remove(&inode).unwrap_or_default().into_iter();
             let is_changed = collected.content.contains(&inode);
@@ -88,6 +89,7 @@ impl FsSnapshot {
                     None => Fate::Added,
                 };
                 changes.push(PathChange { path: now.path(&name), kind, fate });
+                told.insert((inode, name));
             }
             changes.extend(earlier.map(|(name, kind)| PathChange {
                 path: then.path(&name),
@@ -101,6 +103,9 @@ impl FsSnapshot {
         for inode in inodes {
             let fate = if collected.content.contains(&inode) { Fate::Changed } else { Fate::Attributes };
             for (name, kind) in now.names.get(&inode).into_iter().flatten() {
+                if told.contains(&(inode, name.clone())) {
+                    continue;
+                }
                 // That names were put into a directory, or taken out, is told by those.
                 if *kind != Kind::Directory || collected.attributes.contains(&inode) {
                     let fate = if *kind == Kind::Directory { Fate::Attributes } else { fate.clone() };

@@ -7,6 +7,7 @@ mod check;
 mod concurrency;
 mod content;
 mod copies;
+mod diff;
 mod files;
 mod fsx;
 mod handles;

@@ -1,9 +1,9 @@
 //! What snapshots keep: that it is all there, that it is accounted for, and that nothing is kept for nobody.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::snapshots::collect;
+use super::super::snapshots::{collect, needs};
 use super::super::view::Snapshot;
 use super::super::{ChunkNumber, Direction, References, Table};
 use super::{ALL, Check, CheckReport, Finding};
@@ -20,24 +20,44 @@ pub(super) struct Kept {
     pub(super) nodes: HashSet<Pointer>,
     /// The snapshots that are kept, ascending.
     sequences: Vec<u64>,
+    /// Their names.
+    names: Vec<String>,
     /// Whether some snapshot's removal is not finished: then there may be what nobody needs.
     is_removing: bool,
-    /// Chunks that snapshots refer to.
-    needed: HashSet<ChunkNumber>,
+    /// Chunks that snapshots refer to, with the place of one that does.
+    needed: HashMap<ChunkNumber, usize>,
+    /// Those of them that the newest content does not refer to.
+    only: HashMap<ChunkNumber, usize>,
     /// Chunks that are parked, by number, with their death.
     parked: HashMap<ChunkNumber, u64>,
 }
 
 impl Kept {
     fn is_needed(&self, birth: u64, death: u64) -> bool {
-        self.sequences.iter().any(|kept| (birth..death).contains(kept))
+        needs(&self.sequences, birth, death)
+    }
+
+    /// Says of damage to chunks that only snapshots have which snapshot is hurt: no file that is there now tells.
+    pub(super) fn name_hurt(&self, report: &mut CheckReport) {
+        for finding in &mut report.findings {
+            let hurt: BTreeSet<usize> =
+                finding.chunks.iter().filter_map(|chunk| self.only.get(chunk)).copied().collect();
+            for name in hurt.into_iter().filter_map(|place| self.names.get(place)) {
+                say_hurt(finding, name);
+            }
+        }
     }
 
     /// Compares a chunk's row with what is parked.
     pub(super) fn meet(&mut self, number: ChunkNumber, row: &ChunkRow, report: &mut CheckReport) {
         let is_needed = self.is_needed(row.birth, row.death);
-        if self.needed.remove(&number) && row.references == 0 && !is_needed {
-            find(report, format!("chunk {:#x} is in a snapshot, and not kept for it", number.0), Some(number));
+        if let Some(place) = self.needed.remove(&number)
+            && row.references == 0
+        {
+            self.only.insert(number, place);
+            if !is_needed {
+                find(report, format!("chunk {:#x} is in a snapshot, and not kept for it", number.0), Some(number));
+            }
         }
         match (row.references, self.parked.remove(&number)) {
             (0, Some(death)) if death == row.death => {
@@ -53,9 +73,10 @@ impl Kept {
 
     /// After all chunks were met.
     pub(super) fn finish(&mut self, report: &mut CheckReport) {
-        let mut missing: Vec<ChunkNumber> = self.needed.drain().collect();
+        let mut missing: Vec<(ChunkNumber, usize)> = self.needed.drain().collect();
         missing.sort_unstable();
-        for number in missing {
+        for (number, place) in missing {
+            self.only.insert(number, place);
             find(report, format!("chunk {:#x} has no row, and a snapshot refers to it", number.0), Some(number));
         }
         let mut parked: Vec<ChunkNumber> = self.parked.drain().map(|(number, _)| number).collect();
@@ -64,6 +85,10 @@ impl Kept {
             find(report, format!("chunk {:#x} is parked, and has no row", number.0), None);
         }
     }
+}
+
+fn say_hurt(finding: &mut Finding, name: &str) {
+    finding.damage.detail.push_str(&format!("; snapshot {name:?} needs it"));
 }
 
 fn find(report: &mut CheckReport, detail: String, chunk: Option<ChunkNumber>) {
@@ -81,9 +106,10 @@ impl Check<'_> {
             Err(error) => return self.note(error),
         };
         self.kept.is_removing = snapshots.values().any(|row| row.is_removed);
-        let mut kept: Vec<_> = snapshots.values().filter(|row| !row.is_removed).copied().collect();
-        kept.sort_by_key(|row| row.sequence);
-        self.kept.sequences = kept.iter().map(|row| row.sequence).collect();
+        let mut kept: Vec<_> = snapshots.into_iter().filter(|(_, row)| !row.is_removed).collect();
+        kept.sort_by_key(|(_, row)| row.sequence);
+        self.kept.sequences = kept.iter().map(|(_, row)| row.sequence).collect();
+        self.kept.names = kept.iter().map(|(name, _)| name.clone()).collect();
         self.report.snapshots = kept.len() as u64;
         let newest = shared.get_at(&root, &rows::counter_key(rows::NEWEST_SNAPSHOT)).await?;
         let newest = newest.and_then(|row| rows::decode_count(&row).ok()).unwrap_or(0);
@@ -91,7 +117,8 @@ impl Check<'_> {
             self.find("snapshot counter", None, format!("it says {newest}, the newest snapshot is another"));
         }
         let (mut only, mut is_whole) = (HashSet::new(), true);
-        for row in kept {
+        for (place, (name, row)) in kept.into_iter().enumerate() {
+            let before = self.report.findings.len();
             let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });
             let mut leaves = Vec::new();
             is_whole &= self
@@ -104,23 +131,24 @@ impl Check<'_> {
                 let state = Snapshot::kept(shared, &root, self.pin.clone(), &row);
                 for leaf in leaves {
                     let node = shared.nodes.read(&leaf).await?;
-                    if let Err(error) = self.need(&state, &node, references).await {
+                    if let Err(error) = self.need(&state, place, &node, references).await {
                         self.note(error)?;
                     }
                 }
             }
+            self.report.findings.iter_mut().skip(before).for_each(|finding| say_hurt(finding, &name));
         }
         self.parked_nodes(only, is_whole).await?;
         self.parked_chunks().await
     }
 
     /// What the rows of a leaf refer to must be there.
-    async fn need(&mut self, state: &Snapshot, leaf: &Node, references: &dyn References) -> Result<()> {
+    async fn need(&mut self, state: &Snapshot, place: usize, leaf: &Node, references: &dyn References) -> Result<()> {
         for index in 0..leaf.count() {
             let (Some(key), Some(value)) = (leaf.key_bytes(index), leaf.value(index)) else { continue };
             if let Some((table, key)) = key.split_first() {
                 let chunks = references.chunks_of(state, Table(*table), key, &value).await?;
-                self.kept.needed.extend(chunks);
+                self.kept.needed.extend(chunks.into_iter().map(|chunk| (chunk, place)));
             }
         }
         Ok(())

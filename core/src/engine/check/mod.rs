@@ -108,6 +108,7 @@ pub(super) async fn run(
     check.chunks(options.references).await?;
     check.usage().await?;
     check.blobs(options.data).await?;
+    check.kept.name_hurt(&mut check.report);
     Ok(check.report)
 }
 
