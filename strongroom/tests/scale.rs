@@ -1,0 +1,279 @@
+//! Directories, trees, holes and paths larger than anyone's, on a real folder: all of it works and checks clean. Holes and
+//! depth take no memory; what names take is told.
+//!
+//! `STRONGROOM_ACCEPTANCE=full` runs the full size, and `--nocapture` shows what memory it took.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use strongroom::blocking::{File, FileSystem, Repository};
+use strongroom::check::CheckOptions;
+use strongroom::fs::{Error, Kind, OpenOptions};
+use strongroom::{CreateOptions, Credentials, KdfParameters};
+use tempfile::TempDir;
+
+/// What a repository may take beyond the key derivation, whatever its size.
+const MEMORY_KIB_MAX: u64 = 96 << 10;
+/// How many changes one transaction makes.
+const TOGETHER: u64 = 1_000;
+
+fn size(full: u64, brief: u64) -> u64 {
+    if std::env::var_os("STRONGROOM_ACCEPTANCE").is_some_and(|size| size == "full") { full } else { brief }
+}
+
+/// A repository of its own, and what memory was in use when it stood. One at a time: memory is that of the process.
+struct Bed {
+    repository: Repository,
+    memory: Option<u64>,
+    name: &'static str,
+    _folder: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// A line of what Linux says of this process, in KiB; nothing elsewhere.
+fn resident(line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'))?;
+    value.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+impl Bed {
+    fn new(name: &'static str) -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            CreateOptions::new(Credentials::password("test")).kdf(KdfParameters::MINIMUM).without_trusted_state();
+        let repository = Repository::create(&*format!("file:{}", folder.path().join("r").display()), options).unwrap();
+        // The highest mark begins anew, where the system lets it; else that of all tests before counts too.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+        Self { repository, memory: resident("VmRSS"), name, _folder: folder, _alone: alone }
+    }
+
+    fn fs(&self) -> FileSystem {
+        self.repository.fs()
+    }
+
+    /// Nothing that a check of structure finds, and so many files and directories.
+    fn assert_holds(&self, files: u64, directories: u64) {
+        let report = self.repository.check(CheckOptions { data: false }, |finding| panic!("{finding:?}")).unwrap();
+        assert_eq!((report.files, report.directories), (files, directories + 1));
+    }
+
+    /// Applies something to each number in order, many in one transaction.
+    fn each(&self, numbers: impl Iterator<Item = u64>, mut change: impl FnMut(&mut Changes, u64) -> Result<(), Error>) {
+        let mut numbers = numbers.peekable();
+        while numbers.peek().is_some() {
+            let together: Vec<u64> = numbers.by_ref().take(usize::try_from(TOGETHER).unwrap()).collect();
+            self.fs().transact(|changes| together.iter().try_for_each(|&number| change(changes, number))).unwrap();
+        }
+    }
+
+    /// It closes without an error; tells what memory it took, and answers that.
+    fn end(self) -> u64 {
+        self.repository.close().unwrap();
+        let (Some(before), Some(highest)) = (self.memory, resident("VmHWM")) else { return 0 };
+        let taken = highest.saturating_sub(before);
+        println!("{}: {taken} KiB beyond {before} KiB of the start", self.name);
+        taken
+    }
+}
+
+type Changes = strongroom::blocking::FsTransaction;
+
+fn content(number: u64) -> Vec<u8> {
+    let words = 1 + number % 40;
+    (0..words).flat_map(|word| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word).to_le_bytes()).collect()
+}
+
+/// The names of a directory, one by one.
+fn for_each_name(fs: &FileSystem, path: &str, mut see: impl FnMut(&str, Kind)) -> u64 {
+    let mut stream = fs.stream_dir(path).unwrap();
+    let mut count = 0;
+    while let Some(entry) = stream.next() {
+        let entry = entry.unwrap();
+        see(entry.name_str().unwrap(), entry.kind);
+        count += 1;
+    }
+    count
+}
+
+fn read_all_at(file: &File, offset: u64, out: &mut [u8]) {
+    let mut filled = 0;
+    while filled < out.len() {
+        let count = file.read_at(offset + filled as u64, &mut out[filled..]).unwrap();
+        assert!(count > 0, "the file ends at {}", offset + filled as u64);
+        filled += count;
+    }
+}
+
+#[test]
+fn a_directory_of_a_million_names_is_made_listed_renamed_and_emptied() {
+    let bed = Bed::new("directory");
+    let (fs, count) = (bed.fs(), size(1_000_000, 50_000));
+    fs.create_dir("/d").unwrap();
+    // In an order that no name sorts in.
+    let scattered = |index: u64| index * 7_919 % count;
+    bed.each((0..count).map(scattered), |changes, number| changes.write(format!("/d/{number:07}"), number.to_string()));
+    bed.assert_holds(count, 1);
+    let mut next = 0;
+    let listed = for_each_name(&fs, "/d", |name, kind| {
+        assert_eq!((name, kind), (&*format!("{next:07}"), Kind::File));
+        next += 1;
+    });
+    assert_eq!(listed, count);
+    for index in 0..1_000 {
+        let number = scattered(index * 31 % count);
+        let path = format!("/d/{number:07}");
+        assert_eq!(fs.metadata(&path).unwrap().size, number.to_string().len() as u64);
+        assert_eq!(fs.read(&path).unwrap(), number.to_string().as_bytes());
+    }
+    assert!(!fs.exists(format!("/d/{count:07}")).unwrap());
+
+    bed.each((0..count).step_by(50), |changes, number| {
+        changes.rename(format!("/d/{number:07}"), format!("/d/r{number:07}"))
+    });
+    fs.rename("/d", "/e").unwrap();
+    assert_eq!(fs.read("/e/r0000050").unwrap(), b"50");
+    assert!(!fs.exists("/e/0000050").unwrap());
+    bed.each((0..count).filter(|number| number % 50 != 0 && number % 2 == 0), |changes, number| {
+        changes.remove_file(format!("/e/{number:07}"))
+    });
+    let left = for_each_name(&fs, "/e", |_, _| {});
+    assert_eq!(left, count / 2 + count / 50);
+    bed.assert_holds(left, 1);
+    fs.remove_all("/e").unwrap();
+    bed.assert_holds(0, 0);
+    bed.end();
+}
+
+#[test]
+fn a_tree_of_a_million_small_files_is_made_walked_moved_and_removed() {
+    let bed = Bed::new("tree");
+    let (fs, count) = (bed.fs(), size(1_000_000, 50_000));
+    let directory = |number: u64| format!("/t/{}/{}", number / 10_000, number / 100 % 100);
+    bed.each(0..count, |changes, number| {
+        if number % 100 == 0 {
+            changes.create_dir_all(directory(number))?;
+        }
+        changes.write(format!("{}/{number}", directory(number)), content(number))
+    });
+    let (middle, leaves) = (count / 10_000, count / 100);
+    bed.assert_holds(count, 1 + middle + leaves);
+    let mut files = 0;
+    for branch in 0..middle {
+        for leaf in 0..100 {
+            files += for_each_name(&fs, &format!("/t/{branch}/{leaf}"), |_, kind| assert_eq!(kind, Kind::File));
+        }
+    }
+    assert_eq!(files, count);
+    let usage = fs.usage("/t").unwrap();
+    assert_eq!(usage.files, count);
+    for number in (0..count).step_by(97).take(2_000) {
+        let path = format!("{}/{number}", directory(number));
+        assert_eq!(fs.metadata(&path).unwrap().size, content(number).len() as u64);
+        assert_eq!(fs.read(&path).unwrap(), content(number));
+    }
+    fs.rename("/t/1", "/moved").unwrap();
+    assert_eq!(fs.read("/moved/23/12345").unwrap(), content(12_345));
+    fs.remove_all("/t/0").unwrap();
+    bed.assert_holds(count - 10_000, middle + leaves - 100);
+    fs.remove_all("/t").unwrap();
+    bed.assert_holds(10_000, 101);
+    assert_eq!(fs.read("/moved/99/19999").unwrap(), content(19_999));
+    fs.remove_all("/moved").unwrap();
+    bed.assert_holds(0, 0);
+    bed.end();
+}
+
+#[test]
+fn a_sparse_file_of_64_gib_holds_ten_thousand_islands() {
+    const FILE_BYTES: u64 = 64 << 30;
+    let bed = Bed::new("sparse");
+    let (fs, count) = (bed.fs(), size(10_000, 2_000));
+    let spacing = FILE_BYTES / count;
+    // Off the ends of pages, blocks and chunks, and each with a length of its own.
+    let offset = |number: u64| number * spacing + number * 37 % 5_000;
+    let file = fs.open_file_with("/sparse", OpenOptions::new().read(true).write(true).create(true)).unwrap();
+    file.set_len(FILE_BYTES).unwrap();
+    for index in 0..count {
+        let number = index * 7_919 % count;
+        file.write_at(offset(number), &content(number)).unwrap();
+    }
+    file.close().unwrap();
+    bed.assert_holds(1, 0);
+    assert_eq!(fs.metadata("/sparse").unwrap().size, FILE_BYTES);
+
+    fs.rename("/sparse", "/renamed").unwrap();
+    let islands = |end: u64| {
+        let file = fs.open_file("/renamed").unwrap();
+        let (mut at, mut found) = (0, 0);
+        while let Some(data) = file.seek_data(at).unwrap() {
+            let expected = content(found);
+            assert!(data <= offset(found), "island {found} begins before its data");
+            at = file.seek_hole(data).unwrap().unwrap();
+            assert!(at >= offset(found) + expected.len() as u64, "island {found} ends after its data");
+            assert!(at - data < 64 << 10, "island {found} is about as large as its data");
+            let mut out = vec![1; usize::try_from(at - data).unwrap()];
+            read_all_at(&file, data, &mut out);
+            let begin = usize::try_from(offset(found) - data).unwrap();
+            assert_eq!(out[begin..begin + expected.len()], expected);
+            assert!(out[..begin].iter().chain(&out[begin + expected.len()..]).all(|&byte| byte == 0));
+            found += 1;
+        }
+        assert_eq!(file.len().unwrap(), end);
+        found
+    };
+    assert_eq!(islands(FILE_BYTES), count);
+    fs.copy("/renamed", "/copy").unwrap();
+    fs.punch_hole("/copy", 0, FILE_BYTES).unwrap();
+    assert_eq!(fs.open_file("/copy").unwrap().seek_data(0).unwrap(), None);
+    let half = spacing * (count / 2);
+    fs.set_len("/renamed", half).unwrap();
+    assert_eq!(islands(half), count / 2);
+    bed.assert_holds(2, 0);
+    fs.remove_file("/renamed").unwrap();
+    fs.remove_file("/copy").unwrap();
+    bed.assert_holds(0, 0);
+    assert!(bed.end() <= MEMORY_KIB_MAX);
+}
+
+#[test]
+fn a_path_of_two_hundred_levels_is_made_moved_and_removed() {
+    const LEVELS: usize = 200;
+    let bed = Bed::new("deep");
+    let fs = bed.fs();
+    let paths: Vec<String> = (1..=LEVELS)
+        .scan(String::new(), |path, level| {
+            path.push_str(&format!("/level {level:03}"));
+            Some(path.clone())
+        })
+        .collect();
+    for path in &paths {
+        fs.create_dir(path).unwrap();
+        fs.write(format!("{path}/file"), path).unwrap();
+    }
+    bed.assert_holds(LEVELS as u64, LEVELS as u64);
+    for path in &paths {
+        assert_eq!(fs.read(format!("{path}/file")).unwrap(), path.as_bytes());
+        let names = fs.read_dir(path).unwrap().len();
+        assert_eq!(names, if path == paths.last().unwrap() { 1 } else { 2 });
+    }
+    // The lower half goes to the top, and the upper half below it.
+    let (upper, lower) = (&paths[0], &paths[LEVELS / 2]);
+    fs.rename(lower, "/lower").unwrap();
+    let bottom = format!("/lower{}", &paths[LEVELS - 1][lower.len()..]);
+    let refused = fs.rename("/lower", format!("{bottom}/under itself"));
+    assert!(matches!(refused, Err(Error::IntoItself { .. })), "{refused:?}");
+    fs.rename(upper, format!("{bottom}/upper")).unwrap();
+    let deepest = format!("{bottom}/upper{}/file", &paths[LEVELS / 2 - 1][upper.len()..]);
+    assert_eq!(fs.read(&deepest).unwrap(), paths[LEVELS / 2 - 1].as_bytes());
+    fs.copy_all("/lower", "/copy").unwrap();
+    bed.assert_holds(2 * LEVELS as u64, 2 * LEVELS as u64);
+    fs.remove_all("/lower").unwrap();
+    assert_eq!(fs.read(deepest.replacen("/lower", "/copy", 1)).unwrap(), paths[LEVELS / 2 - 1].as_bytes());
+    fs.remove_all("/copy").unwrap();
+    bed.assert_holds(0, 0);
+    assert!(bed.end() <= MEMORY_KIB_MAX);
+}
