@@ -191,7 +191,10 @@ async fn run(bytes: &[u8]) {
     drop(engine);
     let engine = open().await;
     assert!(states.contains(&observe(&engine).await), "what is found at last was never committed");
-    let mut report = engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.expect("no fault is planned");
+    let mut report = engine
+        .check(CheckOptions { data: true, references: None, ..CheckOptions::default() })
+        .await
+        .expect("no fault is planned");
     // A writer may have died between giving up ballast and its commit, on a full storage.
     report.findings.retain(|finding| finding.damage.structure != "ballast");
     assert!(report.findings.is_empty(), "{:?}", report.findings);

@@ -164,6 +164,8 @@ pub fn files(bytes: &[u8]) {
         assert_eq!(row.encode(), bytes);
     }
     if let Ok(row) = VersionRow::decode(bytes) {
+        assert_eq!(row.encode(), bytes);
+    }
     if let Ok(row) = XattrRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);
     }

@@ -89,9 +89,8 @@ fn content(number: u64) -> Vec<u8> {
 
 /// The names of a directory, one by one.
 fn for_each_name(fs: &FileSystem, path: &str, mut see: impl FnMut(&str, Kind)) -> u64 {
-    let mut stream = fs.stream_dir(path).unwrap();
     let mut count = 0;
-    while let Some(entry) = stream.next() {
+    for entry in fs.stream_dir(path).unwrap() {
         let entry = entry.unwrap();
         see(entry.name_str().unwrap(), entry.kind);
         count += 1;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -140,11 +141,14 @@ impl Worker {
                 let Some((existing, inode)) = self.there() else { return };
                 let link = self.path();
                 let made = self.fs.hard_link(&existing, &link);
-                if self.names.contains_key(&link) {
-                    assert!(matches!(made, Err(strongroom::fs::Error::AlreadyExists { .. })), "{made:?}");
-                } else {
-                    made.unwrap();
-                    self.names.insert(link, inode);
+                match self.names.entry(link) {
+                    Entry::Occupied(_) => {
+                        assert!(matches!(made, Err(strongroom::fs::Error::AlreadyExists { .. })), "{made:?}");
+                    }
+                    Entry::Vacant(free) => {
+                        made.unwrap();
+                        free.insert(inode);
+                    }
                 }
             }
             18 => {
@@ -309,6 +313,7 @@ fn sixty_four_threads_of_mixed_work_lose_nothing_and_never_wait_for_each_other_f
         fs.write(format!("/shared/{shared}"), "0").unwrap();
         repository.kv().put(format!("shared/{shared}"), "0").unwrap();
     }
+    #[expect(clippy::disallowed_methods, reason = "the full run is as long as a minute")]
     let begin = Instant::now();
     // How many steps each has done.
     let progress: &'static [AtomicU64] = Vec::leak((0..THREADS).map(|_| AtomicU64::new(0)).collect());
