@@ -192,38 +192,3 @@ fn one_opening_after_the_other_deletes_from_a_disk_that_is_full_to_the_last_byte
         is_sound(&repository).await;
     });
 }
-
-#[test]
-fn deletions_from_a_full_disk_beside_a_reader_take_nothing_from_it() {
-    if !mounts::inside("deletions_from_a_full_disk_beside_a_reader_take_nothing_from_it") {
-        return;
-    }
-    let small = Small::new(8 << 10);
-    block_on(async {
-        let repository = small.create().await;
-        for number in 0..6 {
-            repository.fs().write(format!("/{number}"), noise(number, 300_000)).await.unwrap();
-        }
-        repository.close().await.unwrap();
-        drop(repository);
-        let options = OpenOptions::new(Credentials::password("test")).without_trusted_state().read_only(true);
-        let reader = Repository::open(&*small.place(), options).await.unwrap();
-        mounts::fill(&small.disk);
-        // As many as there are blocks kept back for, with one to spare.
-        for number in 0..3 {
-            let repository = small.open().await;
-            let removed = repository.fs().remove_file(format!("/{number}")).await;
-            removed.unwrap_or_else(|error| panic!("file {number}: {error}"));
-            repository.close().await.unwrap_or_else(|error| panic!("closing after file {number}: {error}"));
-        }
-        holds(&reader, 0..6).await;
-        drop(reader);
-        // Nobody reads any more: what was deleted gives its space back to whoever comes.
-        let repository = small.open().await;
-        repository.fs().remove_file("/3").await.unwrap();
-        repository.fs().write("/0", noise(0, 300_000)).await.unwrap();
-        holds(&repository, [0, 4, 5]).await;
-        is_sound(&repository).await;
-        repository.close().await.unwrap();
-    });
-}
