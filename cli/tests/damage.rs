@@ -49,7 +49,13 @@ impl Victim {
         let output = self.scratch.run(["check", "--data"]);
         did_not_panic(&output, what);
         let (code, stderr) = (output.status.code().unwrap(), text(&output.stderr));
-        assert!(matches!(code, 10 | 13), "{what}: check ends with {code}: {}{stderr}", text(&output.stdout));
+        // Blocks that are kept back hold nothing: that one is gone is told, and harms nothing.
+        let is_spare = what.ends_with("deleted") && stderr.contains("ballast block");
+        assert!(
+            matches!(code, 10 | 13) || (code == 0 && is_spare),
+            "{what}: check ends with {code}: {}{stderr}",
+            text(&output.stdout)
+        );
         assert!(!stderr.trim().is_empty(), "{what}: check says nothing");
         *self.codes.entry(("check", code)).or_default() += 1;
         self.exports_what_is_right(what, &["export", "/", "out"], &[0, 10, 13]);

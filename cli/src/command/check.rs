@@ -72,7 +72,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     repository.close().await?;
     let damaged = report.findings;
     for notice in &report.notices {
-        context.output.detail(notice);
+        // A writer may have given it up on a full storage; or the storage loses blobs, and that should be seen.
+        if notice.starts_with("ballast") {
+            context.output.notice(notice);
+        } else {
+            context.output.detail(notice);
+        }
     }
     if json {
         context.output.document("strongroom/check/1", &as_json(report, findings))?;
