@@ -94,7 +94,10 @@ impl File {
         let row = InodeRow::decode(&row)?;
         let open = shared.common.handles.open(&shared.for_file(&row), inode).await;
         // From here on nobody of us deletes it; somebody may have just before.
-        if shared.engine.snapshot().get(INODE, &key).await?.is_none() {
+        let Some(row) = shared.engine.snapshot().get(INODE, &key).await? else { return Ok(None) };
+        if InodeRow::decode(&row)?.nlink == 0 {
+            // An orphan by now, and this may be its last handle.
+            open.set_removed();
             return Ok(None);
         }
         Ok(Some(Self::new(open.shared.clone(), inode, Source::Open(open), options)))

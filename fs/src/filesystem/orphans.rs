@@ -55,6 +55,7 @@ impl Shared {
 
     async fn reclaim_once(&self, inodes: &[u64]) -> Result<()> {
         let mut transaction = self.engine.begin();
+        let mut deleted = Vec::new();
         for &inode in inodes {
             let key = inode_key(inode);
             if self.common.handles.get(inode).is_some() || transaction.get(ORPHAN, &key).await?.is_none() {
@@ -64,8 +65,13 @@ impl Shared {
             if let Some(row) = transaction.get(INODE, &key).await? {
                 free_inode(&mut transaction, inode, &InodeRow::decode(&row)?).await?;
             }
+            deleted.push(inode);
         }
-        transaction.commit().await?;
+        // One who saw it when it had a name may be about to open it.
+        let going = self.common.handles.go(&deleted)?;
+        let result = transaction.commit().await;
+        drop(going);
+        result?;
         Ok(())
     }
 
