@@ -362,6 +362,35 @@ fn attributes_are_kept_and_times_follow_the_changes() {
 }
 
 #[test]
+fn times_that_are_set_hold_though_the_clock_was_set_back_since_the_content_changed() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        fs.create_dir("d").await.unwrap();
+        for path in ["f", "g", "d/f"] {
+            for _ in 0..50 {
+                fs.write(path, b"content").await.unwrap();
+            }
+        }
+        drop(fs);
+        // The clock of the next process begins where that of the first one did.
+        let fs = bed.open().await.unwrap();
+        let mtime = Timestamp::new(1_000_000, 5);
+        for path in ["f", "d"] {
+            fs.set_times(path, None, mtime).await.unwrap();
+            assert_eq!(Some(fs.metadata(path).await.unwrap().mtime), mtime, "{path}");
+        }
+        let attributes = Attributes { mtime, ..Attributes::file() };
+        fs.transact(async |transaction| transaction.create_file_from("g", attributes, &mut &b"next"[..]).await)
+            .await
+            .unwrap();
+        assert_eq!(Some(fs.metadata("g").await.unwrap().mtime), mtime);
+        // What is written after that overrules it.
+        fs.write("f", b"next").await.unwrap();
+        assert!(Some(fs.metadata("f").await.unwrap().mtime) > mtime);
+    });
+}
+
+#[test]
 fn an_import_sets_attributes_as_it_makes() {
     block_on(async {
         let (_bed, fs) = Bed::new(4096).await;
