@@ -1,7 +1,7 @@
 //! From dice to operations, by what is there.
 
-use strongroom::fs::{AttributeChange, Follow, Op, Settings, Timestamp, XattrMode};
 use strongroom::Compression;
+use strongroom::fs::{AttributeChange, Follow, Op, Settings, Timestamp, XattrMode};
 
 use crate::kinds::Kind;
 use crate::world::{self, World};
@@ -251,7 +251,8 @@ fn file_change(kind: Kind, dice: &mut Dice, world: &World) -> Op {
             Op::RemoveFile { path: bytes(path) }
         }
         Kind::RemoveDir => {
-            let empty = world.paths(world::Inode::is_directory).into_iter().filter(|path| world.inside(path).next().is_none());
+            let empty =
+                world.paths(world::Inode::is_directory).into_iter().filter(|path| world.inside(path).next().is_none());
             let empty: Vec<_> = empty.collect();
             let path = if dice.chance(6) { directory(dice, world) } else { chosen(dice, &empty) };
             let path = if path == "/" { "/missing".to_owned() } else { path };
@@ -300,7 +301,11 @@ fn file_change(kind: Kind, dice: &mut Dice, world: &World) -> Op {
             Op::SetAttributes { path: bytes(there(dice, world)), change, follow: Follow::Yes }
         }
         Kind::SetSymlinkAttributes => {
-            let change = AttributeChange { mode: Some(dice.below(0o1000) as u32), mtime: moment(dice), ..AttributeChange::default() };
+            let change = AttributeChange {
+                mode: Some(dice.below(0o1000) as u32),
+                mtime: moment(dice),
+                ..AttributeChange::default()
+            };
             Op::SetAttributes { path: bytes(symlink(dice, world)), change, follow: Follow::No }
         }
         Kind::SetXattr | Kind::CreateXattr => {

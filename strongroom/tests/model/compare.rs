@@ -102,7 +102,11 @@ async fn inode(state: &FsSnapshot, world: &mut World, path: &str, number: usize)
         same!(metadata.versions, history.len() as u64 - 1, "count of versions of {path}");
         content(&state.read(path).await.unwrap(), inode.content(), path)?;
         for (number, expected) in inode.versions.iter().rev().skip(1) {
-            content(&state.read_version(path, *number).await.unwrap(), expected, &format!("version {number} of {path}"))?;
+            content(
+                &state.read_version(path, *number).await.unwrap(),
+                expected,
+                &format!("version {number} of {path}"),
+            )?;
         }
     }
     Ok(())

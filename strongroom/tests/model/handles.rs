@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use strongroom::fs::File;
 
 use crate::compare::{self, Difference, same};
-use crate::world::{Answer, Touched, World};
+use crate::world::{Answer, Content, Touched, World};
 
 pub(crate) struct Handle {
     file: Option<File>,
@@ -21,6 +21,8 @@ pub(crate) struct Handle {
 /// What was written to a file and is not committed.
 struct Pending {
     content: Vec<u8>,
+    /// The file as it was before.
+    base: BTreeMap<u64, Content>,
     /// The content was changed by a path since.
     contested: Option<Touched>,
 }
@@ -73,9 +75,10 @@ impl Handles {
             return Err("conflict");
         }
         handle.took_part = true;
-        let content = || world.inodes[&handle.inode].content().to_vec();
-        let pending =
-            self.pending.entry(handle.inode).or_insert_with(|| Pending { content: content(), contested: None });
+        let pending = self.pending.entry(handle.inode).or_insert_with(|| {
+            let inode = &world.inodes[&handle.inode];
+            Pending { content: inode.content().to_vec(), base: inode.versions.clone(), contested: None }
+        });
         write(&mut pending.content);
         Ok(())
     }
@@ -120,10 +123,14 @@ impl Handles {
         told: Option<usize>,
         answer: Answer,
     ) -> Result<(), Difference> {
-        let Some(Pending { content, contested }) = self.pending.remove(&inode) else {
+        let Some(Pending { content, base, mut contested }) = self.pending.remove(&inode) else {
             same!(answer, Ok(()), "flush of nothing");
             return Ok(());
         };
+        if contested == Some(Touched::Changed) && world.inodes[&inode].versions == base {
+            // Changed back, by a snapshot that was restored, it may be the very same.
+            contested = Some(Touched::Perhaps);
+        }
         match (contested, answer) {
             (None | Some(Touched::Perhaps), Ok(())) => {
                 world.touch(inode, content);

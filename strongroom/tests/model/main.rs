@@ -2,7 +2,8 @@
 //! transactions, snapshots, keys, crashes and upkeep.
 //!
 //! A history is a list of steps, each a kind and dice. What the dice mean is decided when the step is run, by what is there
-//! then, so that most steps have something to work on and a shrunk history stays one. After each step that can have changed
+//! then, so that most steps have something to work on and a shrunk history stays one; a step that needs an open file or a
+//! snapshot makes one where there is none. After each step that can have changed
 //! something, everything is compared.
 //!
 //! The histories are the same in every run: `STRONGROOM_SEED=N` gives others, `STRONGROOM_CASES=N` more of them, and

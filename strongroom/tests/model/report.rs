@@ -49,9 +49,8 @@ impl Report {
         }
         let accepted = self.accepted();
         let counts = self.0.borrow();
-        let is_rare = |kind: &&Kind| {
-            share(counts.get(kind).map_or(0, |count| count.accepted), accepted) < SHARE_MIN_PERCENT
-        };
+        let is_rare =
+            |kind: &&Kind| share(counts.get(kind).map_or(0, |count| count.accepted), accepted) < SHARE_MIN_PERCENT;
         let rare: Vec<_> = Kind::ALL.iter().filter(is_rare).collect();
         assert!(Kind::ALL.len() >= KINDS_MIN);
         assert!(rare.is_empty(), "rare: {rare:?}");

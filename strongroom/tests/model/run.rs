@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use strongroom::fs::{DirCursor, Fate, FileSystem, Follow, FsSnapshot, Kind as FsKind, Op, OpenOptions, Settings, Usage};
+use strongroom::fs::{
+    DirCursor, Fate, FileSystem, Follow, FsSnapshot, Kind as FsKind, Op, OpenOptions, Settings, Usage, XattrMode,
+};
 use strongroom::{CompactOptions, Error, Repository};
 use strongroom_conformance::crash::Fault;
 
@@ -73,6 +75,8 @@ impl Run {
         }
         for path in ["/b", "/a/a", "/a/b/a", "/c/b", "/e"] {
             ops.push(Op::Write { path: path.into(), content: dice.bytes() });
+            let (name, value, mode) = ("user.0".into(), dice.bytes(), XattrMode::Create);
+            ops.push(Op::SetXattr { path: path.into(), name, value, mode, follow: Follow::No });
         }
         ops.push(Op::Symlink { target: "/a/a".into(), link: "/f".into() });
         ops.push(Op::Symlink { target: "/a/b".into(), link: "/c/c".into() });
@@ -133,10 +137,11 @@ impl Run {
                 self.held = Some((self.fs().snapshot(), self.world.clone()));
                 Ok(Ok(()))
             }
-            Kind::ReadHeldState => match &mut self.held {
-                Some((state, world)) => compare::files(state, world).await.map(Ok),
-                None => Ok(NOTHING_THERE),
-            },
+            Kind::ReadHeldState => {
+                let (state, world) =
+                    self.held.get_or_insert_with(|| (self.repository.fs().snapshot(), self.world.clone()));
+                compare::files(state, world).await.map(Ok)
+            }
             Kind::StreamDirUnderChange => self.stream_dir(dice).await,
             Kind::OpenToWrite
             | Kind::OpenToRead
@@ -156,13 +161,16 @@ impl Run {
             | Kind::HandleSync
             | Kind::HandleClose
             | Kind::HandleDrop => {
-                if self.handles.open.is_empty() {
+                if self.handles.open.is_empty() && self.open(Kind::OpenCreate, dice).await?.is_err() {
                     return Ok(NOTHING_THERE);
                 }
                 let handle = dice.below(self.handles.open.len() as u64) as usize;
                 self.by_handle(step.kind, dice, handle).await
             }
             Kind::RemoveWhileOpen | Kind::RenameOverWhileOpen => {
+                if self.handles.open.is_empty() {
+                    self.open(Kind::OpenToWrite, dice).await?.ok();
+                }
                 let open: Vec<_> = self.world.names.iter().filter(|(_, inode)| self.handles.has(**inode)).collect();
                 let Some((path, _)) = dice.pick(&open) else { return Ok(NOTHING_THERE) };
                 let path = path.clone().into_bytes();
@@ -407,7 +415,9 @@ impl Run {
                 let found = answer(fs.diff_versions(&path, from, to).await);
                 match (&found, version(world, &path, from), version(world, &path, to)) {
                     (Ok(ranges), Ok(one), Ok(other)) => equal_outside(ranges, &one, &other)?,
-                    (Err(found), Err(expected), _) | (Err(found), Ok(_), Err(expected)) => same!(*found, expected, "diff"),
+                    (Err(found), Err(expected), _) | (Err(found), Ok(_), Err(expected)) => {
+                        same!(*found, expected, "diff")
+                    }
                     _ => return Err(format!("diff of {path} answers {found:?}")),
                 }
                 found.map(|_| ())
@@ -482,7 +492,8 @@ impl Run {
             Kind::OpenToRead => (choose::file(dice, &self.world), OpenOptions::new()),
             Kind::OpenCreate => (some_path(dice, &self.world), write.create(true)),
             Kind::OpenCreateNew => {
-                let path = if dice.chance(6) { choose::file(dice, &self.world) } else { choose::free(dice, &self.world) };
+                let path =
+                    if dice.chance(6) { choose::file(dice, &self.world) } else { choose::free(dice, &self.world) };
                 (path, write.create_new(true))
             }
             Kind::OpenTruncate => (choose::file(dice, &self.world), write.truncate(true)),
@@ -655,9 +666,8 @@ impl Run {
             return Ok(NOTHING_THERE);
         }
         let (mut one, mut other) = (self.repository.begin(), self.repository.begin());
-        let ops = [(); 2].map(|()| {
-            strongroom::Op::File(Op::Write { path: path.clone().into(), content: dice.bytes() })
-        });
+        let ops =
+            [(); 2].map(|()| strongroom::Op::File(Op::Write { path: path.clone().into(), content: dice.bytes() }));
         answer(one.apply(&ops[0]).await).map_err(str::to_owned)?;
         answer(other.apply(&ops[1]).await).map_err(str::to_owned)?;
         answer(one.commit().await).map_err(str::to_owned)?;
@@ -665,7 +675,8 @@ impl Run {
         self.committed();
         let found = answer(other.commit().await.map(|_| ()));
         // Emptying what is empty already changes nothing.
-        let is_nothing = |op: &strongroom::Op| matches!(op, strongroom::Op::File(Op::Write { content, .. }) if content.is_empty());
+        let is_nothing =
+            |op: &strongroom::Op| matches!(op, strongroom::Op::File(Op::Write { content, .. }) if content.is_empty());
         if found != Err("conflict") && !ops.iter().any(is_nothing) {
             return Err(format!("the later of two transactions answers {found:?}"));
         }
@@ -720,8 +731,14 @@ impl Run {
     }
 
     async fn snapshot(&mut self, kind: Kind, dice: &mut Dice) -> Outcome {
+        if kind != Kind::CreateSnapshot && self.snapshots.is_empty() {
+            let name = SNAPSHOT_NAMES[0];
+            answer(self.repository.create_snapshot(name).await).map_err(str::to_owned)?;
+            self.snapshots.push((name.to_owned(), self.world.clone()));
+        }
         let kept: Vec<_> = self.snapshots.iter().map(|(name, _)| name.clone()).collect();
-        let free: Vec<_> = SNAPSHOT_NAMES.iter().map(|name| (*name).to_owned()).filter(|name| !kept.contains(name)).collect();
+        let free: Vec<_> =
+            SNAPSHOT_NAMES.iter().map(|name| (*name).to_owned()).filter(|name| !kept.contains(name)).collect();
         let takes_free = (kind == Kind::CreateSnapshot) != dice.chance(12);
         let name = dice.pick(if takes_free { &free } else { &kept }).unwrap_or_else(|| SNAPSHOT_NAMES[0].to_owned());
         let there = self.snapshots.iter().position(|(kept, _)| *kept == name);

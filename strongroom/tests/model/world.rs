@@ -168,7 +168,11 @@ impl World {
 
     /// Paths of what is of a kind, the root aside.
     pub(crate) fn paths(&self, is_wanted: impl Fn(&Inode) -> bool) -> Vec<&String> {
-        self.names.iter().filter(|(path, inode)| !path.is_empty() && is_wanted(&self.inodes[inode])).map(|(path, _)| path).collect()
+        self.names
+            .iter()
+            .filter(|(path, inode)| !path.is_empty() && is_wanted(&self.inodes[inode]))
+            .map(|(path, _)| path)
+            .collect()
     }
 
     /// Where a path leads: the place of its last name, links on the way followed, and at the end where asked.
@@ -345,7 +349,8 @@ impl World {
 
     /// Becomes another state. What is open and has no name in it stays as it is, without one.
     pub(crate) fn become_again(&mut self, state: &Self, is_open: impl Fn(usize) -> bool) {
-        let open: Vec<_> = self.inodes.iter().filter(|(number, _)| is_open(**number)).map(|(n, i)| (*n, i.clone())).collect();
+        let open: Vec<_> =
+            self.inodes.iter().filter(|(number, _)| is_open(**number)).map(|(n, i)| (*n, i.clone())).collect();
         let next = self.next;
         *self = state.clone();
         self.next = next;
@@ -387,7 +392,9 @@ impl World {
                 let number = self.file_or_new(text(path), 0o644)?;
                 self.touch(number, content.clone());
             }
-            Op::WriteAt { path, offset, bytes } => return self.edit(text(path), |content| write_at(content, *offset, bytes)),
+            Op::WriteAt { path, offset, bytes } => {
+                return self.edit(text(path), |content| write_at(content, *offset, bytes));
+            }
             Op::Append { path, bytes } => return self.edit(text(path), |content| content.extend(bytes)),
             Op::SetLen { path, size } => return self.edit(text(path), |content| content.resize(*size as usize, 0)),
             Op::PunchHole { path, offset, length } => {
