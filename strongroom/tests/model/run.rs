@@ -171,9 +171,7 @@ impl Run {
                 if self.handles.open.is_empty() {
                     self.open(Kind::OpenToWrite, dice).await?.ok();
                 }
-                let open: Vec<_> = self.world.names.iter().filter(|(_, inode)| self.handles.has(**inode)).collect();
-                let Some((path, _)) = dice.pick(&open) else { return Ok(NOTHING_THERE) };
-                let path = path.clone().into_bytes();
+                let Some(path) = self.open_path(dice).map(String::into_bytes) else { return Ok(NOTHING_THERE) };
                 let op = if step.kind == Kind::RemoveWhileOpen {
                     Op::RemoveFile { path }
                 } else {
@@ -478,6 +476,12 @@ impl Run {
         Ok(Ok(()))
     }
 
+    /// A path of a file that is open.
+    fn open_path(&self, dice: &mut Dice) -> Option<String> {
+        let open = self.world.names.iter().filter(|(_, inode)| self.handles.has(**inode));
+        dice.pick(&open.map(|(path, _)| path.clone()).collect::<Vec<_>>())
+    }
+
     async fn open(&mut self, kind: Kind, dice: &mut Dice) -> Outcome {
         if self.handles.open.len() >= HANDLES_MAX {
             let handle = dice.below(HANDLES_MAX as u64) as usize;
@@ -508,6 +512,9 @@ impl Run {
             }
             _ => (choose::file(dice, &self.world), write),
         };
+        // One more handle of a file that is open already is what handles share anything for.
+        let is_any = matches!(kind, Kind::OpenToRead | Kind::OpenToWrite | Kind::OpenAppend | Kind::OpenTruncate);
+        let path = self.open_path(dice).filter(|_| is_any && dice.chance(2)).unwrap_or(path);
         let opened = self.fs().open_file(&path, options).await;
         let found = answer(opened.as_ref().map(|_| ()).map_err(Clone::clone));
         let settings = if kind == Kind::OpenWithSettings { settings } else { Settings::default() };
