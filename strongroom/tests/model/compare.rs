@@ -77,6 +77,9 @@ async fn inode(state: &FsSnapshot, world: &mut World, path: &str, number: usize)
     if let (Some(mtime), false) = (inode.mtime, inode.is_directory()) {
         same!(metadata.mtime, mtime, "modification time of {path}");
     }
+    if inode.mtime_before == Some(metadata.mtime) {
+        return Err(format!("{path} was written to, and its modification time is still {:?}", metadata.mtime));
+    }
     let mut xattrs = BTreeMap::new();
     for name in state.xattrs(path, Follow::No).await.unwrap() {
         let value = state.xattr(path, &name, Follow::No).await.unwrap().unwrap();

@@ -52,6 +52,8 @@ pub(crate) struct Inode {
     pub(crate) owner: (u32, u32),
     /// Where it was set by hand since the last change of the content.
     pub(crate) mtime: Option<Timestamp>,
+    /// As it was set before the content changed: what it cannot be any more.
+    pub(crate) mtime_before: Option<Timestamp>,
     pub(crate) atime: Option<Timestamp>,
     pub(crate) xattrs: BTreeMap<Vec<u8>, Content>,
     pub(crate) settings: Settings,
@@ -70,6 +72,7 @@ impl Inode {
             mode,
             owner: (0, 0),
             mtime: None,
+            mtime_before: None,
             atime: None,
             xattrs: BTreeMap::new(),
             settings: Settings::default(),
@@ -260,7 +263,7 @@ impl World {
     pub(crate) fn touch(&mut self, number: usize, content: Vec<u8>) {
         let inode = self.inodes.get_mut(&number).unwrap();
         inode.draft = Some(Arc::new(content));
-        inode.mtime = None;
+        inode.mtime_before = inode.mtime.take().or(inode.mtime_before);
     }
 
     fn edit(&mut self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Answer {
@@ -311,6 +314,7 @@ impl World {
                 inode.versions = BTreeMap::from([(1, content)]);
             } else if content == *inode.versions.last_key_value().unwrap().1 {
                 touched.push((number, Touched::Perhaps));
+                inode.mtime_before = None;
                 self.perhaps.insert(number);
             } else {
                 touched.push((number, Touched::Changed));
@@ -459,7 +463,9 @@ impl World {
                 let inode = self.inode_mut(text(path), *follow == Follow::Yes)?;
                 inode.mode = mode.unwrap_or(inode.mode);
                 inode.owner = (uid.unwrap_or(inode.owner.0), gid.unwrap_or(inode.owner.1));
-                inode.mtime = mtime.or(inode.mtime);
+                if mtime.is_some() {
+                    (inode.mtime, inode.mtime_before) = (mtime, None);
+                }
                 inode.atime = atime.or(inode.atime);
             }
             Op::SetSettings { path, settings } => {
