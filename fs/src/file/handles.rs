@@ -164,6 +164,15 @@ impl Handles {
         }
     }
 
+    /// All files of which a handle is there.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
+        let open = |entry: &Entry| match entry {
+            Entry::Open(file) => file.upgrade(),
+            Entry::Going(_) => None,
+        };
+        lock(&self.files).values().filter_map(open).collect()
+    }
+
     /// The file, for one more handle. Waits for a removal that is on its way to be settled; the caller looks after that
     /// whether the file is still there.
     pub(crate) async fn open(&self, shared: &Arc<Shared>, inode: u64) -> Arc<OpenFile> {
