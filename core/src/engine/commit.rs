@@ -161,7 +161,7 @@ impl Shared {
         }
     }
 
-    async fn lead(self: &Arc<Self>, leader: &mut Leader) {
+    pub(super) async fn lead(self: &Arc<Self>, leader: &mut Leader) {
         let waiting = std::mem::take(&mut *lock(&self.queue));
         leader.group.extend(waiting);
         let result = self.commit_group(leader).await;
@@ -412,6 +412,7 @@ impl Shared {
     /// Turns changes of live bytes into rows; a block that nothing lives in any more is condemned by this commit.
     pub(super) async fn settle_usage(&self, base: &Root, draft: &mut Draft, sequence: u64) -> Result<Vec<DataBlock>> {
         let mut named = Vec::new();
+        let mut loosened = 0_u64;
         let usage: BTreeMap<DataBlock, i64> = draft.usage.drain().collect();
         for (block, change) in usage {
             let key = rows::usage_key(block);
@@ -437,10 +438,12 @@ impl Shared {
                     if before.is_none() {
                         named.push(block);
                     }
+                    loosened += before.unwrap_or(0).saturating_sub(after);
                     draft.rows.insert(key, Some(Bytes::copy_from_slice(&after.to_le_bytes())));
                 }
             }
         }
+        self.note_loosened(loosened);
         Ok(named)
     }
 }
