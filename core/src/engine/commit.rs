@@ -161,20 +161,26 @@ impl Shared {
         }
     }
 
-    pub(super) async fn lead(self: &Arc<Self>, leader: &mut Leader) {
-        let waiting = std::mem::take(&mut *lock(&self.queue));
-        leader.group.extend(waiting);
-        let result = self.commit_group(leader).await;
-        if let Err(error) = result {
-            for request in leader.group.drain(..) {
-                let _ = request.answer.send(Err(error.clone()));
-            }
-        } else if self.checkpoint_due() {
+    async fn lead(self: &Arc<Self>, leader: &mut Leader) {
+        if self.answer_waiting(leader).await && self.checkpoint_due() {
             // The group is answered: a checkpoint that fails costs space and time, not data, and the next commit tries again.
             if let Err(error) = self.checkpoint(leader, Trees::Change).await {
                 tracing::warn!(%error, "checkpoint failed; it is tried again after the next commit");
             }
         }
+    }
+
+    /// One commit for all who wait; whether there was no failure of all of them.
+    pub(super) async fn answer_waiting(self: &Arc<Self>, leader: &mut Leader) -> bool {
+        let waiting = std::mem::take(&mut *lock(&self.queue));
+        leader.group.extend(waiting);
+        let result = self.commit_group(leader).await;
+        if let Err(error) = &result {
+            for request in leader.group.drain(..) {
+                let _ = request.answer.send(Err(error.clone()));
+            }
+        }
+        result.is_ok()
     }
 
     /// Settles what an earlier leader left in the air.

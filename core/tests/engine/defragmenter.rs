@@ -41,7 +41,7 @@ fn options() -> DefragmentOptions {
         start_percent: 40,
         stop_percent: 20,
         garbage_bytes_min: 0,
-        bytes_per_second: 1 << 40,
+        bytes_per_second: u64::MAX,
         busy_percent: 100,
         step_chunks: 8,
         batch_bytes: 1,
@@ -350,19 +350,17 @@ fn a_commit_beside_it_comes_next_or_next_but_one() {
         let (bed, engine, mut live) = block_on(sparse_of(960, seed, &env, CrashOptions::default()));
         let mut dice = Dice::new(seed);
         // Without rests they meet at every turn; with rests, when the clock says so.
-        let bytes_per_second = if seed % 3 == 0 { 1 << 20 } else { 1 << 40 };
+        let rests = seed % 3 == 0;
+        let bytes_per_second = if rests { 1 << 20 } else { u64::MAX };
         let pace = DefragmentOptions { bytes_per_second, step_chunks: 2, ..options() };
         let defragmenter = engine.defragmenter(pace).unwrap();
         let old = engine.snapshot();
         let was = live.clone();
         beside(&clock, &defragmenter, async {
-            for turn in 1.. {
-                if defragmenter.status().moved_bytes > 0 {
-                    break;
-                }
-                match turn % 50 {
-                    0 => env.sleep(Duration::from_millis(1)).await,
-                    _ => futures_lite::future::yield_now().await,
+            while defragmenter.status().moved_bytes == 0 {
+                match rests {
+                    true => env.sleep(Duration::from_millis(1)).await,
+                    false => futures_lite::future::yield_now().await,
                 }
             }
             for _ in 0..60 {
@@ -386,7 +384,7 @@ fn a_commit_beside_it_comes_next_or_next_but_one() {
                 for _ in 0..dice.below(20) {
                     futures_lite::future::yield_now().await;
                 }
-                if dice.below(8) == 0 {
+                if rests && dice.below(4) == 0 {
                     env.sleep(Duration::from_millis(dice.below(30))).await;
                 }
             }

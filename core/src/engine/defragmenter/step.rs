@@ -116,11 +116,12 @@ impl Shared {
         }
     }
 
-    /// The lead, after a commit for those who wait.
+    /// The lead, after a commit for those who wait. A checkpoint that is due then is left for later: who comes meanwhile waits
+    /// for one thing only.
     async fn lead_after_others(self: &Arc<Self>) -> async_lock::MutexGuard<'_, Leader> {
         let mut leader = self.leader.lock().await;
         if !lock(&self.queue).is_empty() || !leader.is_idle() {
-            self.lead(&mut leader).await;
+            self.answer_waiting(&mut leader).await;
         }
         leader
     }
