@@ -125,12 +125,7 @@ impl Repository {
         Self::assemble(engine, fs, opened, defragment)
     }
 
-    fn assemble(
-        engine: Engine,
-        fs: FileSystem,
-        opened: Opened,
-        defragment: Option<DefragmentOptions>,
-    ) -> Result<Self> {
+    fn assemble(engine: Engine, fs: FileSystem, opened: Opened, defragment: Option<DefragmentOptions>) -> Result<Self> {
         let remembers = opened.trusted.is_some();
         // Without workers nobody would run it.
         let defragment = defragment.filter(|_| !engine.is_read_only() && engine.env().has_workers());

@@ -117,17 +117,26 @@ impl Shared {
         let geometry = self.context.geometry;
         let (mut nodes, mut node_bytes): (HashMap<DataBlock, u64>, u64) = (HashMap::new(), 0);
         let mut node_count = 0_u64;
-        for tree in [&root.content.tree, &root.space.tree] {
+        // Blocks with nodes of snapshots are none that writing the trees anew would empty.
+        let parked = self.parked_nodes(&root).await?;
+        let mut pinned = parked.clone();
+        // Beside snapshots only the space tree is written anew: what would be gained in the other is no reason to.
+        let is_kept = self.newest_snapshot(&root, &Draft::default()).await? > 0;
+        for (tree, is_content) in [(&root.content.tree, true), (&root.space.tree, false)] {
             tree::walk(&self.nodes, tree.as_ref(), |visit| {
-                node_bytes += visit.node?.bytes().len() as u64;
-                node_count += 1;
-                *nodes.entry(DataBlock::of(visit.pointer)).or_default() += rows::live_bytes(visit.pointer);
+                let bytes = visit.node?.bytes().len() as u64;
+                let block = DataBlock::of(visit.pointer);
+                if is_content && is_kept {
+                    pinned.insert(block);
+                } else {
+                    node_bytes += bytes;
+                    node_count += 1;
+                }
+                *nodes.entry(block).or_default() += rows::live_bytes(visit.pointer);
                 Ok(())
             })
             .await?;
         }
-        // Blocks with nodes of snapshots are none that writing the trees anew would empty.
-        let pinned = self.parked_nodes(&root).await?;
         let mut metadata = Fill::new(geometry);
         nodes.iter().filter(|(block, _)| !pinned.contains(block)).for_each(|(_, live)| metadata.add(*live));
         let mut fill = Fill::new(geometry);
@@ -139,7 +148,7 @@ impl Shared {
                 break;
             }
             for (block, live) in page {
-                if !nodes.contains_key(&block) && !pinned.contains(&block) {
+                if !nodes.contains_key(&block) && !parked.contains(&block) {
                     fill.add(live);
                 }
             }
@@ -148,12 +157,14 @@ impl Shared {
         let node_bytes_max = geometry.node_bytes_max() as u64;
         let metadata_loss = 500 * node_bytes_max / metadata.capacity_bytes + 1;
         let slack = if thorough { 0 } else { 10 };
+        // The space tree alone is in fewer blocks, and each checkpoint changes some of them.
+        let metadata_slack = if is_kept { 250 } else { slack * 5 };
         let is_loose = node_count > 8 && node_bytes * 100 < node_count * node_bytes_max * 80;
         Ok(Plan {
             threshold: fill.threshold(slack, DATA_LOSS),
-            rebuild: is_loose || metadata.threshold(slack * 5, metadata_loss) > 0,
+            rebuild: is_loose || metadata.threshold(metadata_slack, metadata_loss) > 0,
             fill,
-            metadata: nodes.into_keys().chain(pinned).collect(),
+            metadata: nodes.into_keys().chain(parked).collect(),
         })
     }
 

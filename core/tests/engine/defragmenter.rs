@@ -64,10 +64,14 @@ async fn open(bed: &Bed, env: &Env) -> Engine {
 }
 
 async fn open_with(bed: &Bed, env: &Env, read_only: bool) -> Engine {
+    try_open(bed, env, read_only).await.unwrap()
+}
+
+async fn try_open(bed: &Bed, env: &Env, read_only: bool) -> Result<Engine> {
     let mut options = OpenOptions::new(Unlock::Root(&bed.root));
     options.tuning = Tuning { checkpoint_commits: 40, ..Tuning::default() };
     options.read_only = read_only;
-    Engine::open(Arc::new(bed.storage.reopen()), env.clone(), options).await.unwrap()
+    Engine::open(Arc::new(bed.storage.reopen()), env.clone(), options).await
 }
 
 async fn set(transaction: &mut Transaction, key: u32, seed: Option<u64>) -> Result<()> {
@@ -336,9 +340,9 @@ fn cut_off_at_any_call_nothing_is_lost_and_nothing_is_moved_again() {
         // What was copied and not committed, and what it left in blocks that are not full.
         let again = 8 * u64::from(BLOCK_BYTES);
         assert!(moved <= whole + again, "cut off after {cut} calls: {moved} bytes moved, {whole} would do");
-        cut += 3;
+        cut += 1;
     }
-    assert!(cut > 60, "a defragmentation has more calls than {cut}");
+    assert!(cut > 50, "a defragmentation has more calls than {cut}");
 }
 
 /// One who commits beside it waits for one of its commits at most, and everyone sees what the model says.
@@ -427,10 +431,7 @@ fn what_snapshots_and_others_look_at_moves_too_and_stays_whole() {
             for round in 0..40 {
                 let engine = if round % 2 == 0 { &engine } else { &other };
                 let (key, seed) = (dice.below(500) as u32, dice.below(3).checked_sub(1).map(|_| dice.below(1000)));
-                engine
-                    .transact(async |transaction: &mut Transaction| set(transaction, key, seed).await)
-                    .await
-                    .unwrap();
+                engine.transact(async |transaction: &mut Transaction| set(transaction, key, seed).await).await.unwrap();
                 match seed {
                     Some(seed) => live.insert(key, seed),
                     None => live.remove(&key),
@@ -464,6 +465,44 @@ fn what_snapshots_and_others_look_at_moves_too_and_stays_whole() {
             assert!(report.findings.is_empty(), "{:#?}", report.findings);
         });
     });
+}
+
+#[test]
+fn a_damaged_block_is_passed_by_and_told_and_the_others_are_emptied() {
+    let (env, clock) = Env::manual(10);
+    let (bed, engine, live) = block_on(sparse(10, &env, CrashOptions { yields: false, ..CrashOptions::default() }));
+    block_on(engine.close()).unwrap();
+    drop(engine);
+    // Blobs of which an eighth is live are read by nobody who opens it; those of nodes and commits are.
+    let engine = block_on(open(&bed, &env));
+    let names: Vec<_> = bed.storage.snapshot_blobs().into_keys().collect();
+    let mut damaged = 0;
+    for name in names {
+        let sound = bed.storage.snapshot_blobs()[&name].clone();
+        bed.storage.overwrite(name, Bytes::from(vec![0; sound.len()]));
+        // One that holds a payload, and nothing else.
+        let opens = block_on(async {
+            let view = try_open(&bed, &env, true).await?.snapshot();
+            let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+            let mut failures = 0;
+            while let Some((_, row)) = scan.next().await? {
+                let number = ChunkNumber(u64::from_le_bytes(row.as_ref().try_into().unwrap()));
+                failures += u32::from(view.chunk(number).await.is_err());
+            }
+            Ok::<_, Error>(failures)
+        });
+        if matches!(opens, Ok(1)) {
+            damaged += 1;
+            break;
+        }
+        bed.storage.overwrite(name, sound);
+    }
+    assert_eq!(damaged, 1, "some block holds one payload that is live");
+    let defragmenter = engine.defragmenter(options()).unwrap();
+    clock.run(defragmenter.idle()).unwrap();
+    let status = defragmenter.status();
+    assert!(matches!(status.last_error, Some(Error::Damaged(_))), "{status:?}");
+    assert!(status.garbage_percent() <= 25.0 && status.moved_bytes > live_bytes(&live) / 2, "{status:?}");
 }
 
 #[test]

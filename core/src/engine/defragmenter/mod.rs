@@ -222,7 +222,8 @@ impl Engine {
         let control = Arc::new(Control::new());
         *current = Arc::downgrade(&control);
         drop(current);
-        let task = task::run(control.clone(), Arc::downgrade(&self.shared), options, self.shared.env().sleep(options.delay));
+        let task =
+            task::run(control.clone(), Arc::downgrade(&self.shared), options, self.shared.env().sleep(options.delay));
         let task = self.shared.env().spawn(task);
         Ok(Defragmenter { control, task: async_lock::Mutex::new(Some(task)) })
     }

@@ -47,6 +47,7 @@ impl Shared {
                 (Err(error @ Error::Damaged(_)), Some(block)) => {
                     // For `check` to report; the others still move.
                     worker.skipped.insert(block);
+                    worker.has_met_damage = true;
                     worker.control.failed(error);
                 }
                 (Err(error), _) => {

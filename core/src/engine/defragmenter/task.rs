@@ -46,6 +46,8 @@ pub(super) struct Worker {
     pub(super) options: DefragmentOptions,
     /// Blocks that it cannot empty: they hold nodes of trees, or are damaged.
     pub(super) skipped: HashSet<DataBlock>,
+    /// Whether one of them was damaged, since it last began to look.
+    pub(super) has_met_damage: bool,
     /// The block that is being read, so that it is known which one was damaged.
     pub(super) reading: Option<DataBlock>,
     /// Rows of blocks that are deleted already: the next commit takes them out.
@@ -62,6 +64,7 @@ pub(super) async fn run(control: Arc<Control>, engine: Weak<Shared>, options: De
         control: control.clone(),
         options,
         skipped: HashSet::new(),
+        has_met_damage: false,
         reading: None,
         deleted_rows: BTreeSet::new(),
         is_waiting: false,
@@ -113,6 +116,7 @@ impl Worker {
     async fn attend(&mut self, shared: &Arc<Shared>) -> Result<()> {
         self.control.update(|status| status.state = DefragmentState::Working);
         self.since_nanos = shared.env().monotonic_nanos();
+        self.has_met_damage = false;
         shared.check_writable()?;
         // Others commit, too.
         shared.catch_up_as_writer().await?;
@@ -142,7 +146,9 @@ impl Worker {
                 let least = if before.is_some() { self.options.garbage_bytes_min } else { 0 };
                 let missing = enough.saturating_sub(garbage_bytes).max(least).max(shared.block_bytes());
                 self.control.rest_until(loosened.saturating_add(missing));
-                self.control.update(|status| status.last_error = None);
+                if !self.has_met_damage {
+                    self.control.update(|status| status.last_error = None);
+                }
                 return Ok(());
             }
             before = Some(garbage_bytes);
@@ -236,7 +242,8 @@ impl Worker {
         loop {
             let guard = shared.try_alone().await?;
             let root = shared.root();
-            let rows = shared.delete_condemned_some(&root, guard.is_some(), &self.deleted_rows, DELETED_AT_ONCE_MAX).await?;
+            let rows =
+                shared.delete_condemned_some(&root, guard.is_some(), &self.deleted_rows, DELETED_AT_ONCE_MAX).await?;
             drop(guard);
             let deleted = rows.len();
             self.deleted_rows.extend(rows);
