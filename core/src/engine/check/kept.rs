@@ -16,15 +16,17 @@ use crate::{Damage, Error, Result};
 /// What is known of snapshots while the rest is looked at.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// Nodes of content trees that were met.
-    pub(super) nodes: HashSet<Pointer>,
+    /// Nodes of content trees that were met, with their births.
+    pub(super) nodes: HashMap<Pointer, u64>,
+    /// Which of them lead to which.
+    pub(super) edges: Vec<(Pointer, Pointer)>,
     /// The snapshots that are kept, ascending.
     sequences: Vec<u64>,
     /// Their names.
     names: Vec<String>,
     /// Whether some snapshot's removal is not finished: then there may be what nobody needs.
     is_removing: bool,
-    /// Chunks that snapshots refer to, with the place of one that does.
+    /// Chunks that snapshots refer to, with the place of the oldest that does.
     needed: HashMap<ChunkNumber, usize>,
     /// Those of them that the newest content does not refer to.
     only: HashMap<ChunkNumber, usize>,
@@ -51,11 +53,13 @@ impl Kept {
     /// Compares a chunk's row with what is parked.
     pub(super) fn meet(&mut self, number: ChunkNumber, row: &ChunkRow, report: &mut CheckReport) {
         let is_needed = self.is_needed(row.birth, row.death);
-        if let Some(place) = self.needed.remove(&number)
-            && row.references == 0
-        {
-            self.only.insert(number, place);
-            if !is_needed {
+        if let Some(place) = self.needed.remove(&number) {
+            if row.references == 0 {
+                self.only.insert(number, place);
+            }
+            // Whether it is kept for all others that have it follows.
+            let is_late = self.sequences.get(place).is_none_or(|oldest| row.birth > *oldest);
+            if is_late || (row.references == 0 && !is_needed) {
                 find(report, format!("chunk {:#x} is in a snapshot, and not kept for it", number.0), Some(number));
             }
         }
@@ -136,10 +140,29 @@ impl Check<'_> {
                     }
                 }
             }
+            let birth = tree.and_then(|tree| self.kept.nodes.get(&tree.pointer)).copied().unwrap_or(0);
+            if birth > row.sequence {
+                self.find("tree node", None, "a snapshot has it that is older, and it would not be kept for it");
+            }
             self.report.findings.iter_mut().skip(before).for_each(|finding| say_hurt(finding, &name));
         }
+        self.births();
         self.parked_nodes(only, is_whole).await?;
         self.parked_chunks().await
+    }
+
+    /// A node is no younger than what leads to it: so all of a snapshot's tree is as old as its root.
+    fn births(&mut self) {
+        let nodes = &self.kept.nodes;
+        let born_after = |(parent, child): &&(Pointer, Pointer)| match (nodes.get(parent), nodes.get(child)) {
+            (Some(parent), Some(child)) => child > parent,
+            _ => false,
+        };
+        let young = self.kept.edges.iter().filter(born_after).count();
+        if young > 0 {
+            self.find("tree node", None, format!("{young} nodes say that they are younger than what leads to them"));
+        }
+        self.kept.edges = Vec::new();
     }
 
     /// What the rows of a leaf refer to must be there.
@@ -148,7 +171,10 @@ impl Check<'_> {
             let (Some(key), Some(value)) = (leaf.key_bytes(index), leaf.value(index)) else { continue };
             if let Some((table, key)) = key.split_first() {
                 let chunks = references.chunks_of(state, Table(*table), key, &value).await?;
-                self.kept.needed.extend(chunks.into_iter().map(|chunk| (chunk, place)));
+                for chunk in chunks {
+                    // They come the oldest first.
+                    self.kept.needed.entry(chunk).or_insert(place);
+                }
             }
         }
         Ok(())
@@ -173,7 +199,7 @@ impl Check<'_> {
             if only.remove(&pointer) {
                 continue;
             }
-            if self.kept.nodes.contains(&pointer) {
+            if self.kept.nodes.contains_key(&pointer) {
                 self.find("parked node", None, "the newest content has it");
                 continue;
             }

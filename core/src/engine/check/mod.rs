@@ -173,12 +173,24 @@ impl Check<'_> {
         let shared = self.shared;
         let mut failed = Vec::new();
         let mut met = std::mem::take(&mut self.kept.nodes);
-        let is_new = |pointer: &Pointer| !is_content || met.insert(*pointer);
+        let (mut births, mut edges) = (Vec::new(), std::mem::take(&mut self.kept.edges));
+        let is_new = |pointer: &Pointer| {
+            let is_new = !met.contains_key(pointer);
+            if is_new && is_content {
+                met.insert(*pointer, 0);
+            }
+            is_new || !is_content
+        };
         let walked = tree::walk_where(&shared.nodes, tree, is_new, |visited| {
             match visited.node {
                 Ok(node) => {
                     self.report.nodes += 1;
                     failed.extend(self.count_node(visited.pointer));
+                    if is_content {
+                        births.push((*visited.pointer, node.birth()));
+                        let children = (0..node.count()).filter_map(|index| node.child(index));
+                        edges.extend(children.map(|child| (*visited.pointer, child)));
+                    }
                     visit(visited.pointer, node);
                 }
                 Err(error) => failed.push(error),
@@ -186,7 +198,8 @@ impl Check<'_> {
             Ok(())
         })
         .await;
-        self.kept.nodes = met;
+        met.extend(births);
+        (self.kept.nodes, self.kept.edges) = (met, edges);
         walked?;
         let is_whole = failed.is_empty();
         failed.into_iter().try_for_each(|error| self.note(error))?;
