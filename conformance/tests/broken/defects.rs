@@ -22,8 +22,8 @@ pub(crate) enum Defect {
     PutIfAbsentByProcess,
     /// S2: a put looks whether the name is free, and is put a moment later.
     LooksThenPuts,
-    /// S2: a batch looks whether a name is free, and puts it a moment later.
-    BatchesLookThenPut,
+    /// S2: of what other handles put, a batch replaces what it finds.
+    BatchesByHandle,
     /// S3: parts that do not begin at 0 come with a flipped bit.
     WrongBytesInTheMiddle,
     /// S3: a range past the end gives what there is of it.
@@ -176,7 +176,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::PutIfAbsentByHandle, 2, &[]),
     row(Defect::PutIfAbsentByProcess, 2, &[]),
     row(Defect::LooksThenPuts, 2, &[]),
-    row(Defect::BatchesLookThenPut, 2, &[]),
+    row(Defect::BatchesByHandle, 2, &[]),
     row(Defect::WrongBytesInTheMiddle, 3, &[]),
     row(Defect::RangePastTheEnd, 3, &[11]),       // S11 looks at this error too
     row(Defect::RepliesOverTheMaximum, 3, &[11]), // and at this one

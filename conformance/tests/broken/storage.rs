@@ -40,7 +40,7 @@ const COVERED_MAX: usize = 16;
 const LONG_BYTES: usize = 8192;
 
 /// How often others are let go first between looking and putting.
-const MOMENT_TURNS: u64 = 20;
+const MOMENT_TURNS: u64 = 4;
 
 /// What all handles of one place share.
 #[derive(Debug, Default)]
@@ -184,6 +184,9 @@ impl Broken {
         self.shared.unsynced.lock().unwrap().push((name, self.number));
         self.shared.put_by[self.whose as usize].lock().unwrap().insert(name);
         self.shared.open_putters.lock().unwrap().insert(name, self.number);
+        if self.is(Defect::BatchesByHandle) {
+            self.own.lock().unwrap().insert(name);
+        }
         if self.is(Defect::SurvivorsAppendBehindTheDead)
             && self.number < self.shared.last_before_a_death.load(Ordering::SeqCst)
         {
@@ -520,6 +523,9 @@ impl Storage for Broken {
 
     async fn delete(&self, name: Name) -> Result<()> {
         self.lengths.lock().unwrap().remove(&name);
+        if self.is(Defect::BatchesByHandle) {
+            self.own.lock().unwrap().remove(&name);
+        }
         if self.is(Defect::RefusesToDeleteTheAbsent) {
             self.must_be_there(Operation::Delete, name)?;
         }
@@ -554,7 +560,9 @@ impl Storage for Broken {
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         for change in &batch {
-            if let Change::Put(name, _) = change {
+            if let Change::Put(name, _) = change
+                && !self.is(Defect::BatchesByHandle)
+            {
                 self.note(*name);
                 self.shared.put_in_batches.lock().unwrap().insert(*name);
             }
@@ -589,22 +597,23 @@ impl Storage for Broken {
                 }
                 Ok(outcomes)
             }
-            Defect::BatchesLookThenPut => {
+            Defect::BatchesByHandle => {
                 let mut outcomes = Vec::new();
                 for change in batch {
                     let Change::Put(name, bytes) = change else {
+                        if let Change::Delete(name) = &change {
+                            self.own.lock().unwrap().remove(name);
+                        }
                         self.inner.apply(vec![change]).await?;
                         continue;
                     };
-                    if self.must_be_there(Operation::Apply, name).is_ok() {
-                        outcomes.push(Put::Exists);
-                        continue;
-                    }
-                    (0..MOMENT_TURNS).for_each(|_| thread::yield_now());
-                    if self.inner.put(name, bytes.clone()).await? == Put::Exists {
+                    let is_first_here = self.own.lock().unwrap().insert(name);
+                    let mut outcome = self.inner.put(name, bytes.clone()).await?;
+                    if outcome == Put::Exists && is_first_here {
                         self.inner.overwrite(name, bytes);
+                        outcome = Put::Created;
                     }
-                    outcomes.push(Put::Created);
+                    outcomes.push(outcome);
                 }
                 Ok(outcomes)
             }
