@@ -7,6 +7,7 @@ mod medium;
 use medium::Medium;
 use strongroom_conformance::crash::CrashOptions;
 use strongroom_conformance::storage::{self, Verdict};
+use strongroom_core::storage::Durability;
 
 mod like_a_folder {
     use super::*;
@@ -22,6 +23,20 @@ mod like_an_object_store {
     use super::*;
     // Its batches are sequential, and it cannot lock.
     strongroom_conformance::storage_conformance!(Medium::new(CrashOptions::object_store()), limited: [8, 14]);
+}
+
+/// Its barriers are worth nothing once the power is lost, and it says so.
+fn that_outlives_processes_only() -> Medium {
+    let mut options = CrashOptions::default();
+    options.capabilities.durability = Durability::Process;
+    let medium = Medium::new(options);
+    medium.double().lying_sync(true);
+    medium
+}
+
+mod that_outlives_processes_only {
+    use super::*;
+    strongroom_conformance::storage_conformance!(that_outlives_processes_only(), limited: [8]);
 }
 
 #[test]

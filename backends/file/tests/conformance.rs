@@ -31,25 +31,22 @@ impl Folder {
         let mut registry = Registry::new();
         strongroom_file::register(&mut registry);
         let context = OpenContext::new(env).with_mode(OpenMode::CreateIfMissing).with_blocking(blocking);
-        let folder = Self { root: TempDir::new().unwrap(), registry, context, test };
         if let Some(work_in) = std::env::var_os(WORK_IN) {
+            // Before anything is created, which nobody would remove when this is killed.
             strongroom_conformance::block_on(async {
-                let storage = folder.open_at(Path::new(&work_in)).await.unwrap();
+                let uri = StorageUri::from_path(Path::new(&work_in)).unwrap();
+                let storage = registry.open(&uri, &context).await.unwrap();
                 work_until_killed(&*storage, acknowledge_to_parent).await.unwrap();
             });
         }
-        folder
-    }
-
-    async fn open_at(&self, path: &Path) -> Result<Arc<dyn Storage>> {
-        self.registry.open(&StorageUri::from_path(path)?, &self.context).await
+        Self { root: TempDir::new().unwrap(), registry, context, test }
     }
 }
 
 #[async_trait]
 impl Place for Folder {
     async fn open(&self) -> Result<Arc<dyn Storage>> {
-        self.open_at(self.root.path()).await
+        self.registry.open(&StorageUri::from_path(self.root.path())?, &self.context).await
     }
 
     fn process_death(&self, rounds: u64) -> Option<u64> {

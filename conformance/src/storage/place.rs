@@ -57,7 +57,8 @@ pub trait Place: Send + Sync {
     /// more, and answers how many it acknowledged; [`kill_after`] does most of this. `None` where the place cannot.
     ///
     /// The suite also calls this in a thread of its own, to have another process beside this one (S2, S14) until its first
-    /// round: the process is met through the storage, by what [`work_until_killed`] does first.
+    /// round: the process is met through the storage, by what [`work_until_killed`] does first. In S10 a handle stays open while
+    /// the process dies, where the storage reaches further than one process; it may be dead afterwards.
     ///
     /// Where a server holds the data, both can die: the client in one place, and in another the server, under
     /// [`work_until_killed`] in this process, to be started again before this answers.

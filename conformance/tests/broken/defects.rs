@@ -1,7 +1,7 @@
 //! The table: each way to break a clause, and which other clauses depend on what it breaks.
 
 use strongroom_conformance::crash::CrashOptions;
-use strongroom_core::storage::Torn;
+use strongroom_core::storage::{Reach, Torn};
 
 /// One thing that a storage does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) enum Defect {
     PutIfAbsentByProcess,
     /// S2: a put looks whether the name is free, and is put a moment later.
     LooksThenPuts,
+    /// S2: of what other handles put, a batch replaces what it finds.
+    BatchesByHandle,
     /// S3: parts that do not begin at 0 come with a flipped bit.
     WrongBytesInTheMiddle,
     /// S3: a range past the end gives what there is of it.
@@ -72,6 +74,20 @@ pub(crate) enum Defect {
     SyncLiesInALog,
     /// S9: `sync` covers what was put through its own handle, and nothing of others in its process.
     SyncByHandle,
+    /// S9: `sync` covers what was put through its own handle and older ones.
+    SyncCoversTheOlder,
+    /// S9: `sync` covers so many blobs, and not those that were put after these.
+    SyncCoversSixteen,
+    /// S9: no barrier covers a name that was durable once, was deleted, and was put anew.
+    DurableOnceIsDurable,
+    /// S9: `sync` does not cover what a batch put.
+    SyncForgetsBatches,
+    /// S9: a durable put of a long blob is a plain one.
+    LongPutsArePlain,
+    /// S9: `persist` covers what handles of its own process put.
+    PersistByProcess,
+    /// S9: `persist` covers what was put by handles that are open.
+    PersistForgetsTheClosed,
     /// S9: `sync` does not cover the deletion of a blob that fills a page.
     SyncForgetsDeletions,
     /// S9: a durable put is visible before all of it is there.
@@ -84,6 +100,8 @@ pub(crate) enum Defect {
     AppendsBehindATornTail,
     /// S10: the same after a process died.
     AppendsBehindTheDead,
+    /// S10: the same of handles that were open when it died, and of no others.
+    SurvivorsAppendBehindTheDead,
     /// S10: a put is visible before all of it is there.
     VisibleInHalves,
     /// S11: a put whose reply was lost is said to have had no effect.
@@ -122,6 +140,12 @@ pub(crate) enum Defect {
     EveryoneIsAlone,
     /// S14: exclusive access does not keep anybody waiting.
     NewcomersDoNotWait,
+    /// S14: the same, where opening takes longer than one might wait to see it.
+    SlowNewcomersDoNotWait,
+    /// S14: it keeps newcomers waiting once, and never again.
+    NewcomersWaitOnce,
+    /// S14: where one handle is closed, those that are open then do not count any more.
+    ClosingForgetsOthers,
     /// S14: who waited for a guard counts for nobody afterwards.
     NewcomersDoNotCount,
     /// S14: exclusive access is given to who is alone in its process.
@@ -152,6 +176,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::PutIfAbsentByHandle, 2, &[]),
     row(Defect::PutIfAbsentByProcess, 2, &[]),
     row(Defect::LooksThenPuts, 2, &[]),
+    row(Defect::BatchesByHandle, 2, &[]),
     row(Defect::WrongBytesInTheMiddle, 3, &[]),
     row(Defect::RangePastTheEnd, 3, &[11]),       // S11 looks at this error too
     row(Defect::RepliesOverTheMaximum, 3, &[11]), // and at this one
@@ -177,12 +202,20 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::PersistLiesInALog, 9, &[]),
     row(Defect::SyncLiesInALog, 9, &[8]), // S8 needs a state that power loss leaves as it is
     row(Defect::SyncByHandle, 9, &[]),
+    row(Defect::SyncCoversTheOlder, 9, &[]),
+    row(Defect::SyncCoversSixteen, 9, &[]),
+    row(Defect::DurableOnceIsDurable, 9, &[]),
+    row(Defect::SyncForgetsBatches, 9, &[]),
+    row(Defect::LongPutsArePlain, 9, &[]),
+    row(Defect::PersistByProcess, 9, &[]),
+    row(Defect::PersistForgetsTheClosed, 9, &[]),
     row(Defect::SyncForgetsDeletions, 9, &[]),
     row(Defect::DurableInHalves, 9, &[12]), // a future that is dropped stays there
     row(Defect::TornAllTheSame, 10, &[]),
     row(Defect::TornAtTheEndOfALog, 10, &[8]), // a batch that is kept is kept whole
     row(Defect::AppendsBehindATornTail, 10, &[]),
     row(Defect::AppendsBehindTheDead, 10, &[9]), // the next one that dies put it there too
+    row(Defect::SurvivorsAppendBehindTheDead, 10, &[]),
     row(Defect::VisibleInHalves, 10, &[1, 9, 12]), // others look meanwhile; a future that is dropped is a small death
     row(Defect::ClaimsNoEffect, 11, &[]),
     row(Defect::ClaimsNoDurableEffect, 11, &[]),
@@ -202,6 +235,9 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::OneCallAThread, 14, &[]),
     row(Defect::EveryoneIsAlone, 14, &[]),
     row(Defect::NewcomersDoNotWait, 14, &[]),
+    row(Defect::SlowNewcomersDoNotWait, 14, &[]),
+    row(Defect::NewcomersWaitOnce, 14, &[]),
+    row(Defect::ClosingForgetsOthers, 14, &[]),
     row(Defect::NewcomersDoNotCount, 14, &[]),
     row(Defect::AloneInItsProcess, 14, &[]),
     row(Defect::NeverGivesUp, 14, &[]),
@@ -217,6 +253,10 @@ impl Defect {
         };
         if self == Self::TornAtTheEndOfALog {
             options.capabilities.torn = Torn::BeforeSync;
+        }
+        if matches!(self, Self::SlowNewcomersDoNotWait | Self::NewcomersWaitOnce) {
+            // Else another process would not wait either.
+            options.capabilities.reach = Reach::Process;
         }
         options.capabilities.block_bytes_max = 256 * 1024;
         options

@@ -30,8 +30,17 @@ const LOOKS: u64 = 8;
 /// So often others are let go first, and then it is clear that nobody looks.
 const TURNS_MAX: u64 = 50_000;
 
+/// So many polls opening takes where it is slow.
+const SLOW_POLLS: u32 = 100;
+
+/// How many blobs a barrier covers that counts them.
+const COVERED_MAX: usize = 16;
+
+/// From this length on a durable put is a plain one.
+const LONG_BYTES: usize = 8192;
+
 /// How often others are let go first between looking and putting.
-const MOMENT_TURNS: u64 = 20;
+const MOMENT_TURNS: u64 = 4;
 
 /// What all handles of one place share.
 #[derive(Debug, Default)]
@@ -55,6 +64,20 @@ pub(crate) struct Shared {
     open_at_once: AtomicU64,
     /// A guard lives.
     is_held: AtomicBool,
+    /// How often exclusive access was given.
+    guards: AtomicU64,
+    /// The handles that count as open, where not all do.
+    present: Mutex<BTreeSet<u64>>,
+    /// What was changed since the last barrier, in order, with the handle that did it.
+    unsynced: Mutex<Vec<(Name, u64)>>,
+    /// What batches put.
+    put_in_batches: Mutex<BTreeSet<Name>>,
+    /// What was put by handles that are open, with the handle.
+    open_putters: Mutex<BTreeMap<Name, u64>>,
+    /// What was put and made durable at some time.
+    durable_once: Mutex<BTreeSet<Name>>,
+    /// The last handle that was opened before a process died.
+    last_before_a_death: AtomicU64,
     /// A crash left something torn.
     is_torn: AtomicBool,
     /// What was put since.
@@ -85,6 +108,11 @@ impl Wrap for Breaking {
         if self.defect == Defect::SyncByHandle && whose == Whose::Ours {
             double = double.reopen();
         }
+        if self.defect == Defect::SlowNewcomersDoNotWait {
+            for _ in 0..SLOW_POLLS {
+                yield_now().await;
+            }
+        }
         let waits = self.shared.is_held.load(Ordering::SeqCst);
         let double = double.admitted().await?;
         if self.shared.opened() == 0 {
@@ -101,6 +129,13 @@ impl Wrap for Breaking {
             (Defect::AppendsBehindTheDead, Crash::OfAProcess) => true,
             _ => false,
         };
+        if crash == Crash::OfAProcess {
+            let last = *self.shared.handles.lock().unwrap();
+            self.shared.last_before_a_death.store(last, Ordering::SeqCst);
+        } else {
+            self.shared.last_before_a_death.store(0, Ordering::SeqCst);
+            self.shared.unsynced.lock().unwrap().clear();
+        }
         if leaves_its_tail {
             self.shared.is_torn.store(true, Ordering::SeqCst);
         }
@@ -135,6 +170,7 @@ impl Broken {
             *handles += 1;
             *handles
         };
+        shared.present.lock().unwrap().insert(number);
         let (own, lengths, deleted_last) = Default::default();
         Self { inner, defect, shared, number, whose, waited, own, lengths, deleted_last }
     }
@@ -143,11 +179,60 @@ impl Broken {
         self.defect == defect
     }
 
+    /// Takes a change for one that the next barrier is to cover.
+    fn note(&self, name: Name) {
+        self.shared.unsynced.lock().unwrap().push((name, self.number));
+        self.shared.put_by[self.whose as usize].lock().unwrap().insert(name);
+        self.shared.open_putters.lock().unwrap().insert(name, self.number);
+        if self.is(Defect::BatchesByHandle) {
+            self.own.lock().unwrap().insert(name);
+        }
+        if self.is(Defect::SurvivorsAppendBehindTheDead)
+            && self.number < self.shared.last_before_a_death.load(Ordering::SeqCst)
+        {
+            self.shared.behind.lock().unwrap().insert(name);
+        }
+    }
+
+    fn forgets_at_a_sync(&self) -> bool {
+        use Defect::{DurableOnceIsDurable, SyncCoversSixteen, SyncCoversTheOlder, SyncForgetsBatches};
+        matches!(self.defect, SyncCoversTheOlder | SyncCoversSixteen | DurableOnceIsDurable | SyncForgetsBatches)
+    }
+
+    /// Whether a barrier covers this, where it does not cover all: the place among what it is to cover, and the handle that
+    /// put it.
+    fn covers(&self, place: usize, name: Name, handle: u64) -> bool {
+        match self.defect {
+            Defect::SyncCoversTheOlder => handle <= self.number,
+            Defect::SyncCoversSixteen => place < COVERED_MAX,
+            Defect::DurableOnceIsDurable => !self.shared.durable_once.lock().unwrap().contains(&name),
+            Defect::SyncForgetsBatches => !self.shared.put_in_batches.lock().unwrap().contains(&name),
+            Defect::PersistByProcess => self.shared.put_by[self.whose as usize].lock().unwrap().contains(&name),
+            Defect::PersistForgetsTheClosed => self.shared.open_putters.lock().unwrap().contains_key(&name),
+            _ => true,
+        }
+    }
+
+    /// Makes durable what is there of these.
+    async fn cover(&self, names: impl IntoIterator<Item = Name>) -> Result<()> {
+        let names: Vec<Name> =
+            names.into_iter().filter(|name| self.must_be_there(Operation::Persist, *name).is_ok()).collect();
+        self.inner.persist(&names).await
+    }
+
     async fn put_as(&self, operation: Operation, name: Name, bytes: Bytes) -> Result<Put> {
         let is_durable = operation == Operation::PutDurable;
         let max_bytes = self.inner.capabilities().block_bytes_max as usize;
         let straight = async |bytes: Bytes| match operation {
-            Operation::PutDurable if !self.is(Defect::PutDurableLies) || bytes.len() > max_bytes => {
+            Operation::PutDurable
+                if bytes.len() > max_bytes
+                    || match self.defect {
+                        Defect::PutDurableLies => false,
+                        Defect::LongPutsArePlain => bytes.len() < LONG_BYTES,
+                        Defect::DurableOnceIsDurable => !self.shared.durable_once.lock().unwrap().contains(&name),
+                        _ => true,
+                    } =>
+            {
                 self.inner.put_durable(name, bytes).await
             }
             _ => self.inner.put(name, bytes).await,
@@ -307,6 +392,12 @@ impl Drop for Broken {
     fn drop(&mut self) {
         self.shared.open[self.whose as usize].fetch_sub(1, Ordering::SeqCst);
         self.shared.open_at_once.fetch_sub(u64::from(!self.waited), Ordering::SeqCst);
+        self.shared.open_putters.lock().unwrap().retain(|_, handle| *handle != self.number);
+        let mut present = self.shared.present.lock().unwrap();
+        if self.is(Defect::ClosingForgetsOthers) {
+            present.clear();
+        }
+        present.remove(&self.number);
     }
 }
 
@@ -376,11 +467,20 @@ impl Storage for Broken {
     }
 
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        self.tell(self.put_as(Operation::Put, name, bytes).await)
+        let outcome = self.tell(self.put_as(Operation::Put, name, bytes).await);
+        if matches!(outcome, Ok(Put::Created)) {
+            self.note(name);
+        }
+        outcome
     }
 
     async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        self.tell(self.put_as(Operation::PutDurable, name, bytes).await)
+        let outcome = self.tell(self.put_as(Operation::PutDurable, name, bytes).await);
+        if matches!(outcome, Ok(Put::Created)) {
+            self.note(name);
+            self.shared.durable_once.lock().unwrap().insert(name);
+        }
+        outcome
     }
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
@@ -423,6 +523,9 @@ impl Storage for Broken {
 
     async fn delete(&self, name: Name) -> Result<()> {
         self.lengths.lock().unwrap().remove(&name);
+        if self.is(Defect::BatchesByHandle) {
+            self.own.lock().unwrap().remove(&name);
+        }
         if self.is(Defect::RefusesToDeleteTheAbsent) {
             self.must_be_there(Operation::Delete, name)?;
         }
@@ -456,6 +559,14 @@ impl Storage for Broken {
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
+        for change in &batch {
+            if let Change::Put(name, _) = change
+                && !self.is(Defect::BatchesByHandle)
+            {
+                self.note(*name);
+                self.shared.put_in_batches.lock().unwrap().insert(*name);
+            }
+        }
         let too_long = |change: &Change| match change {
             Change::Put(_, bytes) => bytes.len() > self.capabilities().block_bytes_max as usize,
             Change::Delete(_) => false,
@@ -486,6 +597,26 @@ impl Storage for Broken {
                 }
                 Ok(outcomes)
             }
+            Defect::BatchesByHandle => {
+                let mut outcomes = Vec::new();
+                for change in batch {
+                    let Change::Put(name, bytes) = change else {
+                        if let Change::Delete(name) = &change {
+                            self.own.lock().unwrap().remove(name);
+                        }
+                        self.inner.apply(vec![change]).await?;
+                        continue;
+                    };
+                    let is_first_here = self.own.lock().unwrap().insert(name);
+                    let mut outcome = self.inner.put(name, bytes.clone()).await?;
+                    if outcome == Put::Exists && is_first_here {
+                        self.inner.overwrite(name, bytes);
+                        outcome = Put::Created;
+                    }
+                    outcomes.push(outcome);
+                }
+                Ok(outcomes)
+            }
             _ => self.tell(self.inner.apply(batch).await),
         }
     }
@@ -499,6 +630,16 @@ impl Storage for Broken {
                 self.inner.put(name, bytes).await?;
                 self.inner.sync().await?;
                 self.inner.delete(name).await
+            }
+            _ if self.forgets_at_a_sync() => {
+                let unsynced = std::mem::take(&mut *self.shared.unsynced.lock().unwrap());
+                let all = unsynced.len();
+                let covered = (0..).zip(unsynced).filter(|(place, (name, handle))| self.covers(*place, *name, *handle));
+                let covered: Vec<Name> = covered.map(|(_, (name, _))| name).collect();
+                match covered.len() == all {
+                    true => self.inner.sync().await,
+                    false => self.cover(covered).await,
+                }
             }
             _ => self.tell(self.inner.sync().await),
         }
@@ -521,6 +662,12 @@ impl Storage for Broken {
                 }
                 self.inner.persist(&present).await
             }
+            Defect::PersistByProcess | Defect::PersistForgetsTheClosed | Defect::DurableOnceIsDurable => {
+                for name in names {
+                    self.must_be_there(Operation::Persist, *name)?;
+                }
+                self.cover(names.iter().copied().filter(|name| self.covers(0, *name, 0))).await
+            }
             _ => self.inner.persist(names).await,
         };
         self.tell(outcome)
@@ -540,6 +687,13 @@ impl Storage for Broken {
         let is_alone = given.is_some()
             || match self.defect {
                 Defect::NewcomersDoNotCount => self.shared.open_at_once.load(Ordering::SeqCst) == 1,
+                Defect::ClosingForgetsOthers => {
+                    let mut present = self.shared.present.lock().unwrap();
+                    let is_alone = present.iter().all(|handle| *handle == self.number);
+                    // Trying is what makes it count again.
+                    present.insert(self.number);
+                    is_alone
+                }
                 Defect::AloneInItsProcess => self.shared.open[self.whose as usize].load(Ordering::SeqCst) == 1,
                 _ => false,
             };
@@ -547,7 +701,12 @@ impl Storage for Broken {
             return Ok(None);
         }
         // Given back at once, it keeps nobody waiting.
-        let guard = given.filter(|_| !self.is(Defect::NewcomersDoNotWait));
+        let guards = self.shared.guards.fetch_add(1, Ordering::SeqCst);
+        let guard = given.filter(|_| match self.defect {
+            Defect::NewcomersDoNotWait | Defect::SlowNewcomersDoNotWait => false,
+            Defect::NewcomersWaitOnce => guards == 0,
+            _ => true,
+        });
         self.shared.is_held.store(true, Ordering::SeqCst);
         Ok(Some(Box::new(Held { guard, defect: self.defect, shared: self.shared.clone() })))
     }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -21,10 +21,13 @@ const ASKED: &str = "asking for exclusive access";
 const TWO: &str = "exclusive access was given to one of two handles";
 
 /// Who was asked so often whether it has come in, a [`PAUSE`] apart, and had not, is kept waiting.
-const QUIET_POLLS: u32 = 50;
+const QUIET_POLLS: u64 = 50;
 
-/// Who waits in a blocking call cannot be asked. It is taken to be kept waiting after this.
-const QUIET: Duration = Duration::from_secs(1);
+/// Who waits in a blocking call cannot be asked. It is taken to be kept waiting after so many looks: a second.
+const QUIET_LOOKS: u64 = 1000;
+
+/// And both only where it takes so many times as long as one that nobody keeps waiting.
+const TIMES_AS_LONG: u64 = 10;
 
 /// So long another process is given to come in where it must not. Whether it tried by then cannot be known.
 const QUIET_OF_A_PROCESS: Duration = Duration::from_millis(100);
@@ -39,6 +42,10 @@ pub(super) async fn alone_is_who_is_alone(place: &dyn Place, verdict: &mut Verdi
     let other = open(place).await?;
     ensure!(ask(&*storage).await?.is_none(), "{TWO}");
     ensure!(ask(&*other).await?.is_none(), "{TWO}");
+    let quiet = Quiet::of(place)?;
+    // A handle was closed meanwhile, and is the only one that is gone.
+    ensure!(ask(&*storage).await?.is_none(), "{TWO}, after a third one was closed");
+    ensure!(ask(&*other).await?.is_none(), "{TWO}, after a third one was closed");
     drop(other);
     let doubt = if storage.occupancy().is_some() { DOUBT } else { Duration::ZERO };
     let Some(guard) = ask_for(doubt, &*storage).await? else {
@@ -57,7 +64,7 @@ pub(super) async fn alone_is_who_is_alone(place: &dyn Place, verdict: &mut Verdi
     storage.put(sample_name(1), sample_bytes(1, 10)).await.answers("a put by the one who is alone")?;
     storage.sync().await.answers("a sync by the one who is alone")?;
 
-    let other = newcomer_waits(place, guard)?;
+    let other = newcomer_waits(place, guard, quiet)?;
     ensure!(ask(&*storage).await?.is_none(), "{TWO}, the other of which had waited for a guard that was dropped");
     ensure!(ask(&*other).await?.is_none(), "{TWO}, itself one that had waited for a guard that was dropped");
     let is_there = other.exists(sample_name(1)).await.answers("looking for a name")?;
@@ -65,7 +72,13 @@ pub(super) async fn alone_is_who_is_alone(place: &dyn Place, verdict: &mut Verdi
     drop(storage);
     for _ in 0..2 {
         let guard = ask_for(place.patience(), &*other).await?;
-        ensure!(guard.is_some(), "exclusive access is not given again after a guard was dropped");
+        let Some(guard) = guard else {
+            return Err(Breach::new("exclusive access is not given again after a guard was dropped"));
+        };
+        // Not the first one alone.
+        let third = newcomer_waits(place, guard, quiet)?;
+        ensure!(ask(&*other).await?.is_none(), "{TWO}, the other of which had waited for a later guard");
+        drop(third);
     }
     another_process_counts(place, &*other, verdict).await
 }
@@ -87,23 +100,29 @@ async fn ask_for(time: Duration, storage: &dyn Storage) -> Result<Option<Guard>,
 }
 
 /// Opens a handle while the guard lives, which must wait for its end, and no longer.
-fn newcomer_waits(place: &dyn Place, guard: Guard) -> Result<Arc<dyn Storage>, Breach> {
+fn newcomer_waits(place: &dyn Place, guard: Guard, quiet: Quiet) -> Result<Arc<dyn Storage>, Breach> {
     let gives_up = AtomicBool::new(false);
     thread::scope(|scope| {
         // In a thread of its own, because it may wait in a blocking call.
-        let newcomer = newcomer(scope, place, &gives_up);
+        let newcomer = newcomer(scope, place, &gives_up, quiet);
         if newcomer.recv_timeout(place.patience()).is_err() {
             return Err(Breach::new("no thread was started"));
         }
-        if let Ok(News::Came(came)) = newcomer.recv_timeout(QUIET) {
-            return Err(match came {
-                Ok(_) => {
-                    Breach::new("a handle that was opened while exclusive access was held did not wait for its end")
+        for _ in 0..quiet.looks {
+            match newcomer.recv_timeout(PAUSE) {
+                Ok(News::Came(Ok(_))) => {
+                    return Err(Breach::new(
+                        "a handle that was opened while exclusive access was held did not wait for its end",
+                    ));
                 }
-                Err(breach) => {
-                    Breach::new(format!("{breach}: it was opened while exclusive access was held, and must wait"))
+                Ok(News::Came(Err(breach))) => {
+                    return Err(Breach::new(format!(
+                        "{breach}: it was opened while exclusive access was held, and must wait"
+                    )));
                 }
-            });
+                Ok(News::Waits) => break,
+                Ok(News::Begins) | Err(_) => {}
+            }
         }
         drop(guard);
         loop {
@@ -122,6 +141,46 @@ fn newcomer_waits(place: &dyn Place, guard: Guard) -> Result<Arc<dyn Storage>, B
     })
 }
 
+/// The first call counts too: some open at once, and wait then.
+async fn come_in(place: &dyn Place) -> Result<Arc<dyn Storage>, Breach> {
+    let storage = open(place).await?;
+    storage.list(&[], None).await.answers("a listing by a newcomer")?;
+    Ok(storage)
+}
+
+/// After how many looks, a [`PAUSE`] apart, somebody who has not come in is taken to be kept waiting. Looks and no time, because
+/// on a busy machine both sides are as slow.
+#[derive(Clone, Copy)]
+struct Quiet {
+    /// By the one that polls it.
+    polls: u64,
+    /// By the one that hears nothing of it.
+    looks: u64,
+}
+
+impl Quiet {
+    const ENDLESS: Self = Self { polls: u64::MAX, looks: u64::MAX };
+
+    /// Tries how long it takes where nobody is to wait: a connection takes its time too.
+    fn of(place: &dyn Place) -> Result<Self, Breach> {
+        let gives_up = AtomicBool::new(false);
+        let taken = thread::scope(|scope| {
+            let newcomer = newcomer(scope, place, &gives_up, Self::ENDLESS);
+            for taken in 0..=looks(place.patience()) {
+                match newcomer.recv_timeout(PAUSE) {
+                    Ok(News::Came(came)) => return came.map(|_| taken),
+                    Ok(News::Begins | News::Waits) | Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Err(Breach::new("opening the place panicked")),
+                }
+            }
+            gives_up.store(true, Ordering::SeqCst);
+            Err(Breach::new(format!("a handle was not opened in {:?}, though nobody is alone", place.patience())))
+        })?;
+        let least = TIMES_AS_LONG.saturating_mul(taken);
+        Ok(Self { polls: QUIET_POLLS.max(least), looks: QUIET_LOOKS.max(least).min(looks(place.patience())) })
+    }
+}
+
 /// What is heard of a newcomer, in this order.
 enum News {
     Begins,
@@ -131,15 +190,15 @@ enum News {
 }
 
 /// Opens a handle and makes a call, and tells when that is answered.
-fn newcomer<'s>(scope: &'s Scope<'s, '_>, place: &'s dyn Place, gives_up: &'s AtomicBool) -> Receiver<News> {
+fn newcomer<'s>(
+    scope: &'s Scope<'s, '_>,
+    place: &'s dyn Place,
+    gives_up: &'s AtomicBool,
+    quiet: Quiet,
+) -> Receiver<News> {
     let (sender, receiver) = channel();
     scope.spawn(move || {
-        // The first call counts too: some open at once, and wait then.
-        let mut opening = pin!(async {
-            let storage = open(place).await?;
-            storage.list(&[], None).await.answers("a listing by a newcomer")?;
-            Ok(storage)
-        });
+        let mut opening = pin!(come_in(place));
         // Whoever does not hear it any more has given up.
         let _ = sender.send(News::Begins);
         let mut polls = 0;
@@ -149,7 +208,7 @@ fn newcomer<'s>(scope: &'s Scope<'s, '_>, place: &'s dyn Place, gives_up: &'s At
                 return;
             }
             polls += 1;
-            if polls == QUIET_POLLS {
+            if polls == quiet.polls {
                 let _ = sender.send(News::Waits);
             }
             thread::sleep(PAUSE);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strongroom_core::storage::{Durability, Name, Operation, Put, Storage, StorageExt as _, Torn};
+use strongroom_core::storage::{Change, Durability, Name, Operation, Put, Reach, Storage, StorageExt as _, Torn};
 
 use super::looks::never_seen_in_part;
 use crate::storage::outcome::{
@@ -74,9 +74,9 @@ pub async fn s9_barriers_protect_what_was_acknowledged(place: &dyn Place) -> Out
             }
             let number = 10 * round + kind;
             let deleted = [0, 1].map(|which| sample_name(0x6465_6c00 + 2 * number + which));
-            let blobs = covered_by(place, barrier, number, deleted).await?;
-            // Nothing between, so that no other barrier covers it.
-            is_cut = place.power_loss(number);
+            let blobs = covered_by(place, barrier, round, number, deleted).await?;
+            // Nothing between, so that no other barrier covers it. What promises less may lose it all.
+            is_cut = promises == Durability::Power && place.power_loss(number);
             if !is_cut && promises == Durability::None {
                 verdict.limit("the storage promises no durability: that barriers answer is all that was tried");
                 return Ok(verdict);
@@ -124,25 +124,53 @@ pub async fn s9_barriers_protect_what_was_acknowledged(place: &dyn Place) -> Out
     Ok(verdict)
 }
 
+/// The lengths of blobs that a barrier covers, those of every other round.
+const SYNCED_BYTES: [[usize; 3]; 2] = [[100, 4096, 20_000], [1, 70_000, 513]];
+
+/// In this round a barrier covers many blobs.
+const ROUND_OF_MANY: u64 = 3;
+
+/// More than are flushed one by one, or kept open until then, by a medium that counts them.
+const MANY: u64 = 200;
+
 /// Puts and deletes what this barrier covers, and ends with the barrier; answers the blobs.
 async fn covered_by(
     place: &dyn Place,
     barrier: Barrier,
+    round: u64,
     number: u64,
     deleted: [Name; 2],
 ) -> Result<Vec<(Name, Bytes)>, Breach> {
-    let (ours, theirs) = (open(place).await?, open(place).await?);
+    let (one, other) = (open(place).await?, open(place).await?);
+    let is_odd = round % 2 == 1;
+    // The barrier is the younger handle's, or the older one's.
+    let (ours, theirs) = if is_odd { (other, one) } else { (one, other) };
     let max_bytes = ours.capabilities().block_bytes_max as usize;
     let blob = |which: u64, length: usize| {
-        let seed = 0x636f_7600 + 10 * number + which;
+        let seed = 0x636f_7600 + 1000 * number + which;
         (sample_name(seed), sample_bytes(seed, length.min(max_bytes)))
     };
-    if barrier == Barrier::PutDurable {
-        let (name, bytes) = blob(0, 4096);
-        ours.put_durable(name, bytes.clone()).await.answers("a durable put")?;
-        return Ok(vec![(name, bytes)]);
+    let lengths = SYNCED_BYTES.into_iter().flatten().cycle().skip(round as usize % 6);
+    let count = match barrier {
+        Barrier::PutDurable => 1,
+        _ if round == ROUND_OF_MANY => MANY,
+        _ => 3,
+    };
+    let mut blobs: Vec<(Name, Bytes)> = (0..count).zip(lengths).map(|(which, length)| blob(which, length)).collect();
+    if round == ROUND_OF_MANY {
+        blobs.iter_mut().for_each(|(_, bytes)| bytes.truncate(100));
     }
-    let blobs: Vec<(Name, Bytes)> = (0..).zip([100, 4096, 20_000]).map(|(which, length)| blob(which, length)).collect();
+    if is_odd && let Some((name, _)) = blobs.first() {
+        // This name was durable once, with other bytes.
+        ours.put_durable(*name, sample_bytes(number, 1000)).await.answers("a durable put")?;
+        ours.delete(*name).await.answers("a delete")?;
+    }
+    if barrier == Barrier::PutDurable {
+        for (name, bytes) in &blobs {
+            ours.put_durable(*name, bytes.clone()).await.answers("a durable put")?;
+        }
+        return Ok(blobs);
+    }
     let names: Vec<Name> = blobs.iter().map(|(name, _)| *name).collect();
     if barrier.covers_deletions() {
         // One that is durable before, and one that never was.
@@ -153,14 +181,25 @@ async fn covered_by(
             ours.delete(name).await.answers("a delete")?;
         }
     }
-    for (name, bytes) in &blobs {
-        ours.put(*name, bytes.clone()).await.answers("a put")?;
+    for (which, (name, bytes)) in blobs.iter().enumerate() {
+        // What a batch put is covered like any other.
+        if is_odd && which % 3 == 1 {
+            ours.apply(vec![Change::Put(*name, bytes.clone())]).await.answers("a batch")?;
+        } else {
+            ours.put(*name, bytes.clone()).await.answers("a put")?;
+        }
     }
     match barrier {
         Barrier::Sync => ours.sync().await.answers("a sync")?,
         Barrier::SyncElsewhere => theirs.sync().await.answers("a sync")?,
         Barrier::Persist => ours.persist(&names).await.answers("a persist")?,
-        _ => theirs.persist(&names).await.answers("a persist of what another handle put")?,
+        _ => {
+            if is_odd {
+                // A name is all that `persist` is told, whoever put it, and whether that one is still there.
+                drop(ours);
+            }
+            theirs.persist(&names).await.answers("a persist of what another handle put")?;
+        }
     }
     Ok(blobs)
 }
@@ -200,15 +239,13 @@ pub async fn s10_a_crash_leaves_blobs_absent_or_whole(place: &dyn Place) -> Outc
         for (name, bytes, is_persisted) in &blobs {
             let left = whole(&*storage, *name).await?;
             let is_torn = left.as_ref().is_some_and(|left| left != bytes);
-            let may_be_torn = capabilities.torn == Torn::BeforeSync && !is_persisted;
+            // A barrier that promises less than that keeps nothing from the power.
+            let is_covered = *is_persisted && capabilities.durability == Durability::Power;
+            let may_be_torn = capabilities.torn == Torn::BeforeSync && !is_covered;
             ensure!(
                 !is_torn || may_be_torn,
                 "power loss tore {name}, which {}: it is {}",
-                if *is_persisted {
-                    "was persisted"
-                } else {
-                    "no barrier covered; the storage says that it tears nothing"
-                },
+                if is_covered { "was persisted" } else { "no barrier covered; the storage says that it tears nothing" },
                 difference(left.as_ref(), Some(bytes))
             );
         }
@@ -219,9 +256,14 @@ pub async fn s10_a_crash_leaves_blobs_absent_or_whole(place: &dyn Place) -> Outc
         return Ok(verdict);
     }
     for rounds in 0..4 {
+        // Beside those that are opened afterwards, and find what the dead left, there are those that were open all the while.
+        let survivor = if capabilities.reach == Reach::Process { None } else { Some(open(place).await?) };
         if !after_death(place, rounds, Look::All).await? {
             verdict.limit("no process was killed");
             break;
+        }
+        if let Some(survivor) = survivor {
+            survives(place, survivor, rounds).await?;
         }
         goes_on(place, open(place).await?, 100 + rounds, "the death of a process").await?;
     }
@@ -251,6 +293,19 @@ async fn goes_on(place: &dyn Place, storage: Arc<dyn Storage>, number: u64, cras
     Ok(())
 }
 
+/// What is put beside a process that died is found again too, through a handle that was open before.
+async fn survives(place: &dyn Place, survivor: Arc<dyn Storage>, number: u64) -> Result<(), Breach> {
+    let (name, bytes) = (sample_name(0x7375_7276 + number), sample_bytes(number, 3000));
+    // Where it was a server that died, its connection may have died too.
+    let is_acknowledged = survivor.put(name, bytes.clone()).await.is_ok() && survivor.sync().await.is_ok();
+    drop(survivor);
+    if is_acknowledged {
+        let when = "put and synced through a handle that was open when another process died, and all handles closed";
+        ensure_holds(&*open(place).await?, name, Some(&bytes), when).await?;
+    }
+    Ok(())
+}
+
 /// Lets a process die at work, and looks at what it left, which is removed then. False where the place kills none.
 async fn after_death(place: &dyn Place, rounds: u64, look: Look) -> Result<bool, Breach> {
     let Some(acknowledged) = place.process_death(rounds) else { return Ok(false) };
@@ -270,10 +325,43 @@ async fn after_death(place: &dyn Place, rounds: u64, look: Look) -> Result<bool,
             }
         }
     }
+    let storage = match look {
+        Look::Acknowledged => outlives_who_put_it(place, storage, rounds, &work).await?,
+        Look::All => storage,
+    };
     for (_, (name, _)) in &work {
         if storage.exists(*name).await.answers("looking for a name")? {
             storage.delete(*name).await.answers("a delete of what a dead process left")?;
         }
     }
+    storage.sync().await.answers("a sync")?;
     Ok(true)
+}
+
+/// `persist` covers what another process put, which may be dead, and which no barrier of its own covered.
+async fn outlives_who_put_it(
+    place: &dyn Place,
+    storage: Arc<dyn Storage>,
+    seed: u64,
+    work: &[(u64, (Name, Bytes))],
+) -> Result<Arc<dyn Storage>, Breach> {
+    let mut left = Vec::new();
+    for (_, (name, bytes)) in work {
+        // Whether it may be there in part is S10.
+        if whole(&*storage, *name).await?.as_ref() == Some(bytes) {
+            left.push((*name, bytes));
+        }
+    }
+    let names: Vec<Name> = left.iter().map(|(name, _)| *name).collect();
+    storage.persist(&names).await.answers("a persist of what a dead process put")?;
+    if storage.capabilities().durability != Durability::Power || !place.power_loss(seed) {
+        return Ok(storage);
+    }
+    drop(storage);
+    let storage = open(place).await?;
+    for (name, bytes) in left {
+        let when = "put by a process that died, persisted by another one, and the power lost";
+        ensure_holds(&*storage, name, Some(bytes), when).await?;
+    }
+    Ok(storage)
 }

@@ -90,6 +90,10 @@ pub async fn s2_of_concurrent_puts_exactly_one_creates(place: &dyn Place) -> Out
                 // Most are plain, because those take less time than it takes to come too late.
                 match (task / 2, number % 3) {
                     (1, 0) => storage.put_durable(name, bytes).await,
+                    (1, 1) => {
+                        let outcomes = storage.apply(vec![Change::Put(name, bytes)]).await;
+                        outcomes.map(|outcomes| outcomes.first().copied().unwrap_or(Put::Exists))
+                    }
                     _ => storage.put(name, bytes).await,
                 }
             });
