@@ -1,5 +1,7 @@
 //! The doubles are storages themselves: they pass what they help to test, power loss included.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 mod medium;
 
 use medium::Medium;

@@ -81,7 +81,8 @@ pub use strongroom_core::engine::keyring::{
     CREDENTIAL_BYTES_MAX, Credentials, KEY_FILE_BYTES_MIN, NewSlot, RecoveryKey, SlotInfo,
 };
 pub use strongroom_core::engine::{
-    CompactOptions, CompactReport, Destroyed, EngineInfo, HeaderImport, SnapshotInfo, TrustedState, Tuning,
+    CompactOptions, CompactReport, DefragmentOptions, DefragmentState, DefragmentStatus, Destroyed, EngineInfo,
+    HeaderImport, SnapshotInfo, TrustedState, Tuning,
 };
 pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use strongroom_core::cache::Cache;
 use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
-use strongroom_core::engine::{TrustedState, Tuning};
+use strongroom_core::engine::{DefragmentOptions, TrustedState, Tuning};
 use strongroom_core::env::Env;
 use strongroom_core::layer::{Metrics, RetryPolicy};
 use strongroom_core::storage::{BlockingMode, Registry, Storage, StorageUri};
@@ -66,6 +66,7 @@ pub(crate) struct Surroundings {
     pub(crate) trust: Trust,
     pub(crate) tuning: Tuning,
     pub(crate) layers: Layers,
+    pub(crate) defragment: Option<DefragmentOptions>,
 }
 
 /// Where it is remembered what this device has seen.
@@ -88,6 +89,7 @@ impl Default for Surroundings {
             trust: Trust::User,
             tuning: Tuning::default(),
             layers: Layers::default(),
+            defragment: Some(DefragmentOptions::default()),
         }
     }
 }
@@ -133,6 +135,22 @@ macro_rules! surroundings {
         #[must_use]
         pub fn tuning(mut self, tuning: Tuning) -> Self {
             self.surroundings.tuning = tuning;
+            self
+        }
+
+        /// Defragments in the background as this says; by default as [`DefragmentOptions::default`] does, which leaves alone
+        /// what is small, or open for a moment. Not where it is opened for reading only, nor in an environment without
+        /// workers: there [`strongroom_core::engine::Engine::defragmenter`] is for the caller to run.
+        #[must_use]
+        pub fn defragment(mut self, options: DefragmentOptions) -> Self {
+            self.surroundings.defragment = Some(options);
+            self
+        }
+
+        /// Defragments nothing in the background.
+        #[must_use]
+        pub fn without_defragmenting(mut self) -> Self {
+            self.surroundings.defragment = None;
             self
         }
 

@@ -46,13 +46,30 @@ pub fn default() -> Registry {
 /// let create = CreateOptions::new(password()).kdf_millis(1).registry(registry.clone());
 /// Repository::create("mem://tested", create)?.close()?;
 ///
-/// let open = OpenOptions::new(password()).registry(registry.clone());
-/// let repository = Repository::open("faulty+mem://tested?seed=7&ambiguous=0.1", open)?;
-/// let mut failed = 0;
-/// for number in 0..100_u8 {
-///     failed += u32::from(repository.kv().put(&[number], b"value").is_err());
+/// let (mut acknowledged, mut failed) = (Vec::new(), 0);
+/// for seed in 0..3 {
+///     let open = OpenOptions::new(password()).registry(registry.clone());
+///     // Opening is made of calls too, so it can fail.
+///     let Ok(repository) = Repository::open(format!("faulty+mem://tested?seed={seed}&errors=0.01&ambiguous=0.1"), open)
+///     else {
+///         failed += 1;
+///         continue;
+///     };
+///     for number in 0..20 {
+///         let key = [seed, number];
+///         match repository.kv().put(&key, b"value") {
+///             Ok(_) => acknowledged.push(key),
+///             Err(_) => failed += 1,
+///         }
+///     }
 /// }
 /// # let _ = failed;
+///
+/// // Whatever failed, what was acknowledged is there.
+/// let repository = Repository::open("mem://tested", OpenOptions::new(password()).registry(registry))?;
+/// for key in acknowledged {
+///     assert!(repository.kv().get(&key)?.is_some());
+/// }
 /// # Ok(()) }
 /// ```
 #[cfg(feature = "faulty")]

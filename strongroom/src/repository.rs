@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring;
-use strongroom_core::engine::{self, Engine, Unlock};
+use strongroom_core::engine::{self, DefragmentOptions, DefragmentStatus, Defragmenter, Engine, Unlock};
 use strongroom_core::format::limits::check_block_bytes;
 use strongroom_core::storage::{OpenMode, Storage, StorageUri};
 use strongroom_fs::{Error, FileSystem, Result};
@@ -23,6 +23,8 @@ pub struct Repository {
     kv: Kv,
     uri: Option<StorageUri>,
     remembers: bool,
+    /// Ends with the last clone of the handle.
+    defragmenter: Option<Arc<Defragmenter>>,
 }
 
 impl Repository {
@@ -54,7 +56,10 @@ impl Repository {
             versions: options.versions,
         };
         files.check()?;
-        let tuning = options.surroundings.tuning;
+        let (tuning, defragment) = (options.surroundings.tuning, options.surroundings.defragment);
+        if let Some(defragment) = &defragment {
+            defragment.validate()?;
+        }
         let opened = place::open(place.into(), options.surroundings, OpenMode::CreateIfMissing).await?;
         // Asked before the key derivation is measured, which takes a while.
         match keyring::read_headers(&opened.storage).await {
@@ -80,7 +85,7 @@ impl Repository {
             async |engine: &Engine, first: &mut engine::Transaction| FileSystem::fill(engine, first, files).await;
         let engine = Engine::create_with(opened.storage.clone(), opened.env.clone(), create, fill).await?;
         let fs = FileSystem::open(engine.clone()).await?;
-        Ok(Self::assemble(engine, fs, opened))
+        Self::assemble(engine, fs, opened, defragment)
     }
 
     /// Opens a repository.
@@ -89,7 +94,10 @@ impl Repository {
     /// Of [`strongroom_core::Error`]: `NotARepository` where none is, `WrongCredentials`, `RolledBack` where this device
     /// has seen a newer state, `Damaged`, `NewerFormat`; what the storage raises.
     pub async fn open(place: impl Into<Place>, options: OpenOptions) -> Result<Self> {
-        let tuning = options.surroundings.tuning;
+        let (tuning, defragment) = (options.surroundings.tuning, options.surroundings.defragment);
+        if let Some(defragment) = &defragment {
+            defragment.validate()?;
+        }
         let opened = place::open(place.into(), options.surroundings, OpenMode::Existing).await?;
         let open = engine::OpenOptions {
             unlock: Unlock::Credentials(&options.credentials),
@@ -114,12 +122,15 @@ impl Repository {
                 opened => break opened?,
             }
         };
-        Ok(Self::assemble(engine, fs, opened))
+        Self::assemble(engine, fs, opened, defragment)
     }
 
-    fn assemble(engine: Engine, fs: FileSystem, opened: Opened) -> Self {
+    fn assemble(engine: Engine, fs: FileSystem, opened: Opened, defragment: Option<DefragmentOptions>) -> Result<Self> {
         let remembers = opened.trusted.is_some();
-        Self { kv: Kv::new(engine.clone()), engine, fs, uri: opened.uri, remembers }
+        // Without workers nobody would run it.
+        let defragment = defragment.filter(|_| !engine.is_read_only() && engine.env().has_workers());
+        let defragmenter = defragment.map(|options| engine.defragmenter(options)).transpose()?.map(Arc::new);
+        Ok(Self { kv: Kv::new(engine.clone()), engine, fs, uri: opened.uri, remembers, defragmenter })
     }
 
     /// Its files.
@@ -177,11 +188,35 @@ impl Repository {
         Ok(self.engine.compact(options).await?)
     }
 
+    /// How the defragmentation in the background stands; `None` where there is none.
+    #[must_use]
+    pub fn defragment_status(&self) -> Option<DefragmentStatus> {
+        Some(self.defragmenter.as_ref()?.status())
+    }
+
+    /// Makes the defragmentation in the background wait. What it has copied already it still commits.
+    pub fn pause_defragmenting(&self) {
+        if let Some(defragmenter) = &self.defragmenter {
+            defragmenter.pause();
+        }
+    }
+
+    /// Lets the defragmentation in the background go on.
+    pub fn resume_defragmenting(&self) {
+        if let Some(defragmenter) = &self.defragmenter {
+            defragmenter.resume();
+        }
+    }
+
     /// Ends what this process has begun, and leaves the repository tidy. Other clones of the handle are closed too.
     ///
     /// # Errors
     /// What the storage raises; what was acknowledged is safe all the same.
     pub async fn close(&self) -> Result<()> {
+        if let Some(defragmenter) = &self.defragmenter {
+            // What it has in hand keeps the storage in use.
+            defragmenter.stop().await;
+        }
         Ok(self.engine.close().await?)
     }
 }

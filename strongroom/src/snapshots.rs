@@ -67,7 +67,9 @@ impl Repository {
     }
 
     /// Makes all files and keys what they are in a snapshot, in one transaction that moves no content; what they were before
-    /// is gone, unless another snapshot keeps it. Answers how many rows differed.
+    /// is gone, unless another snapshot keeps it. Versions of files are those of then, and numbered as they were then. A file
+    /// that is open through [`Repository::fs`] and not in the snapshot stays for its handles, as any that is removed; what
+    /// handles have written to one that is changed by it, and not flushed, is lost to it. Answers how many rows differed.
     ///
     /// # Errors
     /// Of [`strongroom_core::Error`]: `NoSnapshot`; `LimitExceeded` where more differs than one commit holds; those of
@@ -75,9 +77,8 @@ impl Repository {
     pub async fn restore_snapshot(&self, name: &str) -> Result<u64> {
         // Where nothing differed from what this process knows, nothing would be committed, though others changed something.
         self.engine().refresh().await?;
-        let state = self.engine().open_snapshot(name).await?;
-        let restored = self.engine().transact(async |transaction| transaction.restore(&state, &Contents).await);
-        Ok(restored.await?)
+        let state = self.files_at(name).await?;
+        self.fs().transact(async |transaction| transaction.restore(&state, &Contents).await).await
     }
 }
 

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use strongroom_core::storage::bounds::not_found;
-use strongroom_core::storage::{Error, Name, Operation, Result};
+use strongroom_core::storage::{Name, Operation, Result};
 
-use crate::error::{reading, unknown_durability};
-use crate::folder::Folder;
+use crate::error::{failed, reading, unknown_durability};
+use crate::folder::{Folder, FolderId};
 use crate::layout::{Shard, blob_path, shard_from, shard_of, shard_path};
 
 /// From so many files and shards on, one flush of the file system is cheaper than one for each. Shards count, because a
@@ -26,6 +26,10 @@ const OPEN_FILES_MAX: usize = 128;
 /// Over so many bytes or files it is time to begin writing back, so that the barrier at the end finds little to do.
 const HEAVY_BYTES: u64 = 32 * 1024 * 1024;
 const HEAVY_FILES: usize = 512;
+
+/// The ledgers of the folders that are open. Not of a registry or of a handle, because a barrier is the process's: it covers
+/// what was acknowledged on all its handles (S9), and what failed for one of them is lost for all.
+static OPEN: Mutex<BTreeMap<FolderId, Weak<Ledger>>> = Mutex::new(BTreeMap::new());
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -57,6 +61,20 @@ struct Batch {
 }
 
 impl Ledger {
+    /// The one that all handles on this folder share; whoever holds it keeps the folder open, so that its identity is that of
+    /// no other.
+    pub(crate) fn of(folder: &Folder) -> io::Result<Arc<Self>> {
+        let id = folder.id()?;
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, ledger| ledger.strong_count() > 0);
+        if let Some(ledger) = open.get(&id).and_then(Weak::upgrade) {
+            return Ok(ledger);
+        }
+        let ledger = Arc::<Self>::default();
+        open.insert(id, Arc::downgrade(&ledger));
+        Ok(ledger)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,7 +114,7 @@ impl Ledger {
             Some(Err(error)) => {
                 self.suspect(folder, batch.files.into_keys());
                 self.lock().suspect_shards.extend(&batch.shards);
-                outcome = Err(Error::from_io(Operation::Sync, "the file system", error));
+                outcome = Err(failed(Operation::Sync, "the file system", error));
             }
             None => {
                 for (name, file) in batch.files {
@@ -124,7 +142,7 @@ impl Ledger {
             }
             if let Err(error) = folder.sync_file(&file) {
                 self.suspect(folder, [*name]);
-                return Err(Error::from_io(Operation::Persist, path, error));
+                return Err(failed(Operation::Persist, path, error));
             }
         }
         self.flush_shards(folder, Operation::Persist, &names.iter().copied().map(shard_of).collect())
@@ -147,13 +165,13 @@ impl Ledger {
                 } else {
                     state.suspect_shards.insert(*shard);
                 }
-                outcome = outcome.and(Err(Error::from_io(operation, path, error)));
+                outcome = outcome.and(Err(failed(operation, path, error)));
             }
         }
         outcome.and_then(|()| self.flush_root(folder, operation, shards)).and_then(|()| {
             folder.barrier().map_err(|error| {
                 self.lock().pending.shards.extend(shards);
-                Error::from_io(operation, "the folder", error)
+                failed(operation, "the folder", error)
             })
         })
     }
@@ -181,7 +199,7 @@ impl Ledger {
             Err(error) => {
                 state.root_is_suspect |= !is_passing(&error);
                 state.pending.shards.extend(shards);
-                Err(Error::from_io(operation, "the folder", error))
+                Err(failed(operation, "the folder", error))
             }
         }
     }
@@ -195,12 +213,12 @@ impl Ledger {
             // Nothing was tried, so the next barrier may try.
             Err(error) => {
                 self.lock().pending.files.entry(name).or_insert(None);
-                return Err(Error::from_io(Operation::Sync, path, error));
+                return Err(failed(Operation::Sync, path, error));
             }
         };
         folder.sync_file(&file).map_err(|error| {
             self.suspect(folder, [name]);
-            Error::from_io(Operation::Sync, path, error)
+            failed(Operation::Sync, path, error)
         })
     }
 
@@ -318,5 +336,24 @@ mod tests {
         ledger.flush(&folder).unwrap();
         assert!(ledger.lock().pending.files.is_empty());
         assert_eq!(ledger.lock().durable_shards, BTreeSet::from([0]));
+    }
+
+    #[test]
+    fn handles_on_one_folder_share_what_is_to_be_synced() {
+        let (place, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let open = |place: &TempDir| {
+            let folder = Folder::open(place.path()).unwrap();
+            let ledger = Ledger::of(&folder).unwrap();
+            (folder, ledger)
+        };
+        let (one, other, foreign) = (open(&place), open(&place), open(&elsewhere));
+        put_that_cannot_be_synced(&place, &one.1);
+        foreign.1.flush(&foreign.0).unwrap();
+        // The other handle's barrier covers it: so it fails, and for both.
+        other.1.flush(&other.0).unwrap_err();
+        one.1.flush(&one.0).unwrap_err();
+        drop((one, other));
+        let (folder, ledger) = open(&place);
+        ledger.flush(&folder).unwrap();
     }
 }

@@ -123,6 +123,17 @@ impl Locks {
     }
 }
 
+impl Drop for Locks {
+    /// To close the files is not enough: a child of this process shares them, and the locks with them, until it begins its
+    /// program. What is unlocked is so for both.
+    fn drop(&mut self) {
+        if let Some(presence) = &self.presence {
+            let _ = presence.unlock();
+        }
+        self.open_gate();
+    }
+}
+
 /// From shared to exclusive and, where that fails, back to shared. The gate must be held.
 fn take_exclusively(presence: &File) -> io::Result<bool> {
     presence.unlock()?;
@@ -165,5 +176,19 @@ mod tests {
         assert!(Locks::enter(&folder, Patience::Looks(2)).unwrap().is_none());
         inside.no_longer_alone();
         assert!(Locks::enter(&folder, Patience::Looks(2)).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_let_go_is_free_at_once_though_a_child_shares_the_file() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        folder.create_directory(INCOMING).unwrap();
+        let (inside, other) = [(); 2].map(|()| Locks::enter(&folder, Patience::Leave).unwrap().unwrap()).into();
+        // As it is between fork and exec.
+        let shared = inside.presence.as_ref().unwrap().try_clone().unwrap();
+        assert!(!other.try_alone(&folder).unwrap());
+        drop(inside);
+        assert!(other.try_alone(&folder).unwrap());
+        drop(shared);
     }
 }

@@ -20,7 +20,7 @@ use strongroom_core::storage::{
 };
 
 use crate::durability::Ledger;
-use crate::error::{corrupt, publishing, reading, without_effect};
+use crate::error::{corrupt, failed as io_failed, gone, publishing, reading, without_effect};
 use crate::folder::{Folder, Published, create_folder, read_at};
 use crate::layout::{INCOMING, Shard, blob_path, shard_from, shard_of, shard_path, temporary_path, temporary_tag};
 use crate::lock::{Locks, Patience};
@@ -54,10 +54,11 @@ pub struct FileStorage {
 
 #[derive(Debug)]
 struct Inner {
+    /// Let go before the folder, which is what it is known by.
+    ledger: Arc<Ledger>,
     folder: Folder,
     locks: Locks,
     occupancy: Arc<Occupancy>,
-    ledger: Ledger,
     /// Tells our unfinished files from those of others.
     tag: u64,
     temporaries: AtomicU64,
@@ -91,11 +92,12 @@ impl FileStorage {
             Entered::Inside(folder, locks) => (folder, locks),
             Entered::AtTheGate(folder) => wait_at_gate(folder, context.blocking, &shown).await?,
         };
+        let ledger = Ledger::of(&folder).map_err(|error| without_effect(Operation::Open, shown, error))?;
         let inner = Inner {
             folder,
             locks,
             occupancy: Arc::default(),
-            ledger: Ledger::default(),
+            ledger,
             tag,
             temporaries: AtomicU64::new(0),
             flushes_early: context.env.parallelism() > 1,
@@ -267,7 +269,7 @@ impl Inner {
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
         let path = blob_path(name);
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => not_found(Operation::Get, name),
+            io::ErrorKind::NotFound => self.absent(Operation::Get, name),
             _ => reading(Operation::Get, &path, error),
         };
         let file = self.folder.open_blob(&path).map_err(failed)?;
@@ -297,12 +299,17 @@ impl Inner {
         Ok(bytes.into())
     }
 
+    /// What there is to say of a name without a file.
+    fn absent(&self, operation: Operation, name: Name) -> Error {
+        if self.folder.is_gone() { gone(operation) } else { not_found(operation, name) }
+    }
+
     fn size(&self, name: Name) -> Result<u64> {
         let path = blob_path(name);
         match self.folder.file_bytes(&path) {
             Ok(Some(bytes)) => Ok(bytes),
             Ok(None) => Err(corrupt(Operation::Size, &path, "something else than a file is in its place")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(Operation::Size, name)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.absent(Operation::Size, name)),
             Err(error) => Err(reading(Operation::Size, &path, error)),
         }
     }
@@ -314,14 +321,14 @@ impl Inner {
                 self.ledger.note_delete(name);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.folder.is_gone() => Ok(()),
             Err(error) => Err(publishing(Operation::Delete, &path, error)),
         }
     }
 
     fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         let Some((first, last)) = name_range(prefix, after) else { return Ok(Vec::new()) };
-        let failed = |error| Error::from_io(Operation::List, "the folder", error);
+        let failed = |error| io_failed(Operation::List, "the folder", error);
         let (first_shard, last_shard) = (shard_of(first), shard_of(last));
         let mut shards = BTreeSet::new();
         if first_shard == last_shard {
@@ -338,6 +345,9 @@ impl Inner {
                 break;
             }
         }
+        if page.is_empty() && self.folder.is_gone() {
+            return Err(gone(Operation::List));
+        }
         Ok(page)
     }
 
@@ -351,7 +361,7 @@ impl Inner {
         match listed {
             Ok(()) => page.extend(names),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(Error::from_io(Operation::List, shard_path(shard), error)),
+            Err(error) => return Err(io_failed(Operation::List, shard_path(shard), error)),
         }
         Ok(())
     }
@@ -439,7 +449,7 @@ impl Storage for FileStorage {
             let alone = inner
                 .locks
                 .try_alone(&inner.folder)
-                .map_err(|error| Error::from_io(Operation::TryExclusive, "the folder", error))?;
+                .map_err(|error| io_failed(Operation::TryExclusive, "the folder", error))?;
             if !alone {
                 return Ok(None);
             }

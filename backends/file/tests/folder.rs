@@ -162,6 +162,28 @@ fn a_put_that_lost_leaves_nothing_behind() {
 }
 
 #[cfg(unix)]
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_gone_is_not_taken_for_one_without_blobs() {
+    let root = TempDir::new().unwrap();
+    let storage = create(&root.path().join("folder"));
+    let (name, bytes) = (Name::new([1; 16]), bytes::Bytes::from_static(b"bytes"));
+    block_on(storage.put(name, bytes.clone())).unwrap();
+    fs::remove_dir_all(root.path().join("folder")).unwrap();
+    let errors = [
+        block_on(storage.get(name, None, 10)).unwrap_err(),
+        block_on(storage.size(name)).unwrap_err(),
+        block_on(storage.list(&[], None)).unwrap_err(),
+        block_on(storage.put(name, bytes.clone())).unwrap_err(),
+        block_on(storage.put_durable(name, bytes)).unwrap_err(),
+        block_on(storage.delete(name)).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Other, "{error}");
+        assert!(error.to_string().contains("gone"), "{error}");
+    }
+}
+
 #[test]
 fn an_open_folder_may_be_renamed() {
     let place = TempDir::new().unwrap();

@@ -2,6 +2,7 @@
 //! `docs/benchmarks.md` says what each row is.
 
 mod appends;
+mod beside;
 mod creates;
 mod keys;
 mod limits;
@@ -68,7 +69,7 @@ const SMOKE: Scale = Scale {
 };
 
 /// Each with the part of its name after the storage's.
-const WORKLOADS: [(&str, Workload); 11] = [
+const WORKLOADS: [(&str, Workload); 12] = [
     ("sequential/dedup-on", |recorder, place, scale| sequential::run(recorder, place, scale, true)),
     ("sequential/dedup-off", |recorder, place, scale| sequential::run(recorder, place, scale, false)),
     ("random-reads", reads::run),
@@ -79,6 +80,7 @@ const WORKLOADS: [(&str, Workload); 11] = [
     ("kv/large", keys::large),
     ("kv/small", keys::small),
     ("open", opening::run),
+    ("beside", beside::run),
     ("memory", memory::run),
 ];
 

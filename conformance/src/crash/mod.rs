@@ -192,6 +192,22 @@ impl CrashingStorage {
         Self::open(self.world.clone(), None)
     }
 
+    /// Waits as opening a storage does while another handle holds the medium exclusively. A handle that was not waited for
+    /// waits in its first call.
+    ///
+    /// # Errors
+    /// Where the process died meanwhile.
+    pub async fn admitted(self) -> Result<Self> {
+        self.come_in(Operation::Open).await?;
+        Ok(self)
+    }
+
+    /// The handle no longer counts as open, as if it were dropped. [`CrashingStorage::another`] opens others of its process,
+    /// which lives on.
+    pub fn close(&self) {
+        self.world.lock().handles.remove(&self.handle);
+    }
+
     fn open(world: Arc<World>, process: Option<Process>) -> Self {
         let (process, handle, admitted) = {
             let mut state = world.lock();
@@ -340,6 +356,12 @@ impl CrashingStorage {
 
     /// Waits while another handle holds the medium exclusively, and then for the other tasks' turn.
     async fn enter(&self, operation: Operation) -> Result<()> {
+        self.come_in(operation).await?;
+        self.turn().await;
+        Ok(())
+    }
+
+    async fn come_in(&self, operation: Operation) -> Result<()> {
         while !self.admitted.load(Ordering::Acquire) {
             let gate = self.world.lock().gate.clone();
             let _open = gate.read().await;
@@ -352,7 +374,6 @@ impl CrashingStorage {
                 self.admitted.store(true, Ordering::Release);
             }
         }
-        self.turn().await;
         Ok(())
     }
 
@@ -659,7 +680,7 @@ impl Storage for CrashingStorage {
     }
 
     fn occupancy(&self) -> Option<Arc<Occupancy>> {
-        Some(self.occupancy.clone())
+        self.world.options.locks.then(|| self.occupancy.clone())
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {

@@ -44,6 +44,7 @@ mod clauses;
 mod constructor;
 mod outcome;
 mod place;
+mod visitor;
 
 use std::any::Any;
 use std::future::Future;

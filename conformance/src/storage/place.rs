@@ -3,12 +3,13 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use strongroom_core::storage::{Name, Reach, Result, Storage};
 
-use super::{sample_bytes, sample_name};
+use super::{sample_bytes, sample_name, visitor};
 
 /// A store that was empty when it was made, and goes away with this value.
 ///
@@ -22,14 +23,31 @@ pub trait Place: Send + Sync {
     /// What the storage raises: the suite takes it for a failure.
     async fn open(&self) -> Result<Arc<dyn Storage>>;
 
-    /// How far apart the handles are that [`Place::open`] gives. S2 and S5 are proved so far, and no further. Handles that share
-    /// nothing in the process, such as a connection each to a server, may be called as far apart as those of other hosts.
+    /// How far apart the handles are that [`Place::open`] gives: [`Reach::Process`] unless this says otherwise, which is right
+    /// where they share anything in the process. S2 and S5 are proved so far, and no further. Handles that share nothing in
+    /// the process, such as a connection each to a server, may be called as far apart as those of other hosts.
     fn reach(&self) -> Reach {
         Reach::Process
     }
 
-    /// Cuts the power, where the place is a double that can; false where it cannot. The handles that were
-    /// open may be dead after it, or connect again: the suite uses new ones.
+    /// Whether the handles that [`Place::open`] gives are all of one process: then `sync` on one of them covers what was put
+    /// through the others (S9). False for a place that opens each in another process, or plays that it does.
+    fn is_one_process(&self) -> bool {
+        true
+    }
+
+    /// How long the suite waits for what must come, such as the answer to who waits for an exclusive guard that was
+    /// dropped; then it takes for certain that it never comes. Half a minute, which is for a slow network too.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    /// Cuts the power, where the place is a double that can; false where it cannot.
+    ///
+    /// What every barrier that answered covers stays. Of the rest any part may be lost, torn, zeroed or out of order, as
+    /// far as the storage says that it may, and as the seed decides: another seed, another loss. It answers `true` where
+    /// the power was cut, even if nothing was lost. For a log it is enough to shorten the file after the last fsync. The
+    /// handles that were open may be dead after it, or connect again: the suite uses new ones.
     fn power_loss(&self, seed: u64) -> bool {
         let _ = seed;
         false
@@ -37,6 +55,9 @@ pub trait Place: Send + Sync {
 
     /// Lets another process open this place and do [`work_until_killed`], kills it in the middle after `rounds` rounds or
     /// more, and answers how many it acknowledged; [`kill_after`] does most of this. `None` where the place cannot.
+    ///
+    /// The suite also calls this in a thread of its own, to have another process beside this one (S2, S14) until its first
+    /// round: the process is met through the storage, by what [`work_until_killed`] does first.
     ///
     /// Where a server holds the data, both can die: the client in one place, and in another the server, under
     /// [`work_until_killed`] in this process, to be started again before this answers.
@@ -72,9 +93,12 @@ pub(super) fn work_blob(number: u64, storage: &dyn Storage) -> (Name, Bytes) {
 /// What the process does that [`Place::process_death`] kills: puts, plain and durable, and a `sync` at the end of each
 /// round, which is acknowledged then. Returns only when a call fails, as in a process that is dead already.
 ///
+/// Before that, where a blob in the storage asks for it, it stays a while, so that the suite meets another process.
+///
 /// # Errors
 /// What the storage raises.
 pub async fn work_until_killed(storage: &dyn Storage, mut acknowledge: impl FnMut()) -> Result<()> {
+    visitor::visit(storage).await?;
     for round in 0.. {
         for number in ROUND_PUTS * round..ROUND_PUTS * (round + 1) {
             let (name, bytes) = work_blob(number, storage);

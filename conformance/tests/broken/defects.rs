@@ -1,6 +1,7 @@
 //! The table: each way to break a clause, and which other clauses depend on what it breaks.
 
 use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::storage::Torn;
 
 /// One thing that a storage does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub(crate) enum Defect {
     SeenInHalves,
     /// S2: put-if-absent holds among the puts of one handle only.
     PutIfAbsentByHandle,
+    /// S2: put-if-absent holds among the puts of one process only, and more is claimed.
+    PutIfAbsentByProcess,
+    /// S2: a put looks whether the name is free, and is put a moment later.
+    LooksThenPuts,
     /// S3: parts that do not begin at 0 come with a flipped bit.
     WrongBytesInTheMiddle,
     /// S3: a range past the end gives what there is of it.
@@ -61,12 +66,24 @@ pub(crate) enum Defect {
     PutDurableLies,
     /// S9: `persist` only looks.
     PersistLies,
+    /// S9: `persist` only looks, where all is one log and any other barrier covers what it should have.
+    PersistLiesInALog,
+    /// S9: `sync` does nothing, where all is one log.
+    SyncLiesInALog,
+    /// S9: `sync` covers what was put through its own handle, and nothing of others in its process.
+    SyncByHandle,
     /// S9: `sync` does not cover the deletion of a blob that fills a page.
     SyncForgetsDeletions,
     /// S9: a durable put is visible before all of it is there.
     DurableInHalves,
     /// S10: it says that nothing is torn, and power loss tears.
     TornAllTheSame,
+    /// S10: the same of a log, whose end alone can be torn.
+    TornAtTheEndOfALog,
+    /// S10: after power loss that left something torn, what is put stands behind it, and is not found again.
+    AppendsBehindATornTail,
+    /// S10: the same after a process died.
+    AppendsBehindTheDead,
     /// S10: a put is visible before all of it is there.
     VisibleInHalves,
     /// S11: a put whose reply was lost is said to have had no effect.
@@ -103,6 +120,14 @@ pub(crate) enum Defect {
     OneCallAThread,
     /// S14: exclusive access is given to everyone.
     EveryoneIsAlone,
+    /// S14: exclusive access does not keep anybody waiting.
+    NewcomersDoNotWait,
+    /// S14: who waited for a guard counts for nobody afterwards.
+    NewcomersDoNotCount,
+    /// S14: exclusive access is given to who is alone in its process.
+    AloneInItsProcess,
+    /// S14: exclusive access does not end with its guard.
+    NeverGivesUp,
 }
 
 /// What stands in the table for a defect.
@@ -125,6 +150,8 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::ReplacesOtherLengths, 1, &[]),
     row(Defect::SeenInHalves, 1, &[12]), // a future that is dropped stays there
     row(Defect::PutIfAbsentByHandle, 2, &[]),
+    row(Defect::PutIfAbsentByProcess, 2, &[]),
+    row(Defect::LooksThenPuts, 2, &[]),
     row(Defect::WrongBytesInTheMiddle, 3, &[]),
     row(Defect::RangePastTheEnd, 3, &[11]),       // S11 looks at this error too
     row(Defect::RepliesOverTheMaximum, 3, &[11]), // and at this one
@@ -147,9 +174,15 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::SyncLies, 9, &[]),
     row(Defect::PutDurableLies, 9, &[]),
     row(Defect::PersistLies, 9, &[10]), // what is persisted may not be torn
+    row(Defect::PersistLiesInALog, 9, &[]),
+    row(Defect::SyncLiesInALog, 9, &[8]), // S8 needs a state that power loss leaves as it is
+    row(Defect::SyncByHandle, 9, &[]),
     row(Defect::SyncForgetsDeletions, 9, &[]),
     row(Defect::DurableInHalves, 9, &[12]), // a future that is dropped stays there
     row(Defect::TornAllTheSame, 10, &[]),
+    row(Defect::TornAtTheEndOfALog, 10, &[8]), // a batch that is kept is kept whole
+    row(Defect::AppendsBehindATornTail, 10, &[]),
+    row(Defect::AppendsBehindTheDead, 10, &[9]), // the next one that dies put it there too
     row(Defect::VisibleInHalves, 10, &[1, 9, 12]), // others look meanwhile; a future that is dropped is a small death
     row(Defect::ClaimsNoEffect, 11, &[]),
     row(Defect::ClaimsNoDurableEffect, 11, &[]),
@@ -168,6 +201,10 @@ pub(crate) const TABLE: &[Row] = &[
     row(Defect::BreaksOnTheFarTooLarge, 13, &[]),
     row(Defect::OneCallAThread, 14, &[]),
     row(Defect::EveryoneIsAlone, 14, &[]),
+    row(Defect::NewcomersDoNotWait, 14, &[]),
+    row(Defect::NewcomersDoNotCount, 14, &[]),
+    row(Defect::AloneInItsProcess, 14, &[]),
+    row(Defect::NeverGivesUp, 14, &[]),
 ];
 
 impl Defect {
@@ -175,8 +212,12 @@ impl Defect {
     pub(crate) fn options(self) -> CrashOptions {
         let mut options = match self {
             Self::HalfOfWhatFails | Self::HalfOfWhatCrashes => CrashOptions::atomic(),
+            Self::PersistLiesInALog | Self::SyncLiesInALog | Self::TornAtTheEndOfALog => CrashOptions::atomic(),
             _ => CrashOptions::default(),
         };
+        if self == Self::TornAtTheEndOfALog {
+            options.capabilities.torn = Torn::BeforeSync;
+        }
         options.capabilities.block_bytes_max = 256 * 1024;
         options
     }

@@ -9,17 +9,15 @@ mod medium;
 mod storage;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use defects::{Defect, TABLE};
 use medium::Medium;
-use storage::{Broken, Shared};
+use storage::Breaking;
 use strongroom_conformance::block_on;
 use strongroom_conformance::storage::clauses;
 
 fn place(defect: Defect) -> Medium {
-    let shared = Arc::<Shared>::default();
-    Medium::wrapped(defect.options(), move |inner| Arc::new(Broken::new(inner, defect, shared.clone())))
+    Medium::wrapped(defect.options(), Breaking::new(defect))
 }
 
 /// The clauses that fail, with what they say.
@@ -97,4 +95,11 @@ fn each_defect_stands_in_the_table_once() {
     let mut rows: Vec<String> = TABLE.iter().map(|row| format!("{:?}", row.defect)).collect();
     rows.sort();
     assert_eq!(rows, names.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_sync_that_lies_is_not_taken_for_a_batch_that_was_cut_in_half() {
+    let failing = failing(Defect::SyncLiesInALog);
+    let of_batches: Vec<_> = failing.iter().filter(|(number, _)| *number == 8).collect();
+    assert!(matches!(of_batches[..], [(_, breach)] if breach.contains("S9 is broken")), "{failing:#?}");
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use strongroom_core::storage::{
 };
 
 use crate::defects::Defect;
+use crate::medium::{Crash, Whose, Wrap};
 
 /// The length of a blob whose deletion is forgotten.
 const PAGE_BYTES: usize = 4096;
@@ -27,6 +29,9 @@ const LOOKS: u64 = 8;
 
 /// So often others are let go first, and then it is clear that nobody looks.
 const TURNS_MAX: u64 = 50_000;
+
+/// How often others are let go first between looking and putting.
+const MOMENT_TURNS: u64 = 20;
 
 /// What all handles of one place share.
 #[derive(Debug, Default)]
@@ -42,6 +47,69 @@ pub(crate) struct Shared {
     looks: AtomicU64,
     /// The threads that have a call open.
     busy: Mutex<BTreeSet<String>>,
+    /// What each process put.
+    put_by: [Mutex<BTreeSet<Name>>; 2],
+    /// Of the handles that are open, those of each process.
+    open: [AtomicU64; 2],
+    /// Of ours, those that did not have to wait for a guard.
+    open_at_once: AtomicU64,
+    /// A guard lives.
+    is_held: AtomicBool,
+    /// A crash left something torn.
+    is_torn: AtomicBool,
+    /// What was put since.
+    behind: Mutex<BTreeSet<Name>>,
+}
+
+impl Shared {
+    fn opened(&self) -> u64 {
+        self.open.iter().map(|handles| handles.load(Ordering::SeqCst)).sum()
+    }
+}
+
+/// Opens handles that do one thing wrong.
+pub(crate) struct Breaking {
+    defect: Defect,
+    shared: Arc<Shared>,
+}
+
+impl Breaking {
+    pub(crate) fn new(defect: Defect) -> Self {
+        Self { defect, shared: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Wrap for Breaking {
+    async fn open(&self, mut double: CrashingStorage, whose: Whose) -> Result<Arc<dyn Storage>> {
+        if self.defect == Defect::SyncByHandle && whose == Whose::Ours {
+            double = double.reopen();
+        }
+        let waits = self.shared.is_held.load(Ordering::SeqCst);
+        let double = double.admitted().await?;
+        if self.shared.opened() == 0 {
+            for name in std::mem::take(&mut *self.shared.behind.lock().unwrap()) {
+                double.remove(name);
+            }
+        }
+        Ok(Arc::new(Broken::new(double, self.defect, self.shared.clone(), whose, waits)))
+    }
+
+    fn crashes(&self, double: &CrashingStorage, crash: Crash) {
+        let leaves_its_tail = match (self.defect, crash) {
+            (Defect::AppendsBehindATornTail, Crash::OfThePower) => double.unsynced() > 0,
+            (Defect::AppendsBehindTheDead, Crash::OfAProcess) => true,
+            _ => false,
+        };
+        if leaves_its_tail {
+            self.shared.is_torn.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        // For what never comes the test need not wait long.
+        Duration::from_secs(if self.defect == Defect::NeverGivesUp { 1 } else { 60 })
+    }
 }
 
 /// A handle that does one thing wrong.
@@ -51,20 +119,24 @@ pub(crate) struct Broken {
     defect: Defect,
     shared: Arc<Shared>,
     number: u64,
+    whose: Whose,
+    waited: bool,
     own: Mutex<BTreeSet<Name>>,
     lengths: Mutex<BTreeMap<Name, u64>>,
     deleted_last: Mutex<Option<(Name, Bytes)>>,
 }
 
 impl Broken {
-    pub(crate) fn new(inner: CrashingStorage, defect: Defect, shared: Arc<Shared>) -> Self {
+    fn new(inner: CrashingStorage, defect: Defect, shared: Arc<Shared>, whose: Whose, waited: bool) -> Self {
+        shared.open[whose as usize].fetch_add(1, Ordering::SeqCst);
+        shared.open_at_once.fetch_add(u64::from(!waited), Ordering::SeqCst);
         let number = {
             let mut handles = shared.handles.lock().unwrap();
             *handles += 1;
             *handles
         };
         let (own, lengths, deleted_last) = Default::default();
-        Self { inner, defect, shared, number, own, lengths, deleted_last }
+        Self { inner, defect, shared, number, whose, waited, own, lengths, deleted_last }
     }
 
     fn is(&self, defect: Defect) -> bool {
@@ -103,6 +175,33 @@ impl Broken {
                 if outcome == Put::Exists && is_first_here {
                     self.inner.overwrite(name, bytes);
                     return Ok(Put::Created);
+                }
+                Ok(outcome)
+            }
+            Defect::PutIfAbsentByProcess => {
+                let outcome = straight(bytes.clone()).await?;
+                let is_first_here = self.shared.put_by[self.whose as usize].lock().unwrap().insert(name);
+                if outcome == Put::Exists && is_first_here {
+                    self.inner.overwrite(name, bytes);
+                    return Ok(Put::Created);
+                }
+                Ok(outcome)
+            }
+            Defect::LooksThenPuts => {
+                if self.must_be_there(operation, name).is_ok() {
+                    return Ok(Put::Exists);
+                }
+                // A moment, in which those go on who were at the same point.
+                (0..MOMENT_TURNS).for_each(|_| thread::yield_now());
+                if straight(bytes.clone()).await? == Put::Exists {
+                    self.inner.overwrite(name, bytes);
+                }
+                Ok(Put::Created)
+            }
+            Defect::AppendsBehindATornTail | Defect::AppendsBehindTheDead => {
+                let outcome = straight(bytes).await?;
+                if outcome == Put::Created && self.shared.is_torn.load(Ordering::SeqCst) {
+                    self.shared.behind.lock().unwrap().insert(name);
                 }
                 Ok(outcome)
             }
@@ -204,6 +303,13 @@ impl Broken {
     }
 }
 
+impl Drop for Broken {
+    fn drop(&mut self) {
+        self.shared.open[self.whose as usize].fetch_sub(1, Ordering::SeqCst);
+        self.shared.open_at_once.fetch_sub(u64::from(!self.waited), Ordering::SeqCst);
+    }
+}
+
 /// A put that is under way.
 struct Sticking<'a> {
     shared: &'a Shared,
@@ -238,12 +344,30 @@ impl Drop for Call<'_> {
 struct NotAlone;
 impl ExclusiveGuard for NotAlone {}
 
+/// A guard that others know of.
+struct Held {
+    guard: Option<Box<dyn ExclusiveGuard>>,
+    defect: Defect,
+    shared: Arc<Shared>,
+}
+
+impl ExclusiveGuard for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.defect == Defect::NeverGivesUp {
+            std::mem::forget(self.guard.take());
+        }
+        self.shared.is_held.store(false, Ordering::SeqCst);
+    }
+}
+
 #[async_trait]
 impl Storage for Broken {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.inner.capabilities();
         match self.defect {
-            Defect::TornAllTheSame => capabilities.torn = Torn::Never,
+            Defect::TornAllTheSame | Defect::TornAtTheEndOfALog => capabilities.torn = Torn::Never,
             // What is under it takes more.
             Defect::StoresTheTooLarge => capabilities.block_bytes_max /= 2,
             _ => {}
@@ -369,7 +493,7 @@ impl Storage for Broken {
     async fn sync(&self) -> Result<()> {
         let last = self.deleted_last.lock().unwrap().take();
         match (self.defect, last) {
-            (Defect::SyncLies, _) => Ok(()),
+            (Defect::SyncLies | Defect::SyncLiesInALog, _) => Ok(()),
             (Defect::SyncForgetsDeletions, Some((name, bytes))) => {
                 // As if it were deleted only afterwards.
                 self.inner.put(name, bytes).await?;
@@ -382,7 +506,7 @@ impl Storage for Broken {
 
     async fn persist(&self, names: &[Name]) -> Result<()> {
         let outcome = match self.defect {
-            Defect::PersistLies => {
+            Defect::PersistLies | Defect::PersistLiesInALog => {
                 for name in names {
                     self.must_be_there(Operation::Persist, *name)?;
                 }
@@ -409,6 +533,22 @@ impl Storage for Broken {
         if self.is(Defect::EveryoneIsAlone) {
             return Ok(Some(Box::new(NotAlone)));
         }
-        self.inner.try_exclusive().await
+        if self.shared.is_held.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let given = self.inner.try_exclusive().await?;
+        let is_alone = given.is_some()
+            || match self.defect {
+                Defect::NewcomersDoNotCount => self.shared.open_at_once.load(Ordering::SeqCst) == 1,
+                Defect::AloneInItsProcess => self.shared.open[self.whose as usize].load(Ordering::SeqCst) == 1,
+                _ => false,
+            };
+        if !is_alone {
+            return Ok(None);
+        }
+        // Given back at once, it keeps nobody waiting.
+        let guard = given.filter(|_| !self.is(Defect::NewcomersDoNotWait));
+        self.shared.is_held.store(true, Ordering::SeqCst);
+        Ok(Some(Box::new(Held { guard, defect: self.defect, shared: self.shared.clone() })))
     }
 }

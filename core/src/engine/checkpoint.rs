@@ -4,7 +4,7 @@
 //! Accounts lag one checkpoint: the usage rows that a checkpoint's own nodes cause are deltas of the checkpoint commit, on
 //! top of the new trees. That ends the recursion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -159,6 +159,17 @@ impl Shared {
     /// Deletes the blocks that were condemned at or before the floor that the next commit could state, and answers the rows
     /// that named them. `alone`: nobody else is there while this runs.
     pub(crate) async fn delete_condemned(&self, root: &Root, alone: bool) -> Result<Vec<Bytes>> {
+        self.delete_condemned_some(root, alone, &BTreeSet::new(), usize::MAX).await
+    }
+
+    /// As [`Shared::delete_condemned`], so many at most, and without those whose rows are known to be of deleted ones.
+    pub(super) async fn delete_condemned_some(
+        &self,
+        root: &Root,
+        alone: bool,
+        known: &BTreeSet<Bytes>,
+        count_max: usize,
+    ) -> Result<Vec<Bytes>> {
         let mut deleted = Vec::new();
         let passed = self.passed(root, alone);
         let (start, end) = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
@@ -169,12 +180,17 @@ impl Shared {
             (start, end),
             Direction::Ascending,
         );
-        while let Some((key, _)) = cursor.next().await? {
+        while deleted.len() < count_max
+            && let Some((key, _)) = cursor.next().await?
+        {
             let (sequence, block) = rows::decode_condemned_key(&key)
                 .map_err(|error| Error::damaged("condemned row", None, error.to_string()))?;
             // A reader may have come to the state before while the commit that raised the floor was under way.
             if sequence > passed.min(self.oldest_pin().unwrap_or(u64::MAX)) {
                 break;
+            }
+            if known.contains(&key) {
+                continue;
             }
             // An older hint leads through commits whose spilled deltas may be condemned.
             self.ensure_hint(root).await?;
@@ -182,6 +198,19 @@ impl Shared {
             deleted.push(key);
         }
         Ok(deleted)
+    }
+
+    /// Whether a state names condemned blocks by other rows than these.
+    pub(super) async fn has_condemned_beside(&self, root: &Root, known: &BTreeSet<Bytes>) -> Result<bool> {
+        let range = table_range(rows::CONDEMNED, (Bound::Unbounded, Bound::Unbounded));
+        let overlay = root.space.overlay.clone();
+        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, overlay, range, Direction::Ascending);
+        while let Some((key, _)) = cursor.next().await? {
+            if !known.contains(&key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes the commits that no readable state needs, ascending and without gaps, and answers the oldest one left.

@@ -163,19 +163,25 @@ impl Shared {
     }
 
     async fn lead(self: &Arc<Self>, leader: &mut Leader) {
-        let waiting = std::mem::take(&mut *lock(&self.queue));
-        leader.group.extend(waiting);
-        let result = self.commit_group(leader).await;
-        if let Err(error) = result {
-            for request in leader.group.drain(..) {
-                let _ = request.answer.send(Err(error.clone()));
-            }
-        } else if self.checkpoint_due() {
+        if self.answer_waiting(leader).await && self.checkpoint_due() {
             // The group is answered: a checkpoint that fails costs space and time, not data, and the next commit tries again.
             if let Err(error) = self.checkpoint(leader, Trees::Change).await {
                 tracing::warn!(%error, "checkpoint failed; it is tried again after the next commit");
             }
         }
+    }
+
+    /// One commit for all who wait; whether there was no failure of all of them.
+    pub(super) async fn answer_waiting(self: &Arc<Self>, leader: &mut Leader) -> bool {
+        let waiting = std::mem::take(&mut *lock(&self.queue));
+        leader.group.extend(waiting);
+        let result = self.commit_group(leader).await;
+        if let Err(error) = &result {
+            for request in leader.group.drain(..) {
+                let _ = request.answer.send(Err(error.clone()));
+            }
+        }
+        result.is_ok()
     }
 
     /// Settles what an earlier leader left in the air.
@@ -413,6 +419,7 @@ impl Shared {
     /// Turns changes of live bytes into rows; a block that nothing lives in any more is condemned by this commit.
     pub(super) async fn settle_usage(&self, base: &Root, draft: &mut Draft, sequence: u64) -> Result<Vec<DataBlock>> {
         let mut named = Vec::new();
+        let mut loosened = 0_u64;
         let usage: BTreeMap<DataBlock, i64> = draft.usage.drain().collect();
         for (block, change) in usage {
             let key = rows::usage_key(block);
@@ -438,10 +445,12 @@ impl Shared {
                     if before.is_none() {
                         named.push(block);
                     }
+                    loosened += before.unwrap_or(0).saturating_sub(after);
                     draft.rows.insert(key, Some(Bytes::copy_from_slice(&after.to_le_bytes())));
                 }
             }
         }
+        self.note_loosened(loosened);
         Ok(named)
     }
 }

@@ -41,17 +41,22 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    fn new(geometry: Geometry) -> Self {
+    pub(super) fn new(geometry: Geometry) -> Self {
         let capacity_bytes = u64::from(geometry.block_bytes()) - Geometry::BLOCK_OVERHEAD_BYTES as u64;
         Self { capacity_bytes, blocks: [0; STEPS], live_bytes: [0; STEPS] }
     }
 
-    fn step(&self, live_bytes: u64) -> usize {
+    /// Live bytes that a block has room for.
+    pub(super) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+
+    pub(super) fn step(&self, live_bytes: u64) -> usize {
         let step = u128::from(live_bytes) * STEPS as u128 / u128::from(self.capacity_bytes);
         usize::try_from(step).unwrap_or(STEPS).min(STEPS - 1)
     }
 
-    fn add(&mut self, live_bytes: u64) {
+    pub(super) fn add(&mut self, live_bytes: u64) {
         let step = self.step(live_bytes);
         if let (Some(blocks), Some(bytes)) = (self.blocks.get_mut(step), self.live_bytes.get_mut(step)) {
             *blocks += 1;
@@ -75,7 +80,7 @@ impl Fill {
 
     /// The step below which blocks are to be emptied, so that no more than `slack` thousandths too many are left; 0 where
     /// that is so already.
-    fn threshold(&self, slack: u64, loss: u64) -> usize {
+    pub(super) fn threshold(&self, slack: u64, loss: u64) -> usize {
         let ideal = self.packed(self.live(), loss);
         let allowed = ideal + ideal * slack / 1000 + 1;
         let (mut emptied, mut moved) = (0, 0);
@@ -103,7 +108,7 @@ pub(crate) struct Plan {
 }
 
 /// Thousandths of a block that packing loses: pieces of less than two hundredths are not cut.
-const DATA_LOSS: u64 = 20;
+pub(super) const DATA_LOSS: u64 = 20;
 
 impl Shared {
     /// Looks at how all blocks are filled.
@@ -112,17 +117,26 @@ impl Shared {
         let geometry = self.context.geometry;
         let (mut nodes, mut node_bytes): (HashMap<DataBlock, u64>, u64) = (HashMap::new(), 0);
         let mut node_count = 0_u64;
-        for tree in [&root.content.tree, &root.space.tree] {
+        // Blocks with nodes of snapshots are none that writing the trees anew would empty.
+        let parked = self.parked_nodes(&root).await?;
+        let mut pinned = parked.clone();
+        // Beside snapshots only the space tree is written anew: what would be gained in the other is no reason to.
+        let is_kept = self.newest_snapshot(&root, &Draft::default()).await? > 0;
+        for (tree, is_content) in [(&root.content.tree, true), (&root.space.tree, false)] {
             tree::walk(&self.nodes, tree.as_ref(), |visit| {
-                node_bytes += visit.node?.bytes().len() as u64;
-                node_count += 1;
-                *nodes.entry(DataBlock::of(visit.pointer)).or_default() += rows::live_bytes(visit.pointer);
+                let bytes = visit.node?.bytes().len() as u64;
+                let block = DataBlock::of(visit.pointer);
+                if is_content && is_kept {
+                    pinned.insert(block);
+                } else {
+                    node_bytes += bytes;
+                    node_count += 1;
+                }
+                *nodes.entry(block).or_default() += rows::live_bytes(visit.pointer);
                 Ok(())
             })
             .await?;
         }
-        // Blocks with nodes of snapshots are none that writing the trees anew would empty.
-        let pinned = self.parked_nodes(&root).await?;
         let mut metadata = Fill::new(geometry);
         nodes.iter().filter(|(block, _)| !pinned.contains(block)).for_each(|(_, live)| metadata.add(*live));
         let mut fill = Fill::new(geometry);
@@ -134,7 +148,7 @@ impl Shared {
                 break;
             }
             for (block, live) in page {
-                if !nodes.contains_key(&block) && !pinned.contains(&block) {
+                if !nodes.contains_key(&block) && !parked.contains(&block) {
                     fill.add(live);
                 }
             }
@@ -143,12 +157,14 @@ impl Shared {
         let node_bytes_max = geometry.node_bytes_max() as u64;
         let metadata_loss = 500 * node_bytes_max / metadata.capacity_bytes + 1;
         let slack = if thorough { 0 } else { 10 };
+        // The space tree alone is in fewer blocks, and each checkpoint changes some of them.
+        let metadata_slack = if is_kept { 250 } else { slack * 5 };
         let is_loose = node_count > 8 && node_bytes * 100 < node_count * node_bytes_max * 80;
         Ok(Plan {
             threshold: fill.threshold(slack, DATA_LOSS),
-            rebuild: is_loose || metadata.threshold(slack * 5, metadata_loss) > 0,
+            rebuild: is_loose || metadata.threshold(metadata_slack, metadata_loss) > 0,
             fill,
-            metadata: nodes.into_keys().chain(pinned).collect(),
+            metadata: nodes.into_keys().chain(parked).collect(),
         })
     }
 
@@ -167,7 +183,7 @@ impl Shared {
     }
 
     /// Some usage rows after a block: block and live bytes.
-    async fn usage_page(&self, root: &Root, after: Option<DataBlock>) -> Result<Vec<(DataBlock, u64)>> {
+    pub(super) async fn usage_page(&self, root: &Root, after: Option<DataBlock>) -> Result<Vec<(DataBlock, u64)>> {
         const PAGE: usize = 4096;
         let (mut start, end) = table_range(rows::USAGE, (Bound::Unbounded, Bound::Unbounded));
         if let Some(after) = after {
@@ -276,21 +292,8 @@ impl Shared {
     }
 
     async fn try_to_empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
-        let epoch = self.hold_epoch().await?;
-        // Not what the moves are judged by: an epoch that has ended stays so, and others come and are refreshed all the time.
-        let open = self.open_epochs(&Transaction::new(self)).await?;
         let mut transaction = Transaction::new(self);
-        let may_move = |block: &DataBlock| match block.writer_epoch {
-            own if own == epoch => self.is_settled(*block),
-            other => !open.contains_key(&other),
-        };
-        let mut candidates: BTreeSet<DataBlock> = blocks.iter().copied().filter(may_move).collect();
-        let mut blocks = BTreeSet::new();
-        while let Some(block) = candidates.pop_first() {
-            if transaction.has_row(&rows::usage_key(block)).await? {
-                blocks.insert(block);
-            }
-        }
+        let blocks = self.movable(&transaction, blocks).await?;
         if blocks.is_empty() {
             return Ok(0);
         }
@@ -312,6 +315,40 @@ impl Shared {
         if moving.is_empty() {
             return Ok(0);
         }
+        self.finish_moves(&mut transaction, moving).await?;
+        self.commit_moves(transaction.into_work()).await?;
+        Ok(moved)
+    }
+
+    /// Those of some data blocks that nobody can still come to write or name records in.
+    pub(super) async fn movable(
+        self: &Arc<Self>,
+        transaction: &Transaction,
+        blocks: &[DataBlock],
+    ) -> Result<BTreeSet<DataBlock>> {
+        let epoch = self.hold_epoch().await?;
+        // Not what the moves are judged by: an epoch that has ended stays so, and others come and are refreshed all the time.
+        let open = self.open_epochs(&Transaction::new(self)).await?;
+        let may_move = |block: &DataBlock| match block.writer_epoch {
+            own if own == epoch => self.is_settled(*block),
+            other => !open.contains_key(&other),
+        };
+        let mut candidates: BTreeSet<DataBlock> = blocks.iter().copied().filter(may_move).collect();
+        let mut blocks = BTreeSet::new();
+        while let Some(block) = candidates.pop_first() {
+            if transaction.has_row(&rows::usage_key(block)).await? {
+                blocks.insert(block);
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Gives the chunks their new places; one that would be in too many pieces is written once more as a whole.
+    pub(super) async fn finish_moves(
+        &self,
+        transaction: &mut Transaction,
+        moving: BTreeMap<u64, Moving>,
+    ) -> Result<()> {
         let pieces_max = self.pieces_max();
         for (number, chunk) in moving {
             let (from, to) = chunk.finish();
@@ -323,12 +360,11 @@ impl Shared {
             };
             transaction.move_chunk(number, from, to);
         }
-        self.commit_moves(transaction.into_work()).await?;
-        Ok(moved)
+        Ok(())
     }
 
     /// Copies the live records of a block; answers how many bytes.
-    async fn copy_live(
+    pub(super) async fn copy_live(
         &self,
         transaction: &mut Transaction,
         moving: &mut BTreeMap<u64, Moving>,
@@ -411,7 +447,7 @@ impl Shared {
 }
 
 /// A chunk on its way: where its pieces are, and where those go that move.
-struct Moving {
+pub(super) struct Moving {
     from: Vec<Pointer>,
     to: Vec<Option<Vec<Pointer>>>,
 }

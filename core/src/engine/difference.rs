@@ -152,6 +152,20 @@ impl Transaction {
     /// # Errors
     /// [`Error::Invalid`] where something was done in it already; as [`Changes::next`] and [`Transaction::put`].
     pub async fn restore(&mut self, state: &Snapshot, references: &dyn References) -> Result<u64> {
+        self.restore_except(state, references, |_, _, _| false).await
+    }
+
+    /// As [`Transaction::restore`], save for rows that are to stay as they are: `stays` is asked about each that differs, by
+    /// its table, its key, and whether the other state has it.
+    ///
+    /// # Errors
+    /// As [`Transaction::restore`].
+    pub async fn restore_except(
+        &mut self,
+        state: &Snapshot,
+        references: &dyn References,
+        mut stays: impl FnMut(Table, &[u8], bool) -> bool,
+    ) -> Result<u64> {
         if !self.is_empty() {
             return Err(Error::Invalid("a transaction that brings a state back does nothing before that".into()));
         }
@@ -162,6 +176,9 @@ impl Transaction {
         let mut changes = state.changes_since(&newest);
         let mut count = 0;
         while let Some(Change { table, key, before, after }) = changes.next().await? {
+            if stays(table, &key, after.is_some()) {
+                continue;
+            }
             count += 1;
             if let Some(row) = &before {
                 for chunk in references.chunks_of(&newest, table, &key, row).await? {

@@ -4,7 +4,7 @@
 //! * `chain` reads and seals commits and finds the head; `commit` judges transactions in
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
-//!   and `defragment` pack what is left; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
+//!   and `defragment` pack what is left, `defragmenter` does so in the background; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
 //! * `destroy` deletes all of it.
 //! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
@@ -19,6 +19,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod defragment;
+mod defragmenter;
 mod destroy;
 mod difference;
 mod epochs;
@@ -56,6 +57,10 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Counts, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use defragmenter::{
+    BATCH_BYTES_MAX, BYTES_PER_SECOND_MIN, DefragmentOptions, DefragmentState, DefragmentStatus, Defragmenter,
+    STEP_CHUNKS_MAX,
+};
 pub use destroy::Destroyed;
 pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
@@ -377,6 +382,8 @@ impl Engine {
             pins: Mutex::new(BTreeMap::new()),
             hinted: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            loosened: AtomicU64::new(0),
+            defragmenter: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -496,6 +503,10 @@ impl Engine {
     /// # Errors
     /// What the storage raises; what was committed stays committed.
     pub async fn close(&self) -> Result<()> {
+        let defragmenter = lock(&self.shared.defragmenter).upgrade();
+        if let Some(control) = defragmenter {
+            control.stop();
+        }
         self.shared.close().await
     }
 

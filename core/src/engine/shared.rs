@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::chain::Chain;
 use super::commit::{Leader, Request};
+use super::defragmenter::Control;
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
 use super::recent::Recent;
@@ -82,6 +83,11 @@ pub(crate) struct Shared {
     /// The newest checkpoint that a durable hint is known to name.
     pub(crate) hinted: AtomicU64,
     pub(crate) closed: AtomicBool,
+    /// Bytes that died in blocks in which something else lives on, since it was opened; what a commit that was lost would
+    /// have done counts, too.
+    pub(crate) loosened: AtomicU64,
+    /// The defragmenter at work.
+    pub(crate) defragmenter: Mutex<Weak<Control>>,
 }
 
 impl Shared {
@@ -104,6 +110,17 @@ impl Shared {
 
     pub(crate) fn root(&self) -> Arc<Root> {
         lock(&self.root).clone()
+    }
+
+    pub(super) fn note_loosened(&self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let total = self.loosened.fetch_add(bytes, Ordering::AcqRel).saturating_add(bytes);
+        let defragmenter = lock(&self.defragmenter).upgrade();
+        if let Some(control) = defragmenter {
+            control.loosened(total);
+        }
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {

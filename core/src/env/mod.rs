@@ -140,6 +140,12 @@ impl Env {
         self.spawn.as_ref().map_or(1, |spawn| spawn.parallelism().max(1))
     }
 
+    /// Whether a task that is started runs without being awaited.
+    #[must_use]
+    pub fn has_workers(&self) -> bool {
+        self.spawn.is_some()
+    }
+
     /// Starts a task on the workers; without workers it runs when the handle is awaited. Dropping the handle lets a
     /// started task finish, and forgets one that has not started.
     pub fn spawn<T: MaybeSend + 'static>(&self, task: impl Future<Output = T> + MaybeSend + 'static) -> TaskHandle<T> {

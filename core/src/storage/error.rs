@@ -144,7 +144,9 @@ impl Error {
     /// ([`Operation::effect_if_lost`]).
     ///
     /// A connection that is refused or lost is [`ErrorKind::Unavailable`], as `TimedOut` and `Interrupted` are; `WouldBlock`
-    /// is [`ErrorKind::Busy`], as of a locked file. `docs/backends.md` has the table. Whoever knows that nothing was sent
+    /// is [`ErrorKind::Busy`], as of a locked file. `docs/backends.md` has the table. `NotFound` becomes
+    /// [`ErrorKind::NotFound`], which of an open storage says that a blob is absent: once it is open, give this no other "not
+    /// found" than the blob's own, and make [`ErrorKind::Other`] of that of a folder, a table or a file of yours. Whoever knows that nothing was sent
     /// (the first connection of a call was refused) says so with [`Error::with_effect`].
     pub fn from_io(operation: Operation, context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;

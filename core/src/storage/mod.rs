@@ -4,6 +4,10 @@
 //! answers is believed before the engine has authenticated it. In return it promises the clauses S1 to S14, which stand
 //! on the methods of [`Storage`] and which the conformance suite proves one by one.
 //!
+//! A storage opens what a process left that died in the middle of any call, and repairs by itself what there is to
+//! repair: what was being put is absent or whole, no lock and no presence is left, and what is put next is found again. The
+//! files of its own that it needs beside the blobs are its affair: no listing shows them, and what it does not know it leaves alone.
+//!
 //! Whole-trait clauses:
 //!
 //! * **S10** The process dying at any moment leaves each blob absent or whole; power loss too, save that a plain
@@ -76,7 +80,8 @@ pub enum Change {
     Delete(Name),
 }
 
-/// Proof that no other handle, in any process, uses this storage; the proof lasts until it is dropped.
+/// Proof that no other handle, in any process, uses this storage; the proof lasts until it is dropped. A lock of a file is
+/// best let go by unlocking it: one that ends when the file is closed lives on in a child process until its `exec`.
 pub trait ExclusiveGuard: MaybeSendSync {}
 
 /// A write-once store of opaque blobs.
@@ -156,8 +161,14 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// **S8** Applies the changes in order; where [`Capabilities::batch`] is [`BatchSupport::Atomic`], all or nothing,
     /// across a crash too. Answers one outcome for each put, in order.
     ///
+    /// A change sees those before it in the batch. [`Put::Exists`] is an outcome, and neither ends a batch nor undoes what it
+    /// did, an atomic one's either. A batch is durable as plain puts are: after a barrier.
+    ///
     /// # Errors
-    /// The first failure; what came before it may have taken effect unless the batch is atomic.
+    /// The first failure; what came before it may have taken effect unless the batch is atomic. It is of
+    /// [`Operation::Apply`] where the batch is one call of the medium, as every atomic one is; else it may be of the change
+    /// that failed, [`Operation::Put`] or [`Operation::Delete`], as of this default. The effect is that of the whole
+    /// batch: with [`Effect::None`] an atomic one changed nothing, and another one at least did not do what failed.
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         for change in batch {
@@ -169,7 +180,9 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
         Ok(outcomes)
     }
 
-    /// **S9** After this answers, everything that this process had acknowledged before it survives power loss.
+    /// **S9** After this answers, everything that this process had acknowledged before it survives power loss: on this
+    /// handle, and on every other one that it has open on the same store. What was put or deleted by a handle that was
+    /// closed since without a barrier need not be covered.
     ///
     /// # Errors
     /// What the medium raises; then nothing is promised about what was not durable before.
@@ -182,14 +195,20 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     async fn persist(&self, names: &[Name]) -> Result<()>;
 
     /// Who uses this handle. A storage that ever gives exclusive access answers the [`Occupancy`] of the handle, always the
-    /// same, so that of several users of one handle none takes itself for alone; where there is none, nobody does. A wrapper
-    /// passes it on.
+    /// same, so that of several users of one handle none takes itself for alone; where there is none, nobody does. It is made
+    /// with the handle, by `Arc::default()`, and there is no more to do: those who use the handle come in by themselves. A
+    /// wrapper passes it on.
     fn occupancy(&self) -> Option<Arc<Occupancy>> {
         None
     }
 
     /// **S14** Proves, without waiting, that no other handle in any process uses this storage, and keeps newcomers waiting
-    /// while the guard lives (so hold it for moments). `None` where someone else is there, or where the medium cannot tell.
+    /// while the guard lives (so hold it for moments). `None` where someone else is there, or where the medium cannot tell;
+    /// it may also be answered where somebody was there a moment ago.
+    ///
+    /// While the guard lives this handle works as always, and asking it again answers `None`. Opening another one, in whatever
+    /// process, does not answer before the guard is dropped (or the handle's first call does not), and counts from then on.
+    /// The guard and the presence of a handle end with its process, however it dies.
     ///
     /// # Errors
     /// What the medium raises.

@@ -6,7 +6,8 @@ use async_lock::{RwLock, RwLockWriteGuardArc};
 /// Counts who uses one handle of a storage. A lock of the medium tells one handle from another, and nothing of those who
 /// share a handle: two engines on one would each take itself for alone there, and delete what the other needs.
 ///
-/// A storage that gives exclusive access keeps one for each handle and answers it from [`super::Storage::occupancy`].
+/// A storage that gives exclusive access makes one for each handle that it opens, by `Arc::default()`, and answers it from
+/// [`super::Storage::occupancy`]. It asks it nothing.
 #[derive(Debug, Default)]
 pub struct Occupancy {
     occupants: AtomicUsize,

@@ -63,11 +63,19 @@ impl OpenContext {
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
 #[cfg_attr(target_family = "wasm", async_trait(?Send))]
 pub trait StorageConstructor: MaybeSendSync {
-    /// Opens what the URI names.
+    /// Opens what the URI names: one more handle, each time. It waits while another handle has exclusive access
+    /// ([`Storage::try_exclusive`]), as long as it likes, and opens what a process left that died, at creating it too.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where it must exist and does not, [`ErrorKind::Invalid`] for a URI that makes no sense,
-    /// and what the medium raises.
+    /// All of [`Operation::Open`], and nothing is created where one is raised, save by the medium:
+    ///
+    /// * [`ErrorKind::NotFound`] where it must exist and does not. What was only begun to be created may be that, or open as
+    ///   empty; with [`OpenMode::CreateIfMissing`] it is finished.
+    /// * [`ErrorKind::Invalid`] for a URI that makes no sense, and where something else is in the place: a file for a folder, a
+    ///   file of another kind. It is left as it is.
+    /// * [`ErrorKind::Unsupported`] for a store of this kind in a format that is not known here, such as of a later version.
+    /// * [`ErrorKind::Corrupt`] for a store of this kind that no crash leaves so.
+    /// * [`ErrorKind::Busy`] where it waited for another handle long enough; and what the medium raises.
     async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>>;
 
     /// What people are told of this scheme.
@@ -76,7 +84,8 @@ pub trait StorageConstructor: MaybeSendSync {
     }
 
     /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (at most 64
-    /// lower-case letters, digits and `-`), and sharing no blob with anything. Nothing is created by this. `None` where the scheme has no such notion.
+    /// lower-case letters, digits and `-`), and sharing no blob with anything. Nothing is created by this. `None` where the
+    /// scheme has no such notion.
     /// The parameters stay, where they say how the medium is reached: see [`StorageUri::with_path`].
     ///
     /// # Errors
@@ -86,10 +95,13 @@ pub trait StorageConstructor: MaybeSendSync {
         Ok(None)
     }
 
-    /// Removes a scratch place that holds no blob any more and that no handle is open on.
+    /// Removes a scratch place that holds no blob any more and that no handle is open on: with the files of the storage's own
+    /// that lie in it or beside it, such as those of locks, so that opening it with [`OpenMode::Existing`] is
+    /// [`ErrorKind::NotFound`] afterwards. A place that is not there is removed already. Where a blob is in it, or anything
+    /// that is not the storage's, that is not removed: this fails then, or does nothing.
     ///
     /// # Errors
-    /// What the medium raises, of [`Operation::Open`], where something is left in it too; then that is not removed.
+    /// What the medium raises, of [`Operation::Open`].
     async fn remove_scratch(&self, uri: &StorageUri, context: &OpenContext) -> Result<()> {
         let _ = (uri, context);
         Ok(())

@@ -3,6 +3,7 @@
 
 mod basics;
 mod clocks;
+mod defragmenter;
 mod destroy;
 mod freshness;
 mod headers;

@@ -12,7 +12,7 @@ use strongroom_core::engine::{
     CheckOptions, ChunkNumber, CompactOptions, Counts, Direction, Engine, References, Snapshot, Table, Transaction,
     Tuning, View,
 };
-use strongroom_core::storage::{Effect, ErrorKind};
+use strongroom_core::storage::{Effect, ErrorKind, Operation};
 use strongroom_core::{Error, Result};
 
 use crate::support::{Bed, TABLE, get, put};
@@ -238,6 +238,41 @@ fn removing_a_snapshot_gives_back_what_only_it_needed_and_leaves_the_others_whol
             assert_sound(&engine).await;
         }
         assert!(before <= empty + 8, "{empty} blobs when empty, {before} after all was removed");
+    });
+}
+
+#[test]
+fn a_compaction_beside_snapshots_leaves_the_next_one_nothing_to_write() {
+    block_on(async {
+        let (bed, engine) = bed(41, 4096).await;
+        // Rows come to the trees out of order and go again, so that nodes are half empty and blocks of them sparse.
+        let mut dice = Dice::new(41);
+        for round in 0..30 {
+            let mut transaction = engine.begin();
+            for _ in 0..60 {
+                let key = dice.below(2000).to_be_bytes();
+                match dice.below(3) {
+                    0 => transaction.delete(TABLE, &key).unwrap(),
+                    _ => {
+                        let number = transaction.put_chunk(None, payload(dice.below(40) as u8)).await.unwrap();
+                        transaction.put(TABLE, &key, &number.0.to_le_bytes()).unwrap();
+                    }
+                }
+            }
+            transaction.commit().await.unwrap();
+            engine.checkpoint().await.unwrap();
+            if round % 10 == 9 {
+                engine.create_snapshot(&format!("kept {round}")).await.unwrap();
+            }
+        }
+        engine.compact(CompactOptions::default()).await.unwrap();
+        let puts = || bed.storage.calls().of(Operation::Put);
+        for _ in 0..3 {
+            let before = puts();
+            let report = engine.compact(CompactOptions::default()).await.unwrap();
+            // The nodes on the way to the few rows that a checkpoint changes.
+            assert!(puts() - before <= 12, "{} blocks were put: {report:?}", puts() - before);
+        }
     });
 }
 

@@ -165,6 +165,15 @@ impl Handles {
         }
     }
 
+    /// All files of which a handle is there.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
+        let open = |entry: &Entry| match entry {
+            Entry::Open(file) => file.upgrade(),
+            Entry::Going(_) => None,
+        };
+        lock(&self.files).values().filter_map(open).collect()
+    }
+
     /// The file, for one more handle. Waits for a removal that is on its way to be settled; the caller looks after that
     /// whether the file is still there.
     pub(crate) async fn open(&self, shared: &Arc<Shared>, inode: u64) -> Arc<OpenFile> {
@@ -227,6 +236,11 @@ impl Handles {
         Abandoned { handles: self, inodes }
     }
 
+    /// To be looked after another time.
+    pub(crate) fn put_back_abandoned(&self, inodes: &[u64]) {
+        lock(&self.abandoned).extend(inodes);
+    }
+
     /// Counts the bytes that a file gathers: `before` it counted last, `now` it has. Answers whether it must write them
     /// back, for its own bound's sake or that of all.
     pub(super) fn gathers(&self, before: usize, now: usize, bound: usize) -> bool {
@@ -262,7 +276,7 @@ impl std::ops::Deref for Abandoned<'_> {
 impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         if !self.inodes.is_empty() {
-            lock(&self.handles.abandoned).extend(&self.inodes);
+            self.handles.put_back_abandoned(&self.inodes);
         }
     }
 }

@@ -31,19 +31,23 @@ pub(super) async fn run(
     for _ in 0..ATTEMPTS_MAX {
         shared.engine.refresh().await?;
         let mut transaction = shared.engine.begin();
-        // An unchanged row means unchanged extents.
-        if inodes::content(&transaction, inode).await? != Some(before) {
-            return Err(lost);
-        }
-        let mut change = ContentChange::of(shared, inode, before);
+        // An unchanged content means unchanged extents; how many versions are to be kept may have changed meanwhile.
+        let now = inodes::content(&transaction, inode).await?.filter(|now| is_same_content(now, &before));
+        let Some(now) = now else { return Err(lost) };
+        let mut change = ContentChange::of(shared, inode, now);
         rewrite(shared, written, &mut transaction, &mut change).await?;
-        change.finish(shared, &mut transaction, before, size, shared.moment()).await?;
+        change.finish(shared, &mut transaction, now, size, shared.moment()).await?;
         match transaction.commit().await.map_err(Error::from) {
             Err(error) if error.is_conflict() => {}
             result => return result.map(|_| ()),
         }
     }
     Err(lost)
+}
+
+fn is_same_content(one: &ContentRow, other: &ContentRow) -> bool {
+    let content = |row: &ContentRow| (row.changed, row.size, row.versions.current);
+    content(one) == content(other)
 }
 
 /// Makes the extents of the file those that were written. Both lists go by their offsets.

@@ -1,4 +1,4 @@
-use strongroom_core::engine::Transaction;
+use strongroom_core::engine::{Transaction, View};
 
 use super::FsTransaction;
 use crate::error::Result;
@@ -106,29 +106,33 @@ impl FsTransaction {
 
     async fn change_attributes(&mut self, path: &[u8], last: Last, change: AttributeChange) -> Result<()> {
         let inode = self.locate(path, last).await?.existing(path)?.inode;
-        let moment = self.shared.moment();
-        change_inode(&mut self.transaction, inode, change, moment).await
+        self.change_inode(inode, change).await
     }
-}
 
-/// One row, put at the end: nothing to leave half done.
-pub(super) async fn change_inode(
-    transaction: &mut Transaction,
-    inode: u64,
-    change: AttributeChange,
-    moment: u64,
-) -> Result<()> {
-    let mut row = inodes::load(transaction, inode).await?;
-    row.mode = change.mode.unwrap_or(row.mode);
-    row.uid = change.uid.unwrap_or(row.uid);
-    row.gid = change.gid.unwrap_or(row.gid);
-    row.atime = change.atime.unwrap_or(row.atime);
-    if let Some(mtime) = change.mtime {
-        row.mtime = mtime;
-        row.mtime_set = moment.max(row.mtime_set.saturating_add(1));
+    /// One row, put at the end: nothing to leave half done.
+    pub(super) async fn change_inode(&mut self, inode: u64, change: AttributeChange) -> Result<()> {
+        let moment = self.shared.moment();
+        let mut row = inodes::load(&self.transaction, inode).await?;
+        row.mode = change.mode.unwrap_or(row.mode);
+        row.uid = change.uid.unwrap_or(row.uid);
+        row.gid = change.gid.unwrap_or(row.gid);
+        row.atime = change.atime.unwrap_or(row.atime);
+        if let Some(mtime) = change.mtime {
+            row.mtime = mtime;
+            // It overrules the content that is there, though the clock was set back since that was written.
+            row.mtime_set = moment.max(row.mtime_set).max(self.content_changed(inode).await?);
+        }
+        row.ctime = Timestamp::from_nanos(moment);
+        put_inode(&mut self.transaction, inode, &row)
     }
-    row.ctime = Timestamp::from_nanos(moment);
-    put_inode(transaction, inode, &row)
+
+    /// When the content changed last, in nanoseconds since the epoch.
+    async fn content_changed(&self, inode: u64) -> Result<u64> {
+        // Content that this transaction leaves alone is looked at by another state, so that a writer of it is no conflict.
+        let newest = self.shared.engine.snapshot();
+        let view: &dyn View = if self.changes.contains_key(&inode) { &self.transaction } else { &newest };
+        Ok(inodes::content(view, inode).await?.map_or(0, |content| content.changed))
+    }
 }
 
 pub(super) fn put_inode(transaction: &mut Transaction, inode: u64, row: &InodeRow) -> Result<()> {

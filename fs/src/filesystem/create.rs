@@ -1,7 +1,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::attributes::{change_inode, put_inode};
+use super::attributes::put_inode;
 use super::transaction::file_only;
 use super::{Attributes, FsTransaction};
 use crate::error::{Error, Result, shown};
@@ -374,8 +374,7 @@ impl FileWriter<'_> {
                 let moment = transaction.shared.moment();
                 transaction.finish_change(change, before, size, moment).await?;
                 if let Some(attributes) = self.attributes {
-                    let moment = transaction.shared.moment();
-                    change_inode(&mut transaction.transaction, self.inode, attributes.change(), moment).await?;
+                    transaction.change_inode(self.inode, attributes.change()).await?;
                 }
             }
         }

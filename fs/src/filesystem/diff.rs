@@ -81,21 +81,31 @@ impl FsSnapshot {
         // Other names of the same file tell of it apart.
         let mut told: HashSet<(u64, Name)> = HashSet::new();
         for (inode, names) in collected.added {
-            let mut earlier = removed.remove(&inode).unwrap_or_default().into_iter();
+            let earlier = removed.remove(&inode).unwrap_or_default().into_iter();
+            let mut earlier: BTreeMap<Vec<u8>, Kind> = earlier.map(|(name, kind)| (then.path(&name), kind)).collect();
             let is_changed = collected.content.contains(&inode);
+            let mut moved = Vec::new();
             for (name, kind) in names {
-                let fate = match earlier.next() {
-                    Some((from, _)) => Fate::Renamed { from: then.path(&from), is_changed },
+                let path = now.path(&name);
+                told.insert((inode, name));
+                if earlier.remove(&path).is_none() {
+                    moved.push((path, kind));
+                } else if is_changed && kind != Kind::Directory {
+                    // In another directory, which has the path of the one before: that is told of the directories.
+                    changes.push(PathChange { path, kind, fate: Fate::Changed });
+                } else if collected.attributes.contains(&inode) {
+                    changes.push(PathChange { path, kind, fate: Fate::Attributes });
+                }
+            }
+            for (path, kind) in moved {
+                let fate = match earlier.pop_first() {
+                    Some((from, _)) => Fate::Renamed { from, is_changed },
                     None => Fate::Added,
                 };
-                changes.push(PathChange { path: now.path(&name), kind, fate });
-                told.insert((inode, name));
+                changes.push(PathChange { path, kind, fate });
             }
-            changes.extend(earlier.map(|(name, kind)| PathChange {
-                path: then.path(&name),
-                kind,
-                fate: Fate::Removed,
-            }));
+            let gone = earlier.into_iter().map(|(path, kind)| PathChange { path, kind, fate: Fate::Removed });
+            changes.extend(gone);
         }
         for (name, kind) in removed.into_values().flatten() {
             changes.push(PathChange { path: then.path(&name), kind, fate: Fate::Removed });

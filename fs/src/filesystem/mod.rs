@@ -9,6 +9,7 @@ mod directory;
 mod orphans;
 mod remove;
 mod rename;
+mod restore;
 mod settings;
 mod snapshot;
 mod stream;

@@ -21,11 +21,16 @@ const RECLAIMED_AT_ONCE_MAX: usize = 1_000;
 
 /// Leaves a file without a name to those who have it open.
 pub(super) async fn put(transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
-    // A number of its own is of no use here; the epoch in it is.
-    let epoch = u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX);
+    let epoch = epoch(transaction).await?;
     row.nlink = 0;
     put_inode(transaction, inode, &row)?;
     Ok(transaction.put(ORPHAN, &inode_key(inode), &encode_orphan(epoch))?)
+}
+
+/// The epoch that this process writes under.
+pub(super) async fn epoch(transaction: &mut Transaction) -> Result<u32> {
+    // A number of its own is of no use here; the epoch in it is.
+    Ok(u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX))
 }
 
 impl Shared {

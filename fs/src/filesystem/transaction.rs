@@ -24,7 +24,7 @@ pub struct FsTransaction {
     /// An operation began to change rows and has not come to its end.
     pub(super) unfinished: bool,
     /// What it does to contents, by inode: all changes to one file make one version.
-    changes: HashMap<u64, ContentChange>,
+    pub(super) changes: HashMap<u64, ContentChange>,
     /// Files that it deletes.
     pub(super) deleted: Vec<u64>,
     /// Files whose last name it removes, and that are open: kept until it is settled.

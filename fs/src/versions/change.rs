@@ -1,10 +1,12 @@
-use strongroom_core::engine::Transaction;
+use strongroom_core::engine::{Transaction, View as _};
 
 use super::history::evict;
 use crate::error::Result;
 use crate::extents::Placed;
 use crate::filesystem::put_row;
-use crate::format::{ContentRow, Extent, PAST, VERSION, VersionRow, Versions, past_key, version_key};
+use crate::format::{
+    ContentRow, Extent, INODE, InodeRow, PAST, VERSION, VersionRow, Versions, inode_key, past_key, version_key,
+};
 use crate::ranges::Ranges;
 use crate::shared::Shared;
 
@@ -98,6 +100,16 @@ impl ContentChange {
         Ok(())
     }
 
+    /// When the time of modification was set by hand last; 0 of a new file. It is looked at by another state, so that
+    /// whoever changes attributes is no conflict. What this transaction set is earlier than what it does from here on.
+    async fn mtime_set(&self, shared: &Shared) -> Result<u64> {
+        if let Fate::New = self.fate {
+            return Ok(0);
+        }
+        let row = shared.engine.snapshot().get(INODE, &inode_key(self.inode)).await?;
+        Ok(row.map(|row| InodeRow::decode(&row)).transpose()?.map_or(0, |row| row.mtime_set))
+    }
+
     /// An operation of the transaction is done: puts the content row, and that of the version before.
     pub(crate) async fn finish(
         &mut self,
@@ -107,8 +119,9 @@ impl ContentChange {
         size: u64,
         moment: u64,
     ) -> Result<()> {
-        // Later than the one before whatever the clocks say.
-        let mut row = ContentRow { changed: moment.max(row.changed.saturating_add(1)), size, ..row };
+        // Later than the one before, and than the time that was set by hand, whatever the clocks say.
+        let earliest = row.changed.max(self.mtime_set(shared).await?).saturating_add(1);
+        let mut row = ContentRow { changed: moment.max(earliest), size, ..row };
         match &mut self.fate {
             Fate::New => {}
             Fate::Released => {

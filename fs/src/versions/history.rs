@@ -13,7 +13,8 @@ use crate::time::Timestamp;
 /// A version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Its number: one more for each commit that changed the content, never given twice.
+    /// Its number: one more for each commit that changed the content, never given twice; where everything is brought back to
+    /// what it was ([`crate::FsTransaction::restore`]), it is counted on from there.
     pub number: u64,
     /// Its length in bytes.
     pub size: u64,

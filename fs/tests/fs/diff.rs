@@ -41,3 +41,25 @@ fn of_two_names_of_a_changed_file_the_one_that_was_not_renamed_is_told_as_change
         assert_sound(&fs).await;
     });
 }
+
+#[test]
+fn a_file_that_has_its_path_in_another_directory_is_not_told_as_renamed_to_itself() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.create_dir("/a").await.unwrap();
+        fs.write("/a/f", b"before").await.unwrap();
+        let before = fs.snapshot();
+        fs.rename("/a", "/b").await.unwrap();
+        fs.create_dir("/a").await.unwrap();
+        fs.rename("/b/f", "/a/f").await.unwrap();
+        let moved = fs.snapshot();
+        fs.write("/a/f", b"after all").await.unwrap();
+        let after = fs.snapshot();
+        let of_file = |fates: Vec<(String, Fate)>| {
+            fates.into_iter().filter(|(path, _)| path == "/a/f").map(|(_, fate)| fate).collect::<Vec<_>>()
+        };
+        assert_eq!(of_file(fates(&before, &moved).await), [Fate::Attributes]);
+        assert_eq!(of_file(fates(&before, &after).await), [Fate::Changed]);
+        assert_eq!(of_file(fates(&after, &before).await), [Fate::Changed]);
+    });
+}

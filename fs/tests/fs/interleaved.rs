@@ -335,14 +335,13 @@ impl Actor<'_> {
             }
         };
         let polls = if self.dice.below(4) == 0 { self.dice.below(40) } else { u64::MAX };
-        match cut(polls, change).await {
-            Some(Err(error)) if is_busy(&error) => {}
-            Some(result) => {
-                if self.fine(result) == Some(true) {
-                    self.world.own.borrow_mut().insert(path, BTreeSet::from([content]));
-                }
-            }
-            None => {}
+        let is_certain = match cut(polls, change).await {
+            Some(Err(error)) if is_busy(&error) => false,
+            Some(result) => self.fine(result) == Some(true),
+            None => false,
+        };
+        if is_certain {
+            self.world.own.borrow_mut().insert(path, BTreeSet::from([content]));
         }
     }
 }
@@ -355,12 +354,13 @@ fn is_busy(error: &Error) -> bool {
 impl World {
     /// What is there is what the tasks left there.
     async fn assert_holds(&self, fs: &FileSystem) {
-        for (path, (surely, perhaps)) in &*self.raised.borrow() {
-            let found: u64 = String::from_utf8(fs.read(path).await.unwrap()).unwrap().parse().unwrap();
-            assert!((*surely..=*perhaps).contains(&found), "{path}: {found} of {surely} to {perhaps}");
+        let (raised, own) = (self.raised.borrow().clone(), self.own.borrow().clone());
+        for (path, (surely, perhaps)) in raised {
+            let found: u64 = String::from_utf8(fs.read(&path).await.unwrap()).unwrap().parse().unwrap();
+            assert!((surely..=perhaps).contains(&found), "{path}: {found} of {surely} to {perhaps}");
         }
-        for (path, possible) in &*self.own.borrow() {
-            let found = match fs.read(path).await {
+        for (path, possible) in own {
+            let found = match fs.read(&path).await {
                 Err(Error::NotFound { .. }) => None,
                 result => Some(result.unwrap()),
             };

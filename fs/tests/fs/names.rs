@@ -4,7 +4,7 @@ use futures_lite::future::block_on;
 use strongroom_core::engine::View;
 use strongroom_fs::format::INODE;
 use strongroom_fs::{
-    AttributeChange, Attributes, Error, Kind, LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, Timestamp,
+    AttributeChange, Attributes, Error, Kind, LINKS_MAX, NAME_BYTES_MAX, OpenOptions, SYMLINK_BYTES_MAX, Timestamp,
 };
 
 use crate::support::{Bed, assert_sound};
@@ -358,6 +358,58 @@ fn attributes_are_kept_and_times_follow_the_changes() {
         let change = AttributeChange { uid: Some(99), ..AttributeChange::default() };
         fs.set_symlink_attributes("l", change).await.unwrap();
         assert_eq!((fs.symlink_metadata("l").await.unwrap().uid, fs.metadata("f").await.unwrap().uid), (99, 10));
+    });
+}
+
+#[test]
+fn times_that_are_set_hold_though_the_clock_was_set_back_since_the_content_changed() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        fs.create_dir("d").await.unwrap();
+        for path in ["f", "g", "d/f"] {
+            for _ in 0..50 {
+                fs.write(path, b"content").await.unwrap();
+            }
+        }
+        drop(fs);
+        // The clock of the next process begins where that of the first one did.
+        let fs = bed.open().await.unwrap();
+        let mtime = Timestamp::new(1_000_000, 5);
+        for path in ["f", "d"] {
+            fs.set_times(path, None, mtime).await.unwrap();
+            assert_eq!(Some(fs.metadata(path).await.unwrap().mtime), mtime, "{path}");
+        }
+        let attributes = Attributes { mtime, ..Attributes::file() };
+        fs.transact(async |transaction| transaction.create_file_from("g", attributes, &mut &b"next"[..]).await)
+            .await
+            .unwrap();
+        assert_eq!(Some(fs.metadata("g").await.unwrap().mtime), mtime);
+        // What is written after that overrules it.
+        fs.write("f", b"next").await.unwrap();
+        assert!(Some(fs.metadata("f").await.unwrap().mtime) > mtime);
+    });
+}
+
+#[test]
+fn what_is_written_overrules_a_time_set_by_hand_though_the_clock_was_set_back_since() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        let mtime = Timestamp::new(1_000_000, 5);
+        for path in ["f", "g"] {
+            fs.write(path, b"content").await.unwrap();
+            for _ in 0..50 {
+                fs.set_times(path, None, mtime).await.unwrap();
+            }
+        }
+        drop(fs);
+        let fs = bed.open().await.unwrap();
+        fs.write("f", b"another").await.unwrap();
+        let file = fs.open_file("g", OpenOptions::new().write(true)).await.unwrap();
+        file.write_at(0, b"another").await.unwrap();
+        file.close().await.unwrap();
+        for path in ["f", "g"] {
+            assert!(Some(fs.metadata(path).await.unwrap().mtime) > mtime, "{path}");
+        }
     });
 }
 

@@ -190,6 +190,39 @@ fn a_file_may_have_a_limit_of_its_own_or_none() {
 }
 
 #[test]
+fn a_limit_that_is_set_meanwhile_loses_nothing_that_handles_wrote() {
+    block_on(async {
+        let (_bed, fs) = bed(3).await;
+        for seed in 1..=3 {
+            fs.write("f", noise(seed, 30_000)).await.unwrap();
+        }
+        let file = fs.open_file("f", OpenOptions::new().write(true)).await.unwrap();
+        file.write_at(0, &noise(4, 20_000)).await.unwrap();
+        fs.set_version_limit("f", Some(1)).await.unwrap();
+        fs.prune_versions("f").await.unwrap();
+        let other = fs.open_file("f", OpenOptions::new().write(true).versions(2)).await.unwrap();
+        other.append(&noise(5, 10)).await.unwrap();
+        file.flush().await.unwrap();
+        let mut expected = noise(3, 30_000);
+        expected[..20_000].copy_from_slice(&noise(4, 20_000));
+        expected.extend(noise(5, 10));
+        assert!(fs.read("f").await.unwrap() == expected);
+        assert_eq!(numbers(&fs, "f").await, [2, 3, 4]);
+        for seed in [2, 3] {
+            assert!(fs.read_version("f", seed).await.unwrap() == noise(seed, 30_000));
+        }
+        assert_sound(&fs).await;
+        // To none, and emptied by one more handle.
+        file.append(b"more").await.unwrap();
+        fs.set_version_limit("f", Some(0)).await.unwrap();
+        fs.open_file("f", OpenOptions::new().write(true).truncate(true)).await.unwrap();
+        assert_eq!(fs.read("f").await.unwrap(), b"");
+        assert_eq!(numbers(&fs, "f").await, [5]);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
 fn a_repository_can_keep_none_and_one_file_some() {
     block_on(async {
         let (_bed, fs) = bed(0).await;

@@ -26,7 +26,9 @@ mod transaction;
 pub use futures_lite::future::block_on;
 
 use strongroom_core::engine::keyring::{Header, NewSlot, SlotInfo};
-use strongroom_core::engine::{CompactOptions, CompactReport, Destroyed, EngineInfo, HeaderImport, SnapshotInfo};
+use strongroom_core::engine::{
+    CompactOptions, CompactReport, DefragmentStatus, Destroyed, EngineInfo, HeaderImport, SnapshotInfo,
+};
 use strongroom_core::storage::{BlockingMode, StorageUri};
 use strongroom_fs::Result;
 
@@ -135,6 +137,22 @@ impl Repository {
     /// As there.
     pub fn compact(&self, options: CompactOptions<'_>) -> Result<CompactReport> {
         block_on(self.inner.compact(options))
+    }
+
+    /// How the defragmentation in the background stands; see [`crate::Repository::defragment_status`].
+    #[must_use]
+    pub fn defragment_status(&self) -> Option<DefragmentStatus> {
+        self.inner.defragment_status()
+    }
+
+    /// Makes the defragmentation in the background wait; see [`crate::Repository::pause_defragmenting`].
+    pub fn pause_defragmenting(&self) {
+        self.inner.pause_defragmenting();
+    }
+
+    /// Lets the defragmentation in the background go on.
+    pub fn resume_defragmenting(&self) {
+        self.inner.resume_defragmenting();
     }
 
     /// Keeps files and keys as they are now under a name; see [`crate::Repository::create_snapshot`].

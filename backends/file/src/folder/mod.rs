@@ -9,9 +9,9 @@ use std::io;
 use std::path::Path;
 
 #[cfg(not(unix))]
-pub(crate) use portable::{Folder, read_at};
+pub(crate) use portable::{Folder, FolderId, read_at};
 #[cfg(unix)]
-pub(crate) use unix::{Folder, read_at};
+pub(crate) use unix::{Folder, FolderId, read_at};
 
 /// Whether a file got its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

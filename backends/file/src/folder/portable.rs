@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use super::{LockKind, Published};
 use crate::layout::INCOMING;
 
+/// What tells a folder from all others.
+pub(crate) type FolderId = PathBuf;
+
 /// A folder, by its absolute path.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -17,6 +20,15 @@ impl Folder {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         Ok(Self { root: std::path::absolute(path)? })
+    }
+
+    pub(crate) fn id(&self) -> io::Result<FolderId> {
+        std::fs::canonicalize(&self.root)
+    }
+
+    /// Whether the folder was removed since it was opened.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.root.try_exists(), Ok(false))
     }
 
     fn at(&self, path: &str) -> PathBuf {

@@ -8,6 +8,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use super::{LockKind, Published};
 use crate::layout::INCOMING;
 
+/// What tells an open folder from all others, as long as it is open.
+pub(crate) type FolderId = (u64, u64);
+
 /// An open folder. Everything is reached relative to it, so that it may be renamed, and the working directory changed.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -23,6 +26,19 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let root = rustix::fs::openat(CWD, path, READ_DIRECTORY, Mode::empty())?;
         Ok(Self { root: File::from(root), flushes_whole: OnceLock::new() })
+    }
+
+    /// Device and inode.
+    pub(crate) fn id(&self) -> io::Result<FolderId> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = self.root.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// Whether the folder was removed since it was opened.
+    pub(crate) fn is_gone(&self) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        self.root.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
     /// A handle to lock: the folders themselves serve, so that no file of odd size lies among the blobs.

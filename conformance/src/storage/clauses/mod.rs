@@ -1,5 +1,6 @@
 //! The clause functions: each tries one clause on a fresh place, and answers a verdict, or how it was broken.
 
+mod alone;
 mod batches;
 mod blobs;
 mod crashes;

@@ -1,0 +1,114 @@
+//! A repository on the crashing double, and the processes that open it.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use strongroom::core::env::Env;
+use strongroom::core::storage::Storage;
+use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions, Repository, Result, Suite, Tuning};
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+
+const BLOCK_BYTES: u32 = 4096;
+
+/// What storage it is on, and how it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Files of one host, whose last writes a power cut tears; content is shared, and no version kept where a file does not
+    /// say.
+    Files,
+    /// A store that everyone sees, without locks; content is not shared, and two versions kept.
+    Objects,
+}
+
+impl Arbitrary for Profile {
+    type Parameters = ();
+    type Strategy = BoxedStrategy<Self>;
+
+    fn arbitrary_with((): ()) -> Self::Strategy {
+        prop_oneof![Just(Self::Files), Just(Self::Objects)].boxed()
+    }
+}
+
+impl Profile {
+    pub(crate) fn versions(self) -> u32 {
+        match self {
+            Self::Files => 0,
+            Self::Objects => 2,
+        }
+    }
+}
+
+/// How a process looks at it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// It keeps decoded nodes.
+    #[default]
+    Warm,
+    /// It keeps next to none, so that everything comes from storage again and again.
+    Cold,
+}
+
+pub(crate) struct Bed {
+    pub(crate) storage: CrashingStorage,
+    seed: u64,
+}
+
+fn tuning(memory: Memory) -> Tuning {
+    let node_cache_bytes_max = if memory == Memory::Cold { 1 } else { 16 << 20 };
+    Tuning { checkpoint_commits: 12, close_commits: 8, node_cache_bytes_max, ..Tuning::default() }
+}
+
+fn credentials() -> Credentials {
+    Credentials::password("correct horse")
+}
+
+impl Bed {
+    pub(crate) async fn create(seed: u64, profile: Profile) -> (Self, Repository) {
+        let crash = match profile {
+            Profile::Files => CrashOptions { yields: false, ..CrashOptions::default() },
+            Profile::Objects => CrashOptions { yields: false, ..CrashOptions::object_store() },
+        };
+        let storage = CrashingStorage::new(crash);
+        let options = CreateOptions::new(credentials())
+            .cipher(Suite::Aes256Gcm)
+            .kdf(KdfParameters::MINIMUM)
+            .block_bytes(BLOCK_BYTES)
+            .dedup(profile == Profile::Files)
+            .versions(profile.versions())
+            .env(Env::deterministic(seed))
+            .without_retry()
+            .timeout(std::time::Duration::MAX)
+            .tuning(tuning(Memory::Warm));
+        let repository = Repository::create(place(storage.another()), options).await.unwrap();
+        (Self { storage, seed }, repository)
+    }
+
+    /// Another process opens it, in place of the one before.
+    pub(crate) async fn open(&mut self, memory: Memory) -> Repository {
+        let (storage, opened) = self.open_as(memory, false).await;
+        self.storage = storage;
+        opened.unwrap()
+    }
+
+    /// Another process opens it beside the one that is there, with nothing in memory.
+    pub(crate) async fn open_beside(&mut self, read_only: bool) -> Repository {
+        self.open_as(Memory::Cold, read_only).await.1.unwrap()
+    }
+
+    async fn open_as(&mut self, memory: Memory, read_only: bool) -> (CrashingStorage, Result<Repository>) {
+        self.seed = self.seed.wrapping_add(1);
+        let storage = self.storage.reopen();
+        let options = OpenOptions::new(credentials())
+            .env(Env::deterministic(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+            .without_retry()
+            .timeout(std::time::Duration::MAX)
+            .tuning(tuning(memory))
+            .read_only(read_only);
+        let process = storage.another();
+        (process, Repository::open(place(storage), options).await)
+    }
+}
+
+fn place(storage: CrashingStorage) -> Arc<dyn Storage> {
+    Arc::new(storage)
+}
