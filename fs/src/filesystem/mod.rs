@@ -50,7 +50,7 @@ const ATTEMPTS_MAX: usize = 64;
 const REMOVED_AT_ONCE_MAX: usize = 10_000;
 /// How much one transaction of many that remove or copy a tree may hold in rows before it is committed. In memory it is some
 /// times that, by what a commit makes of it.
-const PENDING_AT_ONCE_BYTES_MAX: u64 = 4 << 20;
+const PENDING_AT_ONCE_BYTES_MAX: u64 = 2 << 20;
 
 /// A file system in an open repository. Cheap to clone, usable from many tasks at once.
 #[derive(Clone)]
