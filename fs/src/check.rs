@@ -1,11 +1,11 @@
 //! Looks at every row of the file system, and on request at every byte.
 //!
-//! Memory: 8 bytes and some for each inode and each chunk; names and content are looked at one by one.
+//! Memory: a few bytes for each inode and each chunk; names and content are looked at one by one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 
-use strongroom_core::engine::{ChunkNumber, Direction, Table, View};
+use strongroom_core::engine::{ChunkNumber, Counts, Direction, Table, View};
 use strongroom_core::env::TaskHandle;
 
 use crate::error::Result;
@@ -68,7 +68,7 @@ pub struct CheckSummary {
     /// What was found amiss.
     pub findings: u64,
     /// How many extents, those of older versions included, refer to each chunk, for the engine to compare with its counts.
-    pub references: HashMap<ChunkNumber, u64>,
+    pub references: Counts,
 }
 
 impl FileSystem {
@@ -92,7 +92,7 @@ impl FsSnapshot {
             options,
             report,
             summary: CheckSummary::default(),
-            seen: HashMap::new(),
+            seen: Seen::default(),
             versioned: HashMap::new(),
             with_xattrs: HashSet::new(),
             broken: HashSet::new(),
@@ -111,14 +111,36 @@ struct Check<'s, R> {
     options: CheckOptions,
     report: R,
     summary: CheckSummary,
-    /// Inodes met on the way down, and how many of their names are still to be met.
-    seen: HashMap<u64, u32>,
+    seen: Seen,
     /// Files that have older versions.
     versioned: HashMap<u64, Versions>,
     /// Those of them that say that they have extended attributes.
     with_xattrs: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
     reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
+}
+
+/// Inodes met on the way down, and how many of their names are still to be met: that, and one.
+#[derive(Default)]
+struct Seen(Counts);
+
+impl Seen {
+    fn get(&self, inode: u64) -> Option<u64> {
+        self.0.get(inode).checked_sub(1)
+    }
+
+    fn has(&self, inode: u64) -> bool {
+        self.0.get(inode) > 0
+    }
+
+    fn insert(&mut self, inode: u64, names_left: u64) {
+        self.0.set(inode, names_left.saturating_add(1));
+    }
+
+    /// Those of which names are missing.
+    fn left(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.iter().filter(|(_, count)| *count > 1).map(|(inode, count)| (inode, count - 1))
+    }
 }
 
 struct Level {
@@ -188,7 +210,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         while let Some((chunk, task)) = self.reading.pop_front() {
             self.read(None, ROOT, chunk, task).await;
         }
-        let missing: Vec<_> = self.seen.iter().filter(|(_, names)| **names > 0).map(|(k, v)| (*k, *v)).collect();
+        let missing: Vec<_> = self.seen.left().collect();
         for (inode, names) in missing {
             self.found(None, inode, format!("counts {names} names more than there are"));
         }
@@ -199,11 +221,11 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
     async fn inode(&mut self, path: &[u8], entry: EntryRow) -> Result<bool> {
         let view = &self.on.snapshot;
         let EntryRow { inode, kind } = entry;
-        if let Some(names) = self.seen.get_mut(&inode) {
+        if let Some(names) = self.seen.get(inode) {
             if kind == Kind::Directory {
                 self.found(Some(path), inode, "a second name of a directory");
             } else if let Some(left) = names.checked_sub(1) {
-                *names = left;
+                self.seen.insert(inode, left);
             } else {
                 self.found(Some(path), inode, "has more names than it counts");
             }
@@ -217,7 +239,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 return Ok(false);
             }
         };
-        self.seen.insert(inode, row.nlink.saturating_sub(1));
+        self.seen.insert(inode, row.nlink.saturating_sub(1).into());
         if row.xattrs {
             self.with_xattrs.insert(inode);
         }
@@ -329,9 +351,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
 
     async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) {
         let Extent::Data { chunk, length, skip } = placed.extent else { return };
-        let count = self.summary.references.entry(chunk).or_default();
-        *count += 1;
-        let first = *count == 1;
+        let first = self.summary.references.add(chunk.0) == 1;
         if !self.options.data {
             return;
         }
@@ -377,7 +397,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                     continue;
                 }
             };
-            if self.seen.contains_key(&inode) {
+            if self.seen.has(inode) {
                 self.found(None, inode, "has a name and is said to have none");
                 continue;
             }
@@ -423,15 +443,15 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         while let Some((key, value)) = scan.next().await? {
             match owner(&key) {
                 Ok(inode) => {
-                    if !self.seen.contains_key(&inode) && last != Some(inode) {
+                    if !self.seen.has(inode) && last != Some(inode) {
                         self.found(None, inode, detail);
                     }
                     if table == EXTENT
-                        && !self.seen.contains_key(&inode)
+                        && !self.seen.has(inode)
                         && let Ok(Extent::Data { chunk, .. }) = Extent::decode(&value)
                     {
                         // It holds its reference all the same.
-                        *self.summary.references.entry(chunk).or_default() += 1;
+                        self.summary.references.add(chunk.0);
                     }
                     last = Some(inode);
                 }
@@ -461,7 +481,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                     if !self.is_known(inode, before)
                         && let Ok(Extent::Data { chunk, .. }) = Extent::decode(&value)
                     {
-                        *self.summary.references.entry(chunk).or_default() += 1;
+                        self.summary.references.add(chunk.0);
                     }
                 }
                 Err(error) => self.found(None, 0, error.to_string()),
@@ -496,7 +516,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             };
             self.summary.xattrs += 1;
             let is_first = last.replace(inode) != Some(inode);
-            if is_first && !self.seen.contains_key(&inode) {
+            if is_first && !self.seen.has(inode) {
                 self.found(None, inode, "extended attributes of what does not exist");
             } else if is_first && !self.with_xattrs.remove(&inode) {
                 self.found(None, inode, "has extended attributes and does not say so");
@@ -509,7 +529,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 }
             };
             for chunk in row.chunks() {
-                *self.summary.references.entry(*chunk).or_default() += 1;
+                self.summary.references.add(chunk.0);
             }
             if self.options.data
                 && let Err(error) = xattrs::value(view, row).await

@@ -35,9 +35,12 @@ pub(crate) struct Common {
 #[derive(Clone)]
 struct ByBytes;
 
+/// What a chunk in the cache takes beside its bytes; of very small ones it is most.
+const CACHED_CHUNK_BYTES: u64 = 192;
+
 impl Weighter<ChunkNumber, Bytes> for ByBytes {
     fn weight(&self, _: &ChunkNumber, plain: &Bytes) -> u64 {
-        plain.len() as u64 + 64
+        plain.len() as u64 + CACHED_CHUNK_BYTES
     }
 }
 

@@ -1,8 +1,6 @@
 //! Looking for damage, from the files down to the blobs.
 
-use std::collections::HashMap;
-
-use strongroom_core::engine::{self, ChunkNumber};
+use strongroom_core::engine::{self, Counts};
 use strongroom_fs::Result;
 
 use crate::repository::Repository;
@@ -123,7 +121,7 @@ impl Repository {
     async fn check_keys(
         &self,
         data: bool,
-        references: &mut HashMap<ChunkNumber, u64>,
+        references: &mut Counts,
         found: &mut (impl FnMut(Finding) + Send),
     ) -> Result<Option<u64>> {
         match self.kv().check(data, references).await {

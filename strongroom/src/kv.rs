@@ -8,12 +8,11 @@
 //!     | 2 u8 ‖ length u64 ‖ number u64 of the chunk that holds that list, where the list does not fit either
 //! ```
 
-use std::collections::HashMap;
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use strongroom_core::engine::{
-    self, ChunkNumber, CommitInfo, ConflictTest as _, Direction, Engine, Snapshot, Table,
+    self, ChunkNumber, CommitInfo, ConflictTest as _, Counts, Direction, Engine, Snapshot, Table,
     Transaction as EngineTransaction, View,
 };
 use strongroom_core::{Error, Result};
@@ -143,7 +142,7 @@ impl Kv {
     }
 
     /// Counts the keys and what they refer to, and with `data` reads every value.
-    pub(crate) async fn check(&self, data: bool, references: &mut HashMap<ChunkNumber, u64>) -> Result<u64> {
+    pub(crate) async fn check(&self, data: bool, references: &mut Counts) -> Result<u64> {
         let snapshot = self.engine.snapshot();
         let mut scan = snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
         let mut keys = 0;
@@ -151,10 +150,10 @@ impl Kv {
             keys += 1;
             let value = Value::read(&row)?;
             for number in value.numbers(&snapshot).await? {
-                *references.entry(number).or_default() += 1;
+                references.add(number.0);
             }
             if let Value::Listed { list, .. } = value {
-                *references.entry(list).or_default() += 1;
+                references.add(list.0);
             }
             if data {
                 fetch(&snapshot, &row).await?;

@@ -15,6 +15,7 @@ use futures_util::future::{Either, select};
 use super::ballast::Room;
 use super::chain::SealedCommit;
 use super::checkpoint::Trees;
+use super::recent::Keys;
 use super::root::Root;
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Op, Work, merge_row};
@@ -76,7 +77,7 @@ pub(super) struct Prepared {
     pub(super) sealed: SealedCommit,
     pub(super) base: Arc<Root>,
     pub(super) next: Arc<Root>,
-    pub(super) keys: Vec<Bytes>,
+    pub(super) keys: Keys,
     /// The transactions in it: its fate is theirs, whoever comes to learn it.
     pub(super) requests: Vec<Request>,
     /// Whether it may have reached storage already.
@@ -286,8 +287,8 @@ impl Shared {
             }
         }
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
-        let touches = |key: &Bytes| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
-        if since.iter().any(|keys| keys.iter().any(touches)) || draft.rows.keys().any(touches) {
+        let touches = |key: &[u8]| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
+        if since.iter().any(|keys| keys.any(touches)) || draft.rows.keys().any(|key| touches(key)) {
             return Err(Error::Conflict);
         }
         if work.has_blocks && shares_condemned(work, &since) {
@@ -456,27 +457,28 @@ impl Shared {
 
 /// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
 /// empty for the accounts may hold what this one put; it is not revived.
-fn shares_condemned(work: &Work, since: &[Arc<Vec<Bytes>>]) -> bool {
-    let mut condemned = since
-        .iter()
-        .flat_map(|keys| keys.iter())
-        .filter(|key| key.first() == Some(&rows::CONDEMNED))
-        .filter_map(|key| rows::decode_condemned_key(key).ok())
-        .map(|(_, block)| block)
-        .peekable();
-    if condemned.peek().is_none() {
+fn shares_condemned(work: &Work, since: &[Arc<Keys>]) -> bool {
+    let mut condemned = HashSet::new();
+    for keys in since {
+        keys.any(|key| {
+            if key.first() == Some(&rows::CONDEMNED) {
+                condemned.extend(rows::decode_condemned_key(key).map(|(_, block)| block));
+            }
+            false
+        });
+    }
+    if condemned.is_empty() {
         return false;
     }
-    let named: HashSet<DataBlock> = (work.ops.values())
+    (work.ops.values())
         .filter_map(|op| match op {
             Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) | Op::Move { to: pointers, .. } => {
                 Some(pointers)
             }
             _ => None,
         })
-        .flat_map(|pointers| pointers.iter().map(DataBlock::of))
-        .collect();
-    condemned.any(|block| named.contains(&block))
+        .flatten()
+        .any(|pointer| condemned.contains(&DataBlock::of(pointer)))
 }
 
 fn chunk_number(key: &[u8]) -> Result<u64> {

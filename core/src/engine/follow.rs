@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::chain::LoadedCommit;
 use super::commit::Floor;
+use super::recent::Keys;
 use super::root::Root;
 use super::shared::{Shared, lock};
 use crate::format::rows;
@@ -26,7 +27,7 @@ impl Shared {
     }
 
     /// Makes a state the newest, unless somebody has seen to that: the leader and one who learns may meet.
-    pub(super) fn adopt(&self, next: Arc<Root>, keys: Vec<Bytes>) {
+    pub(super) fn adopt(&self, next: Arc<Root>, keys: Keys) {
         let mut root = lock(&self.root);
         if root.sequence + 1 == next.sequence {
             lock(&self.recent).push(next.sequence, next.time, keys);
@@ -66,7 +67,7 @@ impl Shared {
                 }
             }
             for (state, commit) in states.into_iter().zip(found) {
-                self.adopt(state, commit.deltas.into_iter().map(|(key, _)| key).collect());
+                self.adopt(state, Keys::new(commit.deltas.iter().map(|(key, _)| &**key)));
             }
             return Ok(());
         }

@@ -30,6 +30,7 @@ pub mod keyring;
 mod nodes;
 mod options;
 mod publish;
+mod recent;
 mod remembered;
 mod room;
 mod root;
@@ -54,7 +55,7 @@ use crate::storage::{Occupant, Storage, StorageExt};
 use crate::{Error, Result};
 
 pub use crate::tree::Direction;
-pub use check::{CheckOptions, CheckReport, Finding};
+pub use check::{CheckOptions, CheckReport, Counts, Finding};
 pub use compact::{CompactOptions, CompactReport};
 pub use defragmenter::{
     BATCH_BYTES_MAX, BYTES_PER_SECOND_MIN, DefragmentOptions, DefragmentState, DefragmentStatus, Defragmenter,
@@ -74,8 +75,9 @@ use checkpoint::Trees;
 use commit::{Draft, Extra, Leader, Outcome};
 use keyring::{CreateHeader, Header, NewSlot, SlotId};
 use nodes::Nodes;
+use recent::Recent;
 use root::Root;
-use shared::{EpochState, Recent, Shared, lock};
+use shared::{EpochState, Shared, lock};
 
 /// Which table a key lies in: the file system uses 0x10 to 0x7f, applications 0x80 to 0xef.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -48,7 +48,7 @@ pub enum Unlock<'a> {
 /// Bounds of the engine's work; the defaults suit a local repository.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// A checkpoint is due after this many bytes of deltas.
+    /// A checkpoint is due after this many bytes of deltas, with what each takes in memory.
     pub checkpoint_bytes: u64,
     /// A checkpoint is due after this many commits.
     pub checkpoint_commits: u64,
@@ -69,7 +69,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            checkpoint_bytes: 8 << 20,
+            checkpoint_bytes: 16 << 20,
             checkpoint_commits: 256,
             close_commits: 64,
             reader_grace_millis: 10 * 60 * 1000,

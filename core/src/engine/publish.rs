@@ -9,10 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::commit::{Draft, Extra, Leader, Outcome, Prepared};
-use super::root::{Applied, Root};
+use super::recent::Keys;
+use super::root::{Applied, Root, pack};
 use super::shared::{Shared, lock};
 use crate::format::Pointer;
-use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
+use crate::format::commit::{CommitHead, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockClass, RecordKind};
 use crate::storage::{Effect, ErrorKind, Put};
@@ -64,7 +65,7 @@ impl Shared {
             space: pointer(space),
         };
         let sealed = self.chain.seal(&head, &body)?;
-        let deltas: Vec<Delta> = draft.rows.into_iter().collect();
+        let deltas = pack(draft.rows);
         let next = Arc::new(base.after(Applied {
             head: &head,
             hash: sealed.hash,
@@ -72,7 +73,7 @@ impl Shared {
             deltas: &deltas,
             spills: &spills,
         })?);
-        let keys = deltas.into_iter().map(|(key, _)| key).collect();
+        let keys = Keys::new(deltas.iter().map(|(key, _)| &**key));
         let requests = if extra.answers_group { std::mem::take(&mut leader.group) } else { Vec::new() };
         leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, put: false });
         let outcome = self.finish(leader).await?;

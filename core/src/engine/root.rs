@@ -1,6 +1,8 @@
 //! A state of the repository: two trees under an overlay of what changed since the last checkpoint. Immutable; a commit
 //! makes a new one that shares almost everything.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::format::commit::{CommitHead, Delta};
@@ -9,6 +11,9 @@ use crate::tree::{self, NodeStore, TreeRoot};
 
 pub(crate) use crate::tree::Overlay;
 use crate::{Error, Result};
+
+/// What a row of the overlay takes beside its key and value. Deletions are little else.
+const ROW_BYTES: u64 = 64;
 
 /// One of the two key spaces.
 #[derive(Clone, Default)]
@@ -33,7 +38,7 @@ pub(crate) struct Root {
     pub(crate) header_hash: [u8; 32],
     pub(crate) content: Side,
     pub(crate) space: Side,
-    /// Bytes of deltas since the last checkpoint.
+    /// Bytes that the deltas since the last checkpoint take in memory, about.
     pub(crate) tail_bytes: u64,
     /// Blocks that hold spilled deltas of commits since the last checkpoint.
     pub(crate) spills: Vec<DataBlock>,
@@ -144,7 +149,7 @@ impl Root {
         self.header_hash = head.header_hash;
         self.spills.extend_from_slice(commit.spills);
         for (key, value) in commit.deltas {
-            self.tail_bytes += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
+            self.tail_bytes += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64 + ROW_BYTES;
             let side = if key.first().is_some_and(|table| *table < rows::CONTENT_FIRST) {
                 &mut self.space
             } else {
@@ -155,6 +160,44 @@ impl Root {
     }
 }
 
+/// How large the pieces are that [`pack`] makes. One that is kept for the sake of a single row costs no more than a tree node.
+const PIECE_BYTES_MAX: usize = 4 << 10;
+
+/// The same rows in few pieces of memory rather than two for each row, as they stay until the next checkpoint.
+pub(crate) fn pack(rows: BTreeMap<Bytes, Option<Bytes>>) -> Vec<Delta> {
+    let mut packed: Vec<Delta> = Vec::with_capacity(rows.len());
+    let mut waiting: Vec<Delta> = Vec::new();
+    let mut waiting_bytes = 0;
+    for (key, value) in rows {
+        let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
+        if waiting_bytes + bytes > PIECE_BYTES_MAX {
+            pack_piece(&mut waiting, waiting_bytes, &mut packed);
+            waiting_bytes = 0;
+        }
+        waiting_bytes += bytes;
+        waiting.push((key, value));
+    }
+    pack_piece(&mut waiting, waiting_bytes, &mut packed);
+    packed
+}
+
+fn pack_piece(rows: &mut Vec<Delta>, bytes: usize, packed: &mut Vec<Delta>) {
+    if rows.len() < 2 {
+        packed.append(rows);
+        return;
+    }
+    let mut piece = Vec::with_capacity(bytes);
+    for (key, value) in &*rows {
+        piece.extend_from_slice(key);
+        piece.extend_from_slice(value.as_deref().unwrap_or_default());
+    }
+    let mut piece = Bytes::from(piece);
+    for (key, value) in rows.drain(..) {
+        let key = piece.split_to(key.len());
+        packed.push((key, value.map(|value| piece.split_to(value.len()))));
+    }
+}
+
 /// A commit to apply.
 pub(crate) struct Applied<'a> {
     pub(crate) head: &'a CommitHead,
@@ -162,4 +205,26 @@ pub(crate) struct Applied<'a> {
     pub(crate) salt: [u8; 16],
     pub(crate) deltas: &'a [Delta],
     pub(crate) spills: &'a [DataBlock],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_rows_are_the_same_rows() {
+        let mut rows = BTreeMap::new();
+        for number in 0..3_000_u32 {
+            let value = match number % 5 {
+                0 => None,
+                1 => Some(Bytes::new()),
+                2 => Some(Bytes::from(vec![7; (number % 700) as usize * 9])),
+                _ => Some(Bytes::copy_from_slice(&number.to_le_bytes())),
+            };
+            rows.insert(Bytes::copy_from_slice(&number.to_be_bytes()), value);
+        }
+        let expected: Vec<Delta> = rows.clone().into_iter().collect();
+        assert_eq!(pack(rows), expected);
+        assert_eq!(pack(BTreeMap::new()), []);
+    }
 }

@@ -1,16 +1,15 @@
 //! What every handle of one open repository shares.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-
-use bytes::Bytes;
 
 use super::chain::Chain;
 use super::commit::{Leader, Request};
 use super::defragmenter::Control;
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
+use super::recent::Recent;
 use super::room::GivenBack;
 use super::root::Root;
 use crate::block::{BlockContext, BlockStore, BlockWriter};
@@ -24,62 +23,6 @@ use crate::{Error, Result};
 /// single assignment or insertion.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How many commits' keys are remembered for validation, at most.
-const RECENT_COMMITS_MAX: usize = 4096;
-/// How many keys all those commits have together, at most.
-const RECENT_KEYS_MAX: usize = 1 << 20;
-
-/// The keys that recent commits wrote, to validate transactions that began before them.
-#[derive(Default)]
-pub(crate) struct Recent {
-    commits: VecDeque<RecentCommit>,
-    keys: usize,
-}
-
-struct RecentCommit {
-    sequence: u64,
-    time: u64,
-    keys: Arc<Vec<Bytes>>,
-}
-
-impl Recent {
-    pub(crate) fn push(&mut self, sequence: u64, time: u64, keys: Vec<Bytes>) {
-        if self.commits.back().is_some_and(|last| last.sequence + 1 != sequence) {
-            self.clear();
-        }
-        self.keys += keys.len();
-        self.commits.push_back(RecentCommit { sequence, time, keys: Arc::new(keys) });
-        while self.commits.len() > RECENT_COMMITS_MAX || (self.keys > RECENT_KEYS_MAX && self.commits.len() > 1) {
-            if let Some(first) = self.commits.pop_front() {
-                self.keys -= first.keys.len();
-            }
-        }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.commits.clear();
-        self.keys = 0;
-    }
-
-    /// What was written after `base`, up to `head`; `None` where that is not remembered any more.
-    pub(crate) fn since(&self, base: u64, head: u64) -> Option<Vec<Arc<Vec<Bytes>>>> {
-        if base == head {
-            return Some(Vec::new());
-        }
-        let first = self.commits.front()?.sequence;
-        let last = self.commits.back()?.sequence;
-        if first > base + 1 || last != head {
-            return None;
-        }
-        Some(self.commits.iter().filter(|commit| commit.sequence > base).map(|commit| commit.keys.clone()).collect())
-    }
-
-    /// The newest commit made at or before `time`.
-    pub(crate) fn newest_at(&self, time: u64) -> Option<u64> {
-        self.commits.iter().rev().find(|commit| commit.time <= time).map(|commit| commit.sequence)
-    }
 }
 
 /// The writer epoch that this handle holds.

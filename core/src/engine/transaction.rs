@@ -51,9 +51,15 @@ pub(crate) struct ReadSet {
 }
 
 impl ReadSet {
-    pub(crate) fn holds(&self, key: &Bytes) -> bool {
-        use std::ops::RangeBounds as _;
-        self.points.contains(key) || self.ranges.iter().any(|range| range.contains(key))
+    pub(crate) fn holds(&self, key: &[u8]) -> bool {
+        use std::ops::RangeBounds;
+        fn borrowed(bound: &Bound<Bytes>) -> Bound<&[u8]> {
+            bound.as_ref().map(|key| &**key)
+        }
+        let is_in = |(start, end): &(Bound<Bytes>, Bound<Bytes>)| {
+            <(Bound<&[u8]>, Bound<&[u8]>) as RangeBounds<[u8]>>::contains(&(borrowed(start), borrowed(end)), key)
+        };
+        self.points.contains(key) || self.ranges.iter().any(is_in)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Random histories with crashes and faults, against an in-memory model.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
-    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, Snapshot, Table, Transaction, View,
+    CheckOptions, ChunkNumber, CompactOptions, Counts, Direction, Engine, Snapshot, Table, Transaction, View,
 };
 use strongroom_core::storage::ErrorKind;
 use strongroom_core::{Error, Result};
@@ -170,11 +170,11 @@ pub(crate) async fn try_observe(view: &Snapshot) -> Result<Model> {
 }
 
 pub(crate) async fn assert_sound(engine: &Engine) {
-    let mut references: HashMap<ChunkNumber, u64> = HashMap::new();
+    let mut references = Counts::default();
     let view = engine.snapshot();
     let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
     while let Some((_, row)) = scan.next().await.unwrap() {
-        *references.entry(number(&row)).or_default() += 1;
+        references.add(number(&row).0);
     }
     let report = engine
         .check(CheckOptions { data: true, references: Some(&references), ..CheckOptions::default() })

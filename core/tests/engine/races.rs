@@ -1,6 +1,6 @@
 //! What happens between two awaits: futures dropped in the middle, writers that sleep, blocks that several share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use strongroom_conformance::Dice;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
 use strongroom_core::crypto::{RootSecret, Suite};
 use strongroom_core::engine::{
-    CheckOptions, ChunkNumber, ConflictTest, Direction, Engine, OpenOptions, Table, Tuning, Unlock, View,
+    CheckOptions, ChunkNumber, ConflictTest, Counts, Direction, Engine, OpenOptions, Table, Tuning, Unlock, View,
 };
 use strongroom_core::env::Env;
 use strongroom_core::format::BlockId;
@@ -665,12 +665,12 @@ async fn step(engine: &Engine, dice: &mut Dice, key: &[u8]) -> Option<bool> {
 /// Every chunk that a row names is there, and everything is in order.
 async fn assert_whole(engine: &Engine) {
     let view = engine.snapshot();
-    let mut references: HashMap<ChunkNumber, u64> = HashMap::new();
+    let mut references = Counts::default();
     let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
     while let Some((key, row)) = scan.next().await.unwrap() {
         let number = ChunkNumber(u64::from_le_bytes(row.as_ref().try_into().unwrap()));
         assert!(view.chunk(number).await.unwrap().iter().all(|byte| *byte == key[0]));
-        *references.entry(number).or_default() += 1;
+        references.add(number.0);
     }
     let report = engine
         .check(CheckOptions { data: true, references: Some(&references), ..CheckOptions::default() })

@@ -1,6 +1,6 @@
 //! Snapshots keep what was there, whatever happens to it afterwards, and give it back when they are removed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
-    CheckOptions, ChunkNumber, CompactOptions, Direction, Engine, References, Snapshot, Table, Transaction, Tuning,
-    View,
+    CheckOptions, ChunkNumber, CompactOptions, Counts, Direction, Engine, References, Snapshot, Table, Transaction,
+    Tuning, View,
 };
 use strongroom_core::storage::{Effect, ErrorKind, Operation};
 use strongroom_core::{Error, Result};
@@ -113,11 +113,11 @@ pub(crate) async fn restore(engine: &Engine, name: &str) -> Result<()> {
 
 /// Every reference and every count is right, in the newest state and in every snapshot.
 pub(crate) async fn assert_sound(engine: &Engine) {
-    let mut references = HashMap::new();
+    let mut references = Counts::default();
     let view = engine.snapshot();
     let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
     while let Some((_, row)) = scan.next().await.unwrap() {
-        *references.entry(number(&row)).or_default() += 1;
+        references.add(number(&row).0);
     }
     let options = CheckOptions { data: true, references: Some(&references), rows: Some(&Rows) };
     let report = engine.check(options).await.unwrap();

@@ -31,8 +31,9 @@ pub(crate) struct Handles {
 
 enum Entry {
     Open(Weak<OpenFile>),
-    /// A transaction that deletes it is being committed; it holds the lock until that is settled.
-    Going(Arc<AsyncMutex<()>>),
+    /// Transactions that delete it are being committed; each holds its lock until that is settled. All but one lose, and
+    /// not in the order in which they came.
+    Going(Vec<Arc<AsyncMutex<()>>>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -180,7 +181,7 @@ impl Handles {
             let going = {
                 let mut files = lock(&self.files);
                 let open = match files.get(&inode) {
-                    Some(Entry::Going(going)) => Err(going.clone()),
+                    Some(Entry::Going(gates)) => gates.first().cloned().map_or(Ok(None), Err),
                     Some(Entry::Open(file)) => Ok(file.upgrade()),
                     None => Ok(None),
                 };
@@ -207,33 +208,32 @@ impl Handles {
     /// Holds the door for files that a transaction is about to delete.
     pub(crate) fn go<'h>(&'h self, inodes: &[u64]) -> Result<Going<'h>> {
         let gate = Arc::new(AsyncMutex::new(()));
-        let mut going = Going { handles: self, inodes: Vec::new(), _gate: gate.try_lock_arc() };
+        let mut going = Going { handles: self, inodes: Vec::new(), _held: gate.try_lock_arc(), gate: gate.clone() };
         if inodes.is_empty() {
             return Ok(going);
         }
         let mut files = lock(&self.files);
         for &inode in inodes {
-            match files.get(&inode) {
+            match files.get_mut(&inode) {
                 // Opened since the transaction looked: it must look again, and leave an orphan.
                 Some(Entry::Open(file)) if file.strong_count() > 0 => {
                     drop(files);
                     return Err(core::Error::Conflict.into());
                 }
-                // One of two transactions that delete it will lose.
-                Some(Entry::Going(_)) => {}
-                _ => {
-                    files.insert(inode, Entry::Going(gate.clone()));
-                    going.inodes.push(inode);
-                }
+                Some(Entry::Going(gates)) => gates.push(gate.clone()),
+                _ => drop(files.insert(inode, Entry::Going(vec![gate.clone()]))),
             }
+            going.inodes.push(inode);
         }
         Ok(going)
     }
 
     /// Removed files whose last handle was dropped; the caller looks after them.
-    pub(crate) fn take_abandoned(&self) -> Vec<u64> {
+    pub(crate) fn take_abandoned(&self) -> Abandoned<'_> {
         let mut abandoned = lock(&self.abandoned);
-        if abandoned.is_empty() { Vec::new() } else { std::mem::take(&mut *abandoned).into_iter().collect() }
+        let inodes =
+            if abandoned.is_empty() { Vec::new() } else { std::mem::take(&mut *abandoned).into_iter().collect() };
+        Abandoned { handles: self, inodes }
     }
 
     /// To be looked after another time.
@@ -253,11 +253,40 @@ impl Handles {
     }
 }
 
+/// Removed files to look after. Dropped before they are gone, as a future may be, they are for another time.
+pub(crate) struct Abandoned<'h> {
+    handles: &'h Handles,
+    inodes: Vec<u64>,
+}
+
+impl Abandoned<'_> {
+    pub(crate) fn are_gone(mut self) {
+        self.inodes.clear();
+    }
+}
+
+impl std::ops::Deref for Abandoned<'_> {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        &self.inodes
+    }
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if !self.inodes.is_empty() {
+            self.handles.put_back_abandoned(&self.inodes);
+        }
+    }
+}
+
 /// Files that are being deleted; dropped, the door is open again.
 pub(crate) struct Going<'h> {
     handles: &'h Handles,
     inodes: Vec<u64>,
-    _gate: Option<async_lock::MutexGuardArc<()>>,
+    gate: Arc<AsyncMutex<()>>,
+    _held: Option<async_lock::MutexGuardArc<()>>,
 }
 
 impl Drop for Going<'_> {
@@ -267,7 +296,11 @@ impl Drop for Going<'_> {
         }
         let mut files = lock(&self.handles.files);
         for inode in &self.inodes {
-            files.remove(inode);
+            let Some(Entry::Going(gates)) = files.get_mut(inode) else { continue };
+            gates.retain(|gate| !Arc::ptr_eq(gate, &self.gate));
+            if gates.is_empty() {
+                files.remove(inode);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::create::{free_name, trimmed};
 use super::directory::entries;
 use super::rename::check_no_cycle;
 use super::transaction::put_row;
-use super::{Attributes, DirEntry, FileSystem, FsSnapshot, FsTransaction, transact};
+use super::{Attributes, DirEntry, FileSystem, FsSnapshot, FsTransaction, PENDING_AT_ONCE_BYTES_MAX, transact};
 use crate::error::{Error, Result, shown};
 use crate::extents;
 use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, ROOT, Versions, inode_key};
@@ -22,8 +22,6 @@ use crate::xattrs;
 
 /// How many names one transaction of [`FileSystem::copy_all`] makes.
 const COPIED_AT_ONCE_MAX: usize = 10_000;
-/// How much one transaction of [`FileSystem::copy_all`] may hold in memory before it is committed.
-const PENDING_AT_ONCE_BYTES_MAX: u64 = 16 << 20;
 /// How many names of a directory are held at once while a tree is copied.
 const PAGE_ENTRIES: usize = 512;
 
@@ -92,8 +90,9 @@ impl FileSystem {
     }
 
     /// Copies whatever is at a path and all that is in it to a name that is free: content is shared, and attributes, times,
-    /// holes, extended attributes, symbolic links as they are, and names that share a file within the tree are kept. Up to
-    /// 10,000 names this is one transaction; beyond, it is several, and one that fails leaves what was copied before it.
+    /// holes, extended attributes, symbolic links as they are, and names that share a file within the tree are kept. Of
+    /// some thousand names this is one transaction; of more it is several, and one that fails leaves what was copied before
+    /// it.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`]; [`Error::IntoItself`]; and as [`Self::metadata`].

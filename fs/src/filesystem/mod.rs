@@ -47,7 +47,10 @@ pub use xattr::{Follow, XattrMode};
 /// How often an operation is run again because another transaction was faster.
 const ATTEMPTS_MAX: usize = 64;
 /// How many names one transaction of [`FileSystem::remove_all`] removes.
-const REMOVED_AT_ONCE_MAX: usize = 100_000;
+const REMOVED_AT_ONCE_MAX: usize = 10_000;
+/// How much one transaction of many that remove or copy a tree may hold in rows before it is committed. In memory it is some
+/// times that, by what a commit makes of it.
+const PENDING_AT_ONCE_BYTES_MAX: u64 = 2 << 20;
 
 /// A file system in an open repository. Cheap to clone, usable from many tasks at once.
 #[derive(Clone)]
@@ -370,8 +373,9 @@ impl FileSystem {
         transact!(self, transaction => transaction.remove_dir(path).await)
     }
 
-    /// Removes whatever is at a path and all that is in it; of the root, all that is in it. Up to 100,000 names this is
-    /// one transaction. Beyond, it is several, each leaving a smaller tree that is whole.
+    /// Removes whatever is at a path and all that is in it; of the root, all that is in it. Of some thousand names this
+    /// is one transaction, of more it is several, each leaving a smaller tree that is whole, so that memory stays bounded
+    /// ([`FsTransaction::remove_all`] is always one).
     ///
     /// # Errors
     /// As [`Self::metadata`].

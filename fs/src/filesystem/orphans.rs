@@ -37,9 +37,9 @@ impl Shared {
     /// Deletes the removed files whose last handle was dropped. It answers nobody: what it fails to do waits for the next
     /// transaction of this process, or for the next writer.
     pub(crate) async fn reclaim_abandoned(&self) {
-        let inodes = self.common.handles.take_abandoned();
-        if !inodes.is_empty() && self.reclaim(&inodes).await.is_err() {
-            self.common.handles.put_back_abandoned(&inodes);
+        let abandoned = self.common.handles.take_abandoned();
+        if !abandoned.is_empty() && self.reclaim(&abandoned).await.is_ok() {
+            abandoned.are_gone();
         }
     }
 

@@ -2,7 +2,7 @@ use strongroom_core::engine::Transaction;
 
 use super::attributes::put_inode;
 use super::directory::entries;
-use super::{DirEntry, FsTransaction, orphans};
+use super::{DirEntry, FsTransaction, PENDING_AT_ONCE_BYTES_MAX, orphans};
 use crate::error::{Error, Result, shown};
 use crate::extents;
 use crate::format::{CONTENT, EntryRow, INODE, InodeRow, Kind, ROOT, SUBDIRECTORIES, inode_key};
@@ -85,6 +85,7 @@ impl FsTransaction {
             located.named(path)?;
         }
         let mut names_left = names_max.max(1);
+        let is_bounded = names_max < usize::MAX;
         let moment = self.shared.moment();
         self.unfinished = true;
         if entry.kind != Kind::Directory {
@@ -105,6 +106,9 @@ impl FsTransaction {
                 }
             };
             let directory = level.inode;
+            if is_bounded && self.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX {
+                names_left = 0;
+            }
             match next {
                 Some(DirEntry { name, inode, kind: Kind::Directory }) => levels.push(Level::new(inode, Some(name))),
                 Some(DirEntry { name, inode, kind }) => {

@@ -11,6 +11,7 @@ mod diff;
 mod files;
 mod fsx;
 mod handles;
+mod interleaved;
 mod listing;
 mod model;
 mod names;

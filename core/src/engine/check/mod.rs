@@ -1,5 +1,6 @@
 //! Check: every reference leads somewhere, every count is what it counts, and, where asked, every blob opens.
 
+mod counts;
 mod kept;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,6 +25,7 @@ use crate::format::{BlockId, Pointer, SALT_BYTES};
 use crate::storage::{ErrorKind, Name, Reach, StorageExt};
 use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
+pub use counts::Counts;
 use kept::Kept;
 
 /// How deep a check looks.
@@ -32,8 +34,8 @@ pub struct CheckOptions<'a> {
     /// Open every blob in storage, not only what the trees lead to. Without it, of what holds records only the length is
     /// looked at, and only where that costs little: on storage of this host or process.
     pub data: bool,
-    /// How many references the content holds on each chunk, where the caller has counted them.
-    pub references: Option<&'a HashMap<ChunkNumber, u64>>,
+    /// How many references the content holds on each chunk, by its number, where the caller has counted them.
+    pub references: Option<&'a Counts>,
     /// Whoever knows the rows: then what those of snapshots refer to is looked for too.
     pub rows: Option<&'a dyn References>,
 }
@@ -213,10 +215,10 @@ impl Check<'_> {
             .then(|| Error::damaged("tree node", None, "two pointers name two sealings of one block"))
     }
 
-    async fn chunks(&mut self, references: Option<&HashMap<ChunkNumber, u64>>) -> Result<()> {
+    async fn chunks(&mut self, references: Option<&Counts>) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
-        let mut seen = HashSet::new();
-        let mut identities = HashMap::new();
+        let mut seen = Counts::default();
+        let mut identities = Identities::default();
         let mut scan = shared.scan_root(&root, &self.pin, rows::CHUNK, ALL, Direction::Ascending);
         loop {
             let (key, value) = match scan.next().await {
@@ -239,8 +241,8 @@ impl Check<'_> {
             let number = ChunkNumber(number);
             self.kept.meet(number, &row, &mut self.report);
             if let Some(references) = references {
-                seen.insert(number);
-                let counted = references.get(&number).copied().unwrap_or(0);
+                seen.set(number.0, 1);
+                let counted = references.get(number.0);
                 if counted != row.references {
                     self.find(
                         "chunk",
@@ -250,7 +252,7 @@ impl Check<'_> {
                 }
             }
             if let Some(identity) = row.identity {
-                identities.insert(number, identity);
+                identities.0.push((number.0, fingerprint(&identity)));
             }
             if let Place::Records(pointers) = &row.place {
                 for pointer in pointers {
@@ -273,15 +275,15 @@ impl Check<'_> {
         }
         self.kept.finish(&mut self.report);
         self.identities(&identities).await?;
-        for (number, count) in references.into_iter().flatten() {
-            if !seen.contains(number) {
+        for (number, count) in references.into_iter().flat_map(Counts::iter) {
+            if seen.get(number) == 0 {
                 self.report.findings.push(Finding {
                     damage: Damage {
                         structure: "chunk",
                         blob: None,
-                        detail: format!("chunk {:#x} has no row, {count} references lead to it", number.0),
+                        detail: format!("chunk {number:#x} has no row, {count} references lead to it"),
                     },
-                    chunks: vec![*number],
+                    chunks: vec![ChunkNumber(number)],
                 });
             }
         }
@@ -289,14 +291,13 @@ impl Check<'_> {
     }
 
     /// An identity leads to a chunk that has it. Not every chunk is led to: of two that came at once, one is.
-    async fn identities(&mut self, identities: &HashMap<ChunkNumber, [u8; 32]>) -> Result<()> {
+    async fn identities(&mut self, identities: &Identities) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
         let mut scan = shared.scan_root(&root, &self.pin, rows::IDENTITY, ALL, Direction::Ascending);
         loop {
             match scan.next().await {
                 Ok(Some((identity, value))) => match rows::decode_count(&value).map(ChunkNumber) {
-                    Ok(number)
-                        if identities.get(&number).is_some_and(|known| known.as_slice() == identity.as_ref()) => {}
+                    Ok(number) if identities.has(number.0, &identity) => {}
                     Ok(number) => self.find(
                         "identity",
                         None,
@@ -543,6 +544,24 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// Which identities chunks have, by number in ascending order: of each eight bytes, which tell any two apart that are not made
+/// to be alike; and what is here was authenticated.
+#[derive(Default)]
+struct Identities(Vec<(u64, u64)>);
+
+impl Identities {
+    fn has(&self, number: u64, identity: &[u8]) -> bool {
+        let found =
+            self.0.binary_search_by_key(&number, |(number, _)| *number).ok().and_then(|place| self.0.get(place));
+        identity.len() == 32 && found.is_some_and(|(_, known)| *known == fingerprint(identity))
+    }
+}
+
+fn fingerprint(identity: &[u8]) -> u64 {
+    let (words, _) = identity.as_chunks();
+    words.iter().fold(0, |all: u64, word| all.rotate_left(7) ^ u64::from_le_bytes(*word))
 }
 
 /// Hints have no number: their key epoch is the newest.
