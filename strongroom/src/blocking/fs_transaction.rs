@@ -1,7 +1,7 @@
 use std::io::Read;
 
 use futures_lite::future::block_on;
-use strongroom_core::engine::CommitInfo;
+use strongroom_core::engine::{CommitInfo, References};
 use strongroom_fs::{AttributeChange, Attributes, DirEntry, Follow, Metadata, Op, Result, Settings, XattrMode};
 
 use super::FsSnapshot;
@@ -166,6 +166,16 @@ on_both! {
     /// As [`strongroom_fs::FsTransaction::restore_from`].
     pub fn restore_from(&mut self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
         block_on(self.inner.restore_from(state.asynchronous(), path))
+    }
+
+    /// Makes all files, and the rows of other tables that `references` knows, what they are in another state; before anything
+    /// else is done in the transaction. Answers how many rows differed. Of a repository as a whole
+    /// [`super::Repository::restore_snapshot`] does it.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FsTransaction::restore`].
+    pub fn restore(&mut self, state: &FsSnapshot, references: &dyn References) -> Result<u64> {
+        block_on(self.inner.restore(state.asynchronous(), references))
     }
 
     /// Bytes of memory that the transaction holds until it is committed.
