@@ -12,7 +12,7 @@ use crate::{Outcome, Scale};
 const FILE_BYTES: usize = 16 << 10;
 
 pub(crate) fn run(recorder: &mut Recorder, place: &Place, scale: &Scale) -> Outcome {
-    let (repository, _store) = place.repository(false)?;
+    let (repository, _store) = place.undisturbed_repository()?;
     let fs = repository.fs();
     // An eighth is left, all of it in sparse blocks.
     for first in (0..scale.files).step_by(100) {

@@ -71,7 +71,13 @@ impl Place {
     /// A new repository.
     pub(crate) fn repository(&self, dedup: bool) -> Outcome<(Repository, Store)> {
         let store = self.store()?;
-        Ok((store.create(dedup)?, store))
+        Ok((Repository::create(store.shared(), store.options(dedup))?, store))
+    }
+
+    /// The same without dedup, and without a defragmenter of its own: for who starts one.
+    pub(crate) fn undisturbed_repository(&self) -> Outcome<(Repository, Store)> {
+        let store = self.store()?;
+        Ok((Repository::create(store.shared(), store.options(false).without_defragmenting())?, store))
     }
 
     pub(crate) fn folder(&self) -> Outcome<tempfile::TempDir> {
@@ -91,7 +97,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    fn create(&self, dedup: bool) -> Outcome<Repository> {
+    fn options(&self, dedup: bool) -> CreateOptions {
         let mut options = CreateOptions::new(credentials())
             .kdf(KdfParameters::MINIMUM)
             .dedup(dedup)
@@ -100,7 +106,7 @@ impl Store {
         if let Some(bytes) = self.block_bytes {
             options = options.block_bytes(bytes);
         }
-        Ok(Repository::create(self.shared(), options)?)
+        options
     }
 
     pub(crate) fn open(&self) -> Outcome<Repository> {
