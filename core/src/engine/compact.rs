@@ -50,7 +50,9 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     }
     give_back(shared).await?;
     shared.sweep().await?;
+    let turn = shared.snapshots.lock().await;
     shared.finish_removals().await?;
+    drop(turn);
     // First of all what is still in rows gets its place.
     let mut leader = shared.leader.lock().await;
     shared.checkpoint(&mut leader, Trees::Change).await?;

@@ -371,6 +371,7 @@ impl Engine {
             recent: Mutex::new(Recent::default()),
             queue: Mutex::default(),
             leader: async_lock::Mutex::new(Leader::default()),
+            snapshots: async_lock::Mutex::new(()),
             epoch: Mutex::new(EpochState::default()),
             abandoned: Mutex::default(),
             claim: async_lock::Mutex::new(()),

@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Mutex<Vec<Request>>,
     pub(crate) leader: async_lock::Mutex<Leader>,
+    /// Who takes or removes snapshots here: they would only make each other begin anew. Locked before the lead.
+    pub(crate) snapshots: async_lock::Mutex<()>,
     pub(crate) epoch: Mutex<EpochState>,
     /// Epochs of ours that a failed barrier made worthless, and that are still open.
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,

@@ -53,6 +53,7 @@ impl Engine {
         let shared = &self.shared;
         shared.check_writable()?;
         check_name(name)?;
+        let _turn = shared.snapshots.lock().await;
         // Which names are there is for the newest state to say.
         shared.catch_up_as_writer().await?;
         shared.finish_removals().await?;
@@ -107,6 +108,7 @@ impl Engine {
     pub async fn remove_snapshot(&self, name: &str) -> Result<()> {
         let shared = &self.shared;
         shared.check_writable()?;
+        let _turn = shared.snapshots.lock().await;
         shared.catch_up_as_writer().await?;
         shared.hold_epoch_for(true).await?;
         for _ in 0..shared.tuning.attempts_max {
@@ -146,7 +148,7 @@ impl Shared {
         row.map(|row| SnapshotRow::decode(&row).map_err(damaged)).transpose()
     }
 
-    /// Frees what removed snapshots needed, batch by batch.
+    /// Frees what removed snapshots needed, batch by batch. For who holds [`Shared::snapshots`].
     pub(super) async fn finish_removals(self: &Arc<Self>) -> Result<()> {
         loop {
             let (root, pin) = self.pin();
