@@ -62,6 +62,8 @@ pub struct Tuning {
     pub in_flight_bytes_max: u64,
     /// Bytes of decoded tree nodes kept.
     pub node_cache_bytes_max: u64,
+    /// Bytes of what a check remembers to compare identities with chunks: it goes through all identities once for as much.
+    pub check_bytes_max: u64,
     /// How often `transact` runs its closure.
     pub attempts_max: u32,
 }
@@ -76,6 +78,7 @@ impl Default for Tuning {
             epoch_silence_millis: 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
+            check_bytes_max: 8 << 20,
             attempts_max: 64,
         }
     }
