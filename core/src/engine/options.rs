@@ -64,6 +64,9 @@ pub struct Tuning {
     pub node_cache_bytes_max: u64,
     /// How often `transact` runs its closure.
     pub attempts_max: u32,
+    /// Tree nodes that one commit of a compaction moves, at most, where there are snapshots. It takes up to a kilobyte of memory
+    /// for each.
+    pub moved_nodes_max: u32,
 }
 
 impl Default for Tuning {
@@ -77,6 +80,7 @@ impl Default for Tuning {
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
             attempts_max: 64,
+            moved_nodes_max: 32 << 10,
         }
     }
 }
