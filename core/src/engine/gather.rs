@@ -27,9 +27,11 @@ use crate::storage::ErrorKind;
 use crate::tree::{self, Direction, MergedCursor, Relocation, TreeRoot};
 use crate::{Error, Result};
 
-/// What one commit has to save, in blocks: it takes a few itself, and the next one leaves as many with room in them.
-const SAVED_BLOCKS_MIN: u64 = 4;
-/// How often it is tried again where others commit meanwhile.
+/// What there has to be to save, in blocks, before a compaction begins: each leaves one or two with room in them.
+const SAVED_TO_BEGIN_MIN: u64 = 8;
+/// What each further commit has to save, in blocks.
+const SAVED_TO_GO_ON_MIN: u64 = 2;
+/// How often in a row it is tried again where others commit meanwhile.
 const LOST_MAX: u32 = 2;
 
 /// The nodes of one tree, by the blocks that they are in.
@@ -154,7 +156,8 @@ impl Shared {
     ) -> Result<()> {
         let (mut before, mut lost) = (usize::MAX, 0);
         loop {
-            let (gathering, blocks) = match self.choose(thorough, with_space).await {
+            let least = if before == usize::MAX { SAVED_TO_BEGIN_MIN } else { SAVED_TO_GO_ON_MIN };
+            let (gathering, blocks) = match self.choose(thorough, with_space, least).await {
                 Ok(Some(chosen)) => chosen,
                 Ok(None) => return Ok(()),
                 Err(error) => return leave_damage(error),
@@ -167,7 +170,7 @@ impl Shared {
             let mut leader = self.leader.lock().await;
             let moved = self.checkpoint_beside(&mut leader, Trees::Change, Beside::Gather(&gathering)).await;
             match moved {
-                Ok(true) => before = blocks,
+                Ok(true) => (before, lost) = (blocks, 0),
                 Ok(false) => {
                     lost += 1;
                     if lost > LOST_MAX {
@@ -187,14 +190,20 @@ impl Shared {
     }
 
     /// What one commit is to move, and in how many blocks there are nodes; `None` where it is not worth it.
-    async fn choose(self: &Arc<Self>, thorough: bool, with_space: bool) -> Result<Option<(Gathering, usize)>> {
+    async fn choose(
+        self: &Arc<Self>,
+        thorough: bool,
+        with_space: bool,
+        least: u64,
+    ) -> Result<Option<(Gathering, usize)>> {
         let (root, _pin) = self.pin();
         if self.newest_snapshot(&root, &Draft::default()).await? == 0 {
             return Ok(None);
         }
-        let Some(Sparse { fill, live_bytes, victims }) = self.sparse(&root, thorough, with_space).await? else {
+        let Sparse { fill, live_bytes, victims } = self.sparse(&root, thorough, with_space).await?;
+        if fill.saved(fill.node_loss(self.context.geometry)) < least {
             return Ok(None);
-        };
+        }
         let roots = Roots::new(root.content.tree, root.space.tree, &self.kept_at(&root).await?, with_space);
         let mut rest = victims.as_slice();
         let mut count = rest.len();
@@ -203,7 +212,10 @@ impl Shared {
             let (some, others) = rest.split_at(count);
             let gathering = Gathering { blocks: some.iter().copied().collect(), with_space };
             match self.saved_blocks(&gathering, &roots, &live_bytes, &fill).await? {
-                Some(saved) if saved >= SAVED_BLOCKS_MIN => return Ok(Some((gathering, live_bytes.len()))),
+                // Of many commits, each saves its part.
+                Some(saved) if saved >= if count < victims.len() { SAVED_TO_GO_ON_MIN } else { least } => {
+                    return Ok(Some((gathering, live_bytes.len())));
+                }
                 None if count > 1 => count /= 2,
                 _ => {
                     rest = others;
@@ -214,7 +226,7 @@ impl Shared {
         Ok(None)
     }
 
-    async fn sparse(&self, root: &Root, thorough: bool, with_space: bool) -> Result<Option<Sparse>> {
+    async fn sparse(&self, root: &Root, thorough: bool, with_space: bool) -> Result<Sparse> {
         let nodes = self.node_blocks(root).await?;
         let mut fill = Fill::new(self.context.geometry);
         let mut live_bytes = HashMap::new();
@@ -236,13 +248,10 @@ impl Shared {
         }
         let loss = fill.node_loss(self.context.geometry);
         let threshold = fill.threshold(if thorough { 0 } else { 10 }, loss);
-        if threshold == 0 || fill.saved(loss) < SAVED_BLOCKS_MIN {
-            return Ok(None);
-        }
         let mut victims: Vec<DataBlock> =
             live_bytes.iter().filter(|(_, live)| fill.step(**live) < threshold).map(|(block, _)| *block).collect();
         victims.sort_by_key(|block| (block.writer_epoch, block.counter));
-        Ok(Some(Sparse { fill, live_bytes, victims }))
+        Ok(Sparse { fill, live_bytes, victims })
     }
 
     /// How many blocks fewer there would be; `None` where more nodes would move than one commit may.

@@ -187,7 +187,8 @@ impl<F: Fn(&Pointer) -> bool> Relocation<F> {
     /// # Errors
     /// As [`Relocation::copy_leaves`].
     pub async fn copy_inner<S: NodeStore + ?Sized>(&mut self, store: &S, root: TreeRoot) -> Result<TreeRoot> {
-        let is_due = |known: &Self, pointer: &Pointer| known.moving.get(pointer).is_some_and(|known| known.to.is_none());
+        let is_due =
+            |known: &Self, pointer: &Pointer| known.moving.get(pointer).is_some_and(|known| known.to.is_none());
         if is_due(self, &root.pointer) {
             let mut path = vec![Frame::new(root.pointer, Place::root(store, &root).await?)];
             while let Some(frame) = path.last_mut() {
