@@ -334,10 +334,9 @@ impl Shared {
         for tree in roots.all() {
             relocation.copy_leaves(store, Some(tree)).await?;
         }
-        for root in [Some(content), Some(space).filter(|_| gathering.with_space)].into_iter().flatten() {
-            if let Some(tree) = root {
-                *tree = relocation.copy_inner(store, *tree).await?;
-            }
+        let space = Some(space).filter(|_| gathering.with_space);
+        for tree in [Some(content), space].into_iter().flatten().flatten() {
+            *tree = relocation.copy_inner(store, *tree).await?;
         }
         for (name, row) in snapshots {
             let Some(root) = root_of(&row) else { continue };

@@ -130,7 +130,7 @@ impl<F: Fn(&Pointer) -> bool> Relocation<F> {
         self.moving.get(pointer)?.to
     }
 
-    /// Copies the leaves of a tree that move, and answers how many.
+    /// Copies the leaves of a tree that move.
     ///
     /// # Errors
     /// As [`Relocation::mark`]; then nothing refers to what was copied.
