@@ -70,7 +70,7 @@ fn what_a_thousand_trees_share_is_looked_at_once_and_its_leaves_not_at_all() {
     let mut root = block_on(apply(&store, None, rows, 9)).unwrap().root;
     let mut roots = vec![root];
     for number in 0..300 {
-        let batch = [row(number * 60, 21)].into();
+        let batch: Batch = [row(number * 60, 21)].into();
         root = block_on(apply(&store, root.as_ref(), batch, 10)).unwrap().root;
         roots.push(root);
     }
