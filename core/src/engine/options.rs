@@ -66,6 +66,9 @@ pub struct Tuning {
     pub check_bytes_max: u64,
     /// How often `transact` runs its closure.
     pub attempts_max: u32,
+    /// Tree nodes that one commit of a compaction moves, at most, where there are snapshots. It takes up to a kilobyte of memory
+    /// for each.
+    pub moved_nodes_max: u32,
 }
 
 impl Default for Tuning {
@@ -80,6 +83,7 @@ impl Default for Tuning {
             node_cache_bytes_max: 16 << 20,
             check_bytes_max: 8 << 20,
             attempts_max: 64,
+            moved_nodes_max: 32 << 10,
         }
     }
 }
