@@ -25,7 +25,8 @@ pub(crate) struct Bed {
 }
 
 pub(crate) fn tuning() -> Tuning {
-    Tuning { checkpoint_commits: 12, close_commits: 8, ..Tuning::default() }
+    // A check compares a few identities at a time.
+    Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 160, ..Tuning::default() }
 }
 
 impl Bed {

@@ -22,7 +22,7 @@ pub(crate) struct Bed {
 }
 
 pub(crate) fn tuning() -> engine::Tuning {
-    engine::Tuning { checkpoint_commits: 12, close_commits: 8, ..engine::Tuning::default() }
+    engine::Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 1600, ..engine::Tuning::default() }
 }
 
 impl Bed {
