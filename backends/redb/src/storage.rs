@@ -88,7 +88,7 @@ impl RedbStorage {
         let shown = StorageUri::from_path(path).map_or_else(|_| "the database".to_owned(), |uri| uri.redacted());
         let (path, mode) = (path.to_owned(), context.mode);
         let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-        let entrance = Arc::new(OPEN.enter(place.identity.clone()).await);
+        let entrance = Arc::new(OPEN.enter(place.identity.to_owned()).await);
         let mut looks_left = BUSY_LOOKS;
         loop {
             let (entrance, place) = (entrance.clone(), place.clone());

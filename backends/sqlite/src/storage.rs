@@ -102,7 +102,7 @@ impl SqliteStorage {
         let blocking = context.blocking();
         let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
         let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-        let entrance = Arc::new(OPEN.enter(place.identity.clone()).await);
+        let entrance = Arc::new(OPEN.enter(place.identity.to_owned()).await);
         for _ in 0..GATE_LOOKS {
             let (entrance, place) = (entrance.clone(), place.clone());
             let enter = move || {
@@ -392,7 +392,10 @@ impl Writer {
         let free = pages("freelist_count")?;
         if free > pages("page_count")? / 4 {
             let sql = format!("PRAGMA incremental_vacuum({})", free.min(GIVEN_BACK_PAGES_MAX));
-            self.connection.execute_batch(&sql)?;
+            let mut statement = self.connection.prepare(&sql)?;
+            let mut steps = statement.query([])?;
+            // Each gives back a page.
+            while steps.next()?.is_some() {}
         }
         Ok(())
     }

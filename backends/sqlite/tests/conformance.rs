@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use strongroom_conformance::block_on;
 use strongroom_conformance::power::Files;
 use strongroom_conformance::storage::{
-    Place, Verdict, acknowledge_to_parent, check_constructor, clauses, kill_after, work_until_killed,
+    Place, Verdict, acknowledge_to_parent, check_constructor, clauses, kill_after, sample_bytes, sample_name,
+    work_until_killed,
 };
 use strongroom_core::storage::{BlockingMode, OpenContext, OpenMode, Registry, Result, Storage, StorageUri};
 use tempfile::TempDir;
@@ -81,6 +82,30 @@ fn the_constructor_keeps_what_it_owes() {
 fn list(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_database_of_which_much_is_free_becomes_shorter_when_it_is_closed() {
+    let place = Database::new("", BlockingMode::Inline);
+    let bytes = || std::fs::metadata(&place.path).unwrap().len();
+    block_on(async {
+        let storage = place.open().await.unwrap();
+        for number in 0..100 {
+            storage.put(sample_name(number), sample_bytes(number, 100_000)).await.unwrap();
+        }
+        storage.sync().await.unwrap();
+        drop(storage);
+        assert!(bytes() > 10_000_000, "{}", bytes());
+        let storage = place.open().await.unwrap();
+        for number in 1..100 {
+            storage.delete(sample_name(number)).await.unwrap();
+        }
+        storage.sync().await.unwrap();
+        drop(storage);
+        assert!(bytes() < 1_000_000, "{}", bytes());
+        let storage = place.open().await.unwrap();
+        assert_eq!(storage.size(sample_name(0)).await.unwrap(), 100_000);
+    });
 }
 
 /// The same with its power cut. A handle stays open, because closing the last one makes all durable.
