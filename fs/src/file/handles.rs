@@ -304,3 +304,39 @@ impl Drop for Going<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_closed(handles: &Handles, inode: u64) -> bool {
+        matches!(lock(&handles.files).get(&inode), Some(Entry::Going(_)))
+    }
+
+    #[test]
+    fn of_two_that_delete_a_file_neither_opens_the_door_for_the_other() {
+        let handles = Handles::default();
+        let (first, second) = (handles.go(&[7, 8]).unwrap(), handles.go(&[7]).unwrap());
+        drop(first);
+        assert!(is_closed(&handles, 7) && !is_closed(&handles, 8));
+        drop(second);
+        assert!(!is_closed(&handles, 7));
+
+        let (first, second) = (handles.go(&[7]).unwrap(), handles.go(&[7]).unwrap());
+        drop(second);
+        assert!(is_closed(&handles, 7));
+        drop(first);
+        assert!(!is_closed(&handles, 7));
+    }
+
+    #[test]
+    fn removed_files_that_were_looked_after_in_vain_are_looked_after_again() {
+        let handles = Handles::default();
+        lock(&handles.abandoned).extend([3, 4]);
+        drop(handles.take_abandoned());
+        let again = handles.take_abandoned();
+        assert_eq!(*again, [3, 4]);
+        again.are_gone();
+        assert!(handles.take_abandoned().is_empty());
+    }
+}

@@ -1,0 +1,357 @@
+//! Goes through the sources and stores what differs.
+
+use std::path::{Path, PathBuf};
+
+use strongroom::Repository;
+use strongroom::fs::{FsSnapshot, Kind as FsKind, Metadata};
+
+use crate::context::Context;
+use crate::exit::Failure;
+use crate::local::source::{Entry, Event, Identity, Kind, Limits, Walk};
+use crate::local::{Attributes, bytes_of, xattrs};
+use crate::output::{JsonName, complain, shown};
+use crate::progress::Progress;
+use crate::transfer;
+use crate::walk::join;
+
+use super::batch::{Batch, Step};
+use super::gone::Gone;
+use super::known::Known;
+use super::links::Links;
+use super::{Arguments, LeftOut, Report, Source, is_root};
+
+pub(super) struct Import<'a> {
+    pub(super) batch: Batch,
+    pub(super) folders: Vec<Folder>,
+    pub(super) links: Links,
+    pub(super) gone: Gone,
+    pub(super) limits: &'a Limits,
+    pub(super) report: Report,
+    /// In the repository.
+    pub(super) to: Vec<u8>,
+    pub(super) repository: &'a Repository,
+    pub(super) context: &'a mut Context,
+    pub(super) progress: &'a Progress,
+    pub(super) arguments: &'a Arguments,
+}
+
+/// A folder of the source that is being gone through.
+pub(super) struct Folder {
+    pub(super) known: Known,
+    /// Where it is here, where what is gone from it is looked for.
+    pub(super) here: Option<(PathBuf, Identity)>,
+    /// Whether its attributes are to be set when it is left.
+    touched: bool,
+}
+
+impl Import<'_> {
+    pub(super) async fn all(&mut self, sources: &[Source]) -> Result<(), Failure> {
+        let snapshot = self.repository.fs().snapshot();
+        if !is_root(&self.to) {
+            match snapshot.metadata(&self.to).await {
+                Ok(metadata) if metadata.kind == FsKind::Directory => {}
+                Ok(_) => return Err(Failure::failed(format!("{}: is not a folder", shown(&self.to)))),
+                Err(strongroom::Error::NotFound { .. }) => self.take(Step::Way { path: self.to.clone() }).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for source in sources {
+            let known = Known::one(&snapshot, &join(&self.to, &source.name)).await?;
+            self.folders = vec![Folder { known, here: None, touched: true }];
+            for event in Walk::new(source.path.clone(), source.name.clone(), self.limits) {
+                self.stop_if_asked().await?;
+                self.event(event, &snapshot).await?;
+            }
+        }
+        self.commit().await?;
+        self.remove_gone().await?;
+        self.commit().await
+    }
+
+    pub(super) async fn stop_if_asked(&mut self) -> Result<(), Failure> {
+        if self.context.interrupt.asked() {
+            self.commit().await?;
+            let what = "interrupted: what was stored so far is kept; run it again for the rest";
+            return Err(Failure::failed(what));
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, event: Event, snapshot: &FsSnapshot) -> Result<(), Failure> {
+        match event {
+            Event::Unreadable(path, error) => {
+                self.left_out(bytes_of(path.as_os_str()), format!("cannot be read: {error}"));
+                Ok(())
+            }
+            Event::Storage(path) => {
+                let text = format!("{}: the repository itself is not stored", path.display());
+                self.progress.aside(|| self.context.output.notice(&text));
+                Ok(())
+            }
+            Event::Enter(entry) => self.enter(entry, snapshot).await,
+            Event::Leave(entry) => {
+                self.note_gone(&entry.relative, None).await?;
+                let Some(folder) = self.folders.pop() else { return Ok(()) };
+                // The root of this machine arrives as no folder of its own.
+                if folder.touched && !entry.relative.is_empty() {
+                    let path = self.path(&entry);
+                    self.take(Step::Attributes { path, attributes: entry.attributes }).await?;
+                }
+                Ok(())
+            }
+            Event::Leaf(entry) => self.leaf(entry, snapshot).await,
+        }
+    }
+
+    async fn enter(&mut self, entry: Entry, snapshot: &FsSnapshot) -> Result<(), Failure> {
+        let path = self.path(&entry);
+        let here = (self.arguments.delete && !entry.bare).then(|| (entry.path.clone(), entry.identity));
+        if entry.relative.is_empty() {
+            let known = Known::folder(snapshot, &path).await?;
+            self.folders.push(Folder { known, here, touched: false });
+            return Ok(());
+        }
+        let there = self.find(&entry, snapshot).await?;
+        let folder = match there {
+            Some(metadata) if metadata.kind == FsKind::Directory => {
+                self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
+                let touched = !same_attributes(&entry.attributes, &metadata);
+                if touched {
+                    self.report.folders += 1
+                } else {
+                    self.report.unchanged += 1
+                }
+                Folder { known: Known::folder(snapshot, &path).await?, here, touched }
+            }
+            _ => {
+                self.touch_parent();
+                self.report.folders += 1;
+                self.detail(&path);
+                self.take(Step::Folder { path: path.clone(), attributes: entry.attributes }).await?;
+                self.xattrs(&path, &entry.path, None, snapshot).await?;
+                Folder { known: Known::nothing(), here: None, touched: true }
+            }
+        };
+        self.folders.push(folder);
+        Ok(())
+    }
+
+    async fn leaf(&mut self, entry: Entry, snapshot: &FsSnapshot) -> Result<(), Failure> {
+        let there = self.find(&entry, snapshot).await?;
+        if let Some(metadata) = &there
+            && metadata.kind == FsKind::Directory
+            && !matches!(entry.kind, Kind::Special(_))
+        {
+            if self.arguments.delete {
+                self.gone.blocks(entry);
+                return Ok(());
+            }
+            let what = "a folder of that name is in the repository: remove it first, or pass --delete";
+            let path = self.path(&entry);
+            self.left_out(&path, what.to_owned());
+            return Ok(());
+        }
+        self.store_leaf(entry, there, snapshot).await
+    }
+
+    pub(super) async fn store_leaf(
+        &mut self,
+        entry: Entry,
+        there: Option<Metadata>,
+        snapshot: &FsSnapshot,
+    ) -> Result<(), Failure> {
+        let path = self.path(&entry);
+        match entry.kind {
+            Kind::Directory => Ok(()),
+            Kind::Special(what) => {
+                self.progress.aside(|| {
+                    self.context.output.notice(&format!("{}: a {what} is not stored", entry.path.display()));
+                });
+                let path = JsonName::new(bytes_of(entry.path.as_os_str()));
+                self.report.special.push(LeftOut { path, reason: what.to_owned() });
+                Ok(())
+            }
+            Kind::Symlink { target } => {
+                if let Some(metadata) = &there
+                    && metadata.kind == FsKind::Symlink
+                    && same_attributes(&entry.attributes, metadata)
+                    && snapshot.read_link(&path).await? == target
+                {
+                    self.report.unchanged += 1;
+                    return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
+                }
+                self.touch_parent();
+                self.report.links += 1;
+                self.detail(&path);
+                self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
+                self.xattrs(&path, &entry.path, None, snapshot).await
+            }
+            Kind::File { size } => self.file(entry, size, path, there, snapshot).await,
+        }
+    }
+
+    async fn file(
+        &mut self,
+        entry: Entry,
+        size: u64,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+        snapshot: &FsSnapshot,
+    ) -> Result<(), Failure> {
+        let there = there.filter(|metadata| metadata.kind == FsKind::File);
+        if let Some(first) = self.links.first(&entry) {
+            self.progress.add(size);
+            if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
+                self.report.unchanged += 1;
+                return Ok(());
+            }
+            self.touch_parent();
+            self.report.hard_links += 1;
+            self.detail(&path);
+            return self.take(Step::Name { path, existing: first.path }).await;
+        }
+        let attributes = entry.attributes;
+        // Other names of the file there may stand for another file here, or for nothing that is imported now.
+        let shared = there.is_some_and(|metadata| metadata.nlink > 1);
+        if let Some(metadata) = &there
+            && metadata.size == size
+            && same_time(&attributes, metadata)
+            && !self.is_suspect(&entry, &path, metadata, snapshot).await?
+            && (!shared || self.links.is_original(metadata.inode, entry.identity))
+        {
+            self.report.unchanged += 1;
+            self.progress.add(size);
+            self.links.met(&entry, &path, Some(metadata.inode));
+            self.xattrs(&path, &entry.path, Some(metadata), snapshot).await?;
+            if same_attributes(&attributes, metadata) {
+                return Ok(());
+            }
+            return self.take(Step::Attributes { path, attributes }).await;
+        }
+        // A large file is written under another name first.
+        if self.batch.is_large(size) || shared || there.is_none() {
+            self.touch_parent();
+        }
+        self.progress.on(|| shown(&path));
+        self.detail(&path);
+        let left_out = self.report.left_out.len();
+        self.take(Step::File { path: path.clone(), source: entry.path.clone(), size, apart: shared }).await?;
+        if self.report.left_out.len() == left_out {
+            self.links.met(&entry, &path, None);
+            let there = there.filter(|_| !shared && !self.batch.is_large(size));
+            self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether something about a file changed since it was stored that nothing else explains: somebody may have written to
+    /// it and set its time back.
+    async fn is_suspect(
+        &self,
+        entry: &Entry,
+        path: &[u8],
+        there: &Metadata,
+        snapshot: &FsSnapshot,
+    ) -> Result<bool, Failure> {
+        let stored = there.ctime.seconds.saturating_mul(1_000).saturating_add((there.ctime.nanos / 1_000_000).into());
+        let explained = !same_attributes(&entry.attributes, there) || entry.names != there.nlink;
+        if entry.changed <= stored || explained {
+            return Ok(false);
+        }
+        Ok(xattrs::read(&entry.path) == transfer::xattrs(snapshot, path, there).await?)
+    }
+
+    /// Extended attributes, where they are not the same: they change without a change of the content's time.
+    async fn xattrs(
+        &mut self,
+        path: &[u8],
+        source: &Path,
+        there: Option<&Metadata>,
+        snapshot: &FsSnapshot,
+    ) -> Result<(), Failure> {
+        let here = xattrs::read(source);
+        let same = match there {
+            Some(metadata) => here == transfer::xattrs(snapshot, path, metadata).await?,
+            None => here.is_empty(),
+        };
+        if same { Ok(()) } else { self.take(Step::Xattrs { path: path.to_vec(), source: source.to_owned() }).await }
+    }
+
+    /// What the repository had under this name when the import began.
+    async fn find(&mut self, entry: &Entry, snapshot: &FsSnapshot) -> Result<Option<Metadata>, Failure> {
+        let at = entry.relative.iter().rposition(|byte| *byte == b'/');
+        let (folder, name) = entry.relative.split_at(at.map_or(0, |slash| slash + 1));
+        self.note_gone(folder.strip_suffix(b"/").unwrap_or(folder), Some(name)).await?;
+        let Some(folder) = self.folders.last_mut() else { return Ok(None) };
+        match folder.known.find(name).await? {
+            Some(inode) => Ok(Some(snapshot.inode_metadata(inode).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A name comes or goes: that changes the time of the folder.
+    fn touch_parent(&mut self) {
+        if let Some(folder) = self.folders.last_mut() {
+            folder.touched = true;
+        }
+    }
+
+    pub(super) fn path(&self, entry: &Entry) -> Vec<u8> {
+        if entry.relative.is_empty() { self.to.clone() } else { join(&self.to, &entry.relative) }
+    }
+
+    pub(super) async fn take(&mut self, step: Step) -> Result<(), Failure> {
+        let is_file = matches!(step, Step::File { .. });
+        if self.arguments.dry_run {
+            if let Step::File { size, .. } = &step {
+                self.report.files += 1;
+                self.report.bytes += size;
+            }
+            return Ok(());
+        }
+        let stored = self.batch.take(step, self.context, self.progress).await?;
+        if is_file && let Some(bytes) = stored {
+            self.report.files += 1;
+            self.report.bytes += bytes;
+        }
+        self.note_left_out();
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Failure> {
+        let done = self.batch.commit(self.context, self.progress).await;
+        self.note_left_out();
+        done
+    }
+
+    fn note_left_out(&mut self) {
+        for (path, reason) in self.batch.take_left_out() {
+            self.left_out(&path, reason);
+        }
+    }
+
+    pub(super) fn left_out(&mut self, path: &[u8], reason: String) {
+        self.progress.aside(|| complain(&format!("{}: {reason}", shown(path))));
+        self.report.left_out.push(LeftOut { path: JsonName::new(path), reason });
+    }
+
+    fn detail(&self, path: &[u8]) {
+        self.tell("would store", "", path);
+    }
+
+    pub(super) fn tell(&self, would: &str, did: &str, path: &[u8]) {
+        if self.arguments.dry_run && !self.context.output.json() {
+            self.context.output.notice(&format!("{would} {}", shown(path)));
+        } else {
+            self.progress.aside(|| self.context.output.detail(format!("{did} {}", shown(path)).trim_start()));
+        }
+    }
+}
+
+fn same_time(here: &Attributes, there: &Metadata) -> bool {
+    (here.seconds, here.nanos) == (there.mtime.seconds, there.mtime.nanos)
+}
+
+fn same_attributes(here: &Attributes, there: &Metadata) -> bool {
+    *here == transfer::to_local(there)
+}

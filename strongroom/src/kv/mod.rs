@@ -1,0 +1,368 @@
+//! An encrypted, transactional, ordered key-value store: the engine itself, for values of up to 16 MiB.
+//!
+//! Keys are ordered by their bytes. Small values lie beside their key; larger ones are cut into chunks of their own.
+
+mod scan;
+mod value;
+
+use std::ops::{Bound, RangeBounds};
+
+use bytes::Bytes;
+use strongroom_core::engine::{
+    CommitInfo, ConflictTest as _, Counts, Direction, Engine, Snapshot, Table, Transaction as EngineTransaction, View,
+};
+use strongroom_core::{Error, Result};
+
+pub use scan::{Prefix, Scan, prefix};
+pub(crate) use value::chunks_of;
+
+use value::{CHUNKS, INLINE, LISTED, NUMBER_BYTES, PREFIX_BYTES, Value, fetch, get};
+
+/// The table that keys lie in.
+pub(crate) const TABLE: Table = Table(0x80);
+
+/// The largest value in bytes.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// How often [`Kv::transact`] runs its closure before it gives up.
+pub(crate) const ATTEMPTS_MAX: u32 = 64;
+
+/// Operations as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
+macro_rules! transact {
+    ($self:expr, $transaction:ident => $operations:expr, again on $again:expr) => {{
+        let mut attempts_left = ATTEMPTS_MAX;
+        loop {
+            attempts_left -= 1;
+            let mut $transaction = $self.begin();
+            let answer = match $operations {
+                Ok(answer) => answer,
+                Err(error) if $again(&error) && attempts_left > 0 => {
+                    $self.engine.refresh().await?;
+                    continue;
+                }
+                Err(error) => {
+                    // Where its state was given up by others, whatever comes next begins on the newest.
+                    let _ = $self.engine.refresh().await;
+                    return Err(error);
+                }
+            };
+            match $transaction.commit().await {
+                Err(error) if error.is_conflict() && attempts_left > 0 => $self.engine.refresh().await?,
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(answer),
+            }
+        }
+    }};
+}
+
+/// The key-value store of a repository; cheap to clone, usable from many tasks.
+#[derive(Clone)]
+pub struct Kv {
+    engine: Engine,
+}
+
+impl Kv {
+    /// The store on an engine.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// The largest key in bytes.
+    #[must_use]
+    pub fn key_bytes_max(&self) -> usize {
+        self.engine.key_bytes_max()
+    }
+
+    /// The value of a key; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]; what the storage raises.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&self.engine.snapshot(), key).await
+    }
+
+    /// Sets a key, in one durable transaction.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for a key or value that is too large; what the storage raises.
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        transact!(self, transaction => transaction.put(key, value).await, again on Error::is_conflict)
+    }
+
+    /// Removes a key, in one durable transaction; answers whether it was there.
+    ///
+    /// # Errors
+    /// What the storage raises.
+    pub async fn delete(&self, key: &[u8]) -> Result<bool> {
+        transact!(self, transaction => transaction.delete(key).await, again on Error::is_conflict)
+    }
+
+    /// The rows in a range of keys, as they are now; later changes do not show.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: strongroom::kv::Kv) -> strongroom::Result<()> {
+    /// use strongroom::kv::prefix;
+    /// let mut scan = kv.scan(prefix(b"user/"));
+    /// while let Some((key, value)) = scan.next().await? {
+    ///     println!("{key:?}: {} bytes", value.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.engine.snapshot(), range, Direction::Ascending)
+    }
+
+    /// As [`Kv::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.engine.snapshot(), range, Direction::Descending)
+    }
+
+    /// All keys as they are now, kept so for as long as the snapshot is held.
+    #[must_use]
+    pub fn snapshot(&self) -> KvSnapshot {
+        self.at(self.engine.snapshot())
+    }
+
+    /// All keys at the state of an engine snapshot.
+    #[must_use]
+    pub fn at(&self, snapshot: Snapshot) -> KvSnapshot {
+        KvSnapshot { snapshot }
+    }
+
+    /// Learns what other processes have committed since.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        self.engine.refresh().await
+    }
+
+    /// Counts the keys and what they refer to, and with `data` reads every value.
+    pub(crate) async fn check(&self, data: bool, references: &mut Counts) -> Result<u64> {
+        let snapshot = self.engine.snapshot();
+        let mut scan = snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+        let mut keys = 0;
+        while let Some((_, row)) = scan.next().await? {
+            keys += 1;
+            let value = Value::read(&row)?;
+            for number in value.numbers(&snapshot).await? {
+                references.add(number.0);
+            }
+            if let Value::Listed { list, .. } = value {
+                references.add(list.0);
+            }
+            if data {
+                fetch(&snapshot, &row).await?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Begins a transaction on the newest state that this process knows.
+    #[must_use]
+    pub fn begin(&self) -> Transaction {
+        Transaction { transaction: self.engine.begin(), engine: self.engine.clone() }
+    }
+
+    /// Runs the closure in a transaction and commits it; runs it again where another transaction changed what it had read.
+    /// The future stays on its thread; for one that can move, loop over [`Kv::begin`] and [`Transaction::commit`].
+    ///
+    /// # Errors
+    /// What the closure answers; [`Error::Conflict`] where it lost every time; what the commit raises.
+    pub async fn transact<T, E: From<Error>>(
+        &self,
+        mut closure: impl AsyncFnMut(&mut Transaction) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        transact!(self, transaction => closure(&mut transaction).await, again on |_: &E| false)
+    }
+}
+
+/// Keys and values as they were at one moment, for reading; cheap to clone.
+#[derive(Clone)]
+pub struct KvSnapshot {
+    snapshot: Snapshot,
+}
+
+impl KvSnapshot {
+    /// The number of the commit whose state this is.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.snapshot.sequence()
+    }
+
+    /// The value that a key had; `None` where there was none.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&self.snapshot, key).await
+    }
+
+    /// The rows in a range of keys.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.snapshot.clone(), range, Direction::Ascending)
+    }
+
+    /// As [`KvSnapshot::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
+        Scan::new(self.snapshot.clone(), range, Direction::Descending)
+    }
+}
+
+/// A read-write transaction on keys. Dropping it aborts it.
+pub struct Transaction {
+    transaction: EngineTransaction,
+    engine: Engine,
+}
+
+impl Transaction {
+    fn rows(&mut self) -> KvRows<'_> {
+        KvRows::new(&mut self.transaction, &self.engine)
+    }
+
+    /// The value of a key, as this transaction sees it.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&self.transaction, key).await
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// As [`Kv::put`].
+    pub async fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.rows().put(key, value).await
+    }
+
+    /// Removes a key; answers whether it was there.
+    ///
+    /// # Errors
+    /// As [`Kv::delete`].
+    pub async fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        self.rows().delete(key).await
+    }
+
+    /// The rows in a range of keys, this transaction's own writes included. The whole range counts as read.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
+        Scan::new(&self.transaction, range, Direction::Ascending)
+    }
+
+    /// As [`Transaction::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
+        Scan::new(&self.transaction, range, Direction::Descending)
+    }
+
+    /// Bytes that this transaction holds in memory until it commits.
+    #[must_use]
+    pub fn pending_bytes(&self) -> u64 {
+        self.transaction.pending_bytes()
+    }
+
+    /// Makes it durable, all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where another transaction changed what this one had read; what the storage raises.
+    pub async fn commit(self) -> Result<CommitInfo> {
+        self.transaction.commit().await
+    }
+}
+
+/// The keys and values of a transaction that holds more than those: see [`crate::Transaction::kv`].
+pub struct KvRows<'t> {
+    transaction: &'t mut EngineTransaction,
+    engine: &'t Engine,
+}
+
+impl<'t> KvRows<'t> {
+    pub(crate) fn new(transaction: &'t mut EngineTransaction, engine: &'t Engine) -> Self {
+        Self { transaction, engine }
+    }
+
+    /// The value of a key, as the transaction sees it.
+    ///
+    /// # Errors
+    /// As [`Kv::get`].
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        get(&*self.transaction, key).await
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// As [`Kv::put`].
+    pub async fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        check_limit("value_bytes", value.len(), VALUE_BYTES_MAX)?;
+        check_limit("key_bytes", key.len(), self.engine.key_bytes_max())?;
+        self.free(key).await?;
+        let row = self.store(key, value).await?;
+        self.transaction.put(TABLE, key, &row)
+    }
+
+    /// Removes a key; answers whether it was there.
+    ///
+    /// # Errors
+    /// As [`Kv::delete`].
+    pub async fn delete(&mut self, key: &[u8]) -> Result<bool> {
+        let was_there = self.free(key).await?;
+        if was_there {
+            self.transaction.delete(TABLE, key)?;
+        }
+        Ok(was_there)
+    }
+
+    /// The rows in a range of keys, the transaction's own writes included. The whole range counts as read.
+    pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
+        Scan::new(&*self.transaction, range, Direction::Ascending)
+    }
+
+    /// As [`KvRows::scan`], the last key first.
+    pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
+        Scan::new(&*self.transaction, range, Direction::Descending)
+    }
+
+    /// Gives up the chunks of the value that a key has now; answers whether it has one.
+    async fn free(&mut self, key: &[u8]) -> Result<bool> {
+        let Some(row) = self.transaction.get(TABLE, key).await? else { return Ok(false) };
+        let value = Value::read(&row)?;
+        for number in value.numbers(&*self.transaction).await? {
+            self.transaction.release_chunk(number)?;
+        }
+        if let Value::Listed { list, .. } = value {
+            self.transaction.release_chunk(list)?;
+        }
+        Ok(true)
+    }
+
+    /// The row for a value; what does not fit into it is stored in chunks.
+    async fn store(&mut self, key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+        let room = self.engine.row_bytes_max().saturating_sub(key.len());
+        if value.len() < room {
+            return Ok([&[INLINE], value].concat());
+        }
+        let chunk_bytes = self.engine.chunk_bytes_max().max(1);
+        let mut list = Vec::with_capacity(value.len().div_ceil(chunk_bytes) * NUMBER_BYTES);
+        for piece in value.chunks(chunk_bytes) {
+            let number = self.transaction.put_chunk(None, Bytes::copy_from_slice(piece)).await?;
+            list.extend_from_slice(&number.0.to_le_bytes());
+        }
+        let mut kind = CHUNKS;
+        if PREFIX_BYTES + list.len() > room {
+            kind = LISTED;
+            let number = self.transaction.put_chunk(None, Bytes::from(list)).await?;
+            list = number.0.to_le_bytes().to_vec();
+        }
+        let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
+        Ok([&[kind], &length.to_le_bytes()[..], &list].concat())
+    }
+}
+
+fn check_limit(what: &'static str, value: usize, limit: usize) -> Result<()> {
+    if value <= limit {
+        return Ok(());
+    }
+    let wide = |value| u64::try_from(value).unwrap_or(u64::MAX);
+    Err(Error::LimitExceeded { what, value: wide(value), limit: wide(limit) })
+}
+
+#[cfg(test)]
+mod tests;
