@@ -43,13 +43,15 @@ impl Terminal {
         Self { screen: screen.into(), child, shown: String::new() }
     }
 
-    /// Waits until this is shown, and forgets what was shown up to it.
-    fn waits_for(&mut self, text: &str) {
+    /// Waits until this is shown, and answers what was shown before it; both are forgotten.
+    fn waits_for(&mut self, text: &str) -> String {
         let mut piece = [0; 1024];
         loop {
             if let Some(at) = self.shown.find(text) {
-                self.shown.drain(..at + text.len());
-                return;
+                let rest = self.shown.split_off(at + text.len());
+                let mut before = std::mem::replace(&mut self.shown, rest);
+                before.truncate(at);
+                return before;
             }
             // Once nobody has the other end open, reading fails.
             let count = self.screen.read(&mut piece).unwrap_or(0);
@@ -120,7 +122,12 @@ fn a_new_password_is_asked_for_twice_and_never_shown() {
 #[test]
 fn a_repository_is_destroyed_once_its_name_is_typed() {
     let scratch = Scratch::with_repository();
-    let name = format!("file:{}", scratch.path("repo").display());
+    let mut terminal = Terminal::start(&scratch, &["destroy"]);
+    terminal.waits_for("All that is in ");
+    let name = terminal.waits_for(" will be lost.");
+    assert!(name.ends_with("/repo"), "{name}");
+    terminal.types("no");
+    assert_eq!(terminal.ends().0, Some(1));
     for wrong in ["", "yes", "file:repo", &name[..name.len() - 1]] {
         let mut terminal = Terminal::start(&scratch, &["destroy"]);
         terminal.waits_for("Type this name to destroy it: ");

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
+use super::gather::Gathering;
 use super::root::{Overlay, Root, Side};
 use super::shared::{Shared, lock};
 use super::snapshots::keep;
@@ -32,6 +33,16 @@ pub(crate) enum Trees {
     Rebuild,
 }
 
+/// What a checkpoint does beside.
+#[derive(Clone, Copy)]
+pub(super) enum Beside<'a> {
+    Nothing,
+    /// Keeps its content under a name.
+    Keep(&'a str),
+    /// Moves nodes out of sparse blocks.
+    Gather(&'a Gathering),
+}
+
 impl Shared {
     pub(crate) fn checkpoint_due(&self) -> bool {
         let root = self.root();
@@ -42,20 +53,20 @@ impl Shared {
     /// claimed, it waits for the next commit: what it wrote under the epoch before could be swept with that.
     /// `false` where none was made.
     pub(crate) async fn checkpoint(self: &Arc<Self>, leader: &mut Leader, trees: Trees) -> Result<bool> {
-        self.checkpoint_as(leader, trees, None).await
+        self.checkpoint_beside(leader, trees, Beside::Nothing).await
     }
 
-    /// As [`Shared::checkpoint`]; its content is kept under the name, where one is given.
-    pub(super) async fn checkpoint_as(
+    /// As [`Shared::checkpoint`], with something beside in the same commit.
+    pub(super) async fn checkpoint_beside(
         self: &Arc<Self>,
         leader: &mut Leader,
         trees: Trees,
-        snapshot: Option<&str>,
+        beside: Beside<'_>,
     ) -> Result<bool> {
         self.settle(leader).await?;
         let base = self.root();
         let sequence = base.sequence;
-        match self.checkpoint_on(leader, base, trees, snapshot).await {
+        match self.checkpoint_on(leader, base, trees, beside).await {
             Err(Error::Conflict) => Ok(false),
             Err(error) => self.move_on(error, sequence).await.map(|()| false),
             done => done,
@@ -67,10 +78,10 @@ impl Shared {
         leader: &mut Leader,
         base: Arc<Root>,
         trees: Trees,
-        snapshot: Option<&str>,
+        beside: Beside<'_>,
     ) -> Result<bool> {
         let mut draft = Draft::default();
-        if let Some(name) = snapshot {
+        if let Beside::Keep(name) = beside {
             self.check_free(&base, name).await?;
         }
         // Others may have ended our epoch: what is written under it could be swept before a commit names it.
@@ -93,7 +104,7 @@ impl Shared {
         let kept = self.newest_snapshot(&base, &draft).await?;
         // Snapshots would keep the nodes that are replaced: written anew, the content would be there twice.
         let content_trees = if kept > 0 { Trees::Change } else { trees };
-        let content = self.write_tree(&base.content, base.content.overlay.clone(), content_trees, sequence).await?;
+        let mut content = self.write_tree(&base.content, base.content.overlay.clone(), content_trees, sequence).await?;
         count(&content.written, 1, &mut draft);
         let (parked, dead): (Vec<Dead>, Vec<Dead>) = content.dead.iter().partition(|dead| dead.birth <= kept);
         for node in parked {
@@ -101,11 +112,16 @@ impl Shared {
             draft.rows.insert(rows::parked_node_key(sequence, &node.pointer), Some(birth));
         }
         count(dead.iter().map(|dead| &dead.pointer), -1, &mut draft);
-        let space = self.write_tree(&base.space, space, trees, 0).await?;
+        let mut space = self.write_tree(&base.space, space, trees, 0).await?;
         count(&space.written, 1, &mut draft);
         count(space.dead.iter().map(|dead| &dead.pointer), -1, &mut draft);
-        if let Some(name) = snapshot {
-            keep(name, sequence, now, content.root, &mut draft);
+        match beside {
+            Beside::Nothing => {}
+            Beside::Keep(name) => keep(name, sequence, now, content.root, &mut draft),
+            Beside::Gather(gathering) => {
+                let roots = [&mut content.root, &mut space.root];
+                self.move_nodes(&base, roots, gathering, &mut draft).await?;
+            }
         }
         for block in &base.spills {
             draft.rows.insert(rows::condemned_key(sequence, *block), Some(Bytes::new()));
@@ -267,7 +283,7 @@ impl Shared {
     }
 }
 
-fn count<'p>(pointers: impl IntoIterator<Item = &'p Pointer>, sign: i64, draft: &mut Draft) {
+pub(super) fn count<'p>(pointers: impl IntoIterator<Item = &'p Pointer>, sign: i64, draft: &mut Draft) {
     let mut sums: BTreeMap<DataBlock, i64> = BTreeMap::new();
     for pointer in pointers {
         *sums.entry(DataBlock::of(pointer)).or_default() += sign * rows::live_bytes(pointer).cast_signed();

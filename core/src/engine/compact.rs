@@ -61,6 +61,9 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     let plan = shared.plan(options.thorough).await?;
     let mut progress = options.progress;
     let moved_bytes = shared.defragment(&plan, |moved| progress.as_mut().is_none_or(|hear| hear(moved))).await?;
+    let with_space = !plan.rebuild;
+    let goes_on = || progress.as_mut().is_none_or(|hear| hear(moved_bytes));
+    shared.gather_nodes(options.thorough, with_space, goes_on).await?;
     for attempt in 0..shared.tuning.attempts_max {
         // A race that is lost leaves all that was written behind: a steady writer elsewhere is not worth every node again
         // and again, and the next compaction may find it at rest.

@@ -4,7 +4,7 @@
 //! block they came from; which is deleted when no reader needs it any more.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::commit::{Draft, Extra, Floor, Outcome};
+use super::gather::{NodeBlocks, TreeBlocks};
 use super::root::Root;
 use super::shared::Shared;
 use super::transaction::{Transaction, Work};
@@ -20,7 +21,7 @@ use crate::block::{Geometry, WholeBlock};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::{Pointer, RecordKind};
 use crate::storage::ErrorKind;
-use crate::tree::{self, Direction, MergedCursor};
+use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
 /// Live bytes that one commit moves, at most, unless a single block has more.
@@ -65,9 +66,19 @@ impl Fill {
     }
 
     /// How many blocks would hold so much, when packed as tightly as `loss` allows, in thousandths of a block.
-    fn packed(&self, live_bytes: u64, loss: u64) -> u64 {
+    pub(super) fn packed(&self, live_bytes: u64, loss: u64) -> u64 {
         let usable = self.capacity_bytes - self.capacity_bytes * loss / 1000;
         live_bytes.div_ceil(usable.max(1))
+    }
+
+    /// The loss of packing nodes, in thousandths of a block: one that does not fit leaves room for most of one.
+    pub(super) fn node_loss(&self, geometry: Geometry) -> u64 {
+        500 * geometry.node_bytes_max() as u64 / self.capacity_bytes + 1
+    }
+
+    /// How many blocks fewer packing would make of them.
+    pub(super) fn saved(&self, loss: u64) -> u64 {
+        self.blocks().saturating_sub(self.packed(self.live(), loss))
     }
 
     fn blocks(&self) -> u64 {
@@ -97,12 +108,11 @@ impl Fill {
 }
 
 /// What there is to gain.
-#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Data blocks filled below this step are emptied.
     threshold: usize,
     fill: Fill,
-    metadata: HashSet<DataBlock>,
+    nodes: NodeBlocks,
     /// Whether the trees are written anew.
     pub(crate) rebuild: bool,
 }
@@ -115,30 +125,19 @@ impl Shared {
     pub(crate) async fn plan(self: &Arc<Self>, thorough: bool) -> Result<Plan> {
         let (root, _pin) = self.pin();
         let geometry = self.context.geometry;
-        let (mut nodes, mut node_bytes): (HashMap<DataBlock, u64>, u64) = (HashMap::new(), 0);
-        let mut node_count = 0_u64;
-        // Blocks with nodes of snapshots are none that writing the trees anew would empty.
-        let parked = self.parked_nodes(&root).await?;
-        let mut pinned = parked.clone();
-        // Beside snapshots only the space tree is written anew: what would be gained in the other is no reason to.
+        let nodes = self.node_blocks(&root).await?;
+        // Beside snapshots the content tree is not written anew, and nodes leave sparse blocks otherwise.
         let is_kept = self.newest_snapshot(&root, &Draft::default()).await? > 0;
-        for (tree, is_content) in [(&root.content.tree, true), (&root.space.tree, false)] {
-            tree::walk(&self.nodes, tree.as_ref(), |visit| {
-                let bytes = visit.node?.bytes().len() as u64;
-                let block = DataBlock::of(visit.pointer);
-                if is_content && is_kept {
-                    pinned.insert(block);
-                } else {
-                    node_bytes += bytes;
-                    node_count += 1;
-                }
-                *nodes.entry(block).or_default() += rows::live_bytes(visit.pointer);
-                Ok(())
-            })
-            .await?;
+        let written: &[&TreeBlocks] = if is_kept { &[&nodes.space] } else { &[&nodes.content, &nodes.space] };
+        let mut live_bytes: HashMap<DataBlock, u64> = HashMap::new();
+        for (block, live) in written.iter().flat_map(|tree| &tree.live_bytes) {
+            // Blocks with nodes that a removed snapshot has still are none that writing the trees anew would empty.
+            if !nodes.parked.contains(block) {
+                *live_bytes.entry(*block).or_default() += live;
+            }
         }
         let mut metadata = Fill::new(geometry);
-        nodes.iter().filter(|(block, _)| !pinned.contains(block)).for_each(|(_, live)| metadata.add(*live));
+        live_bytes.values().for_each(|live| metadata.add(*live));
         let mut fill = Fill::new(geometry);
         let mut after = None;
         loop {
@@ -147,39 +146,20 @@ impl Shared {
             if page.is_empty() {
                 break;
             }
-            for (block, live) in page {
-                if !nodes.contains_key(&block) && !parked.contains(&block) {
-                    fill.add(live);
-                }
-            }
+            page.into_iter().filter(|(block, _)| !nodes.hold(block)).for_each(|(_, live)| fill.add(live));
         }
-        // A node that does not fit leaves room for most of one.
-        let node_bytes_max = geometry.node_bytes_max() as u64;
-        let metadata_loss = 500 * node_bytes_max / metadata.capacity_bytes + 1;
         let slack = if thorough { 0 } else { 10 };
-        // The space tree alone is in fewer blocks, and each checkpoint changes some of them.
-        let metadata_slack = if is_kept { 250 } else { slack * 5 };
-        let is_loose = node_count > 8 && node_bytes * 100 < node_count * node_bytes_max * 80;
+        let node_bytes_max = geometry.node_bytes_max() as u64;
+        let count: u64 = written.iter().map(|tree| tree.nodes).sum();
+        let node_bytes: u64 = written.iter().map(|tree| tree.node_bytes).sum();
+        let is_loose = count > 8 && node_bytes * 100 < count * node_bytes_max * 80;
+        let is_sparse = metadata.threshold(slack * 5, metadata.node_loss(geometry)) > 0;
         Ok(Plan {
             threshold: fill.threshold(slack, DATA_LOSS),
-            rebuild: is_loose || metadata.threshold(metadata_slack, metadata_loss) > 0,
+            rebuild: is_loose || (is_sparse && !is_kept),
             fill,
-            metadata: nodes.into_keys().chain(parked).collect(),
+            nodes,
         })
-    }
-
-    /// The blocks in which snapshots have nodes that the newest state has not.
-    async fn parked_nodes(&self, root: &Root) -> Result<HashSet<DataBlock>> {
-        let range = table_range(rows::PARKED_NODE, (Bound::Unbounded, Bound::Unbounded));
-        let overlay = root.space.overlay.clone();
-        let mut cursor = MergedCursor::new(self.nodes.clone(), root.space.tree, overlay, range, Direction::Ascending);
-        let mut blocks = HashSet::new();
-        while let Some((key, _)) = cursor.next().await? {
-            let (_, pointer) = rows::decode_parked_node_key(&key)
-                .map_err(|error| Error::damaged("parked node", None, error.to_string()))?;
-            blocks.insert(DataBlock::of(&pointer));
-        }
-        Ok(blocks)
     }
 
     /// Some usage rows after a block: block and live bytes.
@@ -226,7 +206,7 @@ impl Shared {
             let is_last = page.is_empty();
             after = page.last().map(|(block, _)| *block);
             for (block, live) in page {
-                if plan.fill.step(live) >= plan.threshold || plan.metadata.contains(&block) || is_new(&block) {
+                if plan.fill.step(live) >= plan.threshold || plan.nodes.hold(&block) || is_new(&block) {
                     continue;
                 }
                 batch.push(block);

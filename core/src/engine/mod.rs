@@ -24,6 +24,7 @@ mod destroy;
 mod difference;
 mod epochs;
 mod follow;
+mod gather;
 mod import_header;
 mod in_force;
 pub mod keyring;

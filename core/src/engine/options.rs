@@ -62,8 +62,13 @@ pub struct Tuning {
     pub in_flight_bytes_max: u64,
     /// Bytes of decoded tree nodes kept.
     pub node_cache_bytes_max: u64,
+    /// Bytes of what a check remembers to compare identities with chunks: it goes through all identities once for as much.
+    pub check_bytes_max: u64,
     /// How often `transact` runs its closure.
     pub attempts_max: u32,
+    /// Tree nodes that one commit of a compaction moves, at most, where there are snapshots. It takes up to a kilobyte of memory
+    /// for each.
+    pub moved_nodes_max: u32,
 }
 
 impl Default for Tuning {
@@ -76,7 +81,9 @@ impl Default for Tuning {
             epoch_silence_millis: 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
+            check_bytes_max: 8 << 20,
             attempts_max: 64,
+            moved_nodes_max: 32 << 10,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A snapshot is a checkpoint's content tree. Taking one is making a checkpoint whose commit has one row more. From then on
 //! what the content loses is *parked* where a snapshot has it, instead of being freed: a chunk that loses its last
 //! reference, a node that a checkpoint replaces. Both are known by birth and death, in commit numbers: snapshot *s* needs
-//! them where birth ≤ *s* < death. Chunks stay under their number, so that they move for all snapshots at once.
+//! them where birth ≤ *s* < death. Chunks stay under their number, so that they move for all snapshots at once; nodes move in
+//! all trees at once, and keep their births.
 //!
 //! Removing a snapshot first takes its name away, in one commit, and then frees what was parked and no other snapshot
 //! needs: only what died between it and the next one can be that. Cut short, it is finished by whoever takes, removes or
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Engine;
-use super::checkpoint::Trees;
+use super::checkpoint::{Beside, Trees};
 use super::commit::Draft;
 use super::root::Root;
 use super::shared::Shared;
@@ -60,7 +61,7 @@ impl Engine {
         for _ in 0..shared.tuning.attempts_max {
             shared.hold_epoch().await?;
             let mut leader = shared.leader.lock().await;
-            if shared.checkpoint_as(&mut leader, Trees::Change, Some(name)).await? {
+            if shared.checkpoint_beside(&mut leader, Trees::Change, Beside::Keep(name)).await? {
                 // Nobody but the leader changes the newest state.
                 let row = shared.snapshot_row(&shared.root(), name).await?;
                 drop(leader);
@@ -296,6 +297,6 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn damaged(error: crate::format::FormatError) -> Error {
+pub(super) fn damaged(error: crate::format::FormatError) -> Error {
     Error::damaged(error.structure, None, error.reason)
 }

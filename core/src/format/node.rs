@@ -6,7 +6,7 @@
 //! | 1 | 1 | flags: 0 |
 //! | 2 | 2 | count of entries, at least 1 |
 //! | 4 | 2 | length *p* of the prefix |
-//! | 6 | 8 | birth: the checkpoint that wrote the node; 0 where nobody asks |
+//! | 6 | 8 | birth: the checkpoint that wrote the node, or what it is a copy of; 0 where nobody asks |
 //! | 14 | *p* | prefix: every key of the node starts with it |
 //! | 14 + *p* | 2 × count | for each entry, where it starts, counted from the start of the node |
 //! | … | … | the entries, in ascending order of their keys, back to back, up to the end of the node |
@@ -240,6 +240,21 @@ impl Node {
         }
         let (_, pointer) = self.split_entry(index)?;
         Pointer::decode(pointer)
+    }
+
+    /// The bytes of the same node with those children elsewhere that `place` knows another place of. Its length, its birth
+    /// and all else stay as they are.
+    #[must_use]
+    pub fn with_children_at(&self, place: impl Fn(&Pointer) -> Option<Pointer>) -> Bytes {
+        let mut bytes = self.bytes.to_vec();
+        for index in 0..self.count {
+            let Some(to) = self.child(index).and_then(|child| place(&child)) else { continue };
+            let at = self.offset(index).and_then(|offset| bytes.get_mut(offset..)?.first_chunk_mut());
+            if let Some(at) = at {
+                *at = to.encode();
+            }
+        }
+        bytes.into()
     }
 
     /// `Ok`: the entry that holds exactly `key`; `Err`: the number of entries before `key`.

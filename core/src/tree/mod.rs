@@ -32,6 +32,9 @@
 //! node stays where it is and is shared by the old tree and the new one. It returns the nodes that only the old tree
 //! has, and those that only the new one has. Since nodes never change, whoever holds an old root can read on.
 //!
+//! [`Relocation`] copies nodes elsewhere, as they are but for the places of their children, in several trees at once, so that
+//! what these share stays shared.
+//!
 //! How full nodes are is the writer's business. This one keeps a node over a third full unless it is the last of its
 //! level or stands beside big entries, and fills nodes completely where keys are appended.
 
@@ -41,6 +44,7 @@ mod diff;
 mod merge;
 mod packer;
 mod read;
+mod relocate;
 #[cfg(test)]
 mod tests;
 
@@ -53,7 +57,8 @@ pub use apply::{Applied, Dead, apply, rebuild};
 pub use cursor::{Cursor, Direction, KeyRange};
 pub use diff::{Diff, Difference};
 pub use merge::{MergedCursor, Overlay};
-pub use read::{Visit, get, walk, walk_where};
+pub use read::{Visit, get, walk, walk_pointers, walk_where};
+pub use relocate::Relocation;
 
 use crate::error::{Error, Result};
 use crate::format::Pointer;

@@ -81,6 +81,38 @@ pub async fn walk_where<S: NodeStore + ?Sized>(
     }
 }
 
+/// Visits the places of all nodes of the tree, with their levels, and reads none but those above the leaves.
+///
+/// # Errors
+/// [`Error::Damaged`] for a node that breaks an invariant, and what the store raises.
+pub async fn walk_pointers<S: NodeStore + ?Sized>(
+    store: &S,
+    root: Option<&TreeRoot>,
+    mut visit: impl FnMut(&Pointer, u8),
+) -> Result<()> {
+    let Some(root) = root else { return Ok(()) };
+    visit(&root.pointer, root.height.saturating_sub(1));
+    if root.height == 1 {
+        return Ok(());
+    }
+    let mut path = vec![(Place::root(store, root).await?, 0)];
+    while let Some((place, next)) = path.last_mut() {
+        let index = *next;
+        *next += 1;
+        let Some(child) = place.node.child(index) else {
+            path.pop();
+            continue;
+        };
+        let level = place.node.level() - 1;
+        visit(&child, level);
+        if level > 0 {
+            let child = place.child(store, index).await?;
+            path.push((child, 0));
+        }
+    }
+    Ok(())
+}
+
 /// A node that has been found to belong where it was met.
 #[derive(Clone, Debug)]
 pub(super) struct Place {

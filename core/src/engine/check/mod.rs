@@ -4,7 +4,7 @@ mod counts;
 mod kept;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -77,8 +77,8 @@ struct Check<'a> {
     live: BTreeMap<DataBlock, u64>,
     /// The sealing that references lead to: under the name there may be another, and a real one.
     salts: HashMap<DataBlock, [u8; SALT_BYTES]>,
-    /// Chunks by block, to name what a damaged block takes along.
-    holds: HashMap<DataBlock, Vec<ChunkNumber>>,
+    /// Blocks that cannot be read whole, each with the number of the finding that says so: what they hold is looked up last.
+    hurt: Vec<(DataBlock, usize)>,
     kept: Kept,
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn run(
         report: CheckReport::default(),
         live: BTreeMap::new(),
         salts: HashMap::new(),
-        holds: HashMap::new(),
+        hurt: Vec::new(),
         kept: Kept::default(),
     };
     check.headers(header, secret).await?;
@@ -110,6 +110,7 @@ pub(super) async fn run(
     check.chunks(options.references).await?;
     check.usage().await?;
     check.blobs(options.data).await?;
+    check.name_chunks().await?;
     check.kept.name_hurt(&mut check.report);
     Ok(check.report)
 }
@@ -219,6 +220,9 @@ impl Check<'_> {
         let (shared, root) = (self.shared, self.root.clone());
         let mut seen = Counts::default();
         let mut identities = Identities::default();
+        // All identities are gone through once for as many chunks, so that memory does not grow with them.
+        let identities_max = (self.shared.tuning.check_bytes_max / Identities::BYTES).max(1);
+        let mut first = 0;
         let mut scan = shared.scan_root(&root, &self.pin, rows::CHUNK, ALL, Direction::Ascending);
         loop {
             let (key, value) = match scan.next().await {
@@ -253,6 +257,11 @@ impl Check<'_> {
             }
             if let Some(identity) = row.identity {
                 identities.0.push((number.0, fingerprint(&identity)));
+                if identities.0.len() as u64 >= identities_max {
+                    self.identities(&identities, first..=number.0).await?;
+                    identities.0.clear();
+                    first = number.0.saturating_add(1);
+                }
             }
             if let Place::Records(pointers) = &row.place {
                 for pointer in pointers {
@@ -266,15 +275,11 @@ impl Check<'_> {
                             format!("chunk {:#x} names another sealing of its block than others do", number.0),
                         );
                     }
-                    let holds = self.holds.entry(block).or_default();
-                    if holds.last() != Some(&number) {
-                        holds.push(number);
-                    }
                 }
             }
         }
         self.kept.finish(&mut self.report);
-        self.identities(&identities).await?;
+        self.identities(&identities, first..=u64::MAX).await?;
         for (number, count) in references.into_iter().flat_map(Counts::iter) {
             if seen.get(number) == 0 {
                 self.report.findings.push(Finding {
@@ -290,22 +295,60 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// An identity leads to a chunk that has it. Not every chunk is led to: of two that came at once, one is.
-    async fn identities(&mut self, identities: &Identities) -> Result<()> {
+    /// Names the chunks that hurt blocks take along. Seldom are there any, so they are looked for rather than remembered.
+    async fn name_chunks(&mut self) -> Result<()> {
+        let mut findings: HashMap<DataBlock, Vec<usize>> = HashMap::new();
+        for (block, finding) in self.hurt.drain(..) {
+            findings.entry(block).or_default().push(finding);
+        }
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let (shared, root) = (self.shared, self.root.clone());
+        let mut scan = shared.scan_root(&root, &self.pin, rows::CHUNK, ALL, Direction::Ascending);
+        loop {
+            let (key, value) = match scan.next().await {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(()),
+                // It was found before, where the rows were looked at.
+                Err(Error::Damaged(_) | Error::Missing { .. }) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let number = <[u8; 8]>::try_from(key.as_ref()).map(|number| ChunkNumber(u64::from_be_bytes(number)));
+            let (Ok(number), Ok(ChunkRow { place: Place::Records(pointers), .. })) = (number, ChunkRow::decode(&value))
+            else {
+                continue;
+            };
+            for finding in pointers.iter().filter_map(|pointer| findings.get(&DataBlock::of(pointer))).flatten() {
+                if let Some(Finding { chunks, .. }) = self.report.findings.get_mut(*finding)
+                    && chunks.last() != Some(&number)
+                {
+                    chunks.push(number);
+                }
+            }
+        }
+    }
+
+    /// An identity leads to a chunk that has it, looked at for chunks of these numbers. Not every chunk is led to: of two
+    /// that came at once, one is.
+    async fn identities(&mut self, identities: &Identities, numbers: RangeInclusive<u64>) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
         let mut scan = shared.scan_root(&root, &self.pin, rows::IDENTITY, ALL, Direction::Ascending);
         loop {
             match scan.next().await {
                 Ok(Some((identity, value))) => match rows::decode_count(&value).map(ChunkNumber) {
-                    Ok(number) if identities.has(number.0, &identity) => {}
+                    Ok(number) if !numbers.contains(&number.0) || identities.has(number.0, &identity) => {}
                     Ok(number) => self.find(
                         "identity",
                         None,
                         format!("it leads to chunk {:#x}, which has another or is gone", number.0),
                     ),
+                    Err(_) if *numbers.start() > 0 => {}
                     Err(error) => self.find("identity", None, error.to_string()),
                 },
                 Ok(None) => return Ok(()),
+                // Found the first time.
+                Err(Error::Damaged(_) | Error::Missing { .. }) if *numbers.start() > 0 => return Ok(()),
                 Err(error) => return self.note(error),
             }
         }
@@ -363,7 +406,8 @@ impl Check<'_> {
         for (name, block) in missing {
             wanted.remove(&name);
             let damage = Damage { structure: "block", blob: Some(name), detail: "missing from storage".into() };
-            self.report.findings.push(Finding { damage, chunks: self.holds.get(&block).cloned().unwrap_or_default() });
+            self.hurt.push((block, self.report.findings.len()));
+            self.report.findings.push(Finding { damage, chunks: Vec::new() });
         }
         let ballast = match shared.ballast_rows(&root).await {
             Ok(rows) => rows,
@@ -501,10 +545,8 @@ impl Check<'_> {
                 Err(error) => {
                     let before = self.report.findings.len();
                     self.note(error)?;
-                    let chunks = wanted.get(&name).and_then(|block| self.holds.get(block)).cloned().unwrap_or_default();
-                    for finding in self.report.findings.iter_mut().skip(before) {
-                        finding.chunks.clone_from(&chunks);
-                    }
+                    let block = wanted.get(&name).copied();
+                    self.hurt.extend((before..self.report.findings.len()).filter_map(|finding| Some((block?, finding))));
                 }
             }
         }
@@ -536,11 +578,10 @@ impl Check<'_> {
                 Err(error) if error.kind() == ErrorKind::NotFound => ("missing from storage".to_owned(), false),
                 Err(error) => return Err(error.into()),
             };
-            let holds = wanted.get(&name).filter(|_| !is_readable).and_then(|block| self.holds.get(block));
-            let chunks = holds.cloned().unwrap_or_default();
-            self.report
-                .findings
-                .push(Finding { damage: Damage { structure: "block", blob: Some(name), detail }, chunks });
+            let block = wanted.get(&name).filter(|_| !is_readable);
+            self.hurt.extend(block.map(|block| (*block, self.report.findings.len())));
+            let damage = Damage { structure: "block", blob: Some(name), detail };
+            self.report.findings.push(Finding { damage, chunks: Vec::new() });
         }
         Ok(())
     }
@@ -552,6 +593,9 @@ impl Check<'_> {
 struct Identities(Vec<(u64, u64)>);
 
 impl Identities {
+    /// Of one in memory.
+    const BYTES: u64 = 16;
+
     fn has(&self, number: u64, identity: &[u8]) -> bool {
         let found =
             self.0.binary_search_by_key(&number, |(number, _)| *number).ok().and_then(|place| self.0.get(place));

@@ -34,6 +34,16 @@ proptest! {
             };
             prop_assert!(sound(end));
         }
+        let mut relocation = Relocation::new(usize::MAX, |_: &Pointer| true);
+        let moved = block_on(async {
+            relocation.mark(&store, root.as_ref()).await?;
+            relocation.copy_leaves(&store, root.as_ref()).await?;
+            if let Some(root) = root {
+                relocation.copy_inner(&store, root).await?;
+            }
+            walk_pointers(&store, root.as_ref(), |_, _| {}).await
+        });
+        prop_assert!(sound(moved));
         for batch in batch {
             prop_assert!(sound(block_on(apply(&store, root.as_ref(), batch, 9)).map(|_| ())));
         }

@@ -12,6 +12,7 @@ mod changes;
 mod damage;
 mod diff;
 mod model;
+mod relocate;
 
 use super::*;
 use crate::format::node::{
