@@ -546,7 +546,8 @@ impl Check<'_> {
                     let before = self.report.findings.len();
                     self.note(error)?;
                     let block = wanted.get(&name).copied();
-                    self.hurt.extend((before..self.report.findings.len()).filter_map(|finding| Some((block?, finding))));
+                    self.hurt
+                        .extend((before..self.report.findings.len()).filter_map(|finding| Some((block?, finding))));
                 }
             }
         }
