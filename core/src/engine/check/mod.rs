@@ -22,7 +22,7 @@ use crate::format::node::Node;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
 use crate::format::{BlockId, Pointer, SALT_BYTES};
-use crate::storage::{ErrorKind, Name, StorageExt};
+use crate::storage::{ErrorKind, Name, Reach, StorageExt};
 use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
 pub use counts::Counts;
@@ -559,7 +559,7 @@ impl Check<'_> {
     /// to a look at the data, which reads them whole.
     async fn lengths(&mut self, names: Vec<Name>, wanted: &HashMap<Name, DataBlock>) -> Result<()> {
         let (storage, reader) = (self.shared.storage(), &self.shared.blocks.reader);
-        if storage.is_remote() {
+        if storage.capabilities().reach == Reach::Everywhere {
             return Ok(());
         }
         let block_bytes = u64::from(self.shared.context.geometry.block_bytes());
