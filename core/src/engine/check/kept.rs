@@ -134,7 +134,10 @@ impl Check<'_> {
             if let Some(references) = references {
                 let state = Snapshot::kept(shared, &root, self.pin.clone(), &row);
                 for leaf in leaves {
-                    let node = shared.nodes.read(&leaf).await?;
+                    let node = match shared.nodes.read(&leaf).await {
+                        Ok(node) => node,
+                        Err(error) => return Err(shared.explain(error, root.sequence).await),
+                    };
                     if let Err(error) = self.need(&state, place, &node, references).await {
                         self.note(error)?;
                     }

@@ -79,10 +79,15 @@ struct Check<'a> {
     salts: HashMap<DataBlock, [u8; SALT_BYTES]>,
     /// Blocks that cannot be read whole, each with the number of the finding that says so: what they hold is looked up last.
     hurt: Vec<(DataBlock, usize)>,
+    /// Whether it was told that rows of identities cannot be read.
+    identities_hurt: bool,
     kept: Kept,
 }
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
+
+/// For how many missing blocks it is looked up whether the state was given up: one tells as much as many, mostly.
+const EXPIRED_LOOKS_MAX: usize = 4;
 
 /// Blobs opened at once.
 const AT_ONCE: usize = 8;
@@ -102,6 +107,7 @@ pub(super) async fn run(
         live: BTreeMap::new(),
         salts: HashMap::new(),
         hurt: Vec::new(),
+        identities_hurt: false,
         kept: Kept::default(),
     };
     check.headers(header, secret).await?;
@@ -110,7 +116,7 @@ pub(super) async fn run(
     check.chunks(options.references).await?;
     check.usage().await?;
     check.blobs(options.data).await?;
-    check.name_chunks().await?;
+    check.name_chunks().await;
     check.kept.name_hurt(&mut check.report);
     Ok(check.report)
 }
@@ -205,6 +211,12 @@ impl Check<'_> {
         (self.kept.nodes, self.kept.edges) = (met, edges);
         walked?;
         let is_whole = failed.is_empty();
+        // Others may have moved nodes, or written them anew, since this state was the newest.
+        for blob in failed.iter().filter_map(missing).take(EXPIRED_LOOKS_MAX) {
+            if matches!(shared.has_expired(blob, self.root.sequence).await, Ok(true)) {
+                return Err(Error::Expired);
+            }
+        }
         failed.into_iter().try_for_each(|error| self.note(error))?;
         Ok(is_whole)
     }
@@ -296,23 +308,25 @@ impl Check<'_> {
     }
 
     /// Names the chunks that hurt blocks take along. Seldom are there any, so they are looked for rather than remembered.
-    async fn name_chunks(&mut self) -> Result<()> {
+    async fn name_chunks(&mut self) {
         let mut findings: HashMap<DataBlock, Vec<usize>> = HashMap::new();
         for (block, finding) in self.hurt.drain(..) {
             findings.entry(block).or_default().push(finding);
         }
         if findings.is_empty() {
-            return Ok(());
+            return;
         }
         let (shared, root) = (self.shared, self.root.clone());
         let mut scan = shared.scan_root(&root, &self.pin, rows::CHUNK, ALL, Direction::Ascending);
         loop {
             let (key, value) = match scan.next().await {
                 Ok(Some(row)) => row,
-                Ok(None) => return Ok(()),
-                // It was found before, where the rows were looked at.
-                Err(Error::Damaged(_) | Error::Missing { .. }) => return Ok(()),
-                Err(error) => return Err(error),
+                Ok(None) => return,
+                // What was found is told all the same. Rows may be damaged too, or given up by others since they were looked at.
+                Err(error) => {
+                    self.report.notices.push(format!("not all that damaged blocks hold could be looked up: {error}"));
+                    return;
+                }
             };
             let number = <[u8; 8]>::try_from(key.as_ref()).map(|number| ChunkNumber(u64::from_be_bytes(number)));
             let (Ok(number), Ok(ChunkRow { place: Place::Records(pointers), .. })) = (number, ChunkRow::decode(&value))
@@ -347,9 +361,15 @@ impl Check<'_> {
                     Err(error) => self.find("identity", None, error.to_string()),
                 },
                 Ok(None) => return Ok(()),
-                // Found the first time.
-                Err(Error::Damaged(_) | Error::Missing { .. }) if *numbers.start() > 0 => return Ok(()),
-                Err(error) => return self.note(error),
+                Err(error) => {
+                    // Once is enough.
+                    let told = self.report.findings.len();
+                    self.note(error)?;
+                    if std::mem::replace(&mut self.identities_hurt, true) {
+                        self.report.findings.truncate(told);
+                    }
+                    return Ok(());
+                }
             }
         }
     }
@@ -585,6 +605,13 @@ impl Check<'_> {
             self.report.findings.push(Finding { damage, chunks: Vec::new() });
         }
         Ok(())
+    }
+}
+
+fn missing(error: &Error) -> Option<Name> {
+    match error {
+        Error::Missing { blob, .. } => Some(*blob),
+        _ => None,
     }
 }
 
