@@ -95,6 +95,29 @@ fn after_deleting() {
 }
 
 #[test]
+fn after_truncating() {
+    let scratch = with_tree(2 << 20, 100);
+    let mut numbers = Numbers::new(seed());
+    // Within a chunk, at the ends of some, to nothing, and longer again.
+    let sizes = [5 << 20, 1_234_567, 64 << 10, 1, 0];
+    for (number, _) in sizes.iter().enumerate() {
+        let random = numbers.bytes(6 << 20);
+        assert!(scratch.feeds(["put", "-", &format!("/large-{number}")], &random).status.success());
+    }
+    for rounds in 1..=2 {
+        let truncate = |(number, size): (usize, &usize)| {
+            format!("{{\"op\":\"truncate\",\"path\":\"/large-{number}\",\"size\":{}}}\n", size / rounds)
+        };
+        let ops: String = sizes.iter().enumerate().map(truncate).collect();
+        assert!(scratch.feeds(["batch"], ops.as_bytes()).status.success());
+        is_as_small_as_a_fresh_one(&scratch);
+    }
+    let longer = "{\"op\":\"truncate\",\"path\":\"/large-4\",\"size\":60000000}\n";
+    assert!(scratch.feeds(["batch"], longer.as_bytes()).status.success());
+    is_as_small_as_a_fresh_one(&scratch);
+}
+
+#[test]
 fn after_a_transaction_that_was_given_up() {
     let scratch = with_tree(4 << 20, 200);
     let mut numbers = Numbers::new(seed());
