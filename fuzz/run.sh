@@ -26,8 +26,20 @@ if [ "${#targets[@]}" -eq 0 ]; then
     mapfile -t targets < <("${fuzz[@]}" list --fuzz-dir .)
 fi
 "${fuzz[@]}" build --fuzz-dir . --sanitizer "$sanitizer"
+# As many at once as there are cores: each keeps one busy, and one after the other they would take twice as long.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+running=0
 for target in "${targets[@]}"; do
+    if [ "$running" -ge "$(nproc)" ]; then
+        wait -n
+        running=$((running - 1))
+    fi
     echo "--- $target, $seconds s"
     "${fuzz[@]}" run --fuzz-dir . --sanitizer "$sanitizer" "$target" -- \
-        "-max_total_time=$seconds" -max_len=16384 -print_final_stats=1 -verbosity=0
+        "-max_total_time=$seconds" -max_len=16384 -print_final_stats=1 -verbosity=0 &
+    running=$((running + 1))
+done
+while [ "$running" -gt 0 ]; do
+    wait -n
+    running=$((running - 1))
 done
