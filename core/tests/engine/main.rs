@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 mod basics;
+mod check_beside;
 mod clocks;
 mod defragmenter;
 mod destroy;
