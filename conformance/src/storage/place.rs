@@ -133,8 +133,10 @@ pub fn acknowledge_to_parent() {
 /// ```no_run
 /// # use std::{path::Path, process::Command, sync::Arc};
 /// # use strongroom_conformance::{block_on, storage::{acknowledge_to_parent, kill_after, work_until_killed}};
-/// # use strongroom_core::storage::{Result, Storage};
-/// # async fn open_at(folder: &Path) -> Result<Arc<dyn Storage>> { unimplemented!() }
+/// # use strongroom_core::storage::{Error, ErrorKind, Operation, Result, Storage};
+/// # async fn open_at(folder: &Path) -> Result<Arc<dyn Storage>> {
+/// #     Err(Error::new(ErrorKind::NotFound, Operation::Open, folder.display().to_string()))
+/// # }
 /// # struct MyPlace { folder: std::path::PathBuf }
 /// const WORK_IN: &str = "MY_STORAGE_WORK_IN";
 ///
