@@ -1,0 +1,65 @@
+//! From SQLite's errors to storage errors that say what happened.
+
+use rusqlite::ErrorCode;
+use strongroom_core::storage::{Effect, Error, ErrorKind, Operation};
+
+/// An error of SQLite, on a database that is open. What it refuses before it writes has no effect: a statement that fails is rolled
+/// back whole. What fails while it writes or syncs may have reached the file.
+pub(crate) fn failed(operation: Operation, context: impl Into<String>, error: rusqlite::Error) -> Error {
+    let kind = kind_of(&error);
+    let effect = match kind {
+        ErrorKind::Other => operation.effect_if_lost(),
+        ErrorKind::Corrupt if operation.effect_if_lost() == Effect::Unknown => Effect::Unknown,
+        _ => Effect::None,
+    };
+    Error::new(kind, operation, context).with_effect(effect).with_source(error)
+}
+
+fn kind_of(error: &rusqlite::Error) -> ErrorKind {
+    match error {
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => match error.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+                ErrorKind::Busy
+            }
+            ErrorCode::DiskFull => ErrorKind::Full,
+            ErrorCode::PermissionDenied => ErrorKind::PermissionDenied,
+            ErrorCode::ReadOnly if error.extended_code != rusqlite::ffi::SQLITE_READONLY_DBMOVED => ErrorKind::ReadOnly,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch => ErrorKind::Corrupt,
+            ErrorCode::TooBig => ErrorKind::LimitExceeded,
+            // A table that is gone, or a column: the schema was looked at when it was opened.
+            ErrorCode::SchemaChanged | ErrorCode::Unknown => ErrorKind::Corrupt,
+            _ => ErrorKind::Other,
+        },
+        // A column of another type than was put.
+        rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..) => ErrorKind::Corrupt,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// Whether after this nobody knows what of the log reached the medium: what the operating system failed to write it may take
+/// for clean, so a later sync that succeeds proves nothing.
+pub(crate) fn leaves_doubt(error: &Error) -> bool {
+    error.kind() == ErrorKind::Other && error.effect() == Effect::Unknown
+}
+
+/// The medium holds what no put of ours left there.
+pub(crate) fn corrupt(operation: Operation, context: impl Into<String>, what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, operation, context)
+        .with_effect(operation.effect_if_lost())
+        .with_source(what.to_owned())
+}
+
+/// The file was removed, or another put in its place, since it was opened.
+pub(crate) fn gone(operation: Operation) -> Error {
+    Error::new(ErrorKind::Other, operation, "the database")
+        .with_source("its file was removed, or replaced by another, since it was opened")
+}
+
+/// An earlier barrier failed.
+pub(crate) fn in_doubt(operation: Operation) -> Error {
+    Error::new(ErrorKind::Other, operation, "the database")
+        .with_effect(Effect::Unknown)
+        .with_source("an earlier attempt to make it durable failed: close it, and open it anew")
+}
