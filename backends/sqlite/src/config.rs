@@ -1,7 +1,7 @@
 //! `sqlite:file` and `sqlite:///abs/file`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,8 +10,12 @@ use strongroom_core::storage::{
     StorageUri,
 };
 
-use crate::lock::{SUFFIXES, beside};
+use crate::lock::beside;
 use crate::storage::{CAPABILITIES, SqliteStorage};
+
+/// What is beside a database for some or all of its life: SQLite's log, its index, and its journal while the database is made;
+/// our locks.
+const BESIDE: [&str; 5] = ["-wal", "-shm", "-journal", "-here", "-gate"];
 
 /// Adds `sqlite:` to a registry.
 pub fn register(registry: &mut Registry) {
@@ -34,6 +38,14 @@ impl StorageConstructor for SqliteConstructor {
             .form("sqlite:file")
             .form("sqlite:///abs/file")
             .capabilities(CAPABILITIES)
+    }
+
+    /// All that SQLite and the locks make beside the file that a link leads to.
+    fn local_paths(&self, uri: &StorageUri) -> Vec<PathBuf> {
+        let Ok(path) = uri.local_path() else { return Vec::new() };
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let beside = BESIDE.map(|suffix| beside(&path, suffix));
+        [path].into_iter().chain(beside).collect()
     }
 
     /// A database beside this one.
@@ -64,7 +76,7 @@ impl StorageConstructor for SqliteConstructor {
 
 /// The database last: as long as it is there, so is the scratch place.
 fn remove_files(path: &Path) -> io::Result<()> {
-    let beside = ["-wal", "-shm"].into_iter().chain(SUFFIXES).map(|suffix| beside(path, suffix));
+    let beside = BESIDE.map(|suffix| beside(path, suffix)).into_iter();
     for path in beside.chain([path.to_owned()]) {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -6,32 +6,42 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
 use crate::error::failed;
+use crate::header::{self, APPLICATION_ID, Owner};
 use crate::lock::beside;
 
-/// "Strg": tells our databases from those of others, where SQLite keeps room for that.
-const APPLICATION_ID: i32 = 0x5374_7267;
+/// The library may be the system's, where whoever builds this says so. Before this version, two processes that wrote the log into
+/// the database and began it anew at one moment could damage it (<https://www.sqlite.org/wal.html#walresetbug>).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
 /// Of the tables below.
 const FORMAT_VERSION: i32 = 1;
 
 /// Bytes a page: a blob is a row's head and a chain of such pages. Larger ones make shorter chains and larger small changes.
-const PAGE_BYTES: u32 = 16 * 1024;
+pub(crate) const PAGE_BYTES: u32 = 16 * 1024;
 
 /// How long one call waits for another process in the middle of a change.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
+/// No row is longer, and no statement: a blob of the largest size with its name, and what is made below.
+const ROW_BYTES_MAX: i32 = 8 << 20;
+const STATEMENT_BYTES_MAX: i32 = 4096;
+
 /// With a number, so that a part of the content can be read (SQLite's incremental I/O goes by that); a listing and a look-up
 /// need the index alone. A barrier is a commit that is synced, and needs something to change.
-const SCHEMA: [(&str, &str); 2] = [
+const TABLES: [(&str, &str); 2] = [
     ("barriers", "CREATE TABLE barriers (number INTEGER PRIMARY KEY, count INTEGER NOT NULL) STRICT"),
     (
         "blobs",
         "CREATE TABLE blobs (number INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, content BLOB NOT NULL) STRICT",
     ),
 ];
+/// What SQLite makes of `UNIQUE`, in the table `blobs`.
+const INDEX: &str = "sqlite_autoindex_blobs_1";
 
 /// What tells one file from all others, as long as it is open.
 #[cfg(unix)]
@@ -40,13 +50,23 @@ pub(crate) type Identity = (u64, u64);
 pub(crate) type Identity = PathBuf;
 
 #[cfg(unix)]
-fn identity(_: &Path, metadata: &std::fs::Metadata) -> Identity {
+pub(crate) fn identity(_: &Path, metadata: &std::fs::Metadata) -> Identity {
     use std::os::unix::fs::MetadataExt as _;
     (metadata.dev(), metadata.ino())
 }
 
+#[cfg(unix)]
+fn names(metadata: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(metadata)
+}
+
 #[cfg(not(unix))]
-fn identity(path: &Path, _: &std::fs::Metadata) -> Identity {
+fn names(_: &std::fs::Metadata) -> u64 {
+    1
+}
+
+#[cfg(not(unix))]
+pub(crate) fn identity(path: &Path, _: &std::fs::Metadata) -> Identity {
     path.to_owned()
 }
 
@@ -76,6 +96,12 @@ impl Place {
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "it is a folder" } else { "it is no file" };
             return Err(invalid(shown, &format!("{what}: name the file of a database, or a new one")));
+        }
+        if names(&metadata) > 1 {
+            // The log is beside the name that it was opened by: what is written by the one would be missing by the other.
+            let what =
+                format!("it has {} names (hard links): remove the others, or use a copy of it", names(&metadata));
+            return Err(invalid(shown, &what));
         }
         let path = std::fs::canonicalize(path).map_err(refused)?;
         let identity = identity(&path, &metadata);
@@ -150,12 +176,32 @@ pub(crate) enum Content {
     Blobs,
 }
 
-/// Opens a database for the first time, and looks what it is, without changing it.
-pub(crate) fn open(place: &Place) -> Result<(Connection, Access, Content)> {
+/// Opens a database that this process has no connection to, in the ways that this process may. Nothing of what it holds is
+/// read yet.
+pub(crate) fn open(place: &Place) -> Result<(Connection, Access)> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        return Err(Error::new(ErrorKind::Unsupported, Operation::Open, place.shown.as_str()).with_source(format!(
+            "SQLite {} can damage a database that several processes use: build with 3.51.3 or later, or the one that comes along",
+            rusqlite::version()
+        )));
+    }
+    let owner = {
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        header::owner(&place.path)
+    };
+    match owner.map_err(|error| Error::from_io(Operation::Open, place.shown.as_str(), error))? {
+        Owner::Ours => {}
+        Owner::Other => return named(Err(NotOurs::Foreign), place),
+        Owner::None => return named(Err(NotOurs::NoDatabase), place),
+    }
     let refused = |error: rusqlite::Error| failed(Operation::Open, place.shown.as_str(), error);
     let connection = connect(place, Access::Write)?;
     let is_read_only = connection.is_readonly(rusqlite::MAIN_DB).map_err(refused)?;
-    let access = if is_read_only { Access::Read } else { Access::Write };
+    Ok((connection, if is_read_only { Access::Read } else { Access::Write }))
+}
+
+/// Looks what a database is, without changing it.
+pub(crate) fn look(place: &Place, connection: Connection, access: Access) -> Result<(Connection, Access, Content)> {
     let found = match content(&connection) {
         Err(error) if access == Access::Read && is_without_log(&error) => {
             let Some(stamp) = Stamp::of(place) else {
@@ -192,6 +238,8 @@ pub(crate) fn connect(place: &Place, access: Access) -> Result<Connection> {
 /// The file may come from an enemy: nothing that its schema says is run, and pages are checked before they are believed.
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, STATEMENT_BYTES_MAX)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     for config in [
         DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA,
@@ -201,9 +249,10 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
         connection.set_db_config(config, false)?;
     }
     // Checkpoints are ours, so that one that fails is known: SQLite's own keep silent. On Apple's systems a plain fsync
-    // leaves data in the drive's cache.
+    // leaves data in the drive's cache. The default of `synchronous` is whoever's who builds the library.
     connection.execute_batch(
-        "PRAGMA cell_size_check = ON; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0;",
+        "PRAGMA cell_size_check = ON; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0;
+        PRAGMA synchronous = FULL;",
     )
 }
 
@@ -242,16 +291,17 @@ fn is_without_log(error: &NotOurs) -> bool {
 /// Why a database is not one of ours.
 enum NotOurs {
     Refused(rusqlite::Error),
+    NoDatabase,
     Foreign,
     Version(i32),
     OtherTables,
 }
 
-fn named(found: std::result::Result<Content, NotOurs>, place: &Place) -> Result<Content> {
+fn named<T>(found: std::result::Result<T, NotOurs>, place: &Place) -> Result<T> {
+    let none = || invalid(&place.shown, "it is no SQLite database: name another file, or a new one");
     found.map_err(|error| match error {
-        NotOurs::Refused(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            invalid(&place.shown, "it is no SQLite database: name another file, or a new one")
-        }
+        NotOurs::NoDatabase => none(),
+        NotOurs::Refused(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => none(),
         NotOurs::Refused(error) => failed(Operation::Open, place.shown.as_str(), error),
         NotOurs::Foreign => {
             invalid(&place.shown, "it is a database of another program: name another file, or a new one")
@@ -265,31 +315,45 @@ fn named(found: std::result::Result<Content, NotOurs>, place: &Place) -> Result<
 
 fn content(connection: &Connection) -> std::result::Result<Content, NotOurs> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let read = || -> rusqlite::Result<_> {
-        let mut statement = connection
-            .prepare("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_autoindex_%' ORDER BY name")?;
-        let schema = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let schema: Vec<(String, Option<String>)> = schema.collect::<rusqlite::Result<_>>()?;
-        Ok((number("application_id")?, number("user_version")?, schema))
-    };
+    let read =
+        || -> rusqlite::Result<_> { Ok((number("application_id")?, number("user_version")?, schema(connection)?)) };
     let (id, version, schema) = read().map_err(NotOurs::Refused)?;
     match (id, version) {
-        (0, 0) if schema.is_empty() => return Ok(Content::Nothing),
-        (APPLICATION_ID, FORMAT_VERSION) => {}
+        (0 | APPLICATION_ID, 0) if schema.is_empty() => return Ok(Content::Nothing),
+        (APPLICATION_ID, 0 | FORMAT_VERSION) => {}
         (APPLICATION_ID, version) => return Err(NotOurs::Version(version)),
         _ => return Err(NotOurs::Foreign),
     }
-    let expected = SCHEMA.map(|(name, sql)| (name.to_owned(), Some(sql.to_owned())));
-    if schema == expected { Ok(Content::Blobs) } else { Err(NotOurs::OtherTables) }
+    let table = |(name, sql): (&str, &str)| ["table", name, name, sql].map(str::to_owned);
+    let [barriers, blobs] = TABLES.map(table);
+    let index = ["index", INDEX, "blobs", ""].map(str::to_owned);
+    if version == FORMAT_VERSION && schema == [barriers, blobs, index] {
+        Ok(Content::Blobs)
+    } else {
+        Err(NotOurs::OtherTables)
+    }
 }
 
-/// Makes sure that the log is in use, and the tables there. Two processes may do this at once.
+/// All that is in the schema by type, name, table and definition, up to one more than belongs there; what is too long is cut.
+fn schema(connection: &Connection) -> rusqlite::Result<Vec<[String; 4]>> {
+    let columns = ["type", "name", "tbl_name", "sql"].map(|column| format!("substr(ifnull({column}, ''), 1, 200)"));
+    let sql = format!("SELECT {} FROM sqlite_schema ORDER BY name LIMIT {}", columns.join(", "), TABLES.len() + 2);
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
+    rows.collect()
+}
+
+/// Makes sure that the log is in use, and the tables there. Where nothing was found, no other process does this meanwhile.
 pub(crate) fn initialise(connection: &mut Connection, place: &Place, found: Content) -> Result<()> {
     let refused = |error: rusqlite::Error| failed(Operation::Open, place.shown.as_str(), error);
     if found == Content::Nothing {
         // Before anything is in it. With pointer maps, the way to a part of a row need not be read page by page, and what is
-        // free at the end can be given back.
-        let first = format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA auto_vacuum = INCREMENTAL;");
+        // free at the end can be given back. The number goes into the file itself, at once: a log may never
+        // get there.
+        let first = format!(
+            "PRAGMA page_size = {PAGE_BYTES};
+            BEGIN; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
+        );
         connection.execute_batch(&first).map_err(refused)?;
     }
     let mode: String =
@@ -303,17 +367,14 @@ pub(crate) fn initialise(connection: &mut Connection, place: &Place, found: Cont
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
-    if named(content(&transaction), place)? == Content::Nothing {
-        make_tables(&transaction).map_err(refused)?;
-    }
+    make_tables(&transaction).map_err(refused)?;
     transaction.commit().map_err(refused)
 }
 
 fn make_tables(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    for (_, sql) in SCHEMA {
+    for (_, sql) in TABLES {
         transaction.execute_batch(sql)?;
     }
     transaction.execute("INSERT INTO barriers (number, count) VALUES (0, 0)", [])?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)
 }

@@ -30,7 +30,8 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
             ErrorCode::SchemaChanged | ErrorCode::Unknown => ErrorKind::Corrupt,
             _ => ErrorKind::Other,
         },
-        // A column of another type than was put.
+        // A table has lost rows, or has too many; a column is of another type than was put.
+        rusqlite::Error::StatementChangedRows(_) => ErrorKind::Corrupt,
         rusqlite::Error::InvalidColumnType(..)
         | rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::IntegralValueOutOfRange(..) => ErrorKind::Corrupt,
@@ -55,6 +56,20 @@ pub(crate) fn corrupt(operation: Operation, context: impl Into<String>, what: &s
 pub(crate) fn gone(operation: Operation) -> Error {
     Error::new(ErrorKind::Other, operation, "the database")
         .with_source("its file was removed, or replaced by another, since it was opened")
+}
+
+/// The log that this process writes to has lost its name, or another has it: then no other process sees what is written there.
+pub(crate) fn log_lost(operation: Operation) -> Error {
+    Error::new(ErrorKind::Other, operation, "the database").with_effect(Effect::Unknown).with_source(
+        "its log was removed while it was open, so what was written last may be lost: close all handles, and open it anew \
+        (the locks of a process end when it opens a file of the database by itself and closes it: see the README)",
+    )
+}
+
+/// This storage does not let the last bytes be taken, which deleting needs.
+pub(crate) fn no_room(operation: Operation, context: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Full, operation, context)
+        .with_source("the disk is full, but for what deleting needs: remove something, or make room")
 }
 
 /// An earlier barrier failed.

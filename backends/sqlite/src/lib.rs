@@ -19,8 +19,12 @@
 mod config;
 mod database;
 mod error;
+mod header;
 mod lock;
+mod log;
+mod room;
 mod storage;
+mod store;
 
 pub use config::{SqliteConstructor, register};
 pub use storage::SqliteStorage;

@@ -364,7 +364,7 @@ async fn store(
     context: &Context,
     progress: &Progress,
 ) -> Result<u64, Stopped> {
-    let source = SourceFile::open(local).map_err(unreadable)?;
+    let source = SourceFile::open(local, context.own()).map_err(unreadable)?;
     if apart || kind(transaction, path).await? != Some(Kind::File) {
         make_way(transaction, path).await?;
     }

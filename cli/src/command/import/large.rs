@@ -32,7 +32,7 @@ pub(super) async fn store(
     context: &Context,
     progress: &Progress,
 ) -> Result<u64, Stopped> {
-    let source = SourceFile::open(local).map_err(batch::unreadable)?;
+    let source = SourceFile::open(local, context.own()).map_err(batch::unreadable)?;
     let draft = Draft::of(path, &source.state);
     let options = OpenOptions::new().read(false).write(true).create(true).mode(0o600);
     let file = fs.open_file(&draft.path, options).await?;
