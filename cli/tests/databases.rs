@@ -271,12 +271,16 @@ fn a_full_disk_and_a_read_only_one_are_told_and_nothing_is_lost() {
         succeeds(&["init", "--no-recovery", "--kdf-time", "1", "--block-size", "64KiB"]);
         let kept = Numbers::new(1).bytes(1 << 20);
         fs::write(scratch.path("kept"), &kept).unwrap();
-        succeeds(&["import", "kept"]);
+        fs::write(scratch.path("junk"), Numbers::new(3).bytes(100_000)).unwrap();
+        succeeds(&["import", "kept", "junk"]);
         fs::write(scratch.path("large"), Numbers::new(2).bytes(24 << 20)).unwrap();
         let output = run(&["import", "large"]);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{scheme}: {said}");
         assert!(said.contains("full") && said.lines().count() == 1, "{scheme}: {said}");
+        if scheme == "sqlite" {
+            succeeds(&["rm", "/junk"]);
+        }
         mounts::remount(&disk, "size=64m");
         assert!(succeeds(&["cat", "/kept"]) == kept, "{scheme}");
         succeeds(&["import", "large"]);
@@ -289,4 +293,94 @@ fn a_full_disk_and_a_read_only_one_are_told_and_nothing_is_lost() {
         assert_eq!(output.status.code(), Some(1), "{scheme}: {said}");
         assert!(said.contains("read-only") && said.lines().count() == 1, "{scheme}: {said}");
     }
+}
+
+#[test]
+fn an_import_of_the_folder_that_the_database_is_in_leaves_it_out_and_loses_nothing_to_others() {
+    for scheme in DATABASES {
+        let scratch = on(scheme);
+        init(&scratch);
+        fs::create_dir(scratch.path("more")).unwrap();
+        fs::write(scratch.path("more/letter"), "Dear Anna").unwrap();
+        let real = fs::canonicalize(scratch.path("repo")).unwrap();
+        let said = |arguments: &[&str]| {
+            let output = scratch.run(arguments);
+            assert!(output.status.success(), "{scheme} {arguments:?}: {}", text(&output.stderr));
+            text(&output.stderr)
+        };
+        let root = scratch.root.path().to_str().unwrap();
+        let notices = said(&["import", root, "--to", "/all"]);
+        assert!(notices.contains(&format!("{}: the repository itself is not stored", real.display())), "{notices}");
+        let listed = text(&scratch.succeeds(["find", "/all"]));
+        assert!(listed.contains("/letter"), "{listed}");
+        assert!(!listed.lines().any(|path| path.contains("/repo")), "{scheme}: {listed}");
+        // Named by itself, and by a link.
+        let link = scratch.path("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let notices = said(&["import", real.to_str().unwrap()]);
+        assert!(notices.contains("is not stored"), "{scheme}: {notices}");
+        if scheme != "sled" {
+            for name in [&real, &link] {
+                let said = scratch.fails(1, ["put", name.to_str().unwrap(), "/itself"]);
+                assert!(said.contains("belongs to the repository itself"), "{scheme}: {said}");
+            }
+        }
+        check_is_clean(&scratch, scheme);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_import_leaves_out_all_that_is_kept_beside_an_sqlite_database() {
+    let scratch = on("sqlite");
+    init(&scratch);
+    fs::write(scratch.path("letter"), "Dear Anna").unwrap();
+    fs::write(scratch.path("held"), Numbers::new(1).bytes(4 << 20)).unwrap();
+    scratch.succeeds(["import", "held"]);
+    // So that the log is there when the folder is read.
+    let holding = Holding::new(&scratch);
+    let output = scratch.run(&["import", scratch.root.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let listed = text(&scratch.succeeds(["find", "/"]));
+    holding.let_go();
+    for suffix in ["repo", "repo-wal", "repo-shm", "repo-here", "repo-gate"] {
+        assert!(!listed.lines().any(|path| path.ends_with(suffix)), "{listed}");
+        assert!(text(&output.stderr).contains(&format!("{suffix}: the repository itself")), "{}", text(&output.stderr));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_sqlite_database_on_a_full_disk_can_delete_and_then_put_again() {
+    use common::mounts;
+    if !mounts::inside("an_sqlite_database_on_a_full_disk_can_delete_and_then_put_again") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let disk = scratch.path("disk");
+    mounts::small_disk(&disk, 24 << 10);
+    let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+    let uri = StorageUri::parse(&format!("sqlite:{}", disk.join("blobs").display())).unwrap();
+    let registry = strongroom::registry::default();
+    strongroom_conformance::block_on(async {
+        for round in 0..2 {
+            let storage = registry.open(&uri, &context).await.unwrap();
+            let mut count = 0;
+            let error = loop {
+                match storage.put(sample_name(count), sample_bytes(count, 60_000)).await {
+                    Ok(_) => count += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Full, Effect::None), "{error}");
+            assert!(count > 100, "{round}: it was full after {count} blobs");
+            storage.sync().await.unwrap();
+            for number in 0..count {
+                storage.delete(sample_name(number)).await.unwrap_or_else(|error| panic!("{round}, {number}: {error}"));
+            }
+            storage.sync().await.unwrap();
+            storage.put_durable(sample_name(0), sample_bytes(0, 60_000)).await.unwrap();
+            storage.delete(sample_name(0)).await.unwrap();
+        }
+    });
 }

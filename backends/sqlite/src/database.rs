@@ -249,10 +249,9 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
         connection.set_db_config(config, false)?;
     }
     // Checkpoints are ours, so that one that fails is known: SQLite's own keep silent. On Apple's systems a plain fsync
-    // leaves data in the drive's cache. The default of `synchronous` is whoever's who builds the library.
+    // leaves data in the drive's cache.
     connection.execute_batch(
-        "PRAGMA cell_size_check = ON; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0;
-        PRAGMA synchronous = FULL;",
+        "PRAGMA cell_size_check = ON; PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA wal_autocheckpoint = 0;",
     )
 }
 
@@ -346,6 +345,8 @@ fn schema(connection: &Connection) -> rusqlite::Result<Vec<[String; 4]>> {
 /// Makes sure that the log is in use, and the tables there. Where nothing was found, no other process does this meanwhile.
 pub(crate) fn initialise(connection: &mut Connection, place: &Place, found: Content) -> Result<()> {
     let refused = |error: rusqlite::Error| failed(Operation::Open, place.shown.as_str(), error);
+    // The default is whoever's who builds the library.
+    connection.execute_batch("PRAGMA synchronous = FULL").map_err(refused)?;
     if found == Content::Nothing {
         // Before anything is in it. With pointer maps, the way to a part of a row need not be read page by page, and what is
         // free at the end can be given back. The number goes into the file itself, at once: a log may never

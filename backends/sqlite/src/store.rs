@@ -530,11 +530,15 @@ impl Drop for Store {
         if self.access != Access::Write || self.place.is_gone() {
             return;
         }
-        if self.check_log(Operation::Sync).is_ok() {
+        let is_in_place = self.check_log(Operation::Sync).is_ok();
+        if is_in_place {
             self.writer().give_back();
+        }
+        // SQLite takes itself for the last one, too, where the locks of another process are lost, and would take away the log that
+        // it writes to. Ours are not lost so. While alone, nobody comes in before all is closed.
+        if is_in_place && matches!(self.presence.try_alone(), Ok(true)) {
             return;
         }
-        // Other processes have a log of their own: this one must not be written over what they did, nor theirs be removed.
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = self.writer();
         for connection in readers.iter().chain(slice::from_ref(&writer.connection)) {
