@@ -2,7 +2,7 @@
 //!
 //! After each barrier the files are kept as they are. When the power is cut, each sector that was written since is the old one or the
 //! new one, by a seed, and the files go on in another folder. That is what a medium may do that was told to sync and did; that
-//! it was told is not seen here: count the calls for that (`strace -e fsync,fdatasync`).
+//! it was told is not seen here: count the calls for that, as `backends/sqlite/tests/syncs` does.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -285,7 +285,10 @@ impl Store {
             writer.checkpointed_pages = pages;
             let is_long = pages >= LOG_PAGES_MAX;
             self.checkpoint(writer, if is_long { Checkpoint::Truncate } else { Checkpoint::Passive });
-            writer.give_back();
+            if let Err(error) = writer.give_back() {
+                // There is another time; but what could not be written is told by the next barrier.
+                self.noted(failed(Operation::Sync, "the database", error));
+            }
         }
     }
 
@@ -503,14 +506,8 @@ impl Writer {
     }
 
     /// Shortens a file of which much is free, where that came of deletions here. What is not given back is there for the next blobs.
-    fn give_back(&mut self) {
-        if self.has_deleted {
-            let _ = self.try_give_back();
-        }
-    }
-
-    fn try_give_back(&self) -> rusqlite::Result<()> {
-        let free = self.pages("freelist_count")?;
+    fn give_back(&self) -> rusqlite::Result<()> {
+        let free = if self.has_deleted { self.pages("freelist_count")? } else { 0 };
         if free > self.pages("page_count")? / 4 {
             let sql = format!("PRAGMA incremental_vacuum({})", free.min(GIVEN_BACK_PAGES_MAX));
             let mut statement = self.connection.prepare(&sql)?;
@@ -532,7 +529,7 @@ impl Drop for Store {
         }
         let is_in_place = self.check_log(Operation::Sync).is_ok();
         if is_in_place {
-            self.writer().give_back();
+            let _ = self.writer().give_back();
         }
         // SQLite takes itself for the last one, too, where the locks of another process are lost, and would take away the log that
         // it writes to. Ours are not lost so. While alone, nobody comes in before all is closed.
