@@ -6,8 +6,10 @@
 //! * [`crash`]: a storage that loses power, dies, fails and lies on request, deterministically.
 //! * [`flaky`]: a wrapper that fails like a network: errors, lost answers, late and double effects, stale listings.
 //! * [`hostile`]: a wrapper that plays an operator who changes, withholds, swaps, invents and replays.
+//! * [`between`]: a wrapper that lets a test do something before each call.
 //! * [`discarding`]: a wrapper that forgets file data, so that a test can be larger than memory.
 
+pub mod between;
 pub mod cache;
 pub mod crash;
 mod dice;

@@ -81,7 +81,7 @@ impl Default for Tuning {
             epoch_silence_millis: 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
-            check_bytes_max: 16 << 20,
+            check_bytes_max: 8 << 20,
             attempts_max: 64,
             moved_nodes_max: 32 << 10,
         }
