@@ -339,7 +339,7 @@ fn an_import_leaves_out_all_that_is_kept_beside_an_sqlite_database() {
     scratch.succeeds(["import", "held"]);
     // So that the log is there when the folder is read.
     let holding = Holding::new(&scratch);
-    let output = scratch.run(&["import", scratch.root.path().to_str().unwrap()]);
+    let output = scratch.run(["import", scratch.root.path().to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let listed = text(&scratch.succeeds(["find", "/"]));
     holding.let_go();
