@@ -84,6 +84,8 @@ pub(crate) fn invalid(shown: &str, what: &str) -> Error {
 pub(crate) enum Base {
     Write(Database),
     Read(ReadOnlyDatabase),
+    /// What is left of it while it is being closed.
+    Closed,
 }
 
 impl Base {
@@ -91,6 +93,7 @@ impl Base {
         match self {
             Self::Write(database) => database.begin_read(),
             Self::Read(database) => database.begin_read(),
+            Self::Closed => Err(StorageError::DatabaseClosed.into()),
         }
     }
 }

@@ -62,6 +62,18 @@ struct Store {
     unsynced: Mutex<Unsynced>,
 }
 
+/// Closes the database: redb makes durable what waits, where it can.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let base = std::mem::replace(&mut self.base, Base::Closed);
+        // There is nobody to tell, and what no barrier covered was not promised.
+        let _ = guarded(Operation::Open, &self.place.shown, || {
+            drop(base);
+            Ok(())
+        });
+    }
+}
+
 /// What was committed without a sync since the last one with it.
 #[derive(Debug, Default)]
 struct Unsynced {
