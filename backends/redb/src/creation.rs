@@ -284,3 +284,40 @@ impl StorageBackend for Memory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_new_database_is_known_for_a_leftover_and_nothing_else_is() {
+        let root = tempfile::tempdir().unwrap();
+        let place = NewPlace::of(&root.path().join("db")).unwrap();
+        let draft = root.path().join("db.new-0123456789abcdef");
+        let image = image("").unwrap();
+        let goes = |bytes: &[u8]| {
+            std::fs::write(&draft, bytes).unwrap();
+            place.remove_leftovers(&image);
+            !draft.exists()
+        };
+        let few = (0..65_536).step_by(SECTOR_BYTES).chain((65_536..image.len()).step_by(65_536)).chain([image.len()]);
+        for length in few {
+            let part = &image[..length];
+            assert!(goes(part), "{length}");
+            // The length is on the medium, and what comes after half of it not.
+            let torn = [&image[..length / SECTOR_BYTES / 2 * SECTOR_BYTES], &vec![0; length][..]].concat();
+            assert!(goes(&torn[..length]), "{length}");
+            if let Some(last) = length.checked_sub(1) {
+                let mut other = part.to_owned();
+                other[last] ^= 1;
+                assert!(!goes(&other), "{length}");
+            }
+        }
+        assert!(!goes(&[&image[..], b"\0"].concat()));
+    }
+
+    #[test]
+    fn the_same_bytes_are_made_each_time() {
+        assert!(image("").unwrap() == image("").unwrap());
+    }
+}

@@ -49,7 +49,7 @@ fn serves(path: &Path, when: &str) {
 /// A child that does this test, and in it what its environment says.
 fn child(test: &str, path: &Path) -> Command {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", test, "--include-ignored"]).env(CREATE_IN, path);
+    child.args(["--exact", test, "--nocapture"]).env(CREATE_IN, path);
     child
 }
 
@@ -122,6 +122,25 @@ fn of_processes_that_make_it_at_once_all_have_the_same_database() {
             assert_eq!(bytes, sample_bytes(number, 9000), "round {round}");
         }
         assert_eq!(names(root.path()), ["db"], "round {round}");
+    }
+}
+
+#[test]
+fn of_threads_that_make_it_at_once_all_have_the_same_database() {
+    for round in 0..10 {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("db");
+        if round % 2 == 1 {
+            fs::write(&path, "").unwrap();
+        }
+        let context = context(OpenMode::CreateIfMissing);
+        let storages = std::thread::scope(|scope| {
+            let threads = [(); 8].map(|()| scope.spawn(|| block_on(RedbStorage::open(&path, &context))));
+            threads.map(|thread| thread.join().unwrap().unwrap())
+        });
+        let puts = storages.each_ref().map(|storage| block_on(storage.put(sample_name(1), sample_bytes(1, 9000))));
+        let created = puts.into_iter().filter(|put| *put.as_ref().unwrap() == Put::Created);
+        assert_eq!((created.count(), names(root.path())), (1, vec!["db".to_owned()]), "round {round}");
     }
 }
 

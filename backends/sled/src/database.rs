@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
 use crate::error::{failed, guarded};
-use crate::folder::{Folder, begin, clean, inspect, invalid, unfinished};
+use crate::folder::{Folder, begin, clean, has_snapshot, inspect, invalid, unfinished};
 
 /// The trees.
 const BLOBS: &str = "blobs";
@@ -79,26 +79,39 @@ pub(crate) struct Base {
 
 /// Opens the database, or makes one where there is none.
 pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
-    let folder = File::open(&place.path).ok();
-    match inspect(&place.path, &place.shown)? {
-        Folder::Database { has_blobs } => {
-            clean(&place.path, &place.shown)?;
-            let base = guarded(Operation::Open, &place.shown, || open_ours(place, folder, mode, has_blobs))?;
-            if place.is_gone() {
-                // What was opened may be the other one, which is not known by this one's identity.
-                return Err(Error::new(ErrorKind::Busy, Operation::Open, place.shown.as_str())
-                    .with_source("its folder was replaced while it was opened"));
+    let busy =
+        |what: &str| Error::new(ErrorKind::Busy, Operation::Open, place.shown.as_str()).with_source(what.to_owned());
+    // sled writes its first snapshot when a log is opened for the second time. It has no blobs before that, because a log that is
+    // cut off, as in an unfinished copy, is not noticed without one.
+    for _ in 0..2 {
+        let folder = File::open(&place.path).ok();
+        let has_blobs = match inspect(&place.path, &place.shown)? {
+            Folder::Database { has_blobs } => {
+                clean(&place.path, &place.shown)?;
+                has_blobs
             }
-            Ok(base)
+            Folder::Empty if mode == OpenMode::Existing => {
+                return Err(absent(place, "there is no database in the folder"));
+            }
+            Folder::Empty => {
+                begin(&place.path).map_err(|error| Error::from_io(Operation::Open, place.shown.as_str(), error))?;
+                false
+            }
+        };
+        let opened = guarded(Operation::Open, &place.shown, || {
+            let base = open_ours(place, folder, mode, has_blobs)?;
+            // Dropped in here where it is not to be used.
+            Ok(has_snapshot(&place.path, &place.shown)?.then_some(base))
+        })?;
+        if place.is_gone() {
+            // What was opened may be the other one, which is not known by this one's identity.
+            return Err(busy("its folder was replaced while it was opened"));
         }
-        Folder::Empty if mode == OpenMode::Existing => Err(absent(place, "there is no database in the folder")),
-        Folder::Empty => {
-            begin(&place.path).map_err(|error| Error::from_io(Operation::Open, place.shown.as_str(), error))?;
-            guarded(Operation::Open, &place.shown, || open_ours(place, None, mode, false).map(drop))?;
-            // sled writes its first snapshot when a log is opened again, and without it would not notice one that is cut off.
-            open(place, mode)
+        if let Some(base) = opened {
+            return Ok(base);
         }
     }
+    Err(busy("another process is making it"))
 }
 
 fn absent(place: &Place, what: &str) -> Error {

@@ -86,17 +86,21 @@ pub(crate) fn clean(path: &Path, shown: &str) -> Result<()> {
 
 fn clean_locked(path: &Path, shown: &str) -> Result<()> {
     let refused = |error| Error::from_io(Operation::Open, shown, error);
-    let snapshots: Vec<_> =
-        names(path).map_err(refused)?.into_iter().filter(|name| name.starts_with(SNAPSHOT_PREFIX)).collect();
-    for unfinished in snapshots.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX)) {
-        std::fs::remove_file(path.join(unfinished)).map_err(refused)?;
+    for name in names(path).map_err(refused)? {
+        if name.starts_with(SNAPSHOT_PREFIX) && name.ends_with(UNFINISHED_SUFFIX) {
+            std::fs::remove_file(path.join(name)).map_err(refused)?;
+        }
     }
-    let has_snapshot = snapshots.iter().any(|name| !name.ends_with(UNFINISHED_SUFFIX));
-    // The second opening writes the first snapshot, and blobs are put after that.
-    if !has_snapshot && !is_empty(&path.join(BLOBS_FOLDER)).map_err(refused)? {
+    if !has_snapshot(path, shown)? && !is_empty(&path.join(BLOBS_FOLDER)).map_err(refused)? {
         return Err(unfinished(shown, "`blobs` holds something, and there is no `snap.…`"));
     }
     Ok(())
+}
+
+/// Whether sled wrote the state of the log at an opening.
+pub(crate) fn has_snapshot(path: &Path, shown: &str) -> Result<bool> {
+    let names = names(path).map_err(|error| Error::from_io(Operation::Open, shown, error))?;
+    Ok(names.iter().any(|name| name.starts_with(SNAPSHOT_PREFIX) && !name.ends_with(UNFINISHED_SUFFIX)))
 }
 
 /// Removes the files of a database without blobs that nobody has open: the first thing in it that is not sled's stops this.
