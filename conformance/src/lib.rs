@@ -7,8 +7,10 @@
 //! * [`flaky`]: a wrapper that fails like a network: errors, lost answers, late and double effects, stale listings.
 //! * [`hostile`]: a wrapper that plays an operator who changes, withholds, swaps, invents and replays.
 //! * [`power`]: the files of a store that is tried as it is, and what is left of them when the power is cut.
+//! * [`between`]: a wrapper that lets a test do something before each call.
 //! * [`discarding`]: a wrapper that forgets file data, so that a test can be larger than memory.
 
+pub mod between;
 pub mod cache;
 pub mod crash;
 mod dice;

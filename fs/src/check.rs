@@ -8,7 +8,7 @@ use std::ops::Bound;
 use strongroom_core::engine::{ChunkNumber, Counts, Direction, Table, View};
 use strongroom_core::env::TaskHandle;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extents::{self, Placed};
 use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
 use crate::format::{
@@ -156,6 +156,16 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         (self.report)(Finding { path: path.map(<[u8]>::to_vec), inode, detail: detail.into() });
     }
 
+    /// What cannot be read is a finding; but a state that another process gave up says nothing of the repository.
+    fn failed(&mut self, path: Option<&[u8]>, inode: u64, error: impl Into<Error>) -> Result<()> {
+        let error = error.into();
+        if error.is_conflict() {
+            return Err(error);
+        }
+        self.found(path, inode, error.to_string());
+        Ok(())
+    }
+
     /// From the root down: every name leads to an inode of its kind, every inode is whole.
     async fn walk(&mut self) -> Result<()> {
         let view = &self.on.snapshot;
@@ -170,7 +180,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 Err(error) => {
                     let inode = level.inode;
                     levels.pop();
-                    self.found(Some(&path), inode, error.to_string());
+                    self.failed(Some(&path), inode, error)?;
                     continue;
                 }
             };
@@ -183,7 +193,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                         let detail = format!("counts {count} directories, holds {subdirectories}");
                         self.found(Some(&path), inode, detail);
                     }
-                    Err(error) => self.found(Some(&path), inode, error.to_string()),
+                    Err(error) => self.failed(Some(&path), inode, error)?,
                 }
                 continue;
             };
@@ -208,7 +218,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
         }
         while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(None, ROOT, chunk, task).await;
+            self.read(None, ROOT, chunk, task).await?;
         }
         let missing: Vec<_> = self.seen.left().collect();
         for (inode, names) in missing {
@@ -235,7 +245,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             Ok(row) => row,
             Err(error) => {
                 self.seen.insert(inode, 0);
-                self.found(Some(path), inode, error.to_string());
+                self.failed(Some(path), inode, error)?;
                 return Ok(false);
             }
         };
@@ -254,7 +264,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             Kind::Directory => {
                 self.summary.directories += 1;
                 if let Err(error) = inodes::content(view, inode).await {
-                    self.found(Some(path), inode, error.to_string());
+                    self.failed(Some(path), inode, error)?;
                 }
             }
             Kind::File => {
@@ -278,7 +288,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         let content = match inodes::file_content(view, inode).await {
             Ok(content) => content,
             Err(error) => {
-                self.found(path, inode, error.to_string());
+                self.failed(path, inode, error)?;
                 return Ok(0);
             }
         };
@@ -289,11 +299,11 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             match walk.next().await {
                 Ok(Some(placed)) => {
                     end = placed.end();
-                    self.extent(path, inode, &placed).await;
+                    self.extent(path, inode, &placed).await?;
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.found(path, inode, error.to_string());
+                    self.failed(path, inode, error)?;
                     return Ok(size);
                 }
             }
@@ -304,12 +314,12 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         if content.versions.older_count() > 0 {
             self.versioned.insert(inode, content.versions);
             if let Err(error) = self.versions(path, inode, &content).await {
-                self.found(path, inode, error.to_string());
+                self.failed(path, inode, error)?;
             }
         }
         // What is being read belongs to this path: say so before going on.
         while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(path, inode, chunk, task).await;
+            self.read(path, inode, chunk, task).await?;
         }
         Ok(size)
     }
@@ -324,7 +334,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         let Versions { oldest, current, .. } = content.versions;
         let mut past = Past::of(view, inode, oldest.saturating_add(1)..=current);
         while let Some((death, placed)) = past.next().await? {
-            self.extent(path, inode, &placed).await;
+            self.extent(path, inode, &placed).await?;
             let before = usize::try_from(death.saturating_sub(oldest).saturating_sub(1)).unwrap_or(usize::MAX);
             let Some(replaced) = replaced.get_mut(before) else { continue };
             if placed.start < replaced.end {
@@ -349,19 +359,19 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         Ok(())
     }
 
-    async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) {
-        let Extent::Data { chunk, length, skip } = placed.extent else { return };
+    async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) -> Result<()> {
+        let Extent::Data { chunk, length, skip } = placed.extent else { return Ok(()) };
         let first = self.summary.references.add(chunk.0) == 1;
         if !self.options.data {
-            return;
+            return Ok(());
         }
         if self.broken.contains(&chunk) {
             self.found(path, inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
-            return;
+            return Ok(());
         }
         // Read again for a part of it: the length was not checked for that part.
         if !first && skip == 0 {
-            return;
+            return Ok(());
         }
         let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
         let task = self.on.shared.engine.env().spawn(async move {
@@ -373,16 +383,27 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         while self.reading.len() > depth
             && let Some((chunk, task)) = self.reading.pop_front()
         {
-            self.read(path, inode, chunk, task).await;
+            self.read(path, inode, chunk, task).await?;
         }
+        Ok(())
     }
 
-    async fn read(&mut self, path: Option<&[u8]>, inode: u64, chunk: ChunkNumber, task: TaskHandle<Result<()>>) {
+    async fn read(
+        &mut self,
+        path: Option<&[u8]>,
+        inode: u64,
+        chunk: ChunkNumber,
+        task: TaskHandle<Result<()>>,
+    ) -> Result<()> {
         let result = task.await.unwrap_or_else(|| Err(strongroom_core::Error::WorkerLost.into()));
         if let Err(error) = result {
             self.broken.insert(chunk);
+            if error.is_conflict() {
+                return Err(error);
+            }
             self.found(path, inode, format!("chunk {:#x}: {error}", chunk.0));
         }
+        Ok(())
     }
 
     /// Files without a name: each is an inode that counts none, and whole.
@@ -393,7 +414,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             let inode = match split_inode_key("orphan", &key).and_then(|inode| decode_orphan(&value).map(|_| inode)) {
                 Ok(inode) => inode,
                 Err(error) => {
-                    self.found(None, 0, error.to_string());
+                    self.failed(None, 0, error)?;
                     continue;
                 }
             };
@@ -411,7 +432,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                     self.content(None, inode).await?;
                 }
                 Ok(_) => self.found(None, inode, "is said to be a file without a name"),
-                Err(error) => self.found(None, inode, error.to_string()),
+                Err(error) => self.failed(None, inode, error)?,
             }
         }
         Ok(())
@@ -455,7 +476,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                     }
                     last = Some(inode);
                 }
-                Err(error) => self.found(None, 0, error.to_string()),
+                Err(error) => self.failed(None, 0, error)?,
             }
         }
         Ok(())
@@ -469,7 +490,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         while let Some((key, _)) = scan.next().await? {
             match split_version_key(&key) {
                 Ok((inode, number)) => self.known_version(inode, number, &mut last),
-                Err(error) => self.found(None, 0, error.to_string()),
+                Err(error) => self.failed(None, 0, error)?,
             }
         }
         let mut scan = self.on.snapshot.scan(PAST, range(), Direction::Ascending);
@@ -484,7 +505,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                         self.summary.references.add(chunk.0);
                     }
                 }
-                Err(error) => self.found(None, 0, error.to_string()),
+                Err(error) => self.failed(None, 0, error)?,
             }
         }
         Ok(())
@@ -510,7 +531,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             let inode = match split_xattr_key(&key) {
                 Ok((inode, _)) => inode,
                 Err(error) => {
-                    self.found(None, 0, error.to_string());
+                    self.failed(None, 0, error)?;
                     continue;
                 }
             };
@@ -524,7 +545,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             let row = match XattrRow::decode(&value) {
                 Ok(row) => row,
                 Err(error) => {
-                    self.found(None, inode, error.to_string());
+                    self.failed(None, inode, error)?;
                     continue;
                 }
             };
@@ -534,7 +555,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             if self.options.data
                 && let Err(error) = xattrs::value(view, row).await
             {
-                self.found(None, inode, error.to_string());
+                self.failed(None, inode, error)?;
             }
         }
         for inode in std::mem::take(&mut self.with_xattrs) {

@@ -1,5 +1,7 @@
 //! Looking for damage, from the files down to the blobs.
 
+use std::collections::HashSet;
+
 use strongroom_core::engine::{self, Counts};
 use strongroom_fs::Result;
 
@@ -15,7 +17,7 @@ pub struct CheckOptions {
 }
 
 /// Something that is not as it must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
     /// The file or folder that it is about, where one is known.
     pub path: Option<Vec<u8>>,
@@ -52,28 +54,45 @@ pub struct CheckReport {
     pub notices: Vec<String>,
 }
 
+/// How often a check begins again because the state that it looked at was given up.
+const AGAIN_MAX: u32 = 3;
+
 impl Repository {
     /// Checks the newest state that this process knows. Findings go to `report` as they are met. While it runs, nothing
-    /// must be written through this handle: counts would not match.
+    /// must be written through this handle: counts would not match. Other processes may write: where they give up the state
+    /// that is looked at, the check begins again, a few times, on the newest one; what was found before is not told twice.
     ///
     /// # Errors
-    /// What keeps the check from going on; damage is a finding, not an error.
+    /// What keeps the check from going on; damage is a finding, not an error. [`strongroom_core::Error::Expired`] where states
+    /// were given up each time.
     pub async fn check(&self, options: CheckOptions, mut report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
-        let mut findings = 0;
-        let mut found = |finding: Finding| {
-            findings += 1;
-            report(finding);
-        };
+        let mut told = HashSet::new();
+        let mut again = 0;
+        loop {
+            let mut findings = 0;
+            let checked = self.check_once(options, |finding| {
+                findings += 1;
+                if told.insert(finding.clone()) {
+                    report(finding);
+                }
+            });
+            match checked.await {
+                Err(error) if error.is_conflict() && again < AGAIN_MAX => again += 1,
+                checked => return checked.map(|report| CheckReport { findings, ..report }),
+            }
+            self.refresh().await?;
+        }
+    }
+
+    /// Its count of findings is left to whoever hears of them.
+    async fn check_once(&self, options: CheckOptions, mut found: impl FnMut(Finding) + Send) -> Result<CheckReport> {
         let files = self.check_files(options.data, &mut found).await?;
         let mut references = files.references;
         let keys = self.check_keys(options.data, &mut references, &mut found).await?;
         // Counts are compared only where all that refers was read.
         let whole = files.findings == 0 && keys.is_some();
-        let check = engine::CheckOptions {
-            data: options.data,
-            references: whole.then_some(&references),
-            rows: Some(&Contents),
-        };
+        let check =
+            engine::CheckOptions { data: options.data, references: whole.then_some(references), rows: Some(&Contents) };
         let blobs = self.engine().check(check).await?;
         let mut names_files = false;
         for finding in blobs.findings {
@@ -95,7 +114,7 @@ impl Repository {
             snapshots: blobs.snapshots,
             blobs: blobs.blobs,
             blobs_opened: blobs.blobs_opened,
-            findings,
+            findings: 0,
             notices: blobs.notices,
         })
     }

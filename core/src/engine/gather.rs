@@ -157,7 +157,7 @@ impl Shared {
         let (mut before, mut lost) = (usize::MAX, 0);
         loop {
             let least = if before == usize::MAX { SAVED_TO_BEGIN_MIN } else { SAVED_TO_GO_ON_MIN };
-            let (gathering, blocks) = match self.choose(thorough, with_space, least).await {
+            let (gathering, blocks) = match self.choose(thorough, with_space, least, &mut goes_on).await {
                 Ok(Some(chosen)) => chosen,
                 Ok(None) => return Ok(()),
                 Err(error) => return leave_damage(error),
@@ -189,12 +189,13 @@ impl Shared {
         }
     }
 
-    /// What one commit is to move, and in how many blocks there are nodes; `None` where it is not worth it.
+    /// What one commit is to move, and in how many blocks there are nodes; `None` where it is not worth it, or not to go on.
     async fn choose(
         self: &Arc<Self>,
         thorough: bool,
         with_space: bool,
         least: u64,
+        mut goes_on: impl FnMut() -> bool + Send,
     ) -> Result<Option<(Gathering, usize)>> {
         let (root, _pin) = self.pin();
         if self.newest_snapshot(&root, &Draft::default()).await? == 0 {
@@ -207,7 +208,8 @@ impl Shared {
         let roots = Roots::new(root.content.tree, root.space.tree, &self.kept_at(&root).await?, with_space);
         let mut rest = victims.as_slice();
         let mut count = rest.len();
-        while !rest.is_empty() {
+        // Each look goes through the inner nodes of all trees.
+        while !rest.is_empty() && goes_on() {
             count = count.min(rest.len());
             let (some, others) = rest.split_at(count);
             let gathering = Gathering { blocks: some.iter().copied().collect(), with_space };

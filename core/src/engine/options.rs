@@ -66,8 +66,9 @@ pub struct Tuning {
     pub check_bytes_max: u64,
     /// How often `transact` runs its closure.
     pub attempts_max: u32,
-    /// Tree nodes that one commit of a compaction moves, at most, where there are snapshots. It takes up to a kilobyte of memory
-    /// for each.
+    /// Tree nodes that one commit of a compaction moves where there are snapshots, unless those of a single block and what is
+    /// above them are more; and as many again that were written while it was chosen. It takes up to a kilobyte of memory for
+    /// each.
     pub moved_nodes_max: u32,
 }
 
@@ -81,7 +82,7 @@ impl Default for Tuning {
             epoch_silence_millis: 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
-            check_bytes_max: 16 << 20,
+            check_bytes_max: 8 << 20,
             attempts_max: 64,
             moved_nodes_max: 32 << 10,
         }

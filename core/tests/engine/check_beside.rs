@@ -1,61 +1,53 @@
 //! A check while another process goes on: what it finds it tells.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_lite::future::block_on;
+use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_conformance::storage::sample_bytes;
 use strongroom_core::Error;
 use strongroom_core::engine::{CheckOptions, CheckReport, CompactOptions, Engine, OpenOptions, Tuning, Unlock};
 use strongroom_core::env::Env;
-use strongroom_core::storage::{Capabilities, Name, Put, Result as StorageResult, Storage};
+use strongroom_core::storage::{Name, Operation, Result as StorageResult};
 
 use crate::races::{bed, hasty};
 use crate::support::{Bed, TABLE, put};
 
-/// Another process does something when a blob is read for the first time.
-#[derive(Debug)]
-struct Meddled {
-    inner: CrashingStorage,
-    when: Mutex<Option<(Name, Engine)>>,
+/// Another process does something before a call.
+#[derive(Debug, Default)]
+struct Meddle {
+    calls: AtomicU64,
+    at: Mutex<Option<(When, Engine)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// The first time that this blob is read.
+    Read(Name),
+    /// After so many calls.
+    After(u64),
 }
 
 #[async_trait]
-impl Storage for Meddled {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn put(&self, name: Name, bytes: Bytes) -> StorageResult<Put> {
-        self.inner.put(name, bytes).await
-    }
-    async fn put_durable(&self, name: Name, bytes: Bytes) -> StorageResult<Put> {
-        self.inner.put_durable(name, bytes).await
-    }
-    async fn get(&self, name: Name, range: Option<std::ops::Range<u64>>, max_bytes: u64) -> StorageResult<Bytes> {
-        let other = self.when.lock().unwrap().take_if(|(when, _)| *when == name);
+impl Before for Meddle {
+    async fn before(&self, operation: Operation, name: Option<Name>) -> StorageResult<()> {
+        let calls = self.calls.fetch_add(1, Ordering::SeqCst);
+        let is_now = |when: When| match when {
+            When::Read(blob) => operation == Operation::Get && name == Some(blob),
+            When::After(count) => count == calls,
+        };
+        let other = self.at.lock().unwrap().take_if(|(when, _)| is_now(*when));
         if let Some((_, other)) = other {
             write_anew(&other).await;
         }
-        self.inner.get(name, range, max_bytes).await
-    }
-    async fn size(&self, name: Name) -> StorageResult<u64> {
-        self.inner.size(name).await
-    }
-    async fn delete(&self, name: Name) -> StorageResult<()> {
-        self.inner.delete(name).await
-    }
-    async fn list(&self, prefix: &[u8], after: Option<Name>) -> StorageResult<Vec<Name>> {
-        self.inner.list(prefix, after).await
-    }
-    async fn sync(&self) -> StorageResult<()> {
-        self.inner.sync().await
-    }
-    async fn persist(&self, names: &[Name]) -> StorageResult<()> {
-        self.inner.persist(names).await
+        Ok(())
     }
 }
+
+type Meddled = Between<CrashingStorage, Meddle>;
 
 /// Every node goes elsewhere, and nobody waits for readers.
 async fn write_anew(engine: &Engine) {
@@ -71,13 +63,57 @@ async fn check(engine: &Engine) -> Result<CheckReport, Error> {
     engine.check(CheckOptions { data: true, ..CheckOptions::default() }).await
 }
 
-/// An engine without a cache of nodes, beside another process that goes on when this blob is read.
-async fn open_meddled(bed: &Bed, when: Name, other: Engine) -> Engine {
-    let storage = Arc::new(Meddled { inner: bed.storage.reopen(), when: Mutex::new(Some((when, other))) });
+/// An engine without a cache of nodes, beside another process that goes on when it is time.
+async fn open_meddled(bed: &Bed) -> (Arc<Meddled>, Engine) {
+    let storage = Arc::new(Between::new(bed.storage.reopen(), Meddle::default()));
     let mut options = OpenOptions::new(Unlock::Root(&bed.root));
     options.tuning = Tuning { node_cache_bytes_max: 0, ..hasty() };
     options.read_only = true;
-    Engine::open(storage, Env::deterministic(1 << 50), options).await.unwrap()
+    let engine = Engine::open(storage.clone(), Env::deterministic(1 << 50), options).await.unwrap();
+    (storage, engine)
+}
+
+/// Whatever is given up while a check looks, and whenever: of a sound repository it tells no damage.
+async fn nothing_is_found_whenever_another_goes_on(data: bool, with_snapshot: bool) {
+    let (mut given_up, mut whole) = (0, 0);
+    for calls in 0.. {
+        let (mut bed, engine) = bed(8, CrashOptions { yields: false, ..CrashOptions::object_store() }).await;
+        for key in 0..60_u8 {
+            put(&engine, &[key], &[key; 300]).await.unwrap();
+            if with_snapshot && key == 40 {
+                engine.create_snapshot("monday").await.unwrap();
+            }
+        }
+        engine.checkpoint().await.unwrap();
+        put(&engine, b"after", b"it").await.unwrap();
+        engine.close().await.unwrap();
+        let other = bed.open().await.unwrap();
+        let (storage, engine) = open_meddled(&bed).await;
+        let before = storage.hook().calls.load(Ordering::SeqCst);
+        *storage.hook().at.lock().unwrap() = Some((When::After(before + calls), other));
+        match engine.check(CheckOptions { data, ..CheckOptions::default() }).await {
+            Ok(report) => {
+                whole += 1;
+                assert_eq!(report.findings, [], "before call {calls}");
+            }
+            Err(Error::Expired) => given_up += 1,
+            Err(error) => panic!("before call {calls}: {error:?}"),
+        }
+        if storage.hook().at.lock().unwrap().is_some() {
+            break;
+        }
+    }
+    // The last time, all was looked at before.
+    assert!(given_up > 0 && whole > 0, "{given_up} times given up, {whole} times not");
+}
+
+#[test]
+fn of_a_sound_repository_no_damage_is_told_whenever_another_process_goes_on() {
+    for data in [false, true] {
+        for with_snapshot in [false, true] {
+            block_on(nothing_is_found_whenever_another_goes_on(data, with_snapshot));
+        }
+    }
 }
 
 #[test]
@@ -113,7 +149,8 @@ fn damage_is_told_though_the_state_is_given_up_while_it_is_looked_for() {
         }
         let hurt = hurt.expect("some block holds chunks");
         let other = bed.open().await.unwrap();
-        let engine = open_meddled(&bed, hurt, other).await;
+        let (storage, engine) = open_meddled(&bed).await;
+        *storage.hook().at.lock().unwrap() = Some((When::Read(hurt), other));
         let report = check(&engine).await.unwrap();
         let told = report.findings.iter().filter(|finding| finding.damage.blob == Some(hurt)).count();
         assert!(told > 0, "{:#?}", report.findings);

@@ -177,7 +177,7 @@ pub(crate) async fn assert_sound(engine: &Engine) {
         references.add(number(&row).0);
     }
     let report = engine
-        .check(CheckOptions { data: true, references: Some(&references), ..CheckOptions::default() })
+        .check(CheckOptions { data: true, references: Some(references), ..CheckOptions::default() })
         .await
         .unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);

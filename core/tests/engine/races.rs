@@ -673,7 +673,7 @@ async fn assert_whole(engine: &Engine) {
         references.add(number.0);
     }
     let report = engine
-        .check(CheckOptions { data: true, references: Some(&references), ..CheckOptions::default() })
+        .check(CheckOptions { data: true, references: Some(references), ..CheckOptions::default() })
         .await
         .unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);

@@ -26,7 +26,7 @@ pub(crate) struct Bed {
 
 pub(crate) fn tuning() -> Tuning {
     // A check compares a few identities at a time.
-    Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 160, ..Tuning::default() }
+    Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 40, ..Tuning::default() }
 }
 
 impl Bed {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_lite::future::block_on;
+use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_core::Result;
 use strongroom_core::crypto::Suite;
@@ -13,9 +14,7 @@ use strongroom_core::engine::{
     ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View,
 };
 use strongroom_core::env::Env;
-use strongroom_core::storage::{
-    Capabilities, Error as StorageError, ErrorKind, Name, Operation, Put, Result as StorageResult, Storage,
-};
+use strongroom_core::storage::{Error as StorageError, ErrorKind, Name, Operation, Result as StorageResult};
 
 use crate::support::{Bed, TABLE, assert_clean, contents, get, put};
 
@@ -38,9 +37,8 @@ async fn assert_there(engine: &Engine, key: u32, length: usize) {
 }
 
 /// What comes between an engine and its storage.
-#[derive(Debug)]
-struct Between {
-    inner: CrashingStorage,
+#[derive(Debug, Default)]
+struct Trouble {
     /// So many more names are refused from now on, whenever they come.
     to_refuse: AtomicU64,
     refused: Mutex<Vec<Name>>,
@@ -49,71 +47,46 @@ struct Between {
     other: Mutex<Option<Engine>>,
 }
 
-impl Between {
-    fn over(inner: CrashingStorage) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
-            to_refuse: AtomicU64::new(0),
-            refused: Mutex::default(),
-            interruptions: AtomicU64::new(0),
-            other: Mutex::default(),
-        })
-    }
-}
-
 fn take_one(counter: &AtomicU64) -> bool {
     counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 #[async_trait]
-impl Storage for Between {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    async fn put(&self, name: Name, bytes: Bytes) -> StorageResult<Put> {
-        if take_one(&self.to_refuse) {
-            self.refused.lock().unwrap().push(name);
+impl Before for Trouble {
+    async fn before(&self, operation: Operation, name: Option<Name>) -> StorageResult<()> {
+        match (operation, name) {
+            (Operation::Put, Some(name)) => {
+                let mut refused = self.refused.lock().unwrap();
+                if take_one(&self.to_refuse) {
+                    refused.push(name);
+                }
+                if refused.contains(&name) {
+                    return Err(StorageError::new(ErrorKind::ReadOnly, Operation::Put, "a block that is not taken"));
+                }
+            }
+            (Operation::PutDurable, _) => {
+                let other = self.other.lock().unwrap().clone();
+                if let Some(other) = other
+                    && take_one(&self.interruptions)
+                {
+                    let left = self.interruptions.load(Ordering::SeqCst);
+                    put(&other, b"steady", &left.to_le_bytes()).await.unwrap();
+                }
+            }
+            _ => {}
         }
-        if self.refused.lock().unwrap().contains(&name) {
-            return Err(StorageError::new(ErrorKind::ReadOnly, Operation::Put, "a block that is not taken"));
-        }
-        self.inner.put(name, bytes).await
-    }
-    async fn put_durable(&self, name: Name, bytes: Bytes) -> StorageResult<Put> {
-        let other = self.other.lock().unwrap().clone();
-        if let Some(other) = other
-            && take_one(&self.interruptions)
-        {
-            put(&other, b"steady", &self.interruptions.load(Ordering::SeqCst).to_le_bytes()).await.unwrap();
-        }
-        self.inner.put_durable(name, bytes).await
-    }
-    async fn get(&self, name: Name, range: Option<std::ops::Range<u64>>, max_bytes: u64) -> StorageResult<Bytes> {
-        self.inner.get(name, range, max_bytes).await
-    }
-    async fn size(&self, name: Name) -> StorageResult<u64> {
-        self.inner.size(name).await
-    }
-    async fn delete(&self, name: Name) -> StorageResult<()> {
-        self.inner.delete(name).await
-    }
-    async fn list(&self, prefix: &[u8], after: Option<Name>) -> StorageResult<Vec<Name>> {
-        self.inner.list(prefix, after).await
-    }
-    async fn sync(&self) -> StorageResult<()> {
-        self.inner.sync().await
-    }
-    async fn persist(&self, names: &[Name]) -> StorageResult<()> {
-        self.inner.persist(names).await
+        Ok(())
     }
 }
 
-async fn between(seed: u64) -> (Bed, Arc<Between>, Engine) {
+type Troubled = Between<CrashingStorage, Trouble>;
+
+async fn between(seed: u64) -> (Bed, Arc<Troubled>, Engine) {
     let options = CrashOptions { yields: false, page_names: 2000, ..CrashOptions::object_store() };
     let (mut bed, engine) = Bed::new(seed, 4096, Suite::Aes256Gcm, options).await;
     engine.close().await.unwrap();
     bed.tuning = Tuning { checkpoint_commits: 100_000, close_commits: 100_000, ..Tuning::default() };
-    let storage = Between::over(bed.storage.reopen());
+    let storage = Arc::new(Between::new(bed.storage.reopen(), Trouble::default()));
     let mut options = OpenOptions::new(Unlock::Root(&bed.root));
     options.tuning = bed.tuning;
     let engine = Engine::open(storage.clone(), Env::deterministic(seed << 33), options).await.unwrap();
@@ -135,7 +108,7 @@ fn a_block_that_fails_for_ever_is_told_to_its_transaction_and_not_to_the_next() 
         for round in 0..3_u32 {
             let mut transaction = engine.begin();
             set(&mut transaction, round, 12_000).await.unwrap();
-            storage.to_refuse.store(1, Ordering::SeqCst);
+            storage.hook().to_refuse.store(1, Ordering::SeqCst);
             is_refused(transaction.commit().await);
             let mut transaction = engine.begin();
             set(&mut transaction, 100 + round, 12_000).await.unwrap();
@@ -143,7 +116,7 @@ fn a_block_that_fails_for_ever_is_told_to_its_transaction_and_not_to_the_next() 
             engine.checkpoint().await.unwrap();
             assert_there(&engine, 100 + round, 12_000).await;
         }
-        assert_eq!(storage.refused.lock().unwrap().len(), 3);
+        assert_eq!(storage.hook().refused.lock().unwrap().len(), 3);
         engine.close().await.unwrap();
         let engine = bed.open().await.unwrap();
         for round in 0..3 {
@@ -161,7 +134,7 @@ fn every_transaction_that_shares_a_block_that_failed_is_told_and_no_other() {
         // Its first payload stays in rows, so what comes next goes into blocks, and they share one.
         set(&mut first, 1, 3_000).await.unwrap();
         set(&mut second, 2, 3_000).await.unwrap();
-        storage.to_refuse.store(1, Ordering::SeqCst);
+        storage.hook().to_refuse.store(1, Ordering::SeqCst);
         set(&mut first, 3, 9_000).await.unwrap();
         let mut third = engine.begin();
         set(&mut third, 4, 9_000).await.unwrap();
@@ -187,9 +160,9 @@ fn a_transaction_whose_block_arrives_at_the_second_try_is_not_told_of_another_s_
         let (mut first, mut second) = (engine.begin(), engine.begin());
         set(&mut first, 1, 3_000).await.unwrap();
         set(&mut second, 2, 3_000).await.unwrap();
-        storage.to_refuse.store(1, Ordering::SeqCst);
+        storage.hook().to_refuse.store(1, Ordering::SeqCst);
         is_refused(first.commit().await);
-        storage.refused.lock().unwrap().clear();
+        storage.hook().refused.lock().unwrap().clear();
         second.commit().await.unwrap();
         assert_there(&engine, 2, 3_000).await;
         engine.checkpoint().await.unwrap();
@@ -221,21 +194,21 @@ fn a_compaction_that_loses_every_race_writes_the_trees_anew_twice_at_most() {
         let change = bed.storage.calls().of(Operation::Put) - before;
         let steady = bed.open().await.unwrap();
         put(&steady, b"steady", b"").await.unwrap();
-        *storage.other.lock().unwrap() = Some(steady);
+        *storage.hook().other.lock().unwrap() = Some(steady);
         engine.refresh().await.unwrap();
         let rows = contents(&engine.snapshot()).await.unwrap();
-        storage.interruptions.store(30, Ordering::SeqCst);
+        storage.hook().interruptions.store(30, Ordering::SeqCst);
         let before = bed.storage.calls().of(Operation::Put);
         engine.compact(CompactOptions::default()).await.unwrap();
         let written = bed.storage.calls().of(Operation::Put) - before;
-        assert_eq!(storage.interruptions.load(Ordering::SeqCst), 0);
+        assert_eq!(storage.hook().interruptions.load(Ordering::SeqCst), 0);
         // As many blocks as a rebuilding takes: a repository at rest shows.
         let before = bed.storage.calls().of(Operation::Put);
         engine.compact(CompactOptions { thorough: true, ..CompactOptions::default() }).await.unwrap();
         let rebuild = bed.storage.calls().of(Operation::Put) - before;
         assert!(rebuild > 3 * change.max(1), "{rebuild} blocks for all nodes, {change} for a change");
         assert!(written <= 2 * rebuild + 34 * (change + 2), "{written} blocks; {rebuild} anew, {change} for a change");
-        *storage.other.lock().unwrap() = None;
+        *storage.hook().other.lock().unwrap() = None;
         let after = contents(&engine.snapshot()).await.unwrap();
         assert_eq!(after.len(), rows.len());
         assert_eq!(get(&engine, b"a").await.unwrap().unwrap(), "1");

@@ -76,7 +76,7 @@ fn many_files_fit_where_their_data_is_forgotten() {
         let summary = fs.check(CheckOptions { data: false }, |finding| panic!("{finding}")).await.unwrap();
         let options = engine::CheckOptions {
             data: false,
-            references: Some(&summary.references),
+            references: Some(summary.references.clone()),
             ..engine::CheckOptions::default()
         };
         let report = fs.engine().check(options).await.unwrap();

@@ -22,7 +22,7 @@ pub(crate) struct Bed {
 }
 
 pub(crate) fn tuning() -> engine::Tuning {
-    engine::Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 1600, ..engine::Tuning::default() }
+    engine::Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 400, ..engine::Tuning::default() }
 }
 
 impl Bed {
@@ -76,8 +76,11 @@ pub(crate) async fn assert_sound(fs: &FileSystem) {
     let mut findings = Vec::new();
     let summary = fs.check(CheckOptions { data: true }, |finding| findings.push(finding.to_string())).await.unwrap();
     assert!(findings.is_empty() && summary.findings == 0, "{findings:#?}");
-    let options =
-        engine::CheckOptions { data: true, references: Some(&summary.references), ..engine::CheckOptions::default() };
+    let options = engine::CheckOptions {
+        data: true,
+        references: Some(summary.references.clone()),
+        ..engine::CheckOptions::default()
+    };
     let report = fs.engine().check(options).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }

@@ -46,6 +46,15 @@ impl Counts {
         count
     }
 
+    /// How often a number was counted; from now on, never.
+    pub fn take(&mut self, number: u64) -> u64 {
+        let count = self.get(number);
+        if count > 0 {
+            self.set(number, 0);
+        }
+        count
+    }
+
     /// How many numbers were counted.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -98,6 +107,10 @@ mod tests {
         assert_eq!((counts.len(), counts.is_empty()), (map.len(), false));
         assert!(map.iter().all(|(&number, &count)| counts.get(number) == count));
         assert_eq!(counts.iter().collect::<HashMap<_, _>>(), map);
-        assert_eq!(counts.get(1 << 40), 0);
+        assert_eq!((counts.get(1 << 40), counts.take(1 << 40)), (0, 0));
+        for (number, count) in map {
+            assert_eq!((counts.take(number), counts.get(number)), (count, 0));
+        }
+        assert!(counts.is_empty() && counts.large.is_empty() && counts.iter().next().is_none());
     }
 }

@@ -18,8 +18,8 @@ use crate::{Damage, Error, Result};
 pub(super) struct Kept {
     /// Nodes of content trees that were met, with their births.
     pub(super) nodes: HashMap<Pointer, u64>,
-    /// Which of them lead to which.
-    pub(super) edges: Vec<(Pointer, Pointer)>,
+    /// What they lead to, each with the birth of what leads to it.
+    pub(super) edges: Vec<(Pointer, u64)>,
     /// The snapshots that are kept, ascending.
     sequences: Vec<u64>,
     /// Their names.
@@ -157,10 +157,7 @@ impl Check<'_> {
     /// A node is no younger than what leads to it: so all of a snapshot's tree is as old as its root.
     fn births(&mut self) {
         let nodes = &self.kept.nodes;
-        let born_after = |(parent, child): &&(Pointer, Pointer)| match (nodes.get(parent), nodes.get(child)) {
-            (Some(parent), Some(child)) => child > parent,
-            _ => false,
-        };
+        let born_after = |(child, parent): &&(Pointer, u64)| nodes.get(child).is_some_and(|child| child > parent);
         let young = self.kept.edges.iter().filter(born_after).count();
         if young > 0 {
             self.find("tree node", None, format!("{young} nodes say that they are younger than what leads to them"));

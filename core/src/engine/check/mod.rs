@@ -35,7 +35,7 @@ pub struct CheckOptions<'a> {
     /// looked at, and only where that costs little: on storage of this host or process.
     pub data: bool,
     /// How many references the content holds on each chunk, by its number, where the caller has counted them.
-    pub references: Option<&'a Counts>,
+    pub references: Option<Counts>,
     /// Whoever knows the rows: then what those of snapshots refer to is looked for too.
     pub rows: Option<&'a dyn References>,
 }
@@ -79,6 +79,8 @@ struct Check<'a> {
     salts: HashMap<DataBlock, [u8; SALT_BYTES]>,
     /// Blocks that cannot be read whole, each with the number of the finding that says so: what they hold is looked up last.
     hurt: Vec<(DataBlock, usize)>,
+    /// Findings of what is not there, by number: it may be that this state was given up meanwhile.
+    absent: Vec<usize>,
     /// Whether it was told that rows of identities cannot be read.
     identities_hurt: bool,
     kept: Kept,
@@ -88,6 +90,9 @@ const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
 
 /// For how many missing blocks it is looked up whether the state was given up: one tells as much as many, mostly.
 const EXPIRED_LOOKS_MAX: usize = 4;
+
+/// What findings about hints are of.
+const HINT: &str = "hint";
 
 /// Blobs opened at once.
 const AT_ONCE: usize = 8;
@@ -107,6 +112,7 @@ pub(super) async fn run(
         live: BTreeMap::new(),
         salts: HashMap::new(),
         hurt: Vec::new(),
+        absent: Vec::new(),
         identities_hurt: false,
         kept: Kept::default(),
     };
@@ -118,6 +124,7 @@ pub(super) async fn run(
     check.blobs(options.data).await?;
     check.name_chunks().await;
     check.kept.name_hurt(&mut check.report);
+    check.forgive().await?;
     Ok(check.report)
 }
 
@@ -128,13 +135,60 @@ impl Check<'_> {
             .push(Finding { damage: Damage { structure, blob, detail: detail.into() }, chunks: Vec::new() });
     }
 
+    fn find_absent(&mut self, structure: &'static str, blob: Option<Name>, detail: impl Into<String>) {
+        self.absent.push(self.report.findings.len());
+        self.find(structure, blob, detail);
+    }
+
     /// Damage becomes a finding; anything else stops the check.
     fn note(&mut self, error: Error) -> Result<()> {
         match error {
             Error::Damaged(damage) => self.report.findings.push(Finding { damage, chunks: Vec::new() }),
-            Error::Missing { structure, blob } => self.find(structure, Some(blob), "missing from storage"),
+            Error::Missing { structure, blob } => self.find_absent(structure, Some(blob), "missing from storage"),
             other => return Err(other),
         }
+        Ok(())
+    }
+
+    /// What another process deleted because it gave up this state, or put another in its place, is no damage.
+    async fn forgive(&mut self) -> Result<()> {
+        if self.absent.is_empty() {
+            return Ok(());
+        }
+        // Where not even a newer state can be found, what is missing is told.
+        let Ok(head) = self.shared.chain.find_head().await else { return Ok(()) };
+        let mut given_up = self.root.sequence < head.floor;
+        let mut looks_left = EXPIRED_LOOKS_MAX;
+        for finding in self.absent.iter().filter_map(|place| self.report.findings.get(*place)) {
+            let Some(blob) = finding.damage.blob else { continue };
+            match self.shared.blocks.reader.block_id(blob) {
+                // Commits before a checkpoint go when no state before it is to be read any more.
+                Some(BlockId::Commit { sequence, .. }) => given_up |= sequence < head.base,
+                _ if given_up || looks_left == 0 => {}
+                _ => {
+                    looks_left -= 1;
+                    given_up |= matches!(self.shared.has_expired(blob, self.root.sequence).await, Ok(true));
+                }
+            }
+        }
+        // A hint goes when there is one to a newer checkpoint: nothing was given up by that.
+        let is_superseded = |finding: &Finding| finding.damage.structure == HINT && head.base > self.root.base;
+        let absent = std::mem::take(&mut self.absent);
+        let mut place = 0;
+        self.report.findings.retain(|finding| {
+            let is_absent = absent.binary_search(&place).is_ok();
+            place += 1;
+            !is_absent || !(given_up || is_superseded(finding))
+        });
+        if !given_up {
+            return Ok(());
+        }
+        // Damage is told even so: a state that stands as long as a check takes might never come.
+        if self.report.findings.is_empty() {
+            return Err(Error::Expired);
+        }
+        let notice = "another process gave up the state that was looked at: there may be more, check again";
+        self.report.notices.push(notice.to_owned());
         Ok(())
     }
 
@@ -198,7 +252,7 @@ impl Check<'_> {
                     if is_content {
                         births.push((*visited.pointer, node.birth()));
                         let children = (0..node.count()).filter_map(|index| node.child(index));
-                        edges.extend(children.map(|child| (*visited.pointer, child)));
+                        edges.extend(children.map(|child| (child, node.birth())));
                     }
                     visit(visited.pointer, node);
                 }
@@ -228,12 +282,9 @@ impl Check<'_> {
             .then(|| Error::damaged("tree node", None, "two pointers name two sealings of one block"))
     }
 
-    async fn chunks(&mut self, references: Option<&Counts>) -> Result<()> {
+    async fn chunks(&mut self, mut references: Option<Counts>) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
-        let mut seen = Counts::default();
         let mut identities = Identities::default();
-        // All identities are gone through once for as many chunks, so that memory does not grow with them.
-        let identities_max = (self.shared.tuning.check_bytes_max / Identities::BYTES).max(1);
         let mut first = 0;
         let mut scan = shared.scan_root(&root, &self.pin, rows::CHUNK, ALL, Direction::Ascending);
         loop {
@@ -256,9 +307,8 @@ impl Check<'_> {
             self.report.chunks += 1;
             let number = ChunkNumber(number);
             self.kept.meet(number, &row, &mut self.report);
-            if let Some(references) = references {
-                seen.set(number.0, 1);
-                let counted = references.get(number.0);
+            if let Some(references) = &mut references {
+                let counted = references.take(number.0);
                 if counted != row.references {
                     self.find(
                         "chunk",
@@ -268,10 +318,11 @@ impl Check<'_> {
                 }
             }
             if let Some(identity) = row.identity {
-                identities.0.push((number.0, fingerprint(&identity)));
-                if identities.0.len() as u64 >= identities_max {
+                identities.push(number.0, &identity);
+                // All rows of identities are gone through once for as many chunks, so that memory does not grow with them.
+                if identities.bytes() >= shared.tuning.check_bytes_max {
                     self.identities(&identities, first..=number.0).await?;
-                    identities.0.clear();
+                    identities.clear();
                     first = number.0.saturating_add(1);
                 }
             }
@@ -292,17 +343,16 @@ impl Check<'_> {
         }
         self.kept.finish(&mut self.report);
         self.identities(&identities, first..=u64::MAX).await?;
-        for (number, count) in references.into_iter().flat_map(Counts::iter) {
-            if seen.get(number) == 0 {
-                self.report.findings.push(Finding {
-                    damage: Damage {
-                        structure: "chunk",
-                        blob: None,
-                        detail: format!("chunk {number:#x} has no row, {count} references lead to it"),
-                    },
-                    chunks: vec![ChunkNumber(number)],
-                });
-            }
+        // What is left was not met.
+        for (number, count) in references.iter().flat_map(Counts::iter) {
+            self.report.findings.push(Finding {
+                damage: Damage {
+                    structure: "chunk",
+                    blob: None,
+                    detail: format!("chunk {number:#x} has no row, {count} references lead to it"),
+                },
+                chunks: vec![ChunkNumber(number)],
+            });
         }
         Ok(())
     }
@@ -425,9 +475,8 @@ impl Check<'_> {
             wanted.iter().filter(|(name, _)| !names.contains(name)).map(|(name, block)| (*name, *block)).collect();
         for (name, block) in missing {
             wanted.remove(&name);
-            let damage = Damage { structure: "block", blob: Some(name), detail: "missing from storage".into() };
             self.hurt.push((block, self.report.findings.len()));
-            self.report.findings.push(Finding { damage, chunks: Vec::new() });
+            self.find_absent("block", Some(name), "missing from storage");
         }
         let ballast = match shared.ballast_rows(&root).await {
             Ok(rows) => rows,
@@ -455,13 +504,13 @@ impl Check<'_> {
         let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence);
         let first = hinted.filter(|sequence| (root.oldest..=root.base).contains(sequence)).max();
         if first.is_none() {
-            self.find("hint", None, format!("no hint leads to checkpoint {}", root.base));
+            self.find_absent(HINT, None, format!("no hint leads to checkpoint {}", root.base));
         }
         let first = first.unwrap_or(root.base).max(1);
         for sequence in first..=root.sequence {
             let name = shared.chain.name(sequence);
             match shared.chain.read(sequence).await {
-                Ok(None) => self.find("commit", Some(name), format!("commit {sequence} is missing")),
+                Ok(None) => self.find_absent("commit", Some(name), format!("commit {sequence} is missing")),
                 Ok(Some(commit)) => {
                     // Another one of the same number can be as real: one of a branch that was given up.
                     let known = self.commit_hash(sequence).await;
@@ -591,18 +640,21 @@ impl Check<'_> {
             .collect()
             .await;
         for (name, size) in sizes {
-            let (detail, is_readable) = match size {
+            let (detail, is_there, is_readable) = match size {
                 Ok(bytes) if bytes == block_bytes => continue,
-                Ok(bytes) => (format!("{bytes} bytes long, not {block_bytes}"), bytes > block_bytes),
+                Ok(bytes) => (format!("{bytes} bytes long, not {block_bytes}"), true, bytes > block_bytes),
                 // Deleted since it was listed, by a writer that may.
                 Err(error) if error.kind() == ErrorKind::NotFound && !wanted.contains_key(&name) => continue,
-                Err(error) if error.kind() == ErrorKind::NotFound => ("missing from storage".to_owned(), false),
+                Err(error) if error.kind() == ErrorKind::NotFound => ("missing from storage".to_owned(), false, false),
                 Err(error) => return Err(error.into()),
             };
             let block = wanted.get(&name).filter(|_| !is_readable);
             self.hurt.extend(block.map(|block| (*block, self.report.findings.len())));
-            let damage = Damage { structure: "block", blob: Some(name), detail };
-            self.report.findings.push(Finding { damage, chunks: Vec::new() });
+            if is_there {
+                self.find("block", Some(name), detail);
+            } else {
+                self.find_absent("block", Some(name), detail);
+            }
         }
         Ok(())
     }
@@ -615,25 +667,51 @@ fn missing(error: &Error) -> Option<Name> {
     }
 }
 
-/// Which identities chunks have, by number in ascending order: of each eight bytes, which tell any two apart that are not made
-/// to be alike; and what is here was authenticated.
+/// Which identities chunks have, by number in ascending order: four bytes of each. They are to find mistakes, not enemies: all
+/// that is here was authenticated.
 #[derive(Default)]
-struct Identities(Vec<(u64, u64)>);
+struct Identities {
+    marks: Vec<u32>,
+    /// Numbers that follow one another: the first, and where its mark is.
+    runs: Vec<(u64, usize)>,
+    /// The number that would lengthen the last run.
+    next: Option<u64>,
+}
 
 impl Identities {
-    /// Of one in memory.
-    const BYTES: u64 = 16;
+    /// In ascending order.
+    fn push(&mut self, number: u64, identity: &[u8]) {
+        if self.next != Some(number) {
+            self.runs.push((number, self.marks.len()));
+        }
+        self.marks.push(mark(identity));
+        self.next = number.checked_add(1);
+    }
 
     fn has(&self, number: u64, identity: &[u8]) -> bool {
-        let found =
-            self.0.binary_search_by_key(&number, |(number, _)| *number).ok().and_then(|place| self.0.get(place));
-        identity.len() == 32 && found.is_some_and(|(_, known)| *known == fingerprint(identity))
+        let after = self.runs.partition_point(|(first, _)| *first <= number);
+        let Some((first, place)) = after.checked_sub(1).and_then(|run| self.runs.get(run)) else { return false };
+        let end = self.runs.get(after).map_or(self.marks.len(), |(_, place)| *place);
+        let place = usize::try_from(number - first).ok().and_then(|offset| place.checked_add(offset));
+        let known = place.filter(|place| *place < end).and_then(|place| self.marks.get(place));
+        identity.len() == 32 && known == Some(&mark(identity))
+    }
+
+    /// In memory.
+    fn bytes(&self) -> u64 {
+        (size_of_val(self.marks.as_slice()) + size_of_val(self.runs.as_slice())) as u64
+    }
+
+    fn clear(&mut self) {
+        self.marks.clear();
+        self.runs.clear();
+        self.next = None;
     }
 }
 
-fn fingerprint(identity: &[u8]) -> u64 {
+fn mark(identity: &[u8]) -> u32 {
     let (words, _) = identity.as_chunks();
-    words.iter().fold(0, |all: u64, word| all.rotate_left(7) ^ u64::from_le_bytes(*word))
+    words.iter().fold(0, |all: u32, word| all.rotate_left(7) ^ u32::from_le_bytes(*word))
 }
 
 /// Hints have no number: their key epoch is the newest.
@@ -650,4 +728,27 @@ async fn open_hint(reader: &BlockReader, name: Name) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     reader.open_whole(name, context.keys.newest_epoch(), bytes).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_those_of_a_map() {
+        let identity = |number: u64| *blake3::hash(&number.to_le_bytes()).as_bytes();
+        let numbers: Vec<u64> = (3..20).chain([22, 40]).chain(50..90).chain(u64::MAX - 2..=u64::MAX).collect();
+        let mut identities = Identities::default();
+        for _ in 0..2 {
+            numbers.iter().for_each(|&number| identities.push(number, &identity(number)));
+            for number in (0..100).chain(u64::MAX - 5..=u64::MAX) {
+                assert_eq!(identities.has(number, &identity(number)), numbers.contains(&number), "{number}");
+                assert!(!identities.has(number, &identity(number ^ 1)), "{number}");
+            }
+            assert!(!identities.has(3, &identity(3)[..31]));
+            assert_eq!(identities.bytes(), numbers.len() as u64 * 4 + 5 * 16);
+            identities.clear();
+            assert!(!identities.has(3, &identity(3)));
+        }
+    }
 }
