@@ -9,6 +9,7 @@ use redb::{
 };
 use strongroom_core::storage::{Error, ErrorKind, Name, OpenMode, Operation, Result};
 
+use crate::creation::{create_where_missing, sync_folder};
 use crate::error::{failed, guarded, is_foreign};
 
 /// A name, and the number of a piece, so that the pieces of a blob stand together in their order.
@@ -30,13 +31,13 @@ pub(crate) type Identity = (u64, u64);
 pub(crate) type Identity = PathBuf;
 
 #[cfg(unix)]
-fn identity(_: &Path, metadata: &std::fs::Metadata) -> Identity {
+pub(crate) fn identity(_: &Path, metadata: &std::fs::Metadata) -> Identity {
     use std::os::unix::fs::MetadataExt as _;
     (metadata.dev(), metadata.ino())
 }
 
 #[cfg(not(unix))]
-fn identity(path: &Path, _: &std::fs::Metadata) -> Identity {
+pub(crate) fn identity(path: &Path, _: &std::fs::Metadata) -> Identity {
     path.to_owned()
 }
 
@@ -49,16 +50,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Finds the file, or makes it, empty, where it may be made.
-    pub(crate) fn find(path: &Path, mode: OpenMode, shown: &str) -> Result<Self> {
+    /// Finds the file, or makes it, a database without blobs, where it may be made. The tag is random.
+    pub(crate) fn find(path: &Path, mode: OpenMode, shown: &str, tag: u64) -> Result<Self> {
         let refused = |error| Error::from_io(Operation::Open, shown, error);
-        let metadata = match std::fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && mode == OpenMode::CreateIfMissing => {
-                make(path).map_err(|error| without_folder(path, shown, error))?;
-                std::fs::metadata(path).map_err(refused)?
-            }
-            metadata => metadata.map_err(refused)?,
-        };
+        if mode == OpenMode::CreateIfMissing {
+            create_where_missing(path, shown, tag)?;
+        }
+        let metadata = std::fs::metadata(path).map_err(refused)?;
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "it is a folder" } else { "it is no file" };
             return Err(invalid(shown, &format!("{what}: name the file of a database, or a new one")));
@@ -78,29 +76,7 @@ impl Place {
     }
 }
 
-/// Makes an empty file, durable in its folder.
-fn make(path: &Path) -> io::Result<()> {
-    match std::fs::File::options().write(true).create_new(true).open(path) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    #[cfg(unix)]
-    if let Some(folder) = std::path::absolute(path)?.parent() {
-        std::fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
-fn without_folder(path: &Path, shown: &str, error: io::Error) -> Error {
-    if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() {
-        return Error::new(ErrorKind::NotFound, Operation::Open, shown)
-            .with_source("its folder is not there: create that first");
-    }
-    Error::from_io(Operation::Open, shown, error)
-}
-
-fn invalid(shown: &str, what: &str) -> Error {
+pub(crate) fn invalid(shown: &str, what: &str) -> Error {
     Error::new(ErrorKind::Invalid, Operation::Open, shown).with_source(what.to_owned())
 }
 
@@ -108,6 +84,8 @@ fn invalid(shown: &str, what: &str) -> Error {
 pub(crate) enum Base {
     Write(Database),
     Read(ReadOnlyDatabase),
+    /// What is left of it while it is being closed.
+    Closed,
 }
 
 impl Base {
@@ -115,30 +93,44 @@ impl Base {
         match self {
             Self::Write(database) => database.begin_read(),
             Self::Read(database) => database.begin_read(),
+            Self::Closed => Err(StorageError::DatabaseClosed.into()),
         }
     }
 }
 
-/// Opens the database, or makes one of an empty file. Where it cannot be written to, it is opened for reading.
+/// Opens the database. Where it cannot be written to, it is opened for reading.
 pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
     guarded(Operation::Open, &place.shown, || {
-        if place.is_empty() && mode == OpenMode::Existing {
+        if place.is_empty() {
             return Err(
                 Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str()).with_source("the file is empty")
             );
         }
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
-        let base = match builder.create(&place.path) {
-            Err(DatabaseError::Storage(StorageError::Io(error))) if is_read_only(&error) && !place.is_empty() => {
+        let base = match builder.open(&place.path) {
+            Err(DatabaseError::Storage(StorageError::Io(error))) if is_read_only(&error) => {
                 builder.open_read_only(&place.path).map(Base::Read).map_err(|error| reading(place, error))?
             }
             opened => opened.map(Base::Write).map_err(|error| refused(place, error))?,
         };
+        if place.is_gone() {
+            // What was opened may be the other one, which is not known by this one's identity.
+            return Err(Error::new(ErrorKind::Busy, Operation::Open, place.shown.as_str())
+                .with_source("it was replaced while it was opened"));
+        }
         if !look(&base, place)? {
             match (&base, mode) {
-                (Base::Write(database), OpenMode::CreateIfMissing) => make_tables(database, place)?,
+                (Base::Write(database), OpenMode::CreateIfMissing) => make_tables(database, &place.shown)?,
                 _ => return Err(Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str())),
+            }
+        }
+        if let (Base::Write(_), Some(folder)) = (&base, place.path.parent()) {
+            // Whoever gave the file its name may have died before it was durable, and what is put into it is to be so.
+            match sync_folder(folder) {
+                // It was not made by us, then, and cannot be helped.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                outcome => outcome.map_err(|error| Error::from_io(Operation::Open, place.shown.as_str(), error))?,
             }
         }
         Ok(base)
@@ -195,7 +187,8 @@ fn look(base: &Base, place: &Place) -> Result<bool> {
     }
 }
 
-fn make_tables(database: &Database, place: &Place) -> Result<()> {
+/// Makes what tells that a database is ours.
+pub(crate) fn make_tables(database: &Database, shown: &str) -> Result<()> {
     let make = || -> std::result::Result<(), redb::Error> {
         let transaction = database.begin_write()?;
         transaction.open_table(NAMES)?;
@@ -203,5 +196,5 @@ fn make_tables(database: &Database, place: &Place) -> Result<()> {
         transaction.open_table(FORMAT)?.insert(FORMAT_KEY, FORMAT_VERSION)?;
         Ok(transaction.commit()?)
     };
-    make().map_err(|error| failed(Operation::Open, &place.shown, error))
+    make().map_err(|error| failed(Operation::Open, shown, error))
 }

@@ -17,6 +17,7 @@
 //! ```
 
 mod config;
+mod creation;
 mod database;
 mod error;
 mod storage;

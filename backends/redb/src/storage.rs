@@ -62,6 +62,18 @@ struct Store {
     unsynced: Mutex<Unsynced>,
 }
 
+/// Closes the database: redb makes durable what waits, where it can.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let base = std::mem::replace(&mut self.base, Base::Closed);
+        // There is nobody to tell, and what no barrier covered was not promised.
+        let _ = guarded(Operation::Open, &self.place.shown, || {
+            drop(base);
+            Ok(())
+        });
+    }
+}
+
 /// What was committed without a sync since the last one with it.
 #[derive(Debug, Default)]
 struct Unsynced {
@@ -84,21 +96,28 @@ impl RedbStorage {
     /// something else is there; [`ErrorKind::Unsupported`] for a later format; [`ErrorKind::Busy`] where another process has it
     /// open; what redb raises.
     pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
-        let blocking = context.blocking();
         let shown = StorageUri::from_path(path).map_or_else(|_| "the database".to_owned(), |uri| uri.redacted());
-        let (path, mode) = (path.to_owned(), context.mode);
-        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-        let entrance = Arc::new(OPEN.enter(place.identity.to_owned()).await);
         let mut looks_left = BUSY_LOOKS;
         loop {
-            let (entrance, place) = (entrance.clone(), place.clone());
-            let enter = move || entrance.open(|| Store::open(place, mode));
-            match blocking.run(Operation::Open, enter).await {
+            match Self::look(path, &shown, context).await {
                 Err(error) if error.kind() == ErrorKind::Busy && looks_left > 0 => looks_left -= 1,
-                outcome => return Ok(Self { store: Arc::new(outcome?), blocking }),
+                outcome => return outcome,
             }
             context.env.sleep(BUSY_PAUSE).await;
         }
+    }
+
+    /// Opens it if nobody else has it open at the moment.
+    async fn look(path: &Path, shown: &str, context: &OpenContext) -> Result<Self> {
+        let blocking = context.blocking();
+        let tag = context.env.random().map(u64::from_le_bytes);
+        let tag = tag.map_err(|error| Error::new(ErrorKind::Other, Operation::Open, shown).with_source(error))?;
+        let (path, shown, mode) = (path.to_owned(), shown.to_owned(), context.mode);
+        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown, tag)).await?;
+        let entrance = OPEN.enter(place.identity.to_owned()).await;
+        let enter = move || entrance.open(|| Store::open(place, mode));
+        let store = blocking.run(Operation::Open, enter).await?;
+        Ok(Self { store: Arc::new(store), blocking })
     }
 
     async fn run<T: Send + 'static>(

@@ -8,7 +8,7 @@ use strongroom_core::storage::{
     StorageUri,
 };
 
-use crate::database::remove;
+use crate::folder::remove;
 use crate::storage::{CAPABILITIES, SledStorage};
 
 /// Adds `sled:` to a registry.

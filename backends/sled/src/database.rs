@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
 use crate::error::{failed, guarded};
+use crate::folder::{Folder, begin, clean, has_snapshot, inspect, invalid, unfinished};
 
 /// The trees.
 const BLOBS: &str = "blobs";
@@ -16,9 +17,6 @@ const FORMAT_VERSION: &[u8] = b"1";
 
 /// What sled may keep of the files in memory: its own default is 1 GiB.
 const CACHE_BYTES: u64 = 64 << 20;
-
-/// The file by which sled knows a folder of its own.
-const SLED_CONFIG: &str = "conf";
 
 /// What tells one folder from all others, as long as it is open.
 #[cfg(unix)]
@@ -46,7 +44,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Finds the folder, or makes it where it may be made. One that is not empty must be sled's.
+    /// Finds the folder, or makes it where it may be made.
     pub(crate) fn find(path: &Path, mode: OpenMode, shown: &str) -> Result<Self> {
         let refused = |error| Error::from_io(Operation::Open, shown, error);
         let metadata = match std::fs::metadata(path) {
@@ -60,17 +58,6 @@ impl Place {
             return Err(invalid(shown, "it is no folder: name the folder of a database, or a new one"));
         }
         let path = std::fs::canonicalize(path).map_err(refused)?;
-        if !path.join(SLED_CONFIG).is_file() {
-            // sled makes `blobs` first.
-            let others = std::fs::read_dir(&path).map_err(refused)?.flatten().any(|entry| entry.file_name() != "blobs");
-            if others {
-                return Err(invalid(shown, "its folder holds something else: name another one, or a new one"));
-            }
-            if mode == OpenMode::Existing {
-                return Err(Error::new(ErrorKind::NotFound, Operation::Open, shown)
-                    .with_source("there is no database in the folder"));
-            }
-        }
         let identity = identity(&path, &metadata);
         Ok(Self { path, identity, shown: shown.to_owned() })
     }
@@ -79,10 +66,6 @@ impl Place {
     pub(crate) fn is_gone(&self) -> bool {
         !std::fs::metadata(&self.path).is_ok_and(|metadata| identity(&self.path, &metadata) == self.identity)
     }
-}
-
-fn invalid(shown: &str, what: &str) -> Error {
-    Error::new(ErrorKind::Invalid, Operation::Open, shown).with_source(what.to_owned())
 }
 
 /// An open database.
@@ -96,65 +79,73 @@ pub(crate) struct Base {
 
 /// Opens the database, or makes one where there is none.
 pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
-    guarded(Operation::Open, &place.shown, || {
-        let refused = |error| failed(Operation::Open, &place.shown, error);
+    let busy =
+        |what: &str| Error::new(ErrorKind::Busy, Operation::Open, place.shown.as_str()).with_source(what.to_owned());
+    // sled writes its first snapshot when a log is opened for the second time. It has no blobs before that, because a log that is
+    // cut off, as in an unfinished copy, is not noticed without one.
+    for _ in 0..2 {
         let folder = File::open(&place.path).ok();
-        // Flushed when we say so.
-        let config = sled::Config::new().path(&place.path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let database = config.open().map_err(refused)?;
-        let is_ours = database.tree_names().iter().any(|name| name == FORMAT.as_bytes());
-        if !is_ours && (!database.is_empty() || database.tree_names().len() > 1) {
-            return Err(invalid(
-                &place.shown,
-                "it is a database of another program: name another folder, or a new one",
-            ));
-        }
-        if !is_ours && mode == OpenMode::Existing {
-            return Err(Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str())
-                .with_source("the database is empty"));
-        }
-        let format = database.open_tree(FORMAT).map_err(refused)?;
-        match format.get(FORMAT_KEY).map_err(refused)? {
-            Some(version) if version == FORMAT_VERSION => {}
-            Some(_) => {
-                return Err(Error::new(ErrorKind::Unsupported, Operation::Open, place.shown.as_str())
-                    .with_source("its format is not known here: use a newer version"));
+        let has_blobs = match inspect(&place.path, &place.shown)? {
+            Folder::Database { has_blobs } => {
+                clean(&place.path, &place.shown)?;
+                has_blobs
             }
-            None if mode == OpenMode::Existing => {
-                return Err(Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str())
-                    .with_source("the database was only begun"));
+            Folder::Empty if mode == OpenMode::Existing => {
+                return Err(absent(place, "there is no database in the folder"));
             }
-            None => {
-                format.insert(FORMAT_KEY, FORMAT_VERSION).map_err(refused)?;
-                database.flush().map_err(refused)?;
+            Folder::Empty => {
+                begin(&place.path).map_err(|error| Error::from_io(Operation::Open, place.shown.as_str(), error))?;
+                false
             }
+        };
+        let opened = guarded(Operation::Open, &place.shown, || {
+            let base = open_ours(place, folder, mode, has_blobs)?;
+            // Dropped in here where it is not to be used.
+            Ok(has_snapshot(&place.path, &place.shown)?.then_some(base))
+        })?;
+        if place.is_gone() {
+            // What was opened may be the other one, which is not known by this one's identity.
+            return Err(busy("its folder was replaced while it was opened"));
         }
-        let blobs = database.open_tree(BLOBS).map_err(refused)?;
-        Ok(Base { blobs, _database: database, _folder: folder })
-    })
+        if let Some(base) = opened {
+            return Ok(base);
+        }
+    }
+    Err(busy("another process is making it"))
 }
 
-/// Removes the files of a database without blobs that nobody has open: the first thing in it that is not sled's stops this.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let gone = |outcome: io::Result<()>| match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    };
-    let names = |path: &Path| match std::fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>(),
-    };
-    for blob in names(&path.join("blobs"))? {
-        gone(std::fs::remove_file(blob))?;
+fn absent(place: &Place, what: &str) -> Error {
+    Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str()).with_source(what.to_owned())
+}
+
+fn open_ours(place: &Place, folder: Option<File>, mode: OpenMode, has_blobs: bool) -> Result<Base> {
+    let refused = |error| failed(Operation::Open, &place.shown, error);
+    // Flushed when we say so.
+    let config = sled::Config::new().path(&place.path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    let database = config.open().map_err(refused)?;
+    let is_ours = database.tree_names().iter().any(|name| name == FORMAT.as_bytes());
+    if !is_ours && (!database.is_empty() || database.tree_names().len() > 1) {
+        return Err(invalid(&place.shown, "it is a database of another program: name another folder, or a new one"));
     }
-    gone(std::fs::remove_dir(path.join("blobs")))?;
-    for file in names(path)? {
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        // What tells that it is sled's, last.
-        if name == "db" || name.starts_with("snap.") {
-            gone(std::fs::remove_file(file))?;
+    if !is_ours && has_blobs {
+        return Err(unfinished(&place.shown, "`blobs` holds what `db` does not know of"));
+    }
+    if !is_ours && mode == OpenMode::Existing {
+        return Err(absent(place, "the database is empty"));
+    }
+    let format = database.open_tree(FORMAT).map_err(refused)?;
+    match format.get(FORMAT_KEY).map_err(refused)? {
+        Some(version) if version == FORMAT_VERSION => {}
+        Some(_) => {
+            return Err(Error::new(ErrorKind::Unsupported, Operation::Open, place.shown.as_str())
+                .with_source("its format is not known here: use a newer version"));
+        }
+        None if mode == OpenMode::Existing => return Err(absent(place, "the database was only begun")),
+        None => {
+            format.insert(FORMAT_KEY, FORMAT_VERSION).map_err(refused)?;
+            database.flush().map_err(refused)?;
         }
     }
-    gone(std::fs::remove_file(path.join(SLED_CONFIG)))?;
-    gone(std::fs::remove_dir(path))
+    let blobs = database.open_tree(BLOBS).map_err(refused)?;
+    Ok(Base { blobs, _database: database, _folder: folder })
 }

@@ -15,6 +15,7 @@
 mod config;
 mod database;
 mod error;
+mod folder;
 mod storage;
 
 pub use config::{SledConstructor, register};

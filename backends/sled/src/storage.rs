@@ -50,7 +50,20 @@ pub struct SledStorage {
 
 struct Store {
     place: Place,
-    base: Base,
+    /// `None` only once it is being closed.
+    base: Option<Base>,
+}
+
+/// Closes the database: sled flushes what waits.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let base = self.base.take();
+        // There is nobody to tell, and what no barrier covered was not promised.
+        let _ = guarded(Operation::Open, &self.place.shown, || {
+            drop(base);
+            Ok(())
+        });
+    }
 }
 
 impl fmt::Debug for Store {
@@ -66,21 +79,26 @@ impl SledStorage {
     /// [`ErrorKind::NotFound`] where it is absent and may not be created; [`ErrorKind::Invalid`] where something else is there;
     /// [`ErrorKind::Unsupported`] for a later format; [`ErrorKind::Busy`] where another process has it open; what sled raises.
     pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
-        let blocking = context.blocking();
         let shown = StorageUri::from_path(path).map_or_else(|_| "the database".to_owned(), |uri| uri.redacted());
-        let (path, mode) = (path.to_owned(), context.mode);
-        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-        let entrance = Arc::new(OPEN.enter(place.identity.to_owned()).await);
         let mut looks_left = BUSY_LOOKS;
         loop {
-            let (entrance, place) = (entrance.clone(), place.clone());
-            let enter = move || entrance.open(|| Store::open(place, mode));
-            match blocking.run(Operation::Open, enter).await {
+            match Self::look(path, &shown, context).await {
                 Err(error) if error.kind() == ErrorKind::Busy && looks_left > 0 => looks_left -= 1,
-                outcome => return Ok(Self { store: Arc::new(outcome?), blocking }),
+                outcome => return outcome,
             }
             context.env.sleep(BUSY_PAUSE).await;
         }
+    }
+
+    /// Opens it if nobody else has it open at the moment.
+    async fn look(path: &Path, shown: &str, context: &OpenContext) -> Result<Self> {
+        let blocking = context.blocking();
+        let (path, shown, mode) = (path.to_owned(), shown.to_owned(), context.mode);
+        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
+        let entrance = OPEN.enter(place.identity.to_owned()).await;
+        let enter = move || entrance.open(|| Store::open(place, mode));
+        let store = blocking.run(Operation::Open, enter).await?;
+        Ok(Self { store: Arc::new(store), blocking })
     }
 
     async fn run<T: Send + 'static>(
@@ -96,7 +114,7 @@ impl SledStorage {
 impl Store {
     fn open(place: Place, mode: OpenMode) -> Result<Self> {
         let base = open(&place, mode)?;
-        Ok(Self { place, base })
+        Ok(Self { place, base: Some(base) })
     }
 
     fn call<T>(
@@ -105,7 +123,8 @@ impl Store {
         context: &str,
         call: impl FnOnce(&sled::Tree) -> sled::Result<T>,
     ) -> Result<T> {
-        guarded(operation, context, || call(&self.base.blobs).map_err(|error| failed(operation, context, error)))
+        let Some(base) = &self.base else { return Err(gone(operation)) };
+        guarded(operation, context, || call(&base.blobs).map_err(|error| failed(operation, context, error)))
     }
 
     fn change<T>(

@@ -5,13 +5,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_lock::{RwLock, RwLockReadGuardArc, RwLockWriteGuardArc};
 
-use super::{ExclusiveGuard, Occupancy, Result};
+use super::{ExclusiveGuard, MaybeSendSync, Occupancy, Result};
 
 /// The stores that a process has open: each once, however many handles there are on it. For media that a process can or should open
 /// only once, such as an embedded database behind a lock of its file.
 ///
 /// A storage keeps one of these in a `static`, and tells its stores apart by what the operating system knows them by, such as
 /// device and inode; a path can come to mean another file. As long as a store is open its key must be that of no other.
+///
+/// The last handle closes its store, in whichever thread drops it, and has done so when the drop returns: then another process
+/// may open it, and this one may end. That blocks as long as the medium takes to flush what no barrier covered, also where the
+/// storage makes its calls on workers; so a storage bounds how much that may be. It is not left to a worker, because whoever opens
+/// the store anew waits on a worker for its end, and all of them could. The drop of `S` must not panic.
 ///
 /// ```
 /// use strongroom_core::storage::OpenStores;
@@ -132,7 +137,7 @@ impl<S> fmt::Debug for Entrance<S> {
     }
 }
 
-/// One handle on a store; the last one closes it, in the thread that drops it.
+/// One handle on a store; the last one closes it, in the thread that drops it ([`OpenStores`]).
 pub struct StoreHandle<S> {
     kept: Arc<Kept<S>>,
     occupancy: Arc<Occupancy>,
@@ -144,12 +149,16 @@ impl<S> StoreHandle<S> {
     pub fn occupancy(&self) -> &Arc<Occupancy> {
         &self.occupancy
     }
+}
 
-    /// Proof that this process has no other handle on the store, and no newcomer while it lives; `None` where it has.
+impl<S: MaybeSendSync + 'static> StoreHandle<S> {
+    /// Proof that this process has no other handle on the store, and no newcomer while it lives, even where it outlives the
+    /// handle; `None` where it has.
     #[must_use]
     pub fn try_alone(&self) -> Option<OnlyHandle> {
-        let gate = self.kept.closing.0.gate.try_write_arc()?;
-        (Arc::strong_count(&self.kept) == 1).then_some(OnlyHandle { _gate: gate })
+        let slot = self.kept.closing.0.clone();
+        let gate = slot.gate.try_write_arc()?;
+        (Arc::strong_count(&self.kept) == 1).then_some(OnlyHandle { _gate: gate, _slot: slot })
     }
 }
 
@@ -169,9 +178,16 @@ impl<S: fmt::Debug> fmt::Debug for StoreHandle<S> {
 
 /// No other handle of this process is there. Where the medium keeps other processes out, that is all that
 /// [`super::Storage::try_exclusive`] asks for.
-#[derive(Debug)]
 pub struct OnlyHandle {
     _gate: RwLockWriteGuardArc<()>,
+    /// So that a newcomer finds this gate, and is not given another.
+    _slot: Arc<dyn MaybeSendSync>,
+}
+
+impl fmt::Debug for OnlyHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("OnlyHandle").finish_non_exhaustive()
+    }
 }
 
 impl ExclusiveGuard for OnlyHandle {}
@@ -235,6 +251,21 @@ mod tests {
             drop(alone);
             let other = stores.enter(1).await.open(|| Ok(())).unwrap();
             assert!(one.try_alone().is_none() && other.try_alone().is_none());
+        });
+    }
+
+    #[test]
+    fn who_is_alone_keeps_newcomers_waiting_after_its_handle_is_gone() {
+        block_on(async {
+            let stores = OpenStores::new();
+            let one = stores.enter(1).await.open(|| Ok(())).unwrap();
+            let alone = one.try_alone().unwrap();
+            drop(one);
+            assert!(poll_once(stores.enter(1)).await.is_none());
+            drop(stores.enter(2).await);
+            assert!(poll_once(stores.enter(1)).await.is_none());
+            drop(alone);
+            assert!(poll_once(stores.enter(1)).await.is_some());
         });
     }
 
