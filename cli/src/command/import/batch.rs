@@ -167,14 +167,17 @@ impl Batch {
         context: &Context,
         progress: &Progress,
     ) -> Result<Option<u64>, Failure> {
-        if let Step::File { path, source, size, .. } = &step
+        if let Step::File { path, source, size, apart } = &step
             && self.is_large(*size)
         {
-            self.commit(context, progress).await?;
+            self.commit(progress).await?;
             let bytes = self.commit_bytes;
-            let stored = large::store(&self.fs, path, source, &mut self.buffer, bytes, context, progress).await;
+            let stored = large::store(&self.fs, path, source, *apart, &mut self.buffer, bytes, context, progress).await;
             return match stored {
-                Ok(bytes) => Ok(Some(bytes)),
+                Ok(stored) => {
+                    self.note_torn(path, &stored);
+                    Ok(Some(stored.bytes))
+                }
                 Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => {
                     self.news.push((path.clone(), reason));
                     Ok(None)
@@ -183,13 +186,13 @@ impl Batch {
                 Err(Stopped::Failed(failure)) => Err(failure),
             };
         }
-        let taken = self.apply(&step, context, progress).await;
+        let taken = self.apply(&step, progress).await;
         self.steps.push(step);
         let bytes = match taken {
             Ok(bytes) => Some(bytes),
             Err(stopped) => {
                 if self.stopped(self.steps.len() - 1, stopped)? {
-                    self.replay(context, progress).await?;
+                    self.replay(progress).await?;
                 }
                 // A replay took this step too, unless it was left out.
                 match self.steps.last() {
@@ -201,13 +204,13 @@ impl Batch {
         };
         let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);
         if self.bytes >= self.commit_bytes || self.steps.len() >= STEPS_MAX || pending >= PENDING_BYTES_MAX {
-            self.commit(context, progress).await?;
+            self.commit(progress).await?;
         }
         Ok(bytes)
     }
 
     /// Makes all steps durable.
-    pub(super) async fn commit(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self, progress: &Progress) -> Result<(), Failure> {
         let mut attempts_left = ATTEMPTS_MAX;
         while let Some(transaction) = self.transaction.take() {
             match transaction.commit().await {
@@ -215,7 +218,7 @@ impl Batch {
                 Err(error) if error.is_conflict() && attempts_left > 0 => {
                     attempts_left -= 1;
                     self.fs.engine().refresh().await?;
-                    self.replay(context, progress).await?;
+                    self.replay(progress).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -227,7 +230,7 @@ impl Batch {
     }
 
     /// Takes all steps again, in a new transaction.
-    async fn replay(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
+    async fn replay(&mut self, progress: &Progress) -> Result<(), Failure> {
         let steps = std::mem::take(&mut self.steps);
         let mut attempts_left = ATTEMPTS_MAX;
         'again: loop {
@@ -237,7 +240,7 @@ impl Batch {
                 if self.left_out.contains(step.path()) {
                     continue;
                 }
-                match self.apply(step, context, progress).await {
+                match self.apply(step, progress).await {
                     Ok(_) => {}
                     Err(Stopped::LeftOut(reason)) => self.leave_out(step.path(), reason),
                     // Each path spoils one round at most, so this ends.
@@ -282,7 +285,15 @@ impl Batch {
         }
     }
 
-    async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
+    /// What changed while it was read is stored, and may be a mixture that never was.
+    fn note_torn(&mut self, path: &[u8], stored: &Stored) {
+        let news = (path.to_vec(), "changed while it was read: import it again".to_owned());
+        if stored.torn && !self.news.contains(&news) {
+            self.news.push(news);
+        }
+    }
+
+    async fn apply(&mut self, step: &Step, progress: &Progress) -> Result<u64, Stopped> {
         let transaction = match &mut self.transaction {
             Some(transaction) => transaction,
             None => self.transaction.insert(self.fs.begin()),
@@ -310,9 +321,10 @@ impl Batch {
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
             Step::File { path, source, apart, .. } => {
-                let stored = store(transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
-                self.bytes += stored;
-                return Ok(stored);
+                let stored = store(transaction, path, source, *apart, &mut self.buffer, progress).await?;
+                self.bytes += stored.bytes;
+                self.note_torn(path, &stored);
+                return Ok(stored.bytes);
             }
             Step::Name { path, existing } => {
                 if self.left_out.contains(existing) {
@@ -355,15 +367,21 @@ impl Batch {
     }
 }
 
+/// A file that was stored.
+pub(super) struct Stored {
+    pub(super) bytes: u64,
+    /// Whether it changed while it was read.
+    pub(super) torn: bool,
+}
+
 async fn store(
     transaction: &mut FsTransaction,
     path: &[u8],
     local: &std::path::Path,
     apart: bool,
     buffer: &mut [u8],
-    context: &Context,
     progress: &Progress,
-) -> Result<u64, Stopped> {
+) -> Result<Stored, Stopped> {
     let source = SourceFile::open(local).map_err(unreadable)?;
     if apart || kind(transaction, path).await? != Some(Kind::File) {
         make_way(transaction, path).await?;
@@ -371,20 +389,12 @@ async fn store(
     let attributes = transfer::to_repository(&source.attributes);
     let mut writer = transaction.write_file(path, attributes).await?;
     transfer::store(&source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
-    let length = writer.finish().await?;
-    tell_if_changed(&source, local, context, progress);
-    Ok(length)
+    let bytes = writer.finish().await?;
+    Ok(Stored { bytes, torn: source.has_changed().unwrap_or(true) })
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Stopped {
     Stopped::LeftOut(format!("cannot be read: {error}"))
-}
-
-pub(super) fn tell_if_changed(source: &SourceFile, local: &std::path::Path, context: &Context, progress: &Progress) {
-    if source.has_changed().unwrap_or(true) {
-        let text = format!("{}: changed while it was read: import it again", local.display());
-        progress.aside(|| context.output.notice(&text));
-    }
 }
 
 /// Removes a file or link that has the name; a folder stays, and is in the way.
