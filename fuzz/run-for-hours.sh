@@ -6,4 +6,5 @@ set -euo pipefail
 
 hours="${1:-1}"
 [ "$#" -eq 0 ] || shift
+export FUZZ_CODEGEN_UNITS="${FUZZ_CODEGEN_UNITS:-1}"
 exec "$(dirname "$0")/run.sh" "$((hours * 3600))" "$@"

@@ -2,7 +2,7 @@
 # Fuzzes each target for some seconds: fuzz/run.sh SECONDS [TARGET…]. Fails on the first finding.
 #
 # FUZZ_SANITIZER=none does without nightly's sanitizers: our own code is safe Rust, so that a sanitizer only watches the
-# dependencies.
+# dependencies. FUZZ_CODEGEN_UNITS=1 makes faster targets, and takes longer to make them than short runs last.
 set -euo pipefail
 
 cd "$(dirname "$0")"
@@ -25,7 +25,8 @@ targets=("$@")
 if [ "${#targets[@]}" -eq 0 ]; then
     mapfile -t targets < <("${fuzz[@]}" list --fuzz-dir .)
 fi
-"${fuzz[@]}" build --fuzz-dir . --sanitizer "$sanitizer"
+build=(--fuzz-dir . --sanitizer "$sanitizer" --codegen-units "${FUZZ_CODEGEN_UNITS:-16}")
+"${fuzz[@]}" build "${build[@]}"
 # As many at once as there are cores: each keeps one busy, and one after the other they would take twice as long.
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 running=0
@@ -35,7 +36,7 @@ for target in "${targets[@]}"; do
         running=$((running - 1))
     fi
     echo "--- $target, $seconds s"
-    "${fuzz[@]}" run --fuzz-dir . --sanitizer "$sanitizer" "$target" -- \
+    "${fuzz[@]}" run "${build[@]}" "$target" -- \
         "-max_total_time=$seconds" -max_len=16384 -print_final_stats=1 -verbosity=0 &
     running=$((running + 1))
 done

@@ -149,6 +149,17 @@ impl Fetch<'_> {
         let (mut offset, mut rescue_until) = (0, 0);
         while offset < size {
             self.interrupt.check()?;
+            // Where that cannot be told, reading says why.
+            let data = match file.seek_data(offset).await {
+                Ok(data) => data.unwrap_or(size).min(size),
+                Err(_) => offset,
+            };
+            if data > offset {
+                place.skip(data - offset)?;
+                progress(data - offset);
+                offset = data;
+                continue;
+            }
             let at_once = if offset < rescue_until { RESCUE_BYTES } else { self.buffer.len() };
             let wanted = usize::try_from(size - offset).unwrap_or(usize::MAX).min(at_once);
             let piece = self.buffer.get_mut(..wanted).unwrap_or_default();

@@ -94,3 +94,57 @@ fn an_odd_tree_comes_back_from_a_repository_of_every_make() {
         assert_eq!(compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new(), "{factor:?}");
     }
 }
+
+/// It would take weeks to read them.
+#[test]
+fn a_file_of_holes_goes_out_as_quickly_as_it_came_in() {
+    use std::os::unix::fs::FileExt as _;
+
+    const LENGTH: u64 = 1 << 40;
+    let scratch = Scratch::with_repository();
+    let file = fs::File::create_new(scratch.path("holes")).unwrap();
+    file.set_len(LENGTH).unwrap();
+    for (offset, text) in [(5 << 20, b"island"), (LENGTH / 2 + 7, b"middle"), (LENGTH - 6, b"at end")] {
+        file.write_all_at(text, offset).unwrap();
+    }
+    scratch.succeeds(["import", "holes"]);
+    scratch.succeeds(["export", "/holes", "out"]);
+    let out = fs::File::open(scratch.path("out/holes")).unwrap();
+    let metadata = out.metadata().unwrap();
+    assert_eq!(metadata.len(), LENGTH);
+    assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
+    for (offset, text) in [(5 << 20, b"island"), (LENGTH / 2 + 7, b"middle"), (LENGTH - 6, b"at end")] {
+        let mut read = [0; 6];
+        out.read_exact_at(&mut read, offset).unwrap();
+        assert_eq!(read, *text, "at {offset}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_stored_and_told() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    for length in [1 << 20, 24 << 20] {
+        let scratch = Scratch::with_repository();
+        let mut file = fs::File::create_new(scratch.path("log")).unwrap();
+        file.write_all(&Numbers::new(1).bytes(length)).unwrap();
+        let over = AtomicBool::new(false);
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    file.write_all(b".").unwrap();
+                }
+            });
+            let output = scratch.run(["import", "--json", "log"]);
+            over.store(true, Ordering::Relaxed);
+            output
+        });
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["left_out"][0]["reason"], "changed while it was read: import it again");
+        assert_eq!((&report["left_out"][1], &report["files"]), (&serde_json::Value::Null, &1.into()));
+        assert!(scratch.succeeds(["cat", "/log"]).len() >= length);
+        assert_eq!(scratch.run(["import", "log"]).status.code(), Some(0));
+    }
+}

@@ -144,3 +144,28 @@ fn the_space_of_versions_that_went_comes_back() {
     scratch.succeeds(["rm", "/large"]);
     as_small_as(&[], "0");
 }
+
+/// Files that take several commits on the way in are no less kept than small ones.
+#[test]
+fn importing_a_large_file_anew_makes_one_version_of_what_it_was() {
+    let scratch = keeping("2");
+    std::fs::create_dir(scratch.path("tree")).unwrap();
+    let local = scratch.path("tree/large");
+    let contents: Vec<Vec<u8>> = (1..=4).map(|seed| Numbers::new(seed).bytes(17 << 20)).collect();
+    for (round, content) in contents.iter().enumerate() {
+        std::fs::write(&local, content).unwrap();
+        scratch.succeeds(["import", "tree"]);
+        assert_eq!(numbers(&scratch, "/tree/large").len(), (round + 1).min(3), "after round {round}");
+    }
+    for (version, content) in numbers(&scratch, "/tree/large").into_iter().zip(&contents[1..]) {
+        let read = scratch.succeeds(["cat", "--version", &version.to_string(), "/tree/large"]);
+        assert!(read == *content, "version {version}");
+    }
+    // A limit of its own stays with the file.
+    scratch.succeeds(["history", "/tree/large", "--keep", "1"]);
+    std::fs::write(&local, &contents[0]).unwrap();
+    scratch.succeeds(["import", "tree"]);
+    assert_eq!(numbers(&scratch, "/tree/large").len(), 2);
+    assert_eq!(text(scratch.succeeds(["ls", "/tree"])).lines().count(), 1);
+    scratch.succeeds(["check", "--data"]);
+}

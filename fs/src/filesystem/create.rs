@@ -42,18 +42,34 @@ impl FsTransaction {
     /// As [`super::FileSystem::create_dir_all`].
     pub async fn create_dir_all(&mut self, path: impl AsRef<[u8]>) -> Result<()> {
         let path = path.as_ref();
-        let mut prefix = if path.starts_with(b"/") { b"/".to_vec() } else { b"./".to_vec() };
+        let mut whole = if path.starts_with(b"/") { b"/".to_vec() } else { b"./".to_vec() };
+        let mut ends = Vec::new();
         for name in names(path) {
-            prefix.extend_from_slice(name);
-            let located = self.locate(&prefix, Last::Followed).await?;
+            whole.extend_from_slice(name);
+            ends.push(whole.len());
+            whole.push(b'/');
+        }
+        // From the end on: mostly all but the last is there, and each look goes through what is before it.
+        let mut there = ends.len();
+        while let Some(end) = there.checked_sub(1).and_then(|last| ends.get(last)) {
+            let prefix = whole.get(..*end).unwrap_or_default();
+            match self.locate(prefix, Last::Followed).await {
+                Ok(located) if located.entry.is_some_and(|entry| entry.kind == Kind::Directory) => break,
+                Ok(located) if located.entry.is_some() => return Err(Error::NotADirectory { path: shown(prefix) }),
+                Ok(_) | Err(Error::NotFound { .. } | Error::NotADirectory { .. }) => there -= 1,
+                Err(error) => return Err(error),
+            }
+        }
+        for end in ends.into_iter().skip(there) {
+            let prefix = whole.get(..end).unwrap_or_default();
+            let located = self.locate(prefix, Last::Followed).await?;
             match located.entry {
                 None => {
-                    self.make(&located, &prefix, Kind::Directory, Attributes::directory(), None).await?;
+                    self.make(&located, prefix, Kind::Directory, Attributes::directory(), None).await?;
                 }
                 Some(EntryRow { kind: Kind::Directory, .. }) => {}
-                Some(_) => return Err(Error::NotADirectory { path: shown(&prefix) }),
+                Some(_) => return Err(Error::NotADirectory { path: shown(prefix) }),
             }
-            prefix.push(b'/');
         }
         Ok(())
     }

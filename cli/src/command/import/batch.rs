@@ -167,14 +167,17 @@ impl Batch {
         context: &Context,
         progress: &Progress,
     ) -> Result<Option<u64>, Failure> {
-        if let Step::File { path, source, size, .. } = &step
+        if let Step::File { path, source, size, apart } = &step
             && self.is_large(*size)
         {
             self.commit(context, progress).await?;
             let bytes = self.commit_bytes;
-            let stored = large::store(&self.fs, path, source, &mut self.buffer, bytes, context, progress).await;
+            let stored = large::store(&self.fs, path, source, *apart, &mut self.buffer, bytes, context, progress).await;
             return match stored {
-                Ok(bytes) => Ok(Some(bytes)),
+                Ok(stored) => {
+                    self.note_torn(path, &stored);
+                    Ok(Some(stored.bytes))
+                }
                 Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => {
                     self.news.push((path.clone(), reason));
                     Ok(None)
@@ -282,6 +285,14 @@ impl Batch {
         }
     }
 
+    /// What changed while it was read is stored, and may be a mixture that never was.
+    fn note_torn(&mut self, path: &[u8], stored: &Stored) {
+        let news = (path.to_vec(), "changed while it was read: import it again".to_owned());
+        if stored.torn && !self.news.contains(&news) {
+            self.news.push(news);
+        }
+    }
+
     async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
         let transaction = match &mut self.transaction {
             Some(transaction) => transaction,
@@ -311,8 +322,9 @@ impl Batch {
             }
             Step::File { path, source, apart, .. } => {
                 let stored = store(transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
-                self.bytes += stored;
-                return Ok(stored);
+                self.bytes += stored.bytes;
+                self.note_torn(path, &stored);
+                return Ok(stored.bytes);
             }
             Step::Name { path, existing } => {
                 if self.left_out.contains(existing) {
@@ -355,6 +367,13 @@ impl Batch {
     }
 }
 
+/// A file that was stored.
+pub(super) struct Stored {
+    pub(super) bytes: u64,
+    /// Whether it changed while it was read.
+    pub(super) torn: bool,
+}
+
 async fn store(
     transaction: &mut FsTransaction,
     path: &[u8],
@@ -363,7 +382,7 @@ async fn store(
     buffer: &mut [u8],
     context: &Context,
     progress: &Progress,
-) -> Result<u64, Stopped> {
+) -> Result<Stored, Stopped> {
     let source = SourceFile::open(local, context.own()).map_err(unreadable)?;
     if apart || kind(transaction, path).await? != Some(Kind::File) {
         make_way(transaction, path).await?;
@@ -371,20 +390,12 @@ async fn store(
     let attributes = transfer::to_repository(&source.attributes);
     let mut writer = transaction.write_file(path, attributes).await?;
     transfer::store(&source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
-    let length = writer.finish().await?;
-    tell_if_changed(&source, local, context, progress);
-    Ok(length)
+    let bytes = writer.finish().await?;
+    Ok(Stored { bytes, torn: source.has_changed().unwrap_or(true) })
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Stopped {
     Stopped::LeftOut(format!("cannot be read: {error}"))
-}
-
-pub(super) fn tell_if_changed(source: &SourceFile, local: &std::path::Path, context: &Context, progress: &Progress) {
-    if source.has_changed().unwrap_or(true) {
-        let text = format!("{}: changed while it was read: import it again", local.display());
-        progress.aside(|| context.output.notice(&text));
-    }
 }
 
 /// Removes a file or link that has the name; a folder stays, and is in the way.

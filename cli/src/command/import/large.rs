@@ -8,7 +8,7 @@ use std::path::Path;
 
 use strongroom::fs::{File, FileSystem, Kind, OpenOptions};
 
-use super::batch::{self, Stopped};
+use super::batch::{self, Stopped, Stored};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::local::source::SourceFile;
@@ -22,41 +22,59 @@ pub(super) const COMMITS_MIN: u64 = 2;
 const NAME_BYTES_MAX: usize = 170;
 const END: &[u8] = b".unfinished";
 
-/// Stores it; answers its length.
+/// Stores it. `apart`: it is not to go into the file that is there, which other names lead to as well.
+#[expect(clippy::too_many_arguments, reason = "each is of another kind, and there is one caller")]
 pub(super) async fn store(
     fs: &FileSystem,
     path: &[u8],
     local: &Path,
+    apart: bool,
     buffer: &mut [u8],
     commit_bytes: u64,
     context: &Context,
     progress: &Progress,
-) -> Result<u64, Stopped> {
+) -> Result<Stored, Stopped> {
     let source = SourceFile::open(local, context.own()).map_err(batch::unreadable)?;
     let draft = Draft::of(path, &source.state);
-    let options = OpenOptions::new().read(false).write(true).create(true).mode(0o600);
+    // What it is on the way is no version of anything.
+    let options = OpenOptions::new().read(false).write(true).create(true).mode(0o600).versions(0);
     let file = fs.open_file(&draft.path, options).await?;
     let start = file.len().await?;
     progress.add(start);
     let mut sink = Pieces { file, offset: start, commit_bytes, unflushed: 0, context };
     transfer::store(&source, start, &mut sink, buffer, |bytes| progress.add(bytes)).await?;
-    let length = sink.offset;
+    let stored = Stored { bytes: sink.offset, torn: source.has_changed().unwrap_or(true) };
     sink.file.close().await?;
-    batch::tell_if_changed(&source, local, context, progress);
     let change = batch::change(&transfer::to_repository(&source.attributes));
     let mut transaction = fs.begin();
-    if batch::kind(&transaction, path).await? == Some(Kind::Directory) {
-        return Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned()));
+    match batch::kind(&transaction, path).await? {
+        Some(Kind::Directory) => {
+            return Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned()));
+        }
+        // What it was becomes a version of it. That takes a row for each stretch of it, so otherwise a name changes.
+        Some(Kind::File) if !apart && keeps_versions(fs, path).await? => {
+            transaction.copy(&draft.path, path).await?;
+            transaction.set_attributes(path, change).await?;
+            transaction.remove_file(&draft.path).await?;
+        }
+        _ => {
+            transaction.set_attributes(&draft.path, change).await?;
+            transaction.set_version_limit(&draft.path, None).await?;
+            transaction.rename(&draft.path, path).await?;
+        }
     }
-    transaction.set_attributes(&draft.path, change).await?;
-    transaction.rename(&draft.path, path).await?;
     for earlier in draft.earlier(fs).await? {
         if batch::kind(&transaction, &earlier).await? == Some(Kind::File) {
             transaction.remove_file(&earlier).await?;
         }
     }
     transaction.commit().await?;
-    Ok(length)
+    Ok(stored)
+}
+
+async fn keeps_versions(fs: &FileSystem, path: &[u8]) -> Result<bool, Stopped> {
+    let limit = fs.version_limit(path).await?;
+    Ok(limit.is_some() || fs.options().versions > 0)
 }
 
 /// An unfinished file, beside its place.

@@ -234,9 +234,7 @@ impl Import<'_> {
         }
         self.progress.on(|| shown(&path));
         self.detail(&path);
-        let left_out = self.report.left_out.len();
-        self.take(Step::File { path: path.clone(), source: entry.path.clone(), size, apart: shared }).await?;
-        if self.report.left_out.len() == left_out {
+        if self.take_whole(Step::File { path: path.clone(), source: entry.path.clone(), size, apart: shared }).await? {
             self.links.met(&entry, &path, None);
             let there = there.filter(|_| !shared && !self.batch.is_large(size));
             self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
@@ -301,13 +299,18 @@ impl Import<'_> {
     }
 
     pub(super) async fn take(&mut self, step: Step) -> Result<(), Failure> {
+        self.take_whole(step).await.map(|_| ())
+    }
+
+    /// Takes a step; answers whether it was not left out.
+    async fn take_whole(&mut self, step: Step) -> Result<bool, Failure> {
         let is_file = matches!(step, Step::File { .. });
         if self.arguments.dry_run {
             if let Step::File { size, .. } = &step {
                 self.report.files += 1;
                 self.report.bytes += size;
             }
-            return Ok(());
+            return Ok(true);
         }
         let stored = self.batch.take(step, self.context, self.progress).await?;
         if is_file && let Some(bytes) = stored {
@@ -315,7 +318,7 @@ impl Import<'_> {
             self.report.bytes += bytes;
         }
         self.note_left_out();
-        Ok(())
+        Ok(stored.is_some())
     }
 
     async fn commit(&mut self) -> Result<(), Failure> {
