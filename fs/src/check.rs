@@ -294,7 +294,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         };
         let size = content.size;
         let mut walk = extents::walk(view, inode, 0);
-        let mut end = 0;
+        let (mut end, mut is_whole) = (0, true);
         loop {
             match walk.next().await {
                 Ok(Some(placed)) => {
@@ -304,11 +304,12 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 Ok(None) => break,
                 Err(error) => {
                     self.failed(path, inode, error)?;
-                    return Ok(size);
+                    is_whole = false;
+                    break;
                 }
             }
         }
-        if end != size {
+        if is_whole && end != size {
             self.found(path, inode, format!("is {size} bytes long, its extents cover {end}"));
         }
         if content.versions.older_count() > 0 {

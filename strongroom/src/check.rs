@@ -69,16 +69,14 @@ impl Repository {
         let mut told = HashSet::new();
         let mut again = 0;
         loop {
-            let mut findings = 0;
             let checked = self.check_once(options, |finding| {
-                findings += 1;
                 if told.insert(finding.clone()) {
                     report(finding);
                 }
             });
             match checked.await {
                 Err(error) if error.is_conflict() && again < AGAIN_MAX => again += 1,
-                checked => return checked.map(|report| CheckReport { findings, ..report }),
+                checked => return checked.map(|report| CheckReport { findings: told.len() as u64, ..report }),
             }
             self.refresh().await?;
         }

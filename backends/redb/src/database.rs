@@ -1,5 +1,6 @@
 //! One database file: what it is, and what is made of one that is new.
 
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -106,6 +107,7 @@ pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
                 Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str()).with_source("the file is empty")
             );
         }
+        refuse_without_locks(place)?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         let base = match builder.open(&place.path) {
@@ -135,6 +137,23 @@ pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
         }
         Ok(base)
     })
+}
+
+/// On a file system without locks redb lets in everybody, each as the only one.
+fn refuse_without_locks(place: &Place) -> Result<()> {
+    let refused = |error| Error::from_io(Operation::Open, place.shown.as_str(), error);
+    let file = std::fs::File::open(&place.path).map_err(refused)?;
+    match file.try_lock_shared() {
+        // Closing it would do, but for a child process that shares it until it begins its program.
+        Ok(()) => file.unlock().map_err(refused),
+        // redb itself says so, after trying for a while.
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            Err(Error::new(ErrorKind::Unsupported, Operation::Open, place.shown.as_str())
+                .with_source("files cannot be locked there, and nothing would keep two processes apart: use another place"))
+        }
+        Err(TryLockError::Error(error)) => Err(refused(error)),
+    }
 }
 
 fn is_read_only(error: &io::Error) -> bool {

@@ -101,12 +101,12 @@ pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
         let opened = guarded(Operation::Open, &place.shown, || {
             let base = open_ours(place, folder, mode, has_blobs)?;
             // Dropped in here where it is not to be used.
+            if place.is_gone() {
+                // What was opened may be the other one, which is not known by this one's identity.
+                return Err(busy("its folder was replaced while it was opened"));
+            }
             Ok(has_snapshot(&place.path, &place.shown)?.then_some(base))
         })?;
-        if place.is_gone() {
-            // What was opened may be the other one, which is not known by this one's identity.
-            return Err(busy("its folder was replaced while it was opened"));
-        }
         if let Some(base) = opened {
             return Ok(base);
         }

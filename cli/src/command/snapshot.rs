@@ -25,7 +25,7 @@ pub(crate) enum Command {
     Rm(Rm),
     /// Show what became of files from one snapshot to another, or to now
     Diff(Diff),
-    /// Make everything, or a file or folder, what it is in a snapshot
+    /// Make everything, or a file or folder, what it is in a snapshot; what is there now goes, its older versions too
     Restore(Restore),
     /// Remove the snapshots that a policy does not keep
     Prune(Prune),

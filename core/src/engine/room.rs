@@ -45,30 +45,32 @@ impl Shared {
         self.floor(root, root.sequence, self.env().now(), if alone { Floor::Alone } else { Floor::Grace })
     }
 
-    /// Whether a state that names this block has been given up: by the floor, or because the newest one does without the
-    /// block, which may be deleted before a commit raises the floor.
+    /// Whether a state that names this blob has been given up: for a block, where the newest one does without it, since it may
+    /// be deleted before a commit raises the floor; and what the newest needs is lost, whatever the floor says.
     pub(super) async fn has_expired(&self, blob: Name, sequence: u64) -> Result<bool> {
         let mut looks_left = LOOKS_MAX;
         loop {
             let head = self.chain.find_head().await?;
-            if sequence < head.floor {
-                return Ok(true);
-            }
             let Some(BlockId::Data { key_epoch, writer_epoch, counter }) = self.blocks.reader.block_id(blob) else {
-                return Ok(false);
+                return Ok(sequence < head.floor);
             };
             let block = DataBlock { key_epoch, writer_epoch, counter };
-            if sequence >= head.sequence || head.spills.contains(&block) {
-                return Ok(false);
-            }
-            match head.get(&self.nodes, &rows::usage_key(block)).await {
-                Ok(usage) => return Ok(usage.is_none()),
+            match self.does_without(&head, block, sequence).await {
+                Ok(expired) => return Ok(expired),
                 // That state was given up in turn, or is damaged.
                 Err(Error::Missing { .. }) if looks_left > 0 => looks_left -= 1,
-                Err(Error::Missing { .. }) => return Ok(false),
+                Err(Error::Missing { .. }) => return Ok(sequence < head.floor),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether a later state does without a block that the one at `sequence` names.
+    pub(super) async fn does_without(&self, head: &Root, block: DataBlock, sequence: u64) -> Result<bool> {
+        if sequence >= head.sequence || head.spills.contains(&block) {
+            return Ok(false);
+        }
+        Ok(head.get(&self.nodes, &rows::usage_key(block)).await?.is_none())
     }
 
     /// Deletes what nothing needs any more and no commit is needed for; whether that was anything.

@@ -159,6 +159,12 @@ impl Shared {
         Ok(epochs)
     }
 
+    /// Whether a writer epoch has ended, as storage knows it now.
+    pub(crate) async fn has_ended(&self, epoch: u32) -> Result<bool> {
+        let head = self.chain.find_head().await?;
+        Ok(head.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_none())
+    }
+
     /// For a writer that has just come: ends what dead writers left open and sweeps after them. It is no error where that
     /// has to wait.
     pub(crate) async fn clear_up(self: &Arc<Self>) -> Result<()> {

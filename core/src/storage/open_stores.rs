@@ -156,9 +156,8 @@ impl<S: MaybeSendSync + 'static> StoreHandle<S> {
     /// handle; `None` where it has.
     #[must_use]
     pub fn try_alone(&self) -> Option<OnlyHandle> {
-        let slot = self.kept.closing.0.clone();
-        let gate = slot.gate.try_write_arc()?;
-        (Arc::strong_count(&self.kept) == 1).then_some(OnlyHandle { _gate: gate, _slot: slot })
+        let gate = self.kept.closing.0.gate.try_write_arc()?;
+        (Arc::strong_count(&self.kept) == 1).then(|| OnlyHandle { _gate: gate, _kept: self.kept.clone() })
     }
 }
 
@@ -180,8 +179,9 @@ impl<S: fmt::Debug> fmt::Debug for StoreHandle<S> {
 /// [`super::Storage::try_exclusive`] asks for.
 pub struct OnlyHandle {
     _gate: RwLockWriteGuardArc<()>,
-    /// So that a newcomer finds this gate, and is not given another.
-    _slot: Arc<dyn MaybeSendSync>,
+    /// So that a newcomer finds this gate, and is not given another; and so that the store stays open, and what it keeps other
+    /// processes out with in place.
+    _kept: Arc<dyn MaybeSendSync>,
 }
 
 impl fmt::Debug for OnlyHandle {

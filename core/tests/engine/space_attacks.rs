@@ -107,6 +107,38 @@ fn what_a_younger_writer_left_is_swept_by_an_older_one() {
     });
 }
 
+/// It hung, and was taken for dead; what it wrote is swept. That is no damage.
+#[test]
+fn a_writer_that_others_ended_is_told_to_run_its_transaction_again() {
+    block_on(async {
+        let (mut bed, first) = Bed::new(23, 4096, Suite::Aes256Gcm, CrashOptions::object_store()).await;
+        bed.tuning = eager();
+        put(&first, b"a", b"1").await.unwrap();
+        let second = bed.open().await.unwrap();
+        let mut transaction = second.begin();
+        let mut chunks = Vec::new();
+        for seed in 0..20 {
+            chunks.push(transaction.put_chunk(None, payload(seed, 12_000)).await.unwrap());
+        }
+        let options = CompactOptions { end_other_writers: true, ..CompactOptions::default() };
+        first.refresh().await.unwrap();
+        first.compact(options).await.unwrap();
+        let mut swept = 0;
+        for (seed, chunk) in (0..).zip(chunks) {
+            match transaction.chunk(chunk).await {
+                Ok(read) => assert_eq!(read, payload(seed, 12_000)),
+                Err(Error::Conflict) => swept += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(swept > 0);
+        transaction.put(TABLE, b"b", b"2").unwrap();
+        assert!(matches!(transaction.commit().await, Err(Error::Conflict)));
+        put(&second, b"b", b"2").await.unwrap();
+        assert_clean(&first).await;
+    });
+}
+
 /// What this one is about to move, another has moved and deleted.
 #[test]
 fn a_compaction_goes_on_where_another_was_faster() {

@@ -130,8 +130,7 @@ pub(super) struct Batch {
     commit_bytes: u64,
     /// Paths whose steps are not taken again.
     left_out: BTreeSet<Vec<u8>>,
-    /// What was left out since it was told last, and why.
-    news: Vec<(Vec<u8>, String)>,
+    news: Vec<News>,
     buffer: Vec<u8>,
 }
 
@@ -155,8 +154,8 @@ impl Batch {
         size >= self.commit_bytes.saturating_mul(large::COMMITS_MIN)
     }
 
-    /// What was left out since this was asked last.
-    pub(super) fn take_left_out(&mut self) -> Vec<(Vec<u8>, String)> {
+    /// What was left out, or is not as it is here, since this was asked last.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
@@ -179,7 +178,7 @@ impl Batch {
                     Ok(Some(stored.bytes))
                 }
                 Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => {
-                    self.news.push((path.clone(), reason));
+                    self.news.push(News { path: path.clone(), reason, is_stored: false });
                     Ok(None)
                 }
                 Err(Stopped::Conflict) => Err(core::Error::Conflict.into()),
@@ -281,14 +280,21 @@ impl Batch {
 
     fn leave_out(&mut self, path: &[u8], reason: String) {
         if self.left_out.insert(path.to_vec()) {
-            self.news.push((path.to_vec(), reason));
+            self.news.push(News { path: path.to_vec(), reason, is_stored: false });
         }
     }
 
     /// What changed while it was read is stored, and may be a mixture that never was.
     fn note_torn(&mut self, path: &[u8], stored: &Stored) {
-        let news = (path.to_vec(), "changed while it was read: import it again".to_owned());
-        if stored.torn && !self.news.contains(&news) {
+        if stored.torn {
+            self.note_flaw(path, "changed while it was read: import it again".to_owned());
+        }
+    }
+
+    /// Something that is stored, and not as it is here; told once, however often the step is taken.
+    fn note_flaw(&mut self, path: &[u8], reason: String) {
+        let news = News { path: path.to_vec(), reason, is_stored: true };
+        if !self.news.contains(&news) {
             self.news.push(news);
         }
     }
@@ -340,6 +346,7 @@ impl Batch {
             }
             Step::Xattrs { path, source } => {
                 let wanted = xattrs::read(source);
+                let mut flaws = Vec::new();
                 for name in transaction.xattrs(path, Follow::No).await? {
                     if !wanted.iter().any(|(wanted, _)| *wanted == name) {
                         transaction.remove_xattr(path, &name, Follow::No).await?;
@@ -351,11 +358,12 @@ impl Batch {
                         // The file is there all the same.
                         Err(strongroom::Error::Core(error @ core::Error::LimitExceeded { .. })) => {
                             let name = crate::output::shown(&name);
-                            self.news.push((path.clone(), format!("its extended attribute {name}: {error}")));
+                            flaws.push(format!("its extended attribute {name}: {error}"));
                         }
                         Err(error) => return Err(error.into()),
                     }
                 }
+                flaws.into_iter().for_each(|flaw| self.note_flaw(path, flaw));
             }
             Step::Remove { path } => match kind(transaction, path).await? {
                 Some(Kind::Directory) => transaction.remove_dir(path).await?,
@@ -365,6 +373,14 @@ impl Batch {
         }
         Ok(0)
     }
+}
+
+/// Something that was left out, or is not as it is here, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub(super) path: Vec<u8>,
+    pub(super) reason: String,
+    pub(super) is_stored: bool,
 }
 
 /// A file that was stored.

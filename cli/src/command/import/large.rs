@@ -6,12 +6,14 @@
 
 use std::path::Path;
 
-use strongroom::fs::{File, FileSystem, Kind, OpenOptions};
+use strongroom::core;
+use strongroom::fs::{AttributeChange, File, FileSystem, Kind, OpenOptions};
 
 use super::batch::{self, Stopped, Stored};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::local::source::SourceFile;
+use crate::output::shown;
 use crate::progress::Progress;
 use crate::transfer::{self, Sink};
 use crate::walk::join;
@@ -36,8 +38,15 @@ pub(super) async fn store(
 ) -> Result<Stored, Stopped> {
     let source = SourceFile::open(local, context.own()).map_err(batch::unreadable)?;
     let draft = Draft::of(path, &source.state);
-    // What it is on the way is no version of anything.
-    let options = OpenOptions::new().read(false).write(true).create(true).mode(0o600).versions(0);
+    // It is kept as the file is that it becomes; but what it is on the way is no version of anything.
+    let settings = fs.settings(path).await.unwrap_or_default();
+    let mut options = OpenOptions::new().read(false).write(true).create(true).mode(0o600).versions(0);
+    if let Some(dedup) = settings.dedup {
+        options = options.dedup(dedup);
+    }
+    if let Some(compression) = settings.compression {
+        options = options.compression(compression);
+    }
     let file = fs.open_file(&draft.path, options).await?;
     let start = file.len().await?;
     progress.add(start);
@@ -46,20 +55,40 @@ pub(super) async fn store(
     let stored = Stored { bytes: sink.offset, torn: source.has_changed().unwrap_or(true) };
     sink.file.close().await?;
     let change = batch::change(&transfer::to_repository(&source.attributes));
+    let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
+    let within = keeps_versions && !apart;
+    if !put_in_place(fs, &draft, path, within, settings.versions, change).await? {
+        let text = format!("{}: is too large to keep its older versions: they are given up", shown(path));
+        progress.aside(|| context.output.notice(&text));
+        put_in_place(fs, &draft, path, false, settings.versions, change).await?;
+    }
+    Ok(stored)
+}
+
+/// Gives a draft its place. `within`: what the file there was becomes a version of it. That takes some rows for each stretch
+/// of the two, in one commit and in memory, so otherwise a name changes. Answers false where no commit holds so much.
+async fn put_in_place(
+    fs: &FileSystem,
+    draft: &Draft,
+    path: &[u8],
+    within: bool,
+    versions: Option<u32>,
+    change: AttributeChange,
+) -> Result<bool, Stopped> {
     let mut transaction = fs.begin();
     match batch::kind(&transaction, path).await? {
         Some(Kind::Directory) => {
             return Err(Stopped::LeftOut("a folder of that name is in the repository".to_owned()));
         }
-        // What it was becomes a version of it. That takes a row for each stretch of it, so otherwise a name changes.
-        Some(Kind::File) if !apart && keeps_versions(fs, path).await? => {
+        // Others may have given it another name meanwhile, which is not to change.
+        Some(Kind::File) if within && transaction.symlink_metadata(path).await?.nlink == 1 => {
             transaction.copy(&draft.path, path).await?;
             transaction.set_attributes(path, change).await?;
             transaction.remove_file(&draft.path).await?;
         }
         _ => {
             transaction.set_attributes(&draft.path, change).await?;
-            transaction.set_version_limit(&draft.path, None).await?;
+            transaction.set_version_limit(&draft.path, versions).await?;
             transaction.rename(&draft.path, path).await?;
         }
     }
@@ -68,13 +97,11 @@ pub(super) async fn store(
             transaction.remove_file(&earlier).await?;
         }
     }
-    transaction.commit().await?;
-    Ok(stored)
-}
-
-async fn keeps_versions(fs: &FileSystem, path: &[u8]) -> Result<bool, Stopped> {
-    let limit = fs.version_limit(path).await?;
-    Ok(limit.is_some() || fs.options().versions > 0)
+    match transaction.commit().await {
+        Ok(_) => Ok(true),
+        Err(strongroom::Error::Core(core::Error::LimitExceeded { .. })) if within => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// An unfinished file, beside its place.

@@ -89,6 +89,9 @@ pub(super) struct Report {
     seconds: f64,
     special: Vec<LeftOut>,
     left_out: Vec<LeftOut>,
+    /// How many of those were stored, though not as they are here.
+    #[serde(skip)]
+    stored_even_so: u64,
 }
 
 #[derive(Serialize)]

@@ -32,7 +32,7 @@ impl Import<'_> {
         if self.gone.is_empty() {
             return Ok(());
         }
-        if !self.report.left_out.is_empty() {
+        if self.report.left_out.len() as u64 > self.report.stored_even_so {
             let what = "nothing was removed, as not everything could be stored: see above";
             self.progress.aside(|| self.context.output.notice(what));
             return Ok(());

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::transfer;
 use crate::walk::join;
 
-use super::batch::{Batch, Step};
+use super::batch::{Batch, News, Step};
 use super::gone::Gone;
 use super::known::Known;
 use super::links::Links;
@@ -236,7 +236,12 @@ impl Import<'_> {
         self.detail(&path);
         if self.take_whole(Step::File { path: path.clone(), source: entry.path.clone(), size, apart: shared }).await? {
             self.links.met(&entry, &path, None);
-            let there = there.filter(|_| !shared && !self.batch.is_large(size));
+            let there = there.filter(|_| !shared);
+            // Whether a large file went into the one that is there is its own affair.
+            if self.batch.is_large(size) && there.is_some_and(|metadata| metadata.has_xattrs) {
+                return self.take(Step::Xattrs { path, source: entry.path }).await;
+            }
+            let there = there.filter(|_| !self.batch.is_large(size));
             self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
         }
         Ok(())
@@ -328,7 +333,8 @@ impl Import<'_> {
     }
 
     fn note_left_out(&mut self) {
-        for (path, reason) in self.batch.take_left_out() {
+        for News { path, reason, is_stored } in self.batch.take_news() {
+            self.report.stored_even_so += u64::from(is_stored);
             self.left_out(&path, reason);
         }
     }

@@ -88,7 +88,8 @@ struct Check<'a> {
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
 
-/// For how many missing blocks it is looked up whether the state was given up: one tells as much as many, mostly.
+/// For how many missing nodes it is looked up at once whether the state was given up, one tells as much as many, mostly; and
+/// how often in all the newest state is looked for anew because it was given up, too.
 const EXPIRED_LOOKS_MAX: usize = 4;
 
 /// What findings about hints are of.
@@ -116,15 +117,13 @@ pub(super) async fn run(
         identities_hurt: false,
         kept: Kept::default(),
     };
-    check.headers(header, secret).await?;
-    check.trees().await?;
-    check.snapshots(options.rows).await?;
-    check.chunks(options.references).await?;
-    check.usage().await?;
-    check.blobs(options.data).await?;
-    check.name_chunks().await;
-    check.kept.name_hurt(&mut check.report);
-    check.forgive().await?;
+    let looked = check.look(header, secret, options).await;
+    let given_up = match looked {
+        Ok(()) => false,
+        Err(Error::Expired) => true,
+        Err(error) => return Err(error),
+    };
+    check.forgive(given_up).await?;
     Ok(check.report)
 }
 
@@ -150,35 +149,71 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What another process deleted because it gave up this state, or put another in its place, is no damage.
-    async fn forgive(&mut self) -> Result<()> {
-        if self.absent.is_empty() {
-            return Ok(());
-        }
-        // Where not even a newer state can be found, what is missing is told.
-        let Ok(head) = self.shared.chain.find_head().await else { return Ok(()) };
-        let mut given_up = self.root.sequence < head.floor;
-        let mut looks_left = EXPIRED_LOOKS_MAX;
-        for finding in self.absent.iter().filter_map(|place| self.report.findings.get(*place)) {
-            let Some(blob) = finding.damage.blob else { continue };
-            match self.shared.blocks.reader.block_id(blob) {
-                // Commits before a checkpoint go when no state before it is to be read any more.
-                Some(BlockId::Commit { sequence, .. }) => given_up |= sequence < head.base,
-                _ if given_up || looks_left == 0 => {}
-                _ => {
-                    looks_left -= 1;
-                    given_up |= matches!(self.shared.has_expired(blob, self.root.sequence).await, Ok(true));
+    async fn look(&mut self, header: &Header, secret: &RootSecret, options: CheckOptions<'_>) -> Result<()> {
+        self.headers(header, secret).await?;
+        self.trees().await?;
+        self.snapshots(options.rows).await?;
+        self.chunks(options.references).await?;
+        self.usage().await?;
+        self.blobs(options.data).await?;
+        self.name_chunks().await;
+        self.kept.name_hurt(&mut self.report);
+        Ok(())
+    }
+
+    /// What another process deleted because it gave up this state, or put another in its place, is no damage. What the newest
+    /// state needs is, whatever became of this one.
+    async fn forgive(&mut self, mut given_up: bool) -> Result<()> {
+        let absent = std::mem::take(&mut self.absent);
+        let mut forgiven = HashSet::new();
+        if !absent.is_empty()
+            && let Ok(mut head) = self.shared.chain.find_head().await
+        {
+            let hints = self.shared.chain.hints().await?;
+            let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence).max();
+            let hinted = hinted.unwrap_or(0);
+            let mut looks_left = EXPIRED_LOOKS_MAX;
+            for place in absent {
+                let Some(finding) = self.report.findings.get(place) else { continue };
+                let id = finding.damage.blob.and_then(|blob| self.shared.blocks.reader.block_id(blob));
+                let is_hint = finding.damage.structure == HINT;
+                let (is_forgiven, gives_up) = match id {
+                    // It goes when there is one to a newer checkpoint.
+                    None => (is_hint && hinted > self.root.base, false),
+                    // They go up to a checkpoint that there is a hint to, once no state before it is to be read any more.
+                    Some(BlockId::Commit { sequence, .. }) if sequence < self.root.base => {
+                        (hinted >= self.root.base, false)
+                    }
+                    Some(BlockId::Commit { .. }) => {
+                        let is_superseded = self.root.sequence < head.base && hinted >= head.base;
+                        (is_superseded, is_superseded)
+                    }
+                    Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
+                        let block = DataBlock { key_epoch, writer_epoch, counter };
+                        let without = loop {
+                            match self.shared.does_without(&head, block, self.root.sequence).await {
+                                Err(Error::Missing { .. }) if looks_left > 0 => {
+                                    looks_left -= 1;
+                                    let Ok(newer) = self.shared.chain.find_head().await else { break false };
+                                    head = newer;
+                                }
+                                Err(Error::Missing { .. } | Error::Damaged(_)) => break false,
+                                without => break without?,
+                            }
+                        };
+                        (without, without)
+                    }
+                };
+                given_up |= gives_up;
+                if is_forgiven {
+                    forgiven.insert(place);
                 }
             }
         }
-        // A hint goes when there is one to a newer checkpoint: nothing was given up by that.
-        let is_superseded = |finding: &Finding| finding.damage.structure == HINT && head.base > self.root.base;
-        let absent = std::mem::take(&mut self.absent);
         let mut place = 0;
-        self.report.findings.retain(|finding| {
-            let is_absent = absent.binary_search(&place).is_ok();
+        self.report.findings.retain(|_| {
             place += 1;
-            !is_absent || !(given_up || is_superseded(finding))
+            !forgiven.contains(&(place - 1))
         });
         if !given_up {
             return Ok(());
@@ -265,13 +300,14 @@ impl Check<'_> {
         (self.kept.nodes, self.kept.edges) = (met, edges);
         walked?;
         let is_whole = failed.is_empty();
-        // Others may have moved nodes, or written them anew, since this state was the newest.
-        for blob in failed.iter().filter_map(missing).take(EXPIRED_LOOKS_MAX) {
+        let absent: Vec<Name> = failed.iter().filter_map(missing).collect();
+        failed.into_iter().try_for_each(|error| self.note(error))?;
+        // Others may have moved nodes, or written them anew, since this state was the newest: then the rest tells nothing.
+        for blob in absent.into_iter().take(EXPIRED_LOOKS_MAX) {
             if matches!(shared.has_expired(blob, self.root.sequence).await, Ok(true)) {
                 return Err(Error::Expired);
             }
         }
-        failed.into_iter().try_for_each(|error| self.note(error))?;
         Ok(is_whole)
     }
 
