@@ -90,3 +90,33 @@ fn they_go_through_tar() {
     assert!(done.success());
     are_there(&scratch.path("out/tree"));
 }
+
+/// Its new content goes into the file that is there, or takes its place; what it is marked with follows either way.
+#[test]
+fn those_of_a_large_file_are_those_it_has_when_it_is_imported_anew() {
+    for versions in ["0", "2"] {
+        let scratch = Scratch::new();
+        scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--versions", versions]);
+        if !tree(&scratch) {
+            return;
+        }
+        let file = scratch.path("tree/large");
+        fs::write(&file, vec![1; 16 << 20]).unwrap();
+        assert!(set(&file, "user.first", b"1"));
+        scratch.succeeds(["import", "tree"]);
+        for (round, expected) in [(2, None), (3, Some(&b"3"[..])), (4, Some(&b"3"[..]))] {
+            fs::write(&file, vec![round; (16 << 20) + usize::from(round)]).unwrap();
+            match round {
+                2 => rustix::fs::removexattr(&file, "user.first").unwrap(),
+                3 => assert!(set(&file, "user.third", b"3")),
+                _ => {}
+            }
+            scratch.succeeds(["import", "tree"]);
+            let back = format!("back {round}");
+            scratch.succeeds(["get", "/tree/large", &back]);
+            let back = scratch.path(&back);
+            assert_eq!((get(&back, "user.first"), get(&back, "user.third").as_deref()), (None, expected), "{round}");
+        }
+        check_is_clean(&scratch, "after all");
+    }
+}

@@ -20,7 +20,7 @@ use crate::support::{Bed, TABLE, put};
 #[derive(Debug, Default)]
 struct Meddle {
     calls: AtomicU64,
-    at: Mutex<Option<(When, Engine)>>,
+    at: Mutex<Option<(When, What, Engine)>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,14 @@ enum When {
     After(u64),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Every node goes elsewhere.
+    WritesAnew,
+    /// The state of before is given up, and what it names stays where it is.
+    GoesOn,
+}
+
 #[async_trait]
 impl Before for Meddle {
     async fn before(&self, operation: Operation, name: Option<Name>) -> StorageResult<()> {
@@ -39,9 +47,16 @@ impl Before for Meddle {
             When::Read(blob) => operation == Operation::Get && name == Some(blob),
             When::After(count) => count == calls,
         };
-        let other = self.at.lock().unwrap().take_if(|(when, _)| is_now(*when));
-        if let Some((_, other)) = other {
-            write_anew(&other).await;
+        let other = self.at.lock().unwrap().take_if(|(when, ..)| is_now(*when));
+        match other {
+            Some((_, What::WritesAnew, other)) => write_anew(&other).await,
+            Some((_, What::GoesOn, other)) => {
+                for round in 0..4_u8 {
+                    put(&other, b"round", &[round]).await.unwrap();
+                    other.checkpoint().await.unwrap();
+                }
+            }
+            None => {}
         }
         Ok(())
     }
@@ -90,7 +105,7 @@ async fn nothing_is_found_whenever_another_goes_on(data: bool, with_snapshot: bo
         let other = bed.open().await.unwrap();
         let (storage, engine) = open_meddled(&bed).await;
         let before = storage.hook().calls.load(Ordering::SeqCst);
-        *storage.hook().at.lock().unwrap() = Some((When::After(before + calls), other));
+        *storage.hook().at.lock().unwrap() = Some((When::After(before + calls), What::WritesAnew, other));
         match engine.check(CheckOptions { data, ..CheckOptions::default() }).await {
             Ok(report) => {
                 whole += 1;
@@ -116,45 +131,70 @@ fn of_a_sound_repository_no_damage_is_told_whenever_another_process_goes_on() {
     }
 }
 
+/// A repository with a block that chunks are lost with, which is damaged.
+async fn hurt_bed() -> (Bed, Name) {
+    let (mut bed, engine) = bed(7, CrashOptions { yields: false, ..CrashOptions::object_store() }).await;
+    let mut transaction = engine.begin();
+    for key in 0..24_u8 {
+        let number = transaction.put_chunk(None, sample_bytes(key.into(), 3_000)).await.unwrap();
+        transaction.put(TABLE, &[0xff, key], &number.0.to_le_bytes()).unwrap();
+    }
+    transaction.commit().await.unwrap();
+    // Into the tree: rows of the tail are in memory.
+    engine.checkpoint().await.unwrap();
+    engine.close().await.unwrap();
+    // A block whose loss is told with the chunks that it takes along.
+    let whole = bed.storage.snapshot_blobs();
+    let mut hurt = None;
+    for (name, bytes) in &whole {
+        let mut bytes = bytes.to_vec();
+        bytes[100] ^= 1;
+        bed.storage.overwrite(*name, bytes.into());
+        let found = match bed.open().await {
+            Ok(engine) => check(&engine).await.ok(),
+            Err(_) => None,
+        };
+        let is_chunks = |report: &CheckReport| report.findings.iter().any(|finding| !finding.chunks.is_empty());
+        if found.is_some_and(|report| is_chunks(&report)) {
+            hurt = Some(*name);
+            break;
+        }
+        bed.storage.restore(whole.clone());
+    }
+    let hurt = hurt.expect("some block holds chunks");
+    (bed, hurt)
+}
+
 #[test]
 fn damage_is_told_though_the_state_is_given_up_while_it_is_looked_for() {
     block_on(async {
-        let (mut bed, engine) = bed(7, CrashOptions { yields: false, ..CrashOptions::object_store() }).await;
-        let mut transaction = engine.begin();
-        for key in 0..24_u8 {
-            let number = transaction.put_chunk(None, sample_bytes(key.into(), 3_000)).await.unwrap();
-            transaction.put(TABLE, &[0xff, key], &number.0.to_le_bytes()).unwrap();
-        }
-        transaction.commit().await.unwrap();
-        // Into the tree: rows of the tail are in memory.
-        engine.checkpoint().await.unwrap();
-        engine.close().await.unwrap();
-        // A block whose loss is told with the chunks that it takes along.
-        let whole = bed.storage.snapshot_blobs();
-        let mut hurt = None;
-        for (name, bytes) in &whole {
-            let mut bytes = bytes.to_vec();
-            bytes[100] ^= 1;
-            bed.storage.overwrite(*name, bytes.into());
-            let found = match bed.open().await {
-                Ok(engine) => check(&engine).await.ok(),
-                Err(_) => None,
-            };
-            let is_chunks = |report: &CheckReport| report.findings.iter().any(|finding| !finding.chunks.is_empty());
-            if found.is_some_and(|report| is_chunks(&report)) {
-                hurt = Some(*name);
-                break;
-            }
-            bed.storage.restore(whole.clone());
-        }
-        let hurt = hurt.expect("some block holds chunks");
+        let (mut bed, hurt) = hurt_bed().await;
         let other = bed.open().await.unwrap();
         let (storage, engine) = open_meddled(&bed).await;
-        *storage.hook().at.lock().unwrap() = Some((When::Read(hurt), other));
+        *storage.hook().at.lock().unwrap() = Some((When::Read(hurt), What::WritesAnew, other));
         let report = check(&engine).await.unwrap();
         let told = report.findings.iter().filter(|finding| finding.damage.blob == Some(hurt)).count();
         assert!(told > 0, "{:#?}", report.findings);
         // The state was given up in between, or this shows nothing.
         assert!(report.notices.iter().any(|notice| notice.contains("looked up")), "{:#?}", report.notices);
+    });
+}
+
+/// However long a check takes: what the newest state needs, too, is lost.
+#[test]
+fn a_lost_block_is_told_though_others_commit_all_the_while() {
+    block_on(async {
+        for data in [false, true] {
+            let (mut bed, lost) = hurt_bed().await;
+            bed.storage.remove(lost);
+            let other = bed.open().await.unwrap();
+            let (storage, engine) = open_meddled(&bed).await;
+            let calls = storage.hook().calls.load(Ordering::SeqCst);
+            *storage.hook().at.lock().unwrap() = Some((When::After(calls), What::GoesOn, other));
+            let report = engine.check(CheckOptions { data, ..CheckOptions::default() }).await.unwrap();
+            let told: Vec<_> = report.findings.iter().filter_map(|finding| finding.damage.blob).collect();
+            assert!(told.contains(&lost), "{told:?}");
+            assert!(storage.hook().at.lock().unwrap().is_none());
+        }
     });
 }
