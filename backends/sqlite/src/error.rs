@@ -72,7 +72,7 @@ pub(crate) fn no_room(operation: Operation, context: impl Into<String>) -> Error
         .with_source("the disk is full, but for what deleting needs: remove something, or make room")
 }
 
-/// An earlier barrier failed.
+/// An earlier barrier failed, or a checkpoint.
 pub(crate) fn in_doubt(operation: Operation) -> Error {
     Error::new(ErrorKind::Other, operation, "the database")
         .with_effect(Effect::Unknown)

@@ -46,7 +46,7 @@ pub(crate) struct Store {
     log: Option<Log>,
     readers: Mutex<Vec<Connection>>,
     writer: Mutex<Writer>,
-    /// A barrier failed ([`leaves_doubt`]), or the log was lost.
+    /// A barrier or a checkpoint failed ([`leaves_doubt`]), or the log was lost: then nothing is written any more.
     is_in_doubt: AtomicBool,
     /// Let go last.
     presence: Presence,
@@ -229,8 +229,8 @@ impl Store {
             return Err(gone(operation));
         }
         self.check_log(operation)?;
+        self.check_doubt(operation)?;
         if syncs == Syncs::Full {
-            self.check_doubt(operation)?;
             self.settle(operation, &mut writer)?;
         }
         let context = context.into();
@@ -285,6 +285,9 @@ impl Store {
             writer.checkpointed_pages = pages;
             let is_long = pages >= LOG_PAGES_MAX;
             self.checkpoint(writer, if is_long { Checkpoint::Truncate } else { Checkpoint::Passive });
+            if self.is_in_doubt() {
+                return;
+            }
             if let Err(error) = writer.give_back() {
                 // There is another time; but what could not be written is told by the next barrier.
                 self.noted(failed(Operation::Sync, "the database", error));
@@ -294,8 +297,9 @@ impl Store {
 
     /// Writes the log into the database; answers whether all of it is there now. What fails is told by the next barrier.
     fn checkpoint(&self, writer: &mut Writer, how: Checkpoint) -> bool {
-        if self.check_log(Operation::Sync).is_err() {
-            // It would put what is old over what is newer.
+        if self.check_log(Operation::Sync).is_err() || self.is_in_doubt() {
+            // It would put what is old over what is newer; or let the log be begun anew, which may be all that is left of what
+            // an earlier one wrote into the database and failed to sync.
             return false;
         }
         match writer.checkpoint(how) {
@@ -336,8 +340,12 @@ impl Store {
         })
     }
 
+    fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.load(Ordering::SeqCst)
+    }
+
     fn check_doubt(&self, operation: Operation) -> Result<()> {
-        if self.is_in_doubt.load(Ordering::SeqCst) { Err(in_doubt(operation)) } else { Ok(()) }
+        if self.is_in_doubt() { Err(in_doubt(operation)) } else { Ok(()) }
     }
 
     fn check_log(&self, operation: Operation) -> Result<()> {
@@ -527,13 +535,13 @@ impl Drop for Store {
         if self.access != Access::Write || self.place.is_gone() {
             return;
         }
-        let is_in_place = self.check_log(Operation::Sync).is_ok();
-        if is_in_place {
+        let is_whole = self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
+        if is_whole {
             let _ = self.writer().give_back();
         }
-        // SQLite takes itself for the last one, too, where the locks of another process are lost, and would take away the log that
+        // What is in doubt, the next process looks at by the checksums of the log. SQLite takes itself for the last one, too, where the locks of another process are lost, and would take away the log that
         // it writes to. Ours are not lost so. While alone, nobody comes in before all is closed.
-        if is_in_place && matches!(self.presence.try_alone(), Ok(true)) {
+        if is_whole && matches!(self.presence.try_alone(), Ok(true)) {
             return;
         }
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,10 @@ const DATABASE: &str = "STRONGROOM_TEST_DATABASE";
 
 const PUTS: u64 = 20;
 
+/// Files that tell when a sync had failed, and when all was closed after it.
+const FAILED: &str = "failed";
+const CLOSED: &str = "closed";
+
 async fn open(path: &Path) -> Arc<dyn Storage> {
     let env = strongroom::env::system().unwrap();
     let context = OpenContext::new(env).with_mode(OpenMode::CreateIfMissing).with_blocking(BlockingMode::Inline);
@@ -63,7 +67,15 @@ async fn fails(storage: Arc<dyn Storage>, path: &Path) {
         assert!(handle.sync().await.is_err() && handle.put_durable(other.0, other.1.clone()).await.is_err());
         assert!(handle.persist(&[one.0]).await.is_err());
     }
+    // What was written into the database, and not synced, may be whole in the log alone: nothing may begin that anew.
+    std::fs::write(path.with_file_name(FAILED), ".").unwrap();
+    for number in 2..700 {
+        let error = storage.put(sample_name(number), sample_bytes(number, 9000)).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Other, Effect::Unknown), "{error}");
+    }
+    assert!(storage.delete(one.0).await.is_err());
     drop((storage, second));
+    std::fs::write(path.with_file_name(CLOSED), ".").unwrap();
     let storage = open(path).await;
     assert_eq!(storage.put_durable(one.0, one.1).await.unwrap(), Put::Exists);
     storage.sync().await.unwrap();
@@ -90,7 +102,8 @@ impl Watched {
         self.0.path().join("database")
     }
 
-    /// The names of the files that another process synced, as it did this. It ends without closing, which syncs, too.
+    /// The names of the files that another process synced, as it did this, and with `.written` those that it wrote to. It ends
+    /// without closing, which syncs, too.
     fn synced(&self, test: &str, what: &str) -> Vec<String> {
         let calls = self.0.path().join(what);
         let output = Command::new(std::env::current_exe().unwrap())
@@ -158,4 +171,12 @@ fn after_a_failed_sync_no_barrier_of_the_process_succeeds_until_it_has_closed_th
     let test = "after_a_failed_sync_no_barrier_of_the_process_succeeds_until_it_has_closed_the_database";
     let synced = Watched::new().synced(test, "fails");
     assert!(count(&synced, "database-wal") >= 2, "{synced:?}");
+    let [failed, closed] = [FAILED, CLOSED].map(|file| {
+        let file = format!("{file}.written");
+        synced.iter().position(|call| *call == file).unwrap()
+    });
+    let meanwhile = synced.get(failed + 1..closed).unwrap();
+    assert!(meanwhile.is_empty(), "after a failed sync: {meanwhile:?}");
+    let later = synced.get(closed..).unwrap();
+    assert!(count(later, "database.written") >= 1, "the next one settles nothing: {later:?}");
 }
