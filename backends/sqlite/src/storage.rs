@@ -48,7 +48,7 @@ impl SqliteStorage {
     ///
     /// # Errors
     /// [`ErrorKind`](strongroom_core::storage::ErrorKind)`::NotFound` where the file is absent and may not be created, or its
-    /// folder is; `Invalid` where something else is there, or the file has several names; `Unsupported` for a later format, or
+    /// folder is; `Invalid` where something else is there, the file has several names, or a log is left of one that is elsewhere; `Unsupported` for a later format, or
     /// where SQLite's log cannot be; what SQLite raises.
     pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
         let blocking = context.blocking();

@@ -241,6 +241,38 @@ fn a_database_of_another_program_is_not_even_recovered() {
 }
 
 #[test]
+fn a_log_that_is_left_alone_is_not_taken_away_by_a_new_database() {
+    for is_empty in [false, true] {
+        let (root, path) = place();
+        block_on(async {
+            let storage = open(&path).await;
+            storage.put_durable(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+            // As in a process that dies, whose database is moved away then without its log.
+            let (_elsewhere, other) = place();
+            for suffix in ["", "-wal"] {
+                fs::copy(beside(&path, suffix), beside(&other, suffix)).unwrap();
+            }
+            drop(storage);
+            assert!(!beside(&path, "-wal").exists());
+            let moved = root.path().join("moved");
+            fs::rename(&path, &moved).unwrap();
+            fs::rename(beside(&other, "-wal"), beside(&path, "-wal")).unwrap();
+            if is_empty {
+                fs::write(&path, "").unwrap();
+            }
+            let before = all(&root);
+            let error = refused(&path).await;
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("a log is left here"), "{error}");
+            assert!(all(&root) == before, "something was changed, or left");
+            // With its database it is whole again.
+            fs::rename(&other, &path).unwrap();
+            assert!(open(&path).await.exists(sample_name(1)).await.unwrap());
+        });
+    }
+}
+
+#[test]
 fn tables_that_are_not_those_that_were_made_are_corrupt() {
     let forged = "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema
         VALUES ('view', 'sqlite_autoindex_x', 'sqlite_autoindex_x', 0, 'CREATE VIEW sqlite_autoindex_x AS SELECT 1')";
