@@ -10,6 +10,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
+use crate::disk;
 use crate::error::failed;
 use crate::header::{self, APPLICATION_ID, Owner};
 
@@ -91,6 +92,11 @@ impl Place {
                 if has_log {
                     return Err(log_alone(shown));
                 }
+                // Before there is an empty file on it.
+                std::path::absolute(path)
+                    .map_err(refused)?
+                    .parent()
+                    .map_or(Ok(()), |folder| refuse_shared(folder, shown))?;
                 make(path).map_err(|error| without_folder(path, shown, error))?;
                 std::fs::metadata(path).map_err(refused)?
             }
@@ -151,6 +157,16 @@ fn log_alone(shown: &str) -> Error {
     )
 }
 
+/// To write where other hosts may do so, too, with a log of which they see nothing, would damage the database.
+fn refuse_shared(path: &Path, shown: &str) -> Result<()> {
+    match disk::shared(path) {
+        Some(name) => Err(Error::new(ErrorKind::Unsupported, Operation::Open, shown).with_source(format!(
+            "it is on {name}, where SQLite's processes may not see each other: use a local file system, or `file:`"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// How a database can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -208,6 +224,10 @@ pub(crate) fn open(place: &Place) -> Result<(Connection, Access)> {
     let refused = |error: rusqlite::Error| failed(Operation::Open, place.shown.as_str(), error);
     let connection = connect(place, Access::Write)?;
     let is_read_only = connection.is_readonly(rusqlite::MAIN_DB).map_err(refused)?;
+    if !is_read_only {
+        // Nothing was read or written yet.
+        refuse_shared(&place.path, &place.shown)?;
+    }
     Ok((connection, if is_read_only { Access::Read } else { Access::Write }))
 }
 
