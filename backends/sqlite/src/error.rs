@@ -58,7 +58,7 @@ pub(crate) fn gone(operation: Operation) -> Error {
         .with_source("its file was removed, or replaced by another, since it was opened")
 }
 
-/// The log that this process writes to has lost its name, or another has it: then no other process sees what is written there.
+/// The log that this process writes to, or its index, has lost its name, or another has it: then no other process sees what is written there.
 pub(crate) fn log_lost(operation: Operation) -> Error {
     Error::new(ErrorKind::Other, operation, "the database").with_effect(Effect::Unknown).with_source(
         "its log was removed while it was open, so what was written last may be lost: close all handles, and open it anew \

@@ -141,6 +141,24 @@ fn when_the_log_was_taken_away_no_barrier_succeeds_until_all_handles_are_closed(
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn when_the_index_of_the_log_was_taken_away_no_barrier_succeeds() {
+    let (_root, path) = place();
+    block_on(async {
+        let storage = open(&path).await;
+        storage.put_durable(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+        fs::remove_file(beside(&path, "-shm")).unwrap();
+        for outcome in [storage.put_durable(sample_name(2), sample_bytes(2, 10)).await.map(drop), storage.sync().await]
+        {
+            let error = outcome.unwrap_err();
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Other, Effect::Unknown), "{error}");
+        }
+        drop(storage);
+        assert!(open(&path).await.exists(sample_name(1)).await.unwrap());
+    });
+}
+
 #[test]
 fn the_log_of_deletions_does_not_grow_without_end() {
     let (_root, path) = place();
