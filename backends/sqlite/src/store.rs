@@ -416,7 +416,7 @@ impl Store {
         drop(readers);
         let connection = match kept {
             Some(connection) => connection,
-            None => connect(&self.place, self.access).map_err(|error| self.reconnecting(operation, error))?,
+            None => self.connect_reader(operation)?,
         };
         let outcome = connection.unchecked_transaction().and_then(|transaction| read(&transaction));
         let outcome = outcome.map_err(|error| failed(operation, context, error));
@@ -431,6 +431,19 @@ impl Store {
             readers.push(connection);
         }
         outcome
+    }
+
+    /// One more connection, to the file that is open and to no other that has its name now: SQLite would take the log of the one
+    /// for that of the other.
+    fn connect_reader(&self, operation: Operation) -> Result<Connection> {
+        if self.place.is_gone() {
+            return Err(gone(operation));
+        }
+        let connection = connect(&self.place, self.access).map_err(|error| self.reconnecting(operation, error))?;
+        if self.place.is_gone() {
+            return Err(gone(operation));
+        }
+        Ok(connection)
     }
 
     /// An error of one more connection: what is not found there is no blob.
@@ -532,10 +545,11 @@ impl Drop for Store {
     /// waits for long. It is dropped in the thread of the last handle: on a worker, it would go on when the caller takes the
     /// database for closed, and moves it.
     fn drop(&mut self) {
-        if self.access != Access::Write || self.place.is_gone() {
+        if self.access != Access::Write {
             return;
         }
-        let is_whole = self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
+        // Where the file is gone, what is called like its log may be another's.
+        let is_whole = !self.place.is_gone() && self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
         if is_whole {
             let _ = self.writer().give_back();
         }

@@ -159,6 +159,34 @@ fn when_the_index_of_the_log_was_taken_away_no_barrier_succeeds() {
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn a_database_that_was_replaced_is_neither_read_nor_is_its_log_touched() {
+    let (_root, path) = place();
+    let (_elsewhere, other) = place();
+    block_on(async {
+        let storage = open(&path).await;
+        storage.put(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+        // Another one comes in its place with a log that is not written into it yet.
+        let second = open(&other).await;
+        second.put_durable(sample_name(2), sample_bytes(2, 1000)).await.unwrap();
+        for suffix in ["", "-wal"] {
+            let copy = beside(&other, &format!("-copy{suffix}"));
+            fs::copy(beside(&other, suffix), &copy).unwrap();
+            fs::rename(&copy, beside(&path, suffix)).unwrap();
+        }
+        drop(second);
+        fs::remove_file(beside(&path, "-shm")).unwrap();
+        let error = storage.exists(sample_name(2)).await.unwrap_err();
+        assert!(error.to_string().contains("replaced"), "{error}");
+        let before = [fs::read(&path).unwrap(), fs::read(beside(&path, "-wal")).unwrap()];
+        drop(storage);
+        assert!(before == [fs::read(&path).unwrap(), fs::read(beside(&path, "-wal")).unwrap()]);
+        let storage = open(&path).await;
+        assert!(storage.exists(sample_name(2)).await.unwrap() && !storage.exists(sample_name(1)).await.unwrap());
+    });
+}
+
 #[test]
 fn the_log_of_deletions_does_not_grow_without_end() {
     let (_root, path) = place();
