@@ -107,7 +107,11 @@ impl Store {
             *is_at_the_gate = true;
             at_the_gate(&place)
         };
+        // Its name may lead to another file by now, which this process may have open.
+        let check_place = || if place.is_gone() { Err(gone(Operation::Open)) } else { Ok(()) };
+        check_place()?;
         let (connection, access) = open(&place)?;
+        check_place()?;
         // Before the files of the locks are made beside it.
         refuse_nothing(std::fs::metadata(&place.path).map_err(refused)?.len() == 0, &place, mode, access)?;
         let gate = Gate::try_pass(&place.path, access).map_err(refused)?.ok_or_else(&mut at_the_gate)?;
@@ -591,4 +595,23 @@ fn number_of(transaction: &Transaction<'_>, name: Name) -> rusqlite::Result<Opti
 
 fn delete(connection: &Connection, name: Name) -> rusqlite::Result<()> {
     connection.prepare_cached(DELETE)?.execute([name.as_bytes().as_slice()]).map(drop)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_since_it_was_found_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["database", "other"].map(|name| folder.path().join(name));
+        let place = Place::find(&path, OpenMode::CreateIfMissing, "the database").unwrap();
+        std::fs::write(&other, "").unwrap();
+        // Both at once for a moment, so that they are two files.
+        std::fs::rename(&other, &path).unwrap();
+        let mut is_at_the_gate = false;
+        let error = Store::open(place, OpenMode::CreateIfMissing, &mut is_at_the_gate).unwrap_err();
+        assert!(error.to_string().contains("replaced"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was made beside it");
+    }
 }
