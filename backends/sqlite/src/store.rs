@@ -13,7 +13,7 @@ use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{Change, Error, ErrorKind, Name, OpenMode, Operation, Put, Result};
 
 use crate::database::{Access, Content, PAGE_BYTES, Place, Stamp, connect, initialise, look, open};
-use crate::error::{corrupt, failed, gone, in_doubt, leaves_doubt, log_lost, no_room};
+use crate::error::{corrupt, failed, gone, in_doubt, is_put_off, is_refused_write, leaves_doubt, log_lost, no_room};
 use crate::lock::{Gate, Presence};
 use crate::log::Log;
 use crate::room::{self, Need};
@@ -243,9 +243,10 @@ impl Store {
         }
         writer.is_dirty = true;
         let mut outcome = writer.attempt(syncs, &change);
-        if outcome.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
-            && self.checkpoint(&mut writer, Checkpoint::Truncate)
-        {
+        let lacks_room = |error: &rusqlite::Error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) || is_refused_write(error)
+        };
+        if outcome.as_ref().is_err_and(lacks_room) && self.checkpoint(&mut writer, Checkpoint::Truncate) {
             outcome = writer.attempt(syncs, &change);
         }
         let answer = outcome.map_err(|error| self.noted(failed(operation, context, error)))?;
@@ -266,11 +267,21 @@ impl Store {
         error
     }
 
+    /// Remembers what an error means of which nobody hears: of a checkpoint, or where space is given back.
+    fn note(&self, error: &rusqlite::Error) {
+        if !is_put_off(error) {
+            self.is_in_doubt.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Before the first barrier, what others left in the log is made durable in another way than theirs.
     fn settle(&self, operation: Operation, writer: &mut Writer) -> Result<()> {
         if writer.inherits_log {
-            let outcome = writer.checkpoint(Checkpoint::Full);
-            if !outcome.map_err(|error| self.noted(failed(operation, "the database", error)))? {
+            let is_whole = writer.checkpoint(Checkpoint::Full).map_err(|error| {
+                self.note(&error);
+                failed(operation, "the database", error)
+            })?;
+            if !is_whole {
                 return Err(Error::new(ErrorKind::Busy, operation, "the database")
                     .with_source("another process reads or writes it all the time"));
             }
@@ -293,13 +304,12 @@ impl Store {
                 return;
             }
             if let Err(error) = writer.give_back() {
-                // There is another time; but what could not be written is told by the next barrier.
-                self.noted(failed(Operation::Sync, "the database", error));
+                self.note(&error);
             }
         }
     }
 
-    /// Writes the log into the database; answers whether all of it is there now. What fails is told by the next barrier.
+    /// Writes the log into the database; answers whether all of it is there now. What leaves doubt is told by the next change.
     fn checkpoint(&self, writer: &mut Writer, how: Checkpoint) -> bool {
         if self.check_log(Operation::Sync).is_err() || self.is_in_doubt() {
             // It would put what is old over what is newer; or let the log be begun anew, which may be all that is left of what
@@ -309,7 +319,7 @@ impl Store {
         match writer.checkpoint(how) {
             Ok(is_whole) => is_whole,
             Err(error) => {
-                self.noted(failed(Operation::Sync, "the database", error));
+                self.note(&error);
                 false
             }
         }
@@ -553,13 +563,16 @@ impl Drop for Store {
             return;
         }
         // Where the file is gone, what is called like its log may be another's.
-        let is_whole = !self.place.is_gone() && self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
-        if is_whole {
-            let _ = self.writer().give_back();
+        let is_whole = || !self.place.is_gone() && self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
+        if is_whole()
+            && let Err(error) = self.writer().give_back()
+        {
+            self.note(&error);
         }
-        // What is in doubt, the next process looks at by the checksums of the log. SQLite takes itself for the last one, too, where the locks of another process are lost, and would take away the log that
-        // it writes to. Ours are not lost so. While alone, nobody comes in before all is closed.
-        if is_whole && matches!(self.presence.try_alone(), Ok(true)) {
+        // What is in doubt, whoever opens it next takes from the log by its checksums. SQLite takes itself for the last one, too, where
+        // the locks of another process are lost, and would take away the log that it writes to. Ours are not lost so. While alone,
+        // nobody comes in before all is closed.
+        if is_whole() && matches!(self.presence.try_alone(), Ok(true)) {
             return;
         }
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,9 @@ async fn open(path: &Path) -> Arc<dyn Storage> {
 
 async fn does(what: &str, path: &Path) {
     let storage = open(path).await;
+    if what == "quota" {
+        return has_a_quota(storage, path).await;
+    }
     for number in 0..PUTS {
         let (name, bytes) = (sample_name(number), sample_bytes(number, 9000));
         match what {
@@ -79,6 +82,19 @@ async fn fails(storage: Arc<dyn Storage>, path: &Path) {
     let storage = open(path).await;
     assert_eq!(storage.put_durable(one.0, one.1).await.unwrap(), Put::Exists);
     storage.sync().await.unwrap();
+}
+
+/// The log may not become longer than 1 MiB.
+async fn has_a_quota(storage: Arc<dyn Storage>, path: &Path) {
+    std::fs::write(path.with_file_name("database-wal.quota"), "").unwrap();
+    for number in 0..5 * PUTS {
+        storage.put(sample_name(number), sample_bytes(number, 9000)).await.unwrap();
+        assert!(std::fs::metadata(path.with_file_name("database-wal")).unwrap().len() <= 1 << 20);
+    }
+    storage.sync().await.unwrap();
+    for number in 0..5 * PUTS {
+        assert_eq!(storage.size(sample_name(number)).await.unwrap(), 9000);
+    }
 }
 
 /// A folder with the library and a database in it.
@@ -179,4 +195,12 @@ fn after_a_failed_sync_no_barrier_of_the_process_succeeds_until_it_has_closed_th
     assert!(meanwhile.is_empty(), "after a failed sync: {meanwhile:?}");
     let later = synced.get(closed..).unwrap();
     assert!(count(later, "database.written") >= 1, "the next one settles nothing: {later:?}");
+}
+
+#[test]
+fn where_a_quota_lets_the_log_grow_no_more_it_is_written_into_the_database() {
+    do_as_told();
+    let test = "where_a_quota_lets_the_log_grow_no_more_it_is_written_into_the_database";
+    let calls = Watched::new().synced(test, "quota");
+    assert!(count(&calls, "database") > 3, "the log never was at its end");
 }
