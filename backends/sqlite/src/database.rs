@@ -25,7 +25,7 @@ const FORMAT_VERSION: i32 = 1;
 pub(crate) const PAGE_BYTES: u32 = 16 * 1024;
 
 /// How long one call waits for another process in the middle of a change.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// No row is longer, and no statement: a blob of the largest size with its name, and what is made below.
 const ROW_BYTES_MAX: i32 = 8 << 20;

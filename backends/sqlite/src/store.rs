@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{io, slice};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, Transaction, Transac
 use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{Change, Error, ErrorKind, Name, OpenMode, Operation, Put, Result};
 
-use crate::database::{Access, Content, PAGE_BYTES, Place, Stamp, connect, initialise, look, open};
+use crate::database::{Access, BUSY_WAIT, Content, PAGE_BYTES, Place, Stamp, connect, initialise, look, open};
 use crate::error::{corrupt, failed, gone, in_doubt, is_put_off, is_refused_write, leaves_doubt, log_lost, no_room};
 use crate::lock::{Gate, Presence};
 use crate::log::Log;
@@ -33,6 +34,10 @@ const LOG_PAGES_MAX: u64 = 8 * CHECKPOINT_PAGES;
 /// The space of so many pages is given back at once at most, where they are more than a quarter of the file: when the log is
 /// written into the database, and when the last handle is closed, which may be in a thread that must not wait for long.
 const GIVEN_BACK_PAGES_MAX: u64 = 1024;
+
+/// How often a checkpoint is tried again while another process makes one, and how long in between: for [`BUSY_WAIT`].
+const CHECKPOINT_LOOKS: u128 = BUSY_WAIT.as_millis() / CHECKPOINT_PAUSE.as_millis();
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(5);
 
 const PUT: &str = "INSERT INTO blobs (name, content) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 const DELETE: &str = "DELETE FROM blobs WHERE name = ?1";
@@ -527,7 +532,17 @@ impl Writer {
         };
         let numbers =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let (busy, in_log, done) = self.connection.query_row(sql, [], numbers)?;
+        let (mut busy, mut in_log, mut done) = self.connection.query_row(sql, [], numbers)?;
+        if how != Checkpoint::Passive {
+            // For whoever makes a checkpoint at this moment SQLite does not wait, as it does for all others.
+            for _ in 0..CHECKPOINT_LOOKS {
+                if busy == 0 || in_log >= 0 {
+                    break;
+                }
+                std::thread::sleep(CHECKPOINT_PAUSE);
+                (busy, in_log, done) = self.connection.query_row(sql, [], numbers)?;
+            }
+        }
         let is_whole = busy == 0 && in_log == done;
         if is_whole && how == Checkpoint::Truncate {
             self.log_pages.store(0, Ordering::Relaxed);

@@ -47,6 +47,13 @@ async fn does(what: &str, path: &Path) {
                 storage.put(name, bytes).await.unwrap();
                 storage.persist(&[name]).await.unwrap();
             }
+            "once while another is at it" => {
+                let busy = path.with_file_name("database-shm.busy");
+                std::fs::write(&busy, "...").unwrap();
+                storage.put_durable(sample_name(PUTS), bytes).await.unwrap();
+                assert_eq!(std::fs::metadata(&busy).unwrap().len(), 0, "the lock of a checkpoint is another one");
+                return;
+            }
             "once" => {
                 storage.put_durable(sample_name(PUTS), bytes).await.unwrap();
                 return;
@@ -178,6 +185,16 @@ fn what_a_process_that_died_left_in_the_log_is_written_elsewhere_before_the_firs
     // Of a database that is new: by what made it.
     assert!(count(&left, "database") < 3, "{left:?}");
     let synced = watched.synced(test, "once");
+    assert!(count(&synced, "database") >= 1, "{synced:?}");
+}
+
+#[test]
+fn the_first_barrier_waits_for_another_process_that_makes_a_checkpoint() {
+    do_as_told();
+    let test = "the_first_barrier_waits_for_another_process_that_makes_a_checkpoint";
+    let watched = Watched::new();
+    watched.synced(test, "plain");
+    let synced = watched.synced(test, "once while another is at it");
     assert!(count(&synced, "database") >= 1, "{synced:?}");
 }
 
