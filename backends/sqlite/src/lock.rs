@@ -177,7 +177,8 @@ impl LockFile {
 
     /// Takes the shared lock in place of what is held. Does not wait for ever, as a program that is none of ours may hold it.
     fn share_again(&self) -> io::Result<()> {
-        self.file.unlock()?;
+        // Not every system takes it well where nothing is held.
+        let _ = self.file.unlock();
         for _ in 0..SHARE_LOOKS {
             match self.file.try_lock_shared() {
                 Ok(()) => return Ok(()),
