@@ -1,5 +1,6 @@
 /* Loaded before the C library: writes down each call that syncs a file or writes to one, and fails those that it is told. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -40,14 +41,26 @@ static int call(long number, int fd) {
 int fsync(int fd) { return call(SYS_fsync, fd); }
 int fdatasync(int fd) { return call(SYS_fdatasync, fd); }
 
-/* SQLite positions a file before it writes. */
-ssize_t write(int fd, const void *bytes, size_t length) {
-    if (note(fd, ".written", ".quota") && lseek(fd, 0, SEEK_CUR) + (off_t)length > 1 << 20) {
-        errno = EDQUOT;
-        return -1;
-    }
-    return syscall(SYS_write, fd, bytes, length);
+/* A file that has a quota has one of 1 MiB. */
+static int put(int fd, size_t length, off64_t at) {
+    if (!note(fd, ".written", ".quota") || at + (off64_t)length <= 1 << 20)
+        return 0;
+    errno = EDQUOT;
+    return -1;
 }
+
+ssize_t write(int fd, const void *bytes, size_t length) {
+    return put(fd, length, lseek64(fd, 0, SEEK_CUR)) ? -1 : syscall(SYS_write, fd, bytes, length);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t at) {
+    static ssize_t (*next)(int, const void *, size_t, off64_t);
+    if (!next)
+        *(void **)&next = dlsym(RTLD_NEXT, "pwrite64");
+    return put(fd, length, at) ? -1 : next(fd, bytes, length, at);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at) { return pwrite64(fd, bytes, length, at); }
 
 /* As if another process made a checkpoint: where there is a file of the name of the index with `.busy` after it, for as many tries as it
    has bytes. SQLite's lock for that is one byte. */

@@ -115,6 +115,7 @@ impl Watched {
         let built = Command::new(&compiler)
             .args(["-shared", "-fPIC", "-o"])
             .args([root.path().join("calls.so"), source])
+            .arg("-ldl")
             .output()
             .unwrap_or_else(|error| panic!("no C compiler {}: {error}", compiler.display()));
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
