@@ -10,9 +10,9 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
+use crate::disk;
 use crate::error::failed;
 use crate::header::{self, APPLICATION_ID, Owner};
-use crate::lock::beside;
 
 /// The library may be the system's, where whoever builds this says so. Before this version, two processes that wrote the log into
 /// the database and began it anew at one moment could damage it (<https://www.sqlite.org/wal.html#walresetbug>).
@@ -25,7 +25,7 @@ const FORMAT_VERSION: i32 = 1;
 pub(crate) const PAGE_BYTES: u32 = 16 * 1024;
 
 /// How long one call waits for another process in the middle of a change.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// No row is longer, and no statement: a blob of the largest size with its name, and what is made below.
 const ROW_BYTES_MAX: i32 = 8 << 20;
@@ -86,8 +86,17 @@ impl Place {
     pub(crate) fn find(path: &Path, mode: OpenMode, shown: &str) -> Result<Self> {
         let refused = |error| Error::from_io(Operation::Open, shown, error);
         let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_log = header::has_log(path);
         let metadata = match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && mode == OpenMode::CreateIfMissing => {
+                if has_log {
+                    return Err(log_alone(shown));
+                }
+                // Before there is an empty file on it.
+                std::path::absolute(path)
+                    .map_err(refused)?
+                    .parent()
+                    .map_or(Ok(()), |folder| refuse_shared(folder, shown))?;
                 make(path).map_err(|error| without_folder(path, shown, error))?;
                 std::fs::metadata(path).map_err(refused)?
             }
@@ -140,6 +149,24 @@ fn invalid(shown: &str, what: &str) -> Error {
     Error::new(ErrorKind::Invalid, Operation::Open, shown).with_source(what.to_owned())
 }
 
+/// What was not yet written into a database that was moved away without its log, or lost: SQLite would remove it for a new one.
+fn log_alone(shown: &str) -> Error {
+    invalid(
+        shown,
+        "a log is left here (`-wal`) that belongs to a database that is elsewhere: bring that back, or move the log away",
+    )
+}
+
+/// To write where other hosts may do so, too, with a log of which they see nothing, would damage the database.
+fn refuse_shared(path: &Path, shown: &str) -> Result<()> {
+    match disk::shared(path) {
+        Some(name) => Err(Error::new(ErrorKind::Unsupported, Operation::Open, shown).with_source(format!(
+            "it is on {name}, where SQLite's processes may not see each other: use a local file system, or `file:`"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// How a database can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -159,8 +186,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// `None` while there is a log that would have to be read, too.
     pub(crate) fn of(place: &Place) -> Option<Self> {
-        let log = std::fs::metadata(beside(&place.path, "-wal"));
-        if log.is_ok_and(|log| log.len() > 0) {
+        if header::has_log(&place.path) {
             return None;
         }
         let metadata = std::fs::metadata(&place.path).ok()?;
@@ -193,10 +219,15 @@ pub(crate) fn open(place: &Place) -> Result<(Connection, Access)> {
         Owner::Ours => {}
         Owner::Other => return named(Err(NotOurs::Foreign), place),
         Owner::None => return named(Err(NotOurs::NoDatabase), place),
+        Owner::LogAlone => return Err(log_alone(&place.shown)),
     }
     let refused = |error: rusqlite::Error| failed(Operation::Open, place.shown.as_str(), error);
     let connection = connect(place, Access::Write)?;
     let is_read_only = connection.is_readonly(rusqlite::MAIN_DB).map_err(refused)?;
+    if !is_read_only {
+        // Nothing was read or written yet.
+        refuse_shared(&place.path, &place.shown)?;
+    }
     Ok((connection, if is_read_only { Access::Read } else { Access::Write }))
 }
 

@@ -23,14 +23,23 @@ pub(crate) enum Owner {
     Other,
     /// No database.
     None,
+    /// An empty file, and a log beside it that is not.
+    LogAlone,
+}
+
+/// Whether there is something in a log. Asked before the database is looked at: when that is made, its first page is synced before
+/// there is a log, so none of ours is ever beside an empty file, and SQLite would remove it.
+pub(crate) fn has_log(path: &Path) -> bool {
+    std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 /// Opens the file and closes it again, which ends all locks that this process has on it: so it must have no connection to it.
 pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
+    let has_log = has_log(path);
     let mut header = Vec::with_capacity(BYTES);
     File::open(path)?.take(BYTES as u64).read_to_end(&mut header)?;
     if header.is_empty() {
-        return Ok(Owner::Ours);
+        return Ok(if has_log { Owner::LogAlone } else { Owner::Ours });
     }
     if header.iter().all(|byte| *byte == 0) && beside(path, "-journal").exists() {
         // The power went when it was begun, before its first page was whole: the journal takes that back.

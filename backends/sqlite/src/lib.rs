@@ -18,6 +18,7 @@
 
 mod config;
 mod database;
+mod disk;
 mod error;
 mod header;
 mod lock;

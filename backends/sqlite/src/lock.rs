@@ -9,11 +9,19 @@ use std::ffi::OsString;
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::database::Access;
+use crate::database::{Access, identity};
 
 /// What the files of the locks are called after that of the database.
 pub(crate) const SUFFIXES: [&str; 2] = ["-here", "-gate"];
+
+/// So often the files are opened anew that were taken away between being opened and being locked.
+const OPENED_ANEW_MAX: u32 = 8;
+
+/// How often it is tried to share a lock again that was given up for a moment, and how long in between: for half a second.
+const SHARE_LOOKS: u32 = 100;
+const SHARE_PAUSE: Duration = Duration::from_millis(5);
 
 /// In the gate, which nobody closes meanwhile.
 #[derive(Debug)]
@@ -29,8 +37,15 @@ pub(crate) struct Presence {
 
 #[derive(Debug)]
 struct Files {
-    here: File,
-    gate: File,
+    here: LockFile,
+    gate: LockFile,
+}
+
+/// A lock tells of other processes only as long as they find the file by its name.
+#[derive(Debug)]
+struct LockFile {
+    file: File,
+    path: PathBuf,
 }
 
 pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
@@ -43,26 +58,30 @@ impl Gate {
     /// Goes into the gate, without waiting; `None` where another process has closed it. Who writes must be seen by all others, so
     /// then whatever fails here is an error.
     pub(crate) fn try_pass(database: &Path, access: Access) -> io::Result<Option<Self>> {
-        let files = match Files::open(database) {
-            Err(error) if access != Access::Write && cannot_be(&error) => return Ok(Some(Self { files: None })),
-            files => files?,
-        };
-        match files.gate.try_lock_shared() {
-            Ok(()) => Ok(Some(Self { files: Some(files) })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) if access != Access::Write && cannot_be(&error) => {
-                Ok(Some(Self { files: None }))
+        let cannot_be = |error: &io::Error| access != Access::Write && cannot_be(error);
+        for _ in 0..OPENED_ANEW_MAX {
+            let files = match Files::open(database) {
+                Err(error) if cannot_be(&error) => return Ok(Some(Self { files: None })),
+                files => files?,
+            };
+            match files.gate.file.try_lock_shared() {
+                // Else it was taken away since it was opened, and another process may lock its successor.
+                Ok(()) if files.gate.is_in_place() => return Ok(Some(Self { files: Some(files) })),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) if cannot_be(&error) => return Ok(Some(Self { files: None })),
+                Err(TryLockError::Error(error)) => return Err(error),
             }
-            Err(TryLockError::Error(error)) => Err(error),
         }
+        Ok(None)
     }
 
     /// Closes it behind oneself, without waiting; false where another process is in it. Then this one no longer is.
     pub(crate) fn try_close(&self) -> io::Result<bool> {
         let Some(Files { gate, .. }) = &self.files else { return Ok(false) };
-        gate.unlock()?;
-        match gate.try_lock() {
-            Ok(()) => Ok(true),
+        gate.file.unlock()?;
+        match gate.file.try_lock() {
+            Ok(()) => Ok(gate.is_in_place()),
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -71,12 +90,15 @@ impl Gate {
     /// Comes in, and leaves the gate open.
     pub(crate) fn try_enter(self) -> io::Result<Option<Presence>> {
         let Some(files) = self.files else { return Ok(Some(Presence { files: None })) };
-        match files.here.try_lock_shared() {
+        match files.here.file.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        files.gate.unlock()?;
+        if !files.are_in_place() {
+            return Ok(None);
+        }
+        files.gate.file.unlock()?;
         Ok(Some(Presence { files: Some(files) }))
     }
 }
@@ -84,30 +106,27 @@ impl Gate {
 impl Presence {
     /// Keeps other processes out, without waiting; false where one is there, or where nobody can tell.
     pub(crate) fn try_alone(&self) -> io::Result<bool> {
-        let Some(Files { here, gate }) = &self.files else { return Ok(false) };
-        match gate.try_lock() {
+        let Some(files) = &self.files else { return Ok(false) };
+        match files.gate.file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let alone = here.unlock().and_then(|()| match here.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => here.lock_shared().map(|()| false),
-            Err(TryLockError::Error(error)) => here.lock_shared().and(Err(error)),
-        });
+        let alone = files.try_take();
         if !matches!(alone, Ok(true)) {
-            let _ = gate.unlock();
+            let is_here = files.here.share_again();
+            let _ = files.gate.file.unlock();
+            is_here?;
         }
         alone
     }
 
     /// Lets them in again.
     pub(crate) fn no_longer_alone(&self) {
-        if let Some(Files { here, gate }) = &self.files {
-            // Nobody can hold it exclusively while the gate is ours, so this does not wait.
-            let _ = here.unlock();
-            let _ = here.lock_shared();
-            let _ = gate.unlock();
+        if let Some(files) = &self.files {
+            // Nobody of ours can hold it exclusively while the gate is ours, so this does not wait.
+            let _ = files.here.share_again();
+            let _ = files.gate.file.unlock();
         }
     }
 }
@@ -117,19 +136,65 @@ impl Files {
         let like = std::fs::metadata(database)?;
         let open = |suffix| {
             let path = beside(database, suffix);
-            lock_file(&path, &like)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            match lock_file(&path, &like) {
+                Ok(file) => Ok(LockFile { file, path }),
+                Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            }
         };
         let [here, gate] = SUFFIXES.map(open);
         Ok(Self { here: here?, gate: gate? })
+    }
+
+    /// From shared to exclusive, while the gate is closed; false where another process is here.
+    fn try_take(&self) -> io::Result<bool> {
+        self.here.file.unlock()?;
+        match self.here.file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        for file in [&self.here, &self.gate] {
+            if !file.is_in_place() {
+                let what = "it was removed, or replaced, while it was locked, so nobody can tell who is there";
+                return Err(io::Error::other(format!("{}: {what}: close all handles", file.path.display())));
+            }
+        }
+        Ok(true)
+    }
+
+    fn are_in_place(&self) -> bool {
+        self.here.is_in_place() && self.gate.is_in_place()
+    }
+}
+
+impl LockFile {
+    /// Whether another process that opens it by its name gets this one.
+    fn is_in_place(&self) -> bool {
+        let found = std::fs::metadata(&self.path).map(|found| identity(&self.path, &found));
+        let locked = self.file.metadata().map(|locked| identity(&self.path, &locked));
+        matches!((found, locked), (Ok(found), Ok(locked)) if found == locked)
+    }
+
+    /// Takes the shared lock in place of what is held. Does not wait for ever, as a program that is none of ours may hold it.
+    fn share_again(&self) -> io::Result<()> {
+        // Not every system takes it well where nothing is held.
+        let _ = self.file.unlock();
+        for _ in 0..SHARE_LOOKS {
+            match self.file.try_lock_shared() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(SHARE_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!("{}: another program keeps it locked: end that", self.path.display())))
     }
 }
 
 impl Drop for Files {
     /// To close the files is not enough: a child of this process shares them, and the locks, until it begins its program.
     fn drop(&mut self) {
-        let _ = self.here.unlock();
-        let _ = self.gate.unlock();
+        let _ = self.here.file.unlock();
+        let _ = self.gate.file.unlock();
     }
 }
 
@@ -213,6 +278,52 @@ mod tests {
         let one = one.try_enter().unwrap().unwrap();
         assert!(enter(&path).is_some());
         drop(one);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_holds_locks_that_others_do_not_find_is_not_alone() {
+        for suffix in SUFFIXES {
+            let folder = tempfile::tempdir().unwrap();
+            let path = database(&folder);
+            let one = enter(&path).unwrap();
+            std::fs::remove_file(beside(&path, suffix)).unwrap();
+            let error = one.try_alone().unwrap_err().to_string();
+            assert!(error.contains(suffix), "{error}");
+            let other = enter(&path).unwrap();
+            assert!(!matches!(one.try_alone(), Ok(true)), "{suffix}");
+            drop(one);
+            assert!(other.try_alone().unwrap(), "{suffix}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_locked_a_file_that_was_taken_away_does_not_come_in() {
+        for suffix in SUFFIXES {
+            let folder = tempfile::tempdir().unwrap();
+            let path = database(&folder);
+            let gate = Gate::try_pass(&path, Access::Write).unwrap().unwrap();
+            std::fs::remove_file(beside(&path, suffix)).unwrap();
+            assert!(gate.try_enter().unwrap().is_none(), "{suffix}");
+            assert!(enter(&path).is_some(), "{suffix}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_none_of_ours_and_locks_the_file_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database(&folder);
+        let one = enter(&path).unwrap();
+        let here = beside(&path, "-here");
+        let foreign = File::options().read(true).write(true).open(&here).unwrap();
+        one.files.as_ref().unwrap().here.file.unlock().unwrap();
+        foreign.lock().unwrap();
+        let error = one.try_alone().unwrap_err().to_string();
+        assert!(error.contains("another program"), "{error}");
+        drop(foreign);
+        assert!(enter(&path).is_some(), "the gate is left closed");
+        assert!(one.try_alone().unwrap());
     }
 
     #[test]

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use strongroom_core::storage::bounds::check_blob_bytes;
 use strongroom_core::storage::{
-    BatchSupport, Blocking, Capabilities, Change, Durability, Error, ExclusiveGuard, ListOrder, Name, Occupancy,
-    OnlyHandle, OpenContext, OpenStores, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri, StoreHandle,
-    Torn,
+    BatchSupport, Blocking, Capabilities, Change, Durability, Entrance, Error, ExclusiveGuard, ListOrder, Name,
+    Occupancy, OnlyHandle, OpenContext, OpenStores, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri,
+    StoreHandle, Torn,
 };
 
 use crate::database::{Identity, Place};
@@ -48,19 +48,19 @@ impl SqliteStorage {
     ///
     /// # Errors
     /// [`ErrorKind`](strongroom_core::storage::ErrorKind)`::NotFound` where the file is absent and may not be created, or its
-    /// folder is; `Invalid` where something else is there, or the file has several names; `Unsupported` for a later format, or
-    /// where SQLite's log cannot be; what SQLite raises.
+    /// folder is; `Invalid` where something else is there, the file has several names, or a log is left of one that is elsewhere;
+    /// `Unsupported` for a later format, or where SQLite's log cannot be, as on a network file system; what SQLite raises.
     pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
         let blocking = context.blocking();
-        let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
-        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-        let entrance = Arc::new(OPEN.enter(place.identity.to_owned()).await);
+        let (mut place, mut entrance) = find(path, context).await?;
         for _ in 0..GATE_LOOKS {
-            let (entrance, place) = (entrance.clone(), place.clone());
+            let (at, entrance_at, mode) = (place.clone(), entrance.clone(), context.mode);
             let enter = move || {
                 let mut is_at_the_gate = false;
-                match entrance.open(|| Store::open(place, mode, &mut is_at_the_gate)) {
+                match entrance_at.open(|| Store::open(at.clone(), mode, &mut is_at_the_gate)) {
                     Err(_) if is_at_the_gate => Ok(None),
+                    // What its name leads to now is another file, or none.
+                    Err(_) if at.is_gone() => Ok(None),
                     outcome => outcome.map(Some),
                 }
             };
@@ -68,6 +68,10 @@ impl SqliteStorage {
                 return Ok(Self { store: Arc::new(store), blocking });
             }
             context.env.sleep(GATE_PAUSE).await;
+            let at = place.clone();
+            if blocking.run(Operation::Open, move || Ok(at.is_gone())).await? {
+                (place, entrance) = find(path, context).await?;
+            }
         }
         Err(at_the_gate(&place))
     }
@@ -80,6 +84,14 @@ impl SqliteStorage {
         let store = self.store.clone();
         self.blocking.run(operation, move || call(&store)).await
     }
+}
+
+/// The file that a path leads to now, and where its store is.
+async fn find(path: &Path, context: &OpenContext) -> Result<(Place, Arc<Entrance<Store>>)> {
+    let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
+    let place = context.blocking().run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
+    let entrance = OPEN.enter(place.identity.to_owned()).await;
+    Ok((place, Arc::new(entrance)))
 }
 
 /// The path as errors show it.

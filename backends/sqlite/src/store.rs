@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{io, slice};
 
 use bytes::Bytes;
@@ -12,8 +13,8 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, Transaction, Transac
 use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{Change, Error, ErrorKind, Name, OpenMode, Operation, Put, Result};
 
-use crate::database::{Access, Content, PAGE_BYTES, Place, Stamp, connect, initialise, look, open};
-use crate::error::{corrupt, failed, gone, in_doubt, leaves_doubt, log_lost, no_room};
+use crate::database::{Access, BUSY_WAIT, Content, PAGE_BYTES, Place, Stamp, connect, initialise, look, open};
+use crate::error::{corrupt, failed, gone, in_doubt, is_put_off, is_refused_write, leaves_doubt, log_lost, no_room};
 use crate::lock::{Gate, Presence};
 use crate::log::Log;
 use crate::room::{self, Need};
@@ -34,6 +35,10 @@ const LOG_PAGES_MAX: u64 = 8 * CHECKPOINT_PAGES;
 /// written into the database, and when the last handle is closed, which may be in a thread that must not wait for long.
 const GIVEN_BACK_PAGES_MAX: u64 = 1024;
 
+/// How often a checkpoint is tried again while another process makes one, and how long in between: for [`BUSY_WAIT`].
+const CHECKPOINT_LOOKS: u128 = BUSY_WAIT.as_millis() / CHECKPOINT_PAUSE.as_millis();
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(5);
+
 const PUT: &str = "INSERT INTO blobs (name, content) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 const DELETE: &str = "DELETE FROM blobs WHERE name = ?1";
 const BARRIER: &str = "UPDATE barriers SET count = count + 1";
@@ -46,7 +51,7 @@ pub(crate) struct Store {
     log: Option<Log>,
     readers: Mutex<Vec<Connection>>,
     writer: Mutex<Writer>,
-    /// A barrier failed ([`leaves_doubt`]), or the log was lost.
+    /// A barrier or a checkpoint failed ([`leaves_doubt`]), or the log was lost: then nothing is written any more.
     is_in_doubt: AtomicBool,
     /// Let go last.
     presence: Presence,
@@ -107,7 +112,11 @@ impl Store {
             *is_at_the_gate = true;
             at_the_gate(&place)
         };
+        // Its name may lead to another file by now, which this process may have open.
+        let check_place = || if place.is_gone() { Err(gone(Operation::Open)) } else { Ok(()) };
+        check_place()?;
         let (connection, access) = open(&place)?;
+        check_place()?;
         // Before the files of the locks are made beside it.
         refuse_nothing(std::fs::metadata(&place.path).map_err(refused)?.len() == 0, &place, mode, access)?;
         let gate = Gate::try_pass(&place.path, access).map_err(refused)?.ok_or_else(&mut at_the_gate)?;
@@ -229,8 +238,8 @@ impl Store {
             return Err(gone(operation));
         }
         self.check_log(operation)?;
+        self.check_doubt(operation)?;
         if syncs == Syncs::Full {
-            self.check_doubt(operation)?;
             self.settle(operation, &mut writer)?;
         }
         let context = context.into();
@@ -239,9 +248,10 @@ impl Store {
         }
         writer.is_dirty = true;
         let mut outcome = writer.attempt(syncs, &change);
-        if outcome.as_ref().is_err_and(|error| error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
-            && self.checkpoint(&mut writer, Checkpoint::Truncate)
-        {
+        let lacks_room = |error: &rusqlite::Error| {
+            error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) || is_refused_write(error)
+        };
+        if outcome.as_ref().is_err_and(lacks_room) && self.checkpoint(&mut writer, Checkpoint::Truncate) {
             outcome = writer.attempt(syncs, &change);
         }
         let answer = outcome.map_err(|error| self.noted(failed(operation, context, error)))?;
@@ -262,11 +272,21 @@ impl Store {
         error
     }
 
+    /// Remembers what an error means of which nobody hears: of a checkpoint, or where space is given back.
+    fn note(&self, error: &rusqlite::Error) {
+        if !is_put_off(error) {
+            self.is_in_doubt.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Before the first barrier, what others left in the log is made durable in another way than theirs.
     fn settle(&self, operation: Operation, writer: &mut Writer) -> Result<()> {
         if writer.inherits_log {
-            let outcome = writer.checkpoint(Checkpoint::Full);
-            if !outcome.map_err(|error| self.noted(failed(operation, "the database", error)))? {
+            let is_whole = writer.checkpoint(Checkpoint::Full).map_err(|error| {
+                self.note(&error);
+                failed(operation, "the database", error)
+            })?;
+            if !is_whole {
                 return Err(Error::new(ErrorKind::Busy, operation, "the database")
                     .with_source("another process reads or writes it all the time"));
             }
@@ -285,23 +305,26 @@ impl Store {
             writer.checkpointed_pages = pages;
             let is_long = pages >= LOG_PAGES_MAX;
             self.checkpoint(writer, if is_long { Checkpoint::Truncate } else { Checkpoint::Passive });
+            if self.is_in_doubt() {
+                return;
+            }
             if let Err(error) = writer.give_back() {
-                // There is another time; but what could not be written is told by the next barrier.
-                self.noted(failed(Operation::Sync, "the database", error));
+                self.note(&error);
             }
         }
     }
 
-    /// Writes the log into the database; answers whether all of it is there now. What fails is told by the next barrier.
+    /// Writes the log into the database; answers whether all of it is there now. What leaves doubt is told by the next change.
     fn checkpoint(&self, writer: &mut Writer, how: Checkpoint) -> bool {
-        if self.check_log(Operation::Sync).is_err() {
-            // It would put what is old over what is newer.
+        if self.check_log(Operation::Sync).is_err() || self.is_in_doubt() {
+            // It would put what is old over what is newer; or let the log be begun anew, which may be all that is left of what
+            // an earlier one wrote into the database and failed to sync.
             return false;
         }
         match writer.checkpoint(how) {
             Ok(is_whole) => is_whole,
             Err(error) => {
-                self.noted(failed(Operation::Sync, "the database", error));
+                self.note(&error);
                 false
             }
         }
@@ -336,8 +359,12 @@ impl Store {
         })
     }
 
+    fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.load(Ordering::SeqCst)
+    }
+
     fn check_doubt(&self, operation: Operation) -> Result<()> {
-        if self.is_in_doubt.load(Ordering::SeqCst) { Err(in_doubt(operation)) } else { Ok(()) }
+        if self.is_in_doubt() { Err(in_doubt(operation)) } else { Ok(()) }
     }
 
     fn check_log(&self, operation: Operation) -> Result<()> {
@@ -408,7 +435,7 @@ impl Store {
         drop(readers);
         let connection = match kept {
             Some(connection) => connection,
-            None => connect(&self.place, self.access).map_err(|error| self.reconnecting(operation, error))?,
+            None => self.connect_reader(operation)?,
         };
         let outcome = connection.unchecked_transaction().and_then(|transaction| read(&transaction));
         let outcome = outcome.map_err(|error| failed(operation, context, error));
@@ -423,6 +450,19 @@ impl Store {
             readers.push(connection);
         }
         outcome
+    }
+
+    /// One more connection, to the file that is open and to no other that has its name now: SQLite would take the log of the one
+    /// for that of the other.
+    fn connect_reader(&self, operation: Operation) -> Result<Connection> {
+        if self.place.is_gone() {
+            return Err(gone(operation));
+        }
+        let connection = connect(&self.place, self.access).map_err(|error| self.reconnecting(operation, error))?;
+        if self.place.is_gone() {
+            return Err(gone(operation));
+        }
+        Ok(connection)
     }
 
     /// An error of one more connection: what is not found there is no blob.
@@ -492,7 +532,17 @@ impl Writer {
         };
         let numbers =
             |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let (busy, in_log, done) = self.connection.query_row(sql, [], numbers)?;
+        let (mut busy, mut in_log, mut done) = self.connection.query_row(sql, [], numbers)?;
+        if how != Checkpoint::Passive {
+            // For whoever makes a checkpoint at this moment SQLite does not wait, as it does for all others.
+            for _ in 0..CHECKPOINT_LOOKS {
+                if busy == 0 || in_log >= 0 {
+                    break;
+                }
+                std::thread::sleep(CHECKPOINT_PAUSE);
+                (busy, in_log, done) = self.connection.query_row(sql, [], numbers)?;
+            }
+        }
         let is_whole = busy == 0 && in_log == done;
         if is_whole && how == Checkpoint::Truncate {
             self.log_pages.store(0, Ordering::Relaxed);
@@ -524,16 +574,20 @@ impl Drop for Store {
     /// waits for long. It is dropped in the thread of the last handle: on a worker, it would go on when the caller takes the
     /// database for closed, and moves it.
     fn drop(&mut self) {
-        if self.access != Access::Write || self.place.is_gone() {
+        if self.access != Access::Write {
             return;
         }
-        let is_in_place = self.check_log(Operation::Sync).is_ok();
-        if is_in_place {
-            let _ = self.writer().give_back();
+        // Where the file is gone, what is called like its log may be another's.
+        let is_whole = || !self.place.is_gone() && self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
+        if is_whole()
+            && let Err(error) = self.writer().give_back()
+        {
+            self.note(&error);
         }
-        // SQLite takes itself for the last one, too, where the locks of another process are lost, and would take away the log that
-        // it writes to. Ours are not lost so. While alone, nobody comes in before all is closed.
-        if is_in_place && matches!(self.presence.try_alone(), Ok(true)) {
+        // What is in doubt, whoever opens it next takes from the log by its checksums. SQLite takes itself for the last one, too, where
+        // the locks of another process are lost, and would take away the log that it writes to. Ours are not lost so. While alone,
+        // nobody comes in before all is closed.
+        if is_whole() && matches!(self.presence.try_alone(), Ok(true)) {
             return;
         }
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -569,4 +623,23 @@ fn number_of(transaction: &Transaction<'_>, name: Name) -> rusqlite::Result<Opti
 
 fn delete(connection: &Connection, name: Name) -> rusqlite::Result<()> {
     connection.prepare_cached(DELETE)?.execute([name.as_bytes().as_slice()]).map(drop)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_replaced_since_it_was_found_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, other] = ["database", "other"].map(|name| folder.path().join(name));
+        let place = Place::find(&path, OpenMode::CreateIfMissing, "the database").unwrap();
+        std::fs::write(&other, "").unwrap();
+        // Both at once for a moment, so that they are two files.
+        std::fs::rename(&other, &path).unwrap();
+        let mut is_at_the_gate = false;
+        let error = Store::open(place, OpenMode::CreateIfMissing, &mut is_at_the_gate).unwrap_err();
+        assert!(error.to_string().contains("replaced"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was made beside it");
+    }
 }

@@ -141,6 +141,52 @@ fn when_the_log_was_taken_away_no_barrier_succeeds_until_all_handles_are_closed(
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn when_the_index_of_the_log_was_taken_away_no_barrier_succeeds() {
+    let (_root, path) = place();
+    block_on(async {
+        let storage = open(&path).await;
+        storage.put_durable(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+        fs::remove_file(beside(&path, "-shm")).unwrap();
+        for outcome in [storage.put_durable(sample_name(2), sample_bytes(2, 10)).await.map(drop), storage.sync().await]
+        {
+            let error = outcome.unwrap_err();
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Other, Effect::Unknown), "{error}");
+        }
+        drop(storage);
+        assert!(open(&path).await.exists(sample_name(1)).await.unwrap());
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_database_that_was_replaced_is_neither_read_nor_is_its_log_touched() {
+    let (_root, path) = place();
+    let (_elsewhere, other) = place();
+    block_on(async {
+        let storage = open(&path).await;
+        storage.put(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+        // Another one comes in its place with a log that is not written into it yet.
+        let second = open(&other).await;
+        second.put_durable(sample_name(2), sample_bytes(2, 1000)).await.unwrap();
+        for suffix in ["", "-wal"] {
+            let copy = beside(&other, &format!("-copy{suffix}"));
+            fs::copy(beside(&other, suffix), &copy).unwrap();
+            fs::rename(&copy, beside(&path, suffix)).unwrap();
+        }
+        drop(second);
+        fs::remove_file(beside(&path, "-shm")).unwrap();
+        let error = storage.exists(sample_name(2)).await.unwrap_err();
+        assert!(error.to_string().contains("replaced"), "{error}");
+        let before = [fs::read(&path).unwrap(), fs::read(beside(&path, "-wal")).unwrap()];
+        drop(storage);
+        assert!(before == [fs::read(&path).unwrap(), fs::read(beside(&path, "-wal")).unwrap()]);
+        let storage = open(&path).await;
+        assert!(storage.exists(sample_name(2)).await.unwrap() && !storage.exists(sample_name(1)).await.unwrap());
+    });
+}
+
 #[test]
 fn the_log_of_deletions_does_not_grow_without_end() {
     let (_root, path) = place();
@@ -238,6 +284,38 @@ fn a_database_of_another_program_is_not_even_recovered() {
         }
     });
     assert!(all(&root) == before, "something was changed, or left");
+}
+
+#[test]
+fn a_log_that_is_left_alone_is_not_taken_away_by_a_new_database() {
+    for is_empty in [false, true] {
+        let (root, path) = place();
+        block_on(async {
+            let storage = open(&path).await;
+            storage.put_durable(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+            // As in a process that dies, whose database is moved away then without its log.
+            let (_elsewhere, other) = place();
+            for suffix in ["", "-wal"] {
+                fs::copy(beside(&path, suffix), beside(&other, suffix)).unwrap();
+            }
+            drop(storage);
+            assert!(!beside(&path, "-wal").exists());
+            let moved = root.path().join("moved");
+            fs::rename(&path, &moved).unwrap();
+            fs::rename(beside(&other, "-wal"), beside(&path, "-wal")).unwrap();
+            if is_empty {
+                fs::write(&path, "").unwrap();
+            }
+            let before = all(&root);
+            let error = refused(&path).await;
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("a log is left here"), "{error}");
+            assert!(all(&root) == before, "something was changed, or left");
+            // With its database it is whole again.
+            fs::rename(&other, &path).unwrap();
+            assert!(open(&path).await.exists(sample_name(1)).await.unwrap());
+        });
+    }
 }
 
 #[test]

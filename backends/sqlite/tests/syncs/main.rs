@@ -19,6 +19,10 @@ const DATABASE: &str = "STRONGROOM_TEST_DATABASE";
 
 const PUTS: u64 = 20;
 
+/// Files that tell when a sync had failed, and when all was closed after it.
+const FAILED: &str = "failed";
+const CLOSED: &str = "closed";
+
 async fn open(path: &Path) -> Arc<dyn Storage> {
     let env = strongroom::env::system().unwrap();
     let context = OpenContext::new(env).with_mode(OpenMode::CreateIfMissing).with_blocking(BlockingMode::Inline);
@@ -27,6 +31,9 @@ async fn open(path: &Path) -> Arc<dyn Storage> {
 
 async fn does(what: &str, path: &Path) {
     let storage = open(path).await;
+    if what == "quota" {
+        return has_a_quota(storage, path).await;
+    }
     for number in 0..PUTS {
         let (name, bytes) = (sample_name(number), sample_bytes(number, 9000));
         match what {
@@ -39,6 +46,13 @@ async fn does(what: &str, path: &Path) {
             "persist" => {
                 storage.put(name, bytes).await.unwrap();
                 storage.persist(&[name]).await.unwrap();
+            }
+            "once while another is at it" => {
+                let busy = path.with_file_name("database-shm.busy");
+                std::fs::write(&busy, "...").unwrap();
+                storage.put_durable(sample_name(PUTS), bytes).await.unwrap();
+                assert_eq!(std::fs::metadata(&busy).unwrap().len(), 0, "the lock of a checkpoint is another one");
+                return;
             }
             "once" => {
                 storage.put_durable(sample_name(PUTS), bytes).await.unwrap();
@@ -63,10 +77,31 @@ async fn fails(storage: Arc<dyn Storage>, path: &Path) {
         assert!(handle.sync().await.is_err() && handle.put_durable(other.0, other.1.clone()).await.is_err());
         assert!(handle.persist(&[one.0]).await.is_err());
     }
+    // What was written into the database, and not synced, may be whole in the log alone: nothing may begin that anew.
+    std::fs::write(path.with_file_name(FAILED), ".").unwrap();
+    for number in 2..700 {
+        let error = storage.put(sample_name(number), sample_bytes(number, 9000)).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Other, Effect::Unknown), "{error}");
+    }
+    assert!(storage.delete(one.0).await.is_err());
     drop((storage, second));
+    std::fs::write(path.with_file_name(CLOSED), ".").unwrap();
     let storage = open(path).await;
     assert_eq!(storage.put_durable(one.0, one.1).await.unwrap(), Put::Exists);
     storage.sync().await.unwrap();
+}
+
+/// The log may not become longer than 1 MiB.
+async fn has_a_quota(storage: Arc<dyn Storage>, path: &Path) {
+    std::fs::write(path.with_file_name("database-wal.quota"), "").unwrap();
+    for number in 0..5 * PUTS {
+        storage.put(sample_name(number), sample_bytes(number, 9000)).await.unwrap();
+        assert!(std::fs::metadata(path.with_file_name("database-wal")).unwrap().len() <= 1 << 20);
+    }
+    storage.sync().await.unwrap();
+    for number in 0..5 * PUTS {
+        assert_eq!(storage.size(sample_name(number)).await.unwrap(), 9000);
+    }
 }
 
 /// A folder with the library and a database in it.
@@ -80,6 +115,7 @@ impl Watched {
         let built = Command::new(&compiler)
             .args(["-shared", "-fPIC", "-o"])
             .args([root.path().join("calls.so"), source])
+            .arg("-ldl")
             .output()
             .unwrap_or_else(|error| panic!("no C compiler {}: {error}", compiler.display()));
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -90,7 +126,8 @@ impl Watched {
         self.0.path().join("database")
     }
 
-    /// The names of the files that another process synced, as it did this. It ends without closing, which syncs, too.
+    /// The names of the files that another process synced, as it did this, and with `.written` those that it wrote to. It ends
+    /// without closing, which syncs, too.
     fn synced(&self, test: &str, what: &str) -> Vec<String> {
         let calls = self.0.path().join(what);
         let output = Command::new(std::env::current_exe().unwrap())
@@ -153,9 +190,35 @@ fn what_a_process_that_died_left_in_the_log_is_written_elsewhere_before_the_firs
 }
 
 #[test]
+fn the_first_barrier_waits_for_another_process_that_makes_a_checkpoint() {
+    do_as_told();
+    let test = "the_first_barrier_waits_for_another_process_that_makes_a_checkpoint";
+    let watched = Watched::new();
+    watched.synced(test, "plain");
+    let synced = watched.synced(test, "once while another is at it");
+    assert!(count(&synced, "database") >= 1, "{synced:?}");
+}
+
+#[test]
 fn after_a_failed_sync_no_barrier_of_the_process_succeeds_until_it_has_closed_the_database() {
     do_as_told();
     let test = "after_a_failed_sync_no_barrier_of_the_process_succeeds_until_it_has_closed_the_database";
     let synced = Watched::new().synced(test, "fails");
     assert!(count(&synced, "database-wal") >= 2, "{synced:?}");
+    let [failed, closed] = [FAILED, CLOSED].map(|file| {
+        let file = format!("{file}.written");
+        synced.iter().position(|call| *call == file).unwrap()
+    });
+    let meanwhile = synced.get(failed + 1..closed).unwrap();
+    assert!(meanwhile.is_empty(), "after a failed sync: {meanwhile:?}");
+    let later = synced.get(closed..).unwrap();
+    assert!(count(later, "database.written") >= 1, "the next one settles nothing: {later:?}");
+}
+
+#[test]
+fn where_a_quota_lets_the_log_grow_no_more_it_is_written_into_the_database() {
+    do_as_told();
+    let test = "where_a_quota_lets_the_log_grow_no_more_it_is_written_into_the_database";
+    let calls = Watched::new().synced(test, "quota");
+    assert!(count(&calls, "database") > 3, "the log never was at its end");
 }
