@@ -149,8 +149,9 @@ fn refuse_without_locks(place: &Place) -> Result<()> {
         // redb itself says so, after trying for a while.
         Err(TryLockError::WouldBlock) => Ok(()),
         Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-            Err(Error::new(ErrorKind::Unsupported, Operation::Open, place.shown.as_str())
-                .with_source("files cannot be locked there, and nothing would keep two processes apart: use another place"))
+            Err(Error::new(ErrorKind::Unsupported, Operation::Open, place.shown.as_str()).with_source(
+                "files cannot be locked there, and nothing would keep two processes apart: use another place",
+            ))
         }
         Err(TryLockError::Error(error)) => Err(refused(error)),
     }
