@@ -96,7 +96,8 @@ fn they_go_through_tar() {
 fn those_of_a_large_file_are_those_it_has_when_it_is_imported_anew() {
     for versions in ["0", "2"] {
         let scratch = Scratch::new();
-        scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--versions", versions]);
+        let init = ["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB", "--versions", versions];
+        scratch.succeeds(init);
         if !tree(&scratch) {
             return;
         }

@@ -45,7 +45,7 @@ impl View for Remembered {
 
     async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
         match self.made.get(&rows::chunk_key(number.0)) {
-            Some(row) => self.shared.chunk_payload(row).await,
+            Some(row) => self.shared.own_chunk_payload(number, row).await,
             None => self.shared.chunk_at(&self.root, number.0).await,
         }
     }

@@ -59,7 +59,7 @@ impl Shared {
                 Ok(expired) => return Ok(expired),
                 // That state was given up in turn, or is damaged.
                 Err(Error::Missing { .. }) if looks_left > 0 => looks_left -= 1,
-                Err(Error::Missing { .. }) => return Ok(sequence < head.floor),
+                Err(Error::Missing { .. } | Error::Damaged(_)) => return Ok(sequence < head.floor),
                 Err(error) => return Err(error),
             }
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::ChunkNumber;
 use super::checkpoint::Trees;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::Root;
@@ -17,7 +18,7 @@ use super::shared::{EpochState, Shared, lock};
 use super::transaction::{Transaction, Work};
 use super::view::table_range;
 use crate::format::BlockId;
-use crate::format::rows::{self, DataBlock};
+use crate::format::rows::{self, ChunkRow, DataBlock};
 use crate::storage::{ErrorKind, Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
@@ -159,10 +160,19 @@ impl Shared {
         Ok(epochs)
     }
 
-    /// Whether a writer epoch has ended, as storage knows it now.
-    pub(crate) async fn has_ended(&self, epoch: u32) -> Result<bool> {
+    /// The payload of a chunk that only this writer knows of. Where its blocks are missing because others took the writer for
+    /// dead, and swept after it, that is a conflict and no damage.
+    pub(crate) async fn own_chunk_payload(&self, number: ChunkNumber, row: &ChunkRow) -> Result<Bytes> {
+        let error = match self.chunk_payload(row).await {
+            Err(error @ Error::Missing { .. }) => error,
+            payload => return payload,
+        };
+        let Ok(epoch) = u32::try_from(number.0 >> 32) else { return Err(error) };
         let head = self.chain.find_head().await?;
-        Ok(head.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_none())
+        match head.get(&self.nodes, &rows::epoch_key(epoch)).await? {
+            Some(_) => Err(error),
+            None => Err(Error::Conflict),
+        }
     }
 
     /// For a writer that has just come: ends what dead writers left open and sweeps after them. It is no error where that

@@ -465,16 +465,6 @@ impl Transaction {
         self.ops.insert(rows::parked_node_key(death, pointer), Op::FreeNode(*pointer));
     }
 
-    /// What it means that a block is missing which only this transaction names: others took this writer for dead and swept
-    /// after it, or it was lost.
-    async fn explain_own(&self, error: Error) -> Error {
-        let Some(epoch) = self.epoch else { return error };
-        match self.shared.has_ended(epoch).await {
-            Ok(true) => Error::Conflict,
-            _ => error,
-        }
-    }
-
     /// The state that it reads, without its own writes.
     pub(super) fn state(&self) -> Snapshot {
         Snapshot::of(&self.shared, &self.root, &self.pin)
@@ -570,10 +560,7 @@ impl View for Transaction {
 
     async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
         match self.ops.get(&rows::chunk_key(number.0)) {
-            Some(Op::NewChunk(row)) => match self.shared.chunk_payload(row).await {
-                Err(error @ Error::Missing { .. }) => Err(self.explain_own(error).await),
-                payload => payload,
-            },
+            Some(Op::NewChunk(row)) => self.shared.own_chunk_payload(number, row).await,
             _ => self.shared.chunk_at(&self.root, number.0).await,
         }
     }

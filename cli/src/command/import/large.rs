@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use strongroom::core;
-use strongroom::fs::{AttributeChange, File, FileSystem, Kind, OpenOptions};
+use strongroom::fs::{AttributeChange, File, FileSystem, Kind, OpenOptions, Settings};
 
 use super::batch::{self, Stopped, Stored};
 use crate::context::Context;
@@ -39,7 +39,13 @@ pub(super) async fn store(
     let source = SourceFile::open(local).map_err(batch::unreadable)?;
     let draft = Draft::of(path, &source.state);
     // It is kept as the file is that it becomes; but what it is on the way is no version of anything.
-    let settings = fs.settings(path).await.unwrap_or_default();
+    let settings = match fs.symlink_metadata(path).await {
+        Ok(there) if there.kind == Kind::File => fs.settings(path).await?,
+        Ok(_) | Err(strongroom::Error::NotFound { .. } | strongroom::Error::NotADirectory { .. }) => {
+            Settings::default()
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut options = OpenOptions::new().read(false).write(true).create(true).mode(0o600).versions(0);
     if let Some(dedup) = settings.dedup {
         options = options.dedup(dedup);
@@ -100,6 +106,9 @@ async fn put_in_place(
     match transaction.commit().await {
         Ok(_) => Ok(true),
         Err(strongroom::Error::Core(core::Error::LimitExceeded { .. })) if within => Ok(false),
+        Err(error @ strongroom::Error::Core(core::Error::LimitExceeded { .. })) => {
+            Err(Stopped::LeftOut(format!("cannot take the place of what is there: {error}: remove that first")))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -185,7 +185,7 @@ impl Check<'_> {
                         (hinted >= self.root.base, false)
                     }
                     Some(BlockId::Commit { .. }) => {
-                        let is_superseded = self.root.sequence < head.base && hinted >= head.base;
+                        let is_superseded = hinted > self.root.sequence;
                         (is_superseded, is_superseded)
                     }
                     Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
