@@ -1,6 +1,8 @@
 //! Check: every reference leads somewhere, every count is what it counts, and, where asked, every blob opens.
 
 mod counts;
+mod forgive;
+mod identities;
 mod kept;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,6 +28,7 @@ use crate::storage::{ErrorKind, Name, Reach, StorageExt};
 use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
 pub use counts::Counts;
+use identities::Identities;
 use kept::Kept;
 
 /// How deep a check looks.
@@ -158,72 +161,6 @@ impl Check<'_> {
         self.blobs(options.data).await?;
         self.name_chunks().await;
         self.kept.name_hurt(&mut self.report);
-        Ok(())
-    }
-
-    /// What another process deleted because it gave up this state, or put another in its place, is no damage. What the newest
-    /// state needs is, whatever became of this one.
-    async fn forgive(&mut self, mut given_up: bool) -> Result<()> {
-        let absent = std::mem::take(&mut self.absent);
-        let mut forgiven = HashSet::new();
-        if !absent.is_empty()
-            && let Ok(mut head) = self.shared.chain.find_head().await
-        {
-            let hints = self.shared.chain.hints().await?;
-            let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence).max();
-            let hinted = hinted.unwrap_or(0);
-            let mut looks_left = EXPIRED_LOOKS_MAX;
-            for place in absent {
-                let Some(finding) = self.report.findings.get(place) else { continue };
-                let id = finding.damage.blob.and_then(|blob| self.shared.blocks.reader.block_id(blob));
-                let is_hint = finding.damage.structure == HINT;
-                let (is_forgiven, gives_up) = match id {
-                    // It goes when there is one to a newer checkpoint.
-                    None => (is_hint && hinted > self.root.base, false),
-                    // They go up to a checkpoint that there is a hint to, once no state before it is to be read any more.
-                    Some(BlockId::Commit { sequence, .. }) if sequence < self.root.base => {
-                        (hinted >= self.root.base, false)
-                    }
-                    Some(BlockId::Commit { .. }) => {
-                        let is_superseded = hinted > self.root.sequence;
-                        (is_superseded, is_superseded)
-                    }
-                    Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
-                        let block = DataBlock { key_epoch, writer_epoch, counter };
-                        let without = loop {
-                            match self.shared.does_without(&head, block, self.root.sequence).await {
-                                Err(Error::Missing { .. }) if looks_left > 0 => {
-                                    looks_left -= 1;
-                                    let Ok(newer) = self.shared.chain.find_head().await else { break false };
-                                    head = newer;
-                                }
-                                Err(Error::Missing { .. } | Error::Damaged(_)) => break false,
-                                without => break without?,
-                            }
-                        };
-                        (without, without)
-                    }
-                };
-                given_up |= gives_up;
-                if is_forgiven {
-                    forgiven.insert(place);
-                }
-            }
-        }
-        let mut place = 0;
-        self.report.findings.retain(|_| {
-            place += 1;
-            !forgiven.contains(&(place - 1))
-        });
-        if !given_up {
-            return Ok(());
-        }
-        // Damage is told even so: a state that stands as long as a check takes might never come.
-        if self.report.findings.is_empty() {
-            return Err(Error::Expired);
-        }
-        let notice = "another process gave up the state that was looked at: there may be more, check again";
-        self.report.notices.push(notice.to_owned());
         Ok(())
     }
 
@@ -703,53 +640,6 @@ fn missing(error: &Error) -> Option<Name> {
     }
 }
 
-/// Which identities chunks have, by number in ascending order: four bytes of each. They are to find mistakes, not enemies: all
-/// that is here was authenticated.
-#[derive(Default)]
-struct Identities {
-    marks: Vec<u32>,
-    /// Numbers that follow one another: the first, and where its mark is.
-    runs: Vec<(u64, usize)>,
-    /// The number that would lengthen the last run.
-    next: Option<u64>,
-}
-
-impl Identities {
-    /// In ascending order.
-    fn push(&mut self, number: u64, identity: &[u8]) {
-        if self.next != Some(number) {
-            self.runs.push((number, self.marks.len()));
-        }
-        self.marks.push(mark(identity));
-        self.next = number.checked_add(1);
-    }
-
-    fn has(&self, number: u64, identity: &[u8]) -> bool {
-        let after = self.runs.partition_point(|(first, _)| *first <= number);
-        let Some((first, place)) = after.checked_sub(1).and_then(|run| self.runs.get(run)) else { return false };
-        let end = self.runs.get(after).map_or(self.marks.len(), |(_, place)| *place);
-        let place = usize::try_from(number - first).ok().and_then(|offset| place.checked_add(offset));
-        let known = place.filter(|place| *place < end).and_then(|place| self.marks.get(place));
-        identity.len() == 32 && known == Some(&mark(identity))
-    }
-
-    /// In memory.
-    fn bytes(&self) -> u64 {
-        (size_of_val(self.marks.as_slice()) + size_of_val(self.runs.as_slice())) as u64
-    }
-
-    fn clear(&mut self) {
-        self.marks.clear();
-        self.runs.clear();
-        self.next = None;
-    }
-}
-
-fn mark(identity: &[u8]) -> u32 {
-    let (words, _) = identity.as_chunks();
-    words.iter().fold(0, |all: u32, word| all.rotate_left(7) ^ u32::from_le_bytes(*word))
-}
-
 /// Hints have no number: their key epoch is the newest.
 async fn open_hint(reader: &BlockReader, name: Name) -> Result<()> {
     let context = reader.context();
@@ -764,27 +654,4 @@ async fn open_hint(reader: &BlockReader, name: Name) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     reader.open_whole(name, context.keys.newest_epoch(), bytes).map(|_| ())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identities_are_those_of_a_map() {
-        let identity = |number: u64| *blake3::hash(&number.to_le_bytes()).as_bytes();
-        let numbers: Vec<u64> = (3..20).chain([22, 40]).chain(50..90).chain(u64::MAX - 2..=u64::MAX).collect();
-        let mut identities = Identities::default();
-        for _ in 0..2 {
-            numbers.iter().for_each(|&number| identities.push(number, &identity(number)));
-            for number in (0..100).chain(u64::MAX - 5..=u64::MAX) {
-                assert_eq!(identities.has(number, &identity(number)), numbers.contains(&number), "{number}");
-                assert!(!identities.has(number, &identity(number ^ 1)), "{number}");
-            }
-            assert!(!identities.has(3, &identity(3)[..31]));
-            assert_eq!(identities.bytes(), numbers.len() as u64 * 4 + 5 * 16);
-            identities.clear();
-            assert!(!identities.has(3, &identity(3)));
-        }
-    }
 }
