@@ -1,8 +1,10 @@
-//! Which chunks the rows of the file system own references to.
+//! Which chunks the rows of the file system own references to, and what those hold.
 
+use bytes::Bytes;
 use strongroom_core::Result;
 use strongroom_core::engine::{ChunkNumber, Table};
 
+use crate::codec;
 use crate::format::{EXTENT, Extent, PAST, XATTR, XattrRow};
 
 /// The chunks that a row of one of the file system's tables owns a reference to, each as often as it does.
@@ -18,4 +20,12 @@ pub fn chunks_of(table: Table, value: &[u8]) -> Result<Vec<ChunkNumber>> {
         XATTR => XattrRow::decode(value)?.chunks().to_vec(),
         _ => Vec::new(),
     })
+}
+
+/// The plaintext of a chunk that takes part in dedup, which is what its identity is made of. At most so many bytes long.
+///
+/// # Errors
+/// [`strongroom_core::Error::Damaged`] for a payload of no known encoding, or that stands for more.
+pub fn plain(payload: &Bytes, plain_bytes_max: usize) -> Result<Bytes> {
+    codec::decode(payload, plain_bytes_max)
 }
