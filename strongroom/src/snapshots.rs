@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use strongroom_core::engine::{self, ChunkNumber, References, Snapshot, SnapshotInfo, Table};
+use strongroom_core::engine::{self, ChunkNumber, Engine, References, Snapshot, SnapshotInfo, Table};
 use strongroom_fs::{FsSnapshot, Result};
 
 use crate::kv;
@@ -104,5 +104,9 @@ impl engine::Contents for Contents {
     fn plain(&self, payload: &Bytes, plain_bytes_max: usize) -> strongroom_core::Result<Bytes> {
         // Values of keys have no identities: they are stored as often as they are put.
         strongroom_fs::plain(payload, plain_bytes_max)
+    }
+
+    fn copied_row(&self, source: &Engine, table: Table, key: &[u8], row: Bytes) -> strongroom_core::Result<Bytes> {
+        strongroom_fs::copied_row(source, table, key, row)
     }
 }

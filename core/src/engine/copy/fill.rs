@@ -31,7 +31,7 @@ const REOPENED_MAX: u32 = 8;
 
 /// A copy on its way.
 pub(super) struct Filling<'a> {
-    target: &'a Engine,
+    target: Engine,
     contents: Arc<dyn Contents>,
     progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
     copied: Copied,
@@ -60,12 +60,12 @@ struct Fetched {
 
 impl<'a> Filling<'a> {
     pub(super) fn new(
-        target: &'a Engine,
+        target: &Engine,
         contents: Arc<dyn Contents>,
         progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
     ) -> Self {
         Self {
-            target,
+            target: target.clone(),
             contents,
             progress,
             copied: Copied::default(),
@@ -208,7 +208,10 @@ impl<'a> Filling<'a> {
         }
         self.copied.rows += 1;
         match row {
-            Some(row) => self.transaction.put(table, &key, &row),
+            Some(row) => {
+                let row = self.contents.copied_row(&after.engine, table, &key, row)?;
+                self.transaction.put(table, &key, &row)
+            }
             None => self.transaction.delete(table, &key),
         }
     }
@@ -244,10 +247,8 @@ impl<'a> Filling<'a> {
     }
 
     fn hear(&mut self) -> Result<()> {
-        match &mut self.progress {
-            Some(progress) if !progress(self.copied.chunk_bytes) => Err(Error::Stopped),
-            _ => Ok(()),
-        }
+        let goes_on = self.progress.as_mut().is_none_or(|progress| progress(self.copied.chunk_bytes));
+        if goes_on { Ok(()) } else { Err(Error::Stopped) }
     }
 }
 

@@ -24,7 +24,7 @@ use super::difference::References;
 use super::keyring::HeaderEdit;
 use super::options::{CreateOptions, Unlock};
 use super::transaction::Transaction;
-use super::{Engine, chunk_bytes_max};
+use super::{Engine, Table, chunk_bytes_max};
 use crate::block::Geometry;
 use crate::env::Env;
 use crate::format::header::Features;
@@ -44,6 +44,15 @@ pub trait Contents: References {
     /// # Errors
     /// [`Error::Damaged`] for a payload that stands for nothing.
     fn plain(&self, payload: &Bytes, plain_bytes_max: usize) -> Result<Bytes>;
+
+    /// What a row of `source` is in a copy of it, which has other keys; by default what it is. It refers to the same chunks.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for a row of another shape.
+    fn copied_row(&self, source: &Engine, table: Table, key: &[u8], row: Bytes) -> Result<Bytes> {
+        let _ = (source, table, key);
+        Ok(row)
+    }
 }
 
 /// What is copied, and who hears of it.

@@ -15,7 +15,7 @@ const HOLD_PREFIX: &str = "being-copied-";
 
 /// A state that can be opened again: where chunks and nodes are moves while it is read, though what it shows does not.
 pub(super) struct State {
-    engine: Engine,
+    pub(super) engine: Engine,
     /// `None`: the newest one, which nobody keeps.
     name: Option<String>,
     pub(super) snapshot: Snapshot,
