@@ -116,8 +116,7 @@ pub(crate) fn for_slot(
     if let Some(text) = variable(NEW_PASSWORD) {
         return accept(Zeroizing::new(text.into_encoded_bytes()), NEW_PASSWORD).map(Some);
     }
-    let missing =
-        "no new password: pass --new-password-file, --new-password-command or --new-password-fd, or a new key file, \
+    let missing = "no new password: pass --new-password-file, --new-password-command or --new-password-fd, or a new key file, \
         or set STRONGROOM_NEW_PASSWORD";
     if !can_ask(global) {
         return if beside_key_file { Ok(None) } else { Err(Failure::usage(missing)) };

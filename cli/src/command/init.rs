@@ -80,13 +80,7 @@ enum Switch {
 impl Arguments {
     /// As `import --init` creates.
     pub(crate) fn defaults() -> Self {
-        Self {
-            shape: Shape::default(),
-            compress: Compress::Lz4,
-            dedup: Switch::On,
-            versions: 0,
-            new_key_file: None,
-        }
+        Self { shape: Shape::default(), compress: Compress::Lz4, dedup: Switch::On, versions: 0, new_key_file: None }
     }
 }
 

@@ -10,12 +10,12 @@ use bytes::Bytes;
 
 use super::source::State;
 use super::{Contents, Copied};
+use crate::crypto::Keys;
 use crate::engine::difference::Change;
 use crate::engine::snapshots::SnapshotInfo;
 use crate::engine::transaction::Transaction;
 use crate::engine::view::Snapshot;
 use crate::engine::{ChunkNumber, Engine, Table};
-use crate::crypto::Keys;
 use crate::env::TaskHandle;
 use crate::format::rows::ChunkRow;
 use crate::{Error, Result};
@@ -90,7 +90,9 @@ impl<'a> Filling<'a> {
                 let planned = match changes.next().await {
                     Ok(None) => break 'states,
                     // From before it was opened again.
-                    Ok(Some(change)) if last.as_ref().is_some_and(|(table, key)| (change.table, &change.key) <= (*table, key)) => {
+                    Ok(Some(change))
+                        if last.as_ref().is_some_and(|(table, key)| (change.table, &change.key) <= (*table, key)) =>
+                    {
                         continue;
                     }
                     Ok(Some(change)) => self.plan(before.as_deref(), after, change).await,

@@ -90,7 +90,9 @@ impl Source {
         // Of the newest state there is: a later one than those that are copied.
         let shared = self.newest.snapshot.shared();
         match shared.get_at(self.newest.snapshot.root(), &rows::counter_key(rows::NEXT_EPOCH)).await? {
-            Some(row) => rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string())),
+            Some(row) => {
+                rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))
+            }
             None => Ok(1),
         }
     }
@@ -163,7 +165,9 @@ mod tests {
     #[test]
     fn a_hold_tells_its_writer_and_no_other_name_does() {
         assert_eq!(holder("being-copied-0000000700000003"), Some(7));
-        for name in ["being-copied-", "being-copied-7", "being-copied-00000007000000030", "being-copied-000000070000000G"] {
+        for name in
+            ["being-copied-", "being-copied-7", "being-copied-00000007000000030", "being-copied-000000070000000G"]
+        {
             assert_eq!(holder(name), None, "{name}");
         }
         assert_eq!(holder("being-copied-+000000700000003"), None);
