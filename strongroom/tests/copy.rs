@@ -613,7 +613,8 @@ fn copied_beside_another(place: &str, read_only: bool, registry: &Registry) -> R
         let options = CopyOptions { progress: Some(&mut progress), ..CopyOptions::default() };
         let to = format!("{place}-copy");
         let done = source.copy(to.as_str(), create("new", registry), options).await;
-        assert!(moved.load(Ordering::Relaxed) > 6 << 20, "{moved:?}");
+        // What nobody keeps does not move: it goes.
+        assert!(read_only || moved.load(Ordering::Relaxed) > 6 << 20, "{moved:?}");
         let Ok((copy, copied)) = done else {
             let opened = Repository::open(to.as_str(), open("new", registry)).await;
             assert!(matches!(core_error(opened), core::Error::NotARepository));
