@@ -16,9 +16,16 @@ use crate::output;
 use crate::progress::Progress;
 use crate::units;
 
-/// All files with their metadata and versions, keys, settings and snapshots are copied. What is read is verified; `check --data`
-/// on the copy proves it.
+const HELP: &str = "\
+All files with their metadata and versions, keys, settings and snapshots are copied, and what is shared stays shared. With
+--at, what that snapshot keeps, and the snapshots before it. What is read is verified; `check --data` on the copy proves it.
+
+The copy opens only once it is whole. One that is interrupted is deleted again; of one that was killed, `destroy` deletes
+what is left. Meanwhile a snapshot named being-copied-… keeps the repository as it is; where a killed copy has left one, the
+next copy removes it.";
+
 #[derive(Debug, Args)]
+#[command(after_help = HELP, after_long_help = HELP)]
 pub(crate) struct Arguments {
     /// Where the copy is to be: a place where no repository is
     #[arg(value_name = "URI2")]
