@@ -201,8 +201,11 @@ fn one_that_is_stopped_at_any_moment_is_whole_or_passes_for_no_repository() {
             (Some(13), None) => {
                 assert!(said.contains("unfinished copy") && said.contains("destroy"), "{when}: {said}");
                 assert_eq!(on_copy(&scratch, NEW, &["check"]).status.code(), Some(13), "{when}");
-                let again = scratch.fails(13, COPY);
-                assert!(again.contains("destroy"), "{when}: {again}");
+                // Without credentials it cannot be told from a repository between its last two steps.
+                let again = scratch.run(COPY);
+                let told = text(&again.stderr);
+                assert!(matches!(again.status.code(), Some(1 | 13)), "{when}: {told}");
+                assert!(told.contains("destroy") || told.contains("already"), "{when}: {told}");
                 assert!(on_copy(&scratch, NEW, &["info", "--clear"]).status.success(), "{when}");
                 copied(&scratch, &["destroy", "--yes"]);
                 assert_eq!(on_copy(&scratch, NEW, &["ls"]).status.code(), Some(10), "{when}");

@@ -21,7 +21,7 @@ All files with their metadata and versions, keys, settings and snapshots are cop
 --at, what that snapshot keeps, and the snapshots before it. What is read is verified; `check --data` on the copy proves it.
 
 The copy opens only once it is whole. One that is interrupted is deleted again; of one that was killed, `destroy` deletes
-what is left. Meanwhile a snapshot named being-copied-… keeps the repository as it is; where a killed copy has left one, the
+what is left. Meanwhile a snapshot named being-copied-NUMBER keeps the repository as it is; where a killed copy has left one, the
 next copy removes it.";
 
 #[derive(Debug, Args)]
