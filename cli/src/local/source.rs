@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::exclude::{self, Exclude};
@@ -105,10 +105,15 @@ impl Emptied {
         Ok(Self { descriptor: file.into() })
     }
 
-    /// Whether nothing of that name is in it, for certain.
+    /// Whether nothing of that name is in it that could be stored, for certain: nothing at all, or a device, FIFO or socket.
     pub(crate) fn lacks(&self, name: &[u8]) -> bool {
-        let found = rustix::fs::statat(&self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW);
-        found.is_err_and(|error| error == Errno::NOENT)
+        match rustix::fs::statat(&self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => matches!(
+                FileType::from_raw_mode(stat.st_mode),
+                FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
+            ),
+            Err(error) => error == Errno::NOENT,
+        }
     }
 }
 

@@ -11,6 +11,10 @@ use super::name_of;
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// What the names begin with that the program itself gives to files of the repository. No file of this machine has them:
+/// they are neither read from one, should its system allow them, nor set.
+pub(crate) const RESERVED: &[u8] = b"strongroom.";
+
 /// The longest list of names, and the longest value, that a system gives.
 const BYTES_MAX: usize = 64 << 10;
 
@@ -22,7 +26,11 @@ pub(crate) fn read(path: &Path) -> Xattrs {
     }
     let mut buffer = vec![0; BYTES_MAX];
     let Ok(listed) = rustix::fs::llistxattr(path, buffer.as_mut_slice()) else { return Vec::new() };
-    let names = buffer.get(..listed).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let names = buffer
+        .get(..listed)
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty() && !name.starts_with(RESERVED));
     let names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
     let mut xattrs = Xattrs::new();
     for name in names {

@@ -7,6 +7,7 @@
 //! that a failing source file has spoilt, is dropped and its steps are taken again. What is gone is removed last.
 
 mod batch;
+mod draft;
 mod gone;
 mod known;
 mod large;

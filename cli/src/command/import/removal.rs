@@ -11,7 +11,7 @@ use crate::walk::join;
 
 use super::batch::Step;
 use super::gone::{Doom, Doomed, Lacking};
-use super::store::Import;
+use super::store::{Import, split};
 
 impl Import<'_> {
     /// Notes what the folder that is gone through has no longer, among what the repository has in it before a name.
@@ -25,6 +25,15 @@ impl Import<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes what the repository has where the source now has something of a kind that is not stored.
+    pub(super) fn note_replaced(&mut self, relative: &[u8]) {
+        let Some(folder) = self.folders.last() else { return };
+        if let Some((here, identity)) = &folder.here {
+            let (folder, name) = split(relative);
+            self.gone.lacks(here, *identity, folder, name.to_vec());
+        }
     }
 
     /// Removes what is gone, and then stores what it was in the way of.
@@ -64,7 +73,7 @@ impl Import<'_> {
             if let Err(error) = readable {
                 self.left_out(bytes_of(entry.path.as_os_str()), format!("cannot be read: {error}"));
             } else if self.remove(&entry.relative, &snapshot).await? {
-                let (folder, relative) = (entry.path.parent().map(Path::to_owned), parent(&entry.relative).to_vec());
+                let (folder, relative) = (entry.path.parent().map(Path::to_owned), split(&entry.relative).0.to_vec());
                 self.store_leaf(entry, None, &snapshot).await?;
                 if let Some(folder) = folder {
                     self.renew_folder(&folder, relative).await?;
@@ -113,8 +122,4 @@ impl Import<'_> {
             Err(_) => Ok(()),
         }
     }
-}
-
-fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').and_then(|slash| path.get(..slash)).unwrap_or_default()
 }
