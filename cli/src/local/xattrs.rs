@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::name_of;
+use super::{name_of, reach};
 
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -20,6 +20,11 @@ const BYTES_MAX: usize = 64 << 10;
 
 /// All that can be read of what is at a path, a link itself; names ascending.
 pub(crate) fn read(path: &Path) -> Xattrs {
+    // No call names what is in a folder by that.
+    reach::by_path(path, read_short).unwrap_or_default()
+}
+
+fn read_short(path: &Path) -> Xattrs {
     // Most files have none: that takes one call.
     if !rustix::fs::llistxattr_query(path).is_ok_and(|bytes| bytes > 0) {
         return Vec::new();

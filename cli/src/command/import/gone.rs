@@ -43,11 +43,14 @@ pub(super) struct Gone {
 impl Gone {
     /// A name that the repository has in a folder, and the folder here has not, or has for something that is not stored.
     pub(super) fn lacks(&mut self, folder: &Path, identity: Identity, relative: &[u8], name: Vec<u8>) {
-        if !self.grows(name.len()) {
+        let is_last = |last: &Lacking| last.identity == identity && last.relative == relative;
+        let is_further = self.folders.last().is_some_and(is_last);
+        let paths = if is_further { 0 } else { folder.as_os_str().len() + relative.len() };
+        if !self.grows(name.len() + paths) {
             return;
         }
         match self.folders.last_mut() {
-            Some(last) if last.identity == identity && last.relative == relative => last.names.push(name),
+            Some(last) if is_further => last.names.push(name),
             _ => {
                 let (folder, relative) = (folder.to_owned(), relative.to_vec());
                 self.folders.push(Lacking { folder, identity, relative, names: vec![name] });

@@ -14,25 +14,31 @@ use super::gone::{Doom, Doomed, Lacking};
 use super::store::{Import, split};
 
 impl Import<'_> {
-    /// Notes what the folder that is gone through has no longer, among what the repository has in it before a name.
-    pub(super) async fn note_gone(&mut self, relative: &[u8], before: Option<&[u8]>) -> Result<(), Failure> {
+    /// Notes what the folder that is gone through has no longer, among what the repository has in it before a name. `here`:
+    /// its path; `relative`: from the name of the SRC on.
+    pub(super) async fn note_gone(
+        &mut self,
+        here: &Path,
+        relative: &[u8],
+        before: Option<&[u8]>,
+    ) -> Result<(), Failure> {
         let Some(folder) = self.folders.last_mut() else { return Ok(()) };
-        let Some((here, identity)) = &folder.here else { return Ok(()) };
+        let Some(identity) = folder.here else { return Ok(()) };
         while let Some(name) = folder.known.passed(before).await? {
             let excluded = self.limits.exclude.matches(&join(relative, &name));
             if !excluded && source::is_gone(&here.join(name_of(&name))) {
-                self.gone.lacks(here, *identity, relative, name);
+                self.gone.lacks(here, identity, relative, name);
             }
         }
         Ok(())
     }
 
     /// Notes what the repository has where the source now has something of a kind that is not stored.
-    pub(super) fn note_replaced(&mut self, relative: &[u8]) {
-        let Some(folder) = self.folders.last() else { return };
-        if let Some((here, identity)) = &folder.here {
-            let (folder, name) = split(relative);
-            self.gone.lacks(here, *identity, folder, name.to_vec());
+    pub(super) fn note_replaced(&mut self, entry: &Entry) {
+        let folder = self.folders.last().and_then(|folder| folder.here);
+        if let (Some(identity), Some(here)) = (folder, entry.path.parent()) {
+            let (relative, name) = split(&entry.relative);
+            self.gone.lacks(here, identity, relative, name.to_vec());
         }
     }
 
