@@ -5,7 +5,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 
-use strongroom_core::engine::{ChunkNumber, Counts, Direction, Table, View};
+use bytes::Bytes;
+use strongroom_core::engine::{ChunkNumber, Counts, Direction, Scan, Table, View};
 use strongroom_core::env::TaskHandle;
 
 use crate::error::{Error, Result};
@@ -97,6 +98,7 @@ impl FsSnapshot {
             with_xattrs: HashSet::new(),
             broken: HashSet::new(),
             reading: VecDeque::new(),
+            is_cut_short: false,
         };
         check.walk().await?;
         check.orphans().await?;
@@ -118,6 +120,8 @@ struct Check<'s, R> {
     with_xattrs: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
     reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
+    /// Whether rows could not be read, which was told.
+    is_cut_short: bool,
 }
 
 /// Inodes met on the way down, and how many of their names are still to be met: that, and one.
@@ -164,6 +168,17 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         }
         self.found(path, inode, error.to_string());
         Ok(())
+    }
+
+    /// The next row; `None` after the last, and where the rest cannot be read, which is told.
+    async fn next_row(&mut self, scan: &mut Scan) -> Result<Option<(Bytes, Bytes)>> {
+        match scan.next().await {
+            Ok(row) => Ok(row),
+            Err(error) => {
+                self.is_cut_short = true;
+                self.failed(None, 0, error).map(|()| None)
+            }
+        }
     }
 
     /// From the root down: every name leads to an inode of its kind, every inode is whole.
@@ -411,7 +426,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
     async fn orphans(&mut self) -> Result<()> {
         let view = &self.on.snapshot;
         let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-        while let Some((key, value)) = scan.next().await? {
+        while let Some((key, value)) = self.next_row(&mut scan).await? {
             let inode = match split_inode_key("orphan", &key).and_then(|inode| decode_orphan(&value).map(|_| inode)) {
                 Ok(inode) => inode,
                 Err(error) => {
@@ -462,7 +477,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         let range = (Bound::Unbounded, Bound::Unbounded);
         let mut scan = self.on.snapshot.scan(table, range, Direction::Ascending);
         let mut last = None;
-        while let Some((key, value)) = scan.next().await? {
+        while let Some((key, value)) = self.next_row(&mut scan).await? {
             match owner(&key) {
                 Ok(inode) => {
                     if !self.seen.has(inode) && last != Some(inode) {
@@ -488,14 +503,14 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         let range = || (Bound::Unbounded, Bound::Unbounded);
         let mut last = None;
         let mut scan = self.on.snapshot.scan(VERSION, range(), Direction::Ascending);
-        while let Some((key, _)) = scan.next().await? {
+        while let Some((key, _)) = self.next_row(&mut scan).await? {
             match split_version_key(&key) {
                 Ok((inode, number)) => self.known_version(inode, number, &mut last),
                 Err(error) => self.failed(None, 0, error)?,
             }
         }
         let mut scan = self.on.snapshot.scan(PAST, range(), Direction::Ascending);
-        while let Some((key, value)) = scan.next().await? {
+        while let Some((key, value)) = self.next_row(&mut scan).await? {
             match split_past_key(&key) {
                 Ok((inode, death, _)) => {
                     let before = death.saturating_sub(1);
@@ -528,7 +543,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         let view = &self.on.snapshot;
         let mut scan = view.scan(XATTR, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
         let mut last = None;
-        while let Some((key, value)) = scan.next().await? {
+        while let Some((key, value)) = self.next_row(&mut scan).await? {
             let inode = match split_xattr_key(&key) {
                 Ok((inode, _)) => inode,
                 Err(error) => {
@@ -558,6 +573,10 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             {
                 self.failed(None, inode, error)?;
             }
+        }
+        if self.is_cut_short {
+            // What is missing may be among the rows that cannot be read.
+            return Ok(());
         }
         for inode in std::mem::take(&mut self.with_xattrs) {
             self.found(None, inode, "says that it has extended attributes and has none");

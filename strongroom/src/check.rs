@@ -52,6 +52,8 @@ pub struct CheckReport {
     pub findings: u64,
     /// What is odd without being damage.
     pub notices: Vec<String>,
+    /// Whether another process gave up the state that was looked at, so that there may be more to find.
+    pub is_cut_short: bool,
 }
 
 /// How often a check begins again because the state that it looked at was given up.
@@ -114,6 +116,7 @@ impl Repository {
             blobs_opened: blobs.blobs_opened,
             findings: 0,
             notices: blobs.notices,
+            is_cut_short: blobs.is_cut_short,
         })
     }
 

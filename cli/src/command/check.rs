@@ -35,6 +35,7 @@ struct Report {
     blocks: u64,
     blocks_opened: u64,
     damaged: u64,
+    cut_short: bool,
     notices: Vec<String>,
     findings: Vec<JsonFinding>,
 }
@@ -71,6 +72,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         .await?;
     repository.close().await?;
     let damaged = report.findings;
+    if report.is_cut_short {
+        context.output.notice("another process gave up the state that was looked at: there may be more, check again");
+    }
     for notice in &report.notices {
         // A writer may have given it up on a full storage; or the storage loses blobs, and that should be seen.
         if notice.starts_with("ballast") {
@@ -113,6 +117,7 @@ fn as_json(report: CheckReport, findings: Vec<JsonFinding>) -> Report {
         blocks: report.blobs,
         blocks_opened: report.blobs_opened,
         damaged: report.findings,
+        cut_short: report.is_cut_short,
         notices: report.notices,
         findings,
     }

@@ -198,3 +198,27 @@ fn a_lost_block_is_told_though_others_commit_all_the_while() {
         }
     });
 }
+
+/// Where no state stands until it was looked at, too: what the newest one needs is looked for then.
+#[test]
+fn a_lost_block_is_told_whenever_the_state_is_given_up() {
+    block_on(async {
+        let mut cut_short = 0;
+        for calls in 0.. {
+            let (mut bed, lost) = hurt_bed().await;
+            bed.storage.remove(lost);
+            let other = bed.open().await.unwrap();
+            let (storage, engine) = open_meddled(&bed).await;
+            let before = storage.hook().calls.load(Ordering::SeqCst);
+            *storage.hook().at.lock().unwrap() = Some((When::After(before + calls), What::WritesAnew, other));
+            let report = engine.check(CheckOptions::default()).await.unwrap();
+            let told = report.findings.iter().filter(|finding| finding.damage.blob == Some(lost)).count();
+            assert_eq!(told, 1, "before call {calls}: {:#?}", report.findings);
+            cut_short += u64::from(report.is_cut_short);
+            if storage.hook().at.lock().unwrap().is_some() {
+                break;
+            }
+        }
+        assert!(cut_short > 0);
+    });
+}

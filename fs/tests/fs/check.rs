@@ -3,7 +3,7 @@
 use futures_lite::future::block_on;
 use strongroom_core::engine::Table;
 use strongroom_fs::format::{CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, INODE, SUBDIRECTORIES};
-use strongroom_fs::{CheckOptions, FileSystem, Kind};
+use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, XattrMode};
 
 use crate::support::{Bed, noise};
 
@@ -86,5 +86,38 @@ fn a_missing_root_is_found() {
         let (_bed, fs) = Bed::new(4096).await;
         plant(&fs, INODE, &1u64.to_be_bytes(), None).await;
         assert!(!findings(&fs).await.is_empty());
+    });
+}
+
+/// Whatever block is damaged, a check goes on to its end: what cannot be read is a finding, the rest is looked at.
+#[test]
+fn a_damaged_block_ends_no_check() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(16 << 10).await;
+        let mut transaction = fs.begin();
+        for number in 0..200 {
+            let path = format!("f{number}");
+            transaction.write(&path, noise(number, 40)).await.unwrap();
+            transaction.set_xattr(&path, "user.mark", b"here", XattrMode::Set, Follow::No).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        fs.engine().checkpoint().await.unwrap();
+        fs.engine().close().await.unwrap();
+        drop(fs);
+        let whole = bed.storage.snapshot_blobs();
+        let mut cut_short = 0;
+        for name in whole.keys() {
+            bed.storage.remove(*name);
+            // Some are needed to open it at all.
+            if let Ok(fs) = bed.open().await {
+                let mut findings = 0;
+                let checked = fs.check(CheckOptions { data: true }, |_| findings += 1).await;
+                let summary = checked.unwrap_or_else(|error| panic!("without {name:?}: {error}"));
+                assert_eq!(summary.findings, findings);
+                cut_short += u64::from(summary.files < 200);
+            }
+            bed.storage.restore(whole.clone());
+        }
+        assert!(cut_short > 0);
     });
 }

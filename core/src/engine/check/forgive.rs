@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Check, EXPIRED_LOOKS_MAX, HINT};
+use super::{Check, EXPIRED_LOOKS_MAX, HINT, scan_usage};
+use crate::engine::root::Root;
 use crate::format::BlockId;
 use crate::format::rows::DataBlock;
+use crate::storage::StorageExt as _;
 use crate::{Error, Result};
 
 impl Check<'_> {
@@ -14,7 +16,7 @@ impl Check<'_> {
         let absent = std::mem::take(&mut self.absent);
         let mut forgiven = HashSet::new();
         if !absent.is_empty()
-            && let Ok(mut head) = self.shared.chain.find_head().await
+            && let Some(mut head) = self.newest_head().await?
         {
             let hints = self.shared.chain.hints().await?;
             let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence).max();
@@ -41,7 +43,7 @@ impl Check<'_> {
                             match self.shared.does_without(&head, block, self.root.sequence).await {
                                 Err(Error::Missing { .. }) if looks_left > 0 => {
                                     looks_left -= 1;
-                                    let Ok(newer) = self.shared.chain.find_head().await else { break false };
+                                    let Some(newer) = self.newest_head().await? else { break false };
                                     head = newer;
                                 }
                                 Err(Error::Missing { .. } | Error::Damaged(_)) => break false,
@@ -69,8 +71,44 @@ impl Check<'_> {
         if self.report.findings.is_empty() {
             return Err(Error::Expired);
         }
-        let notice = "another process gave up the state that was looked at: there may be more, check again";
-        self.report.notices.push(notice.to_owned());
+        self.report.is_cut_short = true;
         Ok(())
+    }
+
+    /// Blocks that the newest state counts on and that are not there: told where the one that was looked at was given up, for
+    /// others may go on so fast that none stands as long as a check takes.
+    pub(super) async fn newest_blocks(&mut self) -> Result<()> {
+        let shared = self.shared;
+        for _ in 0..EXPIRED_LOOKS_MAX {
+            shared.catch_up(!shared.read_only).await?;
+            let (root, pin) = shared.pin();
+            let mut counted_on: HashSet<_> = root.spills.iter().copied().collect();
+            let scanned = scan_usage(shared, &root, &pin, |row| counted_on.extend(row.map(|(block, _)| block)));
+            match scanned.await {
+                Ok(()) => {}
+                // Given up in turn.
+                Err(Error::Missing { .. }) => continue,
+                Err(error) => return self.note(error),
+            }
+            let names = shared.storage().list_all(&[]).await?;
+            let told: HashSet<_> = self.report.findings.iter().filter_map(|finding| finding.damage.blob).collect();
+            let mut lost: Vec<_> = counted_on.into_iter().map(|block| shared.block_name(block)).collect();
+            lost.retain(|name| !names.contains(name) && !told.contains(name));
+            lost.sort_unstable();
+            for name in lost {
+                self.find_absent("block", Some(name), "missing from storage");
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// The newest state, where there is one that can be read. That the storage does not answer tells nothing of it.
+    async fn newest_head(&self) -> Result<Option<Root>> {
+        match self.shared.chain.find_head().await {
+            Ok(head) => Ok(Some(head)),
+            Err(error @ Error::Storage(_)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 }

@@ -69,6 +69,8 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
     /// What is odd without being damage.
     pub notices: Vec<String>,
+    /// Whether another process gave up the state that was looked at, so that there may be more to find.
+    pub is_cut_short: bool,
 }
 
 struct Check<'a> {
@@ -126,6 +128,9 @@ pub(super) async fn run(
         Err(Error::Expired) => true,
         Err(error) => return Err(error),
     };
+    if given_up {
+        check.newest_blocks().await?;
+    }
     check.forgive(given_up).await?;
     Ok(check.report)
 }
@@ -241,8 +246,10 @@ impl Check<'_> {
         failed.into_iter().try_for_each(|error| self.note(error))?;
         // Others may have moved nodes, or written them anew, since this state was the newest: then the rest tells nothing.
         for blob in absent.into_iter().take(EXPIRED_LOOKS_MAX) {
-            if matches!(shared.has_expired(blob, self.root.sequence).await, Ok(true)) {
-                return Err(Error::Expired);
+            match shared.has_expired(blob, self.root.sequence).await {
+                Ok(true) => return Err(Error::Expired),
+                Err(error @ Error::Storage(_)) => return Err(error),
+                Ok(false) | Err(_) => {}
             }
         }
         Ok(is_whole)
@@ -386,10 +393,11 @@ impl Check<'_> {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     // Once is enough.
-                    let told = self.report.findings.len();
+                    let (findings, absent) = (self.report.findings.len(), self.absent.len());
                     self.note(error)?;
                     if std::mem::replace(&mut self.identities_hurt, true) {
-                        self.report.findings.truncate(told);
+                        self.report.findings.truncate(findings);
+                        self.absent.truncate(absent);
                     }
                     return Ok(());
                 }
@@ -398,23 +406,20 @@ impl Check<'_> {
     }
 
     async fn usage(&mut self) -> Result<()> {
-        let (shared, root) = (self.shared, self.root.clone());
+        let shared = self.shared;
         let mut stated = BTreeMap::new();
-        let mut scan = shared.scan_root(&root, &self.pin, rows::USAGE, ALL, Direction::Ascending);
-        loop {
-            match scan.next().await {
-                Ok(Some((key, value))) => {
-                    let whole = rows::table_key(rows::USAGE, &key);
-                    match (rows::decode_block_key(&whole), rows::decode_count(&value)) {
-                        (Ok(block), Ok(bytes)) => {
-                            stated.insert(block, bytes);
-                        }
-                        _ => self.find("usage", None, "a row of another shape"),
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => return self.note(error),
+        let mut misshapen = 0;
+        let scanned = scan_usage(shared, &self.root, &self.pin, |row| match row {
+            Some((block, bytes)) => {
+                stated.insert(block, bytes);
             }
+            None => misshapen += 1,
+        });
+        if let Err(error) = scanned.await {
+            return self.note(error);
+        }
+        for _ in 0..misshapen {
+            self.find("usage", None, "a row of another shape");
         }
         let blocks: HashSet<DataBlock> = stated.keys().chain(self.live.keys()).copied().collect();
         let mut wrong: Vec<_> = blocks
@@ -631,6 +636,21 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// The live bytes of each block, as a state says; `None` for a row of another shape.
+async fn scan_usage(
+    shared: &Arc<Shared>,
+    root: &Arc<Root>,
+    pin: &Arc<Pin>,
+    mut each: impl FnMut(Option<(DataBlock, u64)>),
+) -> Result<()> {
+    let mut scan = shared.scan_root(root, pin, rows::USAGE, ALL, Direction::Ascending);
+    while let Some((key, value)) = scan.next().await? {
+        let block = rows::decode_block_key(&rows::table_key(rows::USAGE, &key));
+        each(block.ok().zip(rows::decode_count(&value).ok()));
+    }
+    Ok(())
 }
 
 fn missing(error: &Error) -> Option<Name> {
