@@ -10,7 +10,7 @@ use strongroom::fs::{
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::local::source::SourceFile;
-use crate::local::xattrs::{RESERVED, Xattrs};
+use crate::local::xattrs::{UNFINISHED, Xattrs};
 use crate::local::{Attributes, MODE_BITS};
 
 /// Read at once.
@@ -45,7 +45,7 @@ pub(crate) async fn xattrs(snapshot: &FsSnapshot, path: &[u8], metadata: &Metada
     let mut xattrs = Xattrs::new();
     if metadata.has_xattrs {
         for name in snapshot.xattrs(path, Follow::No).await? {
-            if !name.starts_with(RESERVED)
+            if name != UNFINISHED
                 && let Some(value) = snapshot.xattr(path, &name, Follow::No).await?
             {
                 xattrs.push((name, value));

@@ -11,9 +11,9 @@ use super::{name_of, reach};
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What the names begin with that the program itself gives to files of the repository. No file of this machine has them:
-/// they are neither read from one, should its system allow them, nor set.
-pub(crate) const RESERVED: &[u8] = b"strongroom.";
+/// What the program itself gives to unfinished files of the repository. No file of this machine has it: it is neither read from
+/// one, should its system allow such a name, nor set.
+pub(crate) const UNFINISHED: &[u8] = b"strongroom.unfinished";
 
 /// The longest list of names, and the longest value, that a system gives.
 const BYTES_MAX: usize = 64 << 10;
@@ -35,7 +35,7 @@ fn read_short(path: &Path) -> Xattrs {
         .get(..listed)
         .unwrap_or_default()
         .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty() && !name.starts_with(RESERVED));
+        .filter(|name| !name.is_empty() && *name != UNFINISHED);
     let names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
     let mut xattrs = Xattrs::new();
     for name in names {

@@ -1,15 +1,15 @@
 //! Unfinished large files in the repository: each beside its place, under a name that tells the state of its source.
 //!
 //! A name proves nothing, since sources may hold files of the very same: from an export of a repository with unfinished
-//! files, for instance. So a draft carries a mark, in the namespace of extended attributes that is never stored from a source,
-//! and the mark says of which inode it is, so that no copy has it. What lacks the mark is somebody's file: it is never
-//! written to, nor removed.
+//! files, for instance. So a draft carries a mark, an extended attribute that is never stored from a source, and the mark
+//! says of which inode it is, so that no copy has it. What lacks the mark is somebody's file: it is never written to, nor
+//! removed.
 
 use strongroom::fs::{Attributes, FileSystem, Follow, FsSnapshot, FsTransaction, Kind, Metadata, Settings, XattrMode};
 
 use super::batch::Stopped;
 use crate::local::source::SourceFile;
-use crate::local::xattrs::RESERVED;
+use crate::local::xattrs::UNFINISHED;
 use crate::walk::join;
 
 /// So much of a name is kept in the names of drafts, to leave room for what they add.
@@ -17,11 +17,6 @@ const NAME_BYTES_MAX: usize = 170;
 const END: &[u8] = b".unfinished";
 /// How many names are tried where somebody else's files have them.
 const NAMES_MAX: u16 = 256;
-
-/// What marks a draft.
-fn mark() -> Vec<u8> {
-    [RESERVED, b"unfinished"].concat()
-}
 
 /// The value of the mark of a file.
 fn value(inode: u64) -> Vec<u8> {
@@ -33,14 +28,14 @@ pub(super) async fn is_one_in(snapshot: &FsSnapshot, path: &[u8], there: &Metada
     if there.kind != Kind::File || !there.has_xattrs {
         return Ok(false);
     }
-    Ok(snapshot.xattr(path, mark(), Follow::No).await? == Some(value(there.inode)))
+    Ok(snapshot.xattr(path, UNFINISHED, Follow::No).await? == Some(value(there.inode)))
 }
 
 /// Whether what is at a path is a draft.
 pub(super) async fn is_one(transaction: &FsTransaction, path: &[u8]) -> strongroom::Result<bool> {
     match transaction.symlink_metadata(path).await {
         Ok(there) if there.kind == Kind::File && there.has_xattrs => {
-            Ok(transaction.xattr(path, mark(), Follow::No).await? == Some(value(there.inode)))
+            Ok(transaction.xattr(path, UNFINISHED, Follow::No).await? == Some(value(there.inode)))
         }
         Ok(_) | Err(strongroom::Error::NotFound { .. } | strongroom::Error::NotADirectory { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -49,7 +44,7 @@ pub(super) async fn is_one(transaction: &FsTransaction, path: &[u8]) -> strongro
 
 /// Makes a draft a file like others.
 pub(super) async fn unmark(transaction: &mut FsTransaction, path: &[u8]) -> strongroom::Result<()> {
-    transaction.remove_xattr(path, mark(), Follow::No).await
+    transaction.remove_xattr(path, UNFINISHED, Follow::No).await
 }
 
 /// The names of the drafts of one file.
@@ -104,7 +99,7 @@ impl Drafts {
                         transaction.write_file(&path, Attributes { mode: 0o600, ..Attributes::file() }).await?;
                     let inode = writer.inode();
                     writer.finish().await?;
-                    transaction.set_xattr(&path, mark(), value(inode), XattrMode::Create, Follow::No).await?;
+                    transaction.set_xattr(&path, UNFINISHED, value(inode), XattrMode::Create, Follow::No).await?;
                 }
                 Err(error) => return Err(error),
             }
