@@ -7,17 +7,27 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::name_of;
+use super::{name_of, reach};
 
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What the program itself gives to unfinished files of the repository. No file of this machine has it: it is neither read from
+/// one, should its system allow such a name, nor set.
+pub(crate) const UNFINISHED: &[u8] = b"strongroom.unfinished";
 
 /// The longest list of names, and the longest value, that a system gives.
 const BYTES_MAX: usize = 64 << 10;
 
 /// All that can be read of what is at a path, a link itself; names ascending.
 pub(crate) fn read(path: &Path) -> Xattrs {
-    let names = names(rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
+    // No call names what is in a folder by that.
+    reach::by_path(path, read_short).unwrap_or_default()
+}
+
+fn read_short(path: &Path) -> Xattrs {
+    let mut names = names(rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
+    names.retain(|name| name != UNFINISHED);
     let mut buffer = if names.is_empty() { Vec::new() } else { vec![0; BYTES_MAX] };
     let mut xattrs = Xattrs::new();
     for name in names {
