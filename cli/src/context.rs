@@ -215,7 +215,7 @@ impl Context {
 }
 
 /// The snapshot of this name; where none has it, the newest one that is not younger than the time it says.
-async fn snapshot_at(repository: &Repository, at: &str) -> Result<String, Failure> {
+pub(crate) async fn snapshot_at(repository: &Repository, at: &str) -> Result<String, Failure> {
     let mut snapshots = repository.snapshots().await?;
     if snapshots.iter().any(|info| info.name == at) {
         return Ok(at.to_owned());

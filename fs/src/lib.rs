@@ -42,6 +42,6 @@ pub use format::{
 };
 pub use inodes::Metadata;
 pub use options::{AccessTime, Compression, OpenOptions, Options, Tuning};
-pub use references::chunks_of;
+pub use references::{chunks_of, copied_row, plain};
 pub use time::Timestamp;
 pub use versions::Version;

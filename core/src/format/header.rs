@@ -54,8 +54,17 @@ pub struct Features {
 }
 
 impl Features {
-    /// What this version knows: nothing yet.
-    pub const KNOWN: Self = Self { incompatible: 0, read_only_compatible: 0 };
+    /// Incompatible: the repository is being made out of another one, and is not all there yet.
+    pub const UNFINISHED_COPY: u64 = 1;
+
+    /// What this version knows.
+    pub const KNOWN: Self = Self { incompatible: Self::UNFINISHED_COPY, read_only_compatible: 0 };
+
+    /// Whether the repository is a copy that did not come to its end.
+    #[must_use]
+    pub const fn is_unfinished_copy(self) -> bool {
+        self.incompatible & Self::UNFINISHED_COPY != 0
+    }
 
     /// Those of these that this version does not know.
     #[must_use]
