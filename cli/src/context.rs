@@ -12,6 +12,7 @@ use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::layers::{Layers, layered};
+use crate::local::own::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
 use crate::secret_file;
@@ -81,6 +82,16 @@ impl Context {
             )
         })?;
         parse_uri(given)
+    }
+
+    /// Where the repository itself lies on this machine; it must be there already.
+    pub(crate) fn own(&self) -> Result<Own, Failure> {
+        let uri = self.uri()?;
+        Ok(match uri.local_path() {
+            // What one process holds in memory has a name like a path, and no place.
+            Ok(path) if uri.scheme() != "mem" => Own::at(&path),
+            _ => Own::default(),
+        })
     }
 
     /// How the clear header is read.
