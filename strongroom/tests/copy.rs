@@ -13,7 +13,7 @@ use strongroom::fs::{Attributes, Compression, Follow, OpenOptions as FileOptions
 use strongroom::storage::Registry;
 use strongroom::{
     Copied, CopyOptions, CreateOptions, Credentials, Error, HeaderOptions, KdfParameters, OpenOptions, Repository,
-    Suite, blocking, check, core,
+    SnapshotInfo, Suite, blocking, check, core,
 };
 
 /// The state of the numbers that the same seed always gives (splitmix64).
@@ -642,6 +642,54 @@ fn where_nobody_keeps_what_is_read_a_copy_says_that_it_is_gone() {
     let registry = strongroom::registry::default();
     let gone = copied_beside_another("mem://moving-and-read-only", true, &registry);
     assert!(matches!(core_error(gone), core::Error::Expired));
+}
+
+/// A name tells nothing: what another process takes under that of a snapshot is another state.
+#[test]
+fn no_other_snapshot_of_the_same_name_is_copied_for_one_that_is_gone() {
+    let registry = strongroom::registry::default();
+    let place = "mem://taken-again";
+    block_on(async {
+        let source = Repository::create(place, create("old", &registry)).await.unwrap();
+        let mut transaction = source.fs().begin();
+        for number in 0..900_u64 {
+            transaction.write(format!("/{number}"), &noise(number, 30_000)).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        source.create_snapshot("latest").await.unwrap();
+        source.fs().remove_all("/").await.unwrap();
+        source.fs().write("/newest", b"here").await.unwrap();
+        source.close().await.unwrap();
+    });
+    let source = block_on(Repository::open(place, open("old", &registry))).unwrap();
+    let tuning = strongroom::Tuning { reader_grace_millis: 0, ..strongroom::Tuning::default() };
+    let other = blocking::Repository::open(place, open("old", &registry).tuning(tuning)).unwrap();
+    let mut calls = 0;
+    let mut progress = |_| {
+        calls += 1;
+        if calls == 1 {
+            other.refresh().unwrap();
+            let hold =
+                other.snapshots().unwrap().into_iter().find(SnapshotInfo::is_hold).expect("one keeps what is copied");
+            let refused = other.create_snapshot(&hold.name.replace('0', "1"));
+            assert!(matches!(core_error(refused), core::Error::Invalid(_)));
+            other.remove_snapshot("latest").unwrap();
+            other.fs().write("/newest", "and again").unwrap();
+            other.create_snapshot("latest").unwrap();
+            for _ in 0..2 {
+                other.compact(strongroom::CompactOptions { thorough: true, ..Default::default() }).unwrap();
+            }
+        }
+        true
+    };
+    let options = CopyOptions { progress: Some(&mut progress), ..CopyOptions::default() };
+    let copied = block_on(source.copy("mem://taken-again-copy", create("new", &registry), options));
+    assert!(matches!(core_error(copied.map(drop)), core::Error::Expired));
+    // The source is as the other left it.
+    block_on(source.refresh()).unwrap();
+    let kept = block_on(source.snapshots()).unwrap();
+    assert_eq!(kept.iter().map(|info| info.name.as_str()).collect::<Vec<_>>(), ["latest"]);
+    block_on(source.close()).unwrap();
 }
 
 #[test]

@@ -236,7 +236,9 @@ async fn prune(arguments: Prune, context: &mut Context) -> Result<(), Failure> {
     }
     let access = if arguments.dry_run { Access::Read } else { Access::Write };
     let repository = context.open(access).await?;
-    let snapshots = repository.snapshots().await?;
+    let mut snapshots = repository.snapshots().await?;
+    // What a copy under way keeps goes with it: it is none of those that are counted, nor of those that go.
+    snapshots.retain(|info| !info.is_hold());
     let taken: Vec<u64> = snapshots.iter().map(|info| info.time_millis).collect();
     for (info, kept) in snapshots.iter().zip(arguments.policy.kept(&taken)) {
         context.interrupt.check()?;

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::Engine;
 use super::checkpoint::{Beside, Trees};
 use super::commit::Draft;
+use super::copy::holder;
 use super::root::Root;
 use super::shared::Shared;
 use super::transaction::{Transaction, Work};
@@ -43,6 +44,15 @@ pub struct SnapshotInfo {
     pub time_millis: u64,
 }
 
+impl SnapshotInfo {
+    /// Whether it is there for a copy that is being made of this repository, or was when its process died. It goes with the copy,
+    /// or with the next one, and stands for nothing that anybody wanted to keep.
+    #[must_use]
+    pub fn is_hold(&self) -> bool {
+        holder(&self.name).is_some()
+    }
+}
+
 impl Engine {
     /// Keeps the newest content under a name. What others commit meanwhile is in it or not; nothing is in part. Takes as long
     /// as a checkpoint: no more than a stated number of bytes of changes is written, whatever the content's size.
@@ -51,6 +61,10 @@ impl Engine {
     /// [`Error::SnapshotExists`]; [`Error::Invalid`] and [`Error::LimitExceeded`] for an impossible name; as
     /// [`Transaction::commit`].
     pub async fn create_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
+        if holder(name).is_some() {
+            let what = "cannot be the name of a snapshot: those are of copies under way, and go with them";
+            return Err(Error::Invalid(format!("{name:?} {what}")));
+        }
         self.create_snapshot_of(name, None).await
     }
 

@@ -49,7 +49,9 @@ impl FsTransaction {
         let mut identities = Identities { shared: &shared, lookup: None, looked_up: 0 };
         let mut buffer = Vec::new();
         let mut walk = extents::walk(&self.transaction, inode, 0);
+        let mut end = 0;
         while let Some(placed) = walk.next().await? {
+            end = placed.end();
             let Extent::Data { chunk, length, skip } = placed.extent else {
                 if !is_zero(other, &(placed.start..placed.end()), &mut buffer)? {
                     return Ok(false);
@@ -71,6 +73,9 @@ impl FsTransaction {
                 continue;
             }
             return Ok(false);
+        }
+        if end != size {
+            return Err(damaged("extent", format!("a file of {size} bytes has extents for {end}")));
         }
         Ok(true)
     }

@@ -5,6 +5,7 @@ use std::io;
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
+use strongroom_fs::format::EXTENT;
 use strongroom_fs::{Comparand, Error, FileSystem, OpenOptions, Options};
 
 use crate::support::{Bed, noise};
@@ -124,5 +125,23 @@ fn a_comparison_stops_at_the_first_difference_and_says_what_failed() {
         fs.set_len("hole", 1 << 30).await.unwrap();
         assert!(matches!(fs.begin().has_content("hole", 1 << 30, &mut Broken).await, Err(Error::Source(_))));
         assert!(matches!(fs.begin().has_content("/", 0, &mut Broken).await, Err(Error::IsADirectory { .. })));
+    });
+}
+
+#[test]
+fn a_file_whose_end_is_lost_is_damaged_and_not_the_same() {
+    block_on(async {
+        let (_bed, fs) = bed(true).await;
+        let content = noise(1, 20_000);
+        fs.write("f", &content).await.unwrap();
+        // Two stretches, of which the second is lost.
+        fs.transact(async |transaction| transaction.punch_hole("f", 8_000, 12_000).await).await.unwrap();
+        let inode = fs.metadata("f").await.unwrap().inode.to_be_bytes();
+        let mut transaction = fs.engine().begin();
+        transaction.delete(EXTENT, &[inode, 8_000_u64.to_be_bytes()].concat()).unwrap();
+        transaction.commit().await.unwrap();
+        let mut bytes = Bytes { bytes: &content, read: 0 };
+        let compared = fs.begin().has_content("f", 20_000, &mut bytes).await;
+        assert!(matches!(&compared, Err(Error::Core(strongroom_core::Error::Damaged(_)))), "{compared:?}");
     });
 }

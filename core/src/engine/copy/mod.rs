@@ -35,6 +35,7 @@ use crate::{Error, Result};
 
 use fill::Filling;
 use source::Source;
+pub(super) use source::holder;
 
 /// Whoever knows the rows of the content, and what the payloads of chunks stand for.
 pub trait Contents: References {
@@ -188,7 +189,7 @@ async fn fill(source: &mut Source, target: &Engine, options: CopyOptions<'_>) ->
     let mut filling = Filling::new(target, options.contents, options.progress);
     let mut before = None;
     for info in source.snapshots() {
-        let mut after = source.state(&info.name).await?;
+        let mut after = source.state(&info).await?;
         filling.bring(before.as_mut(), &mut after).await?;
         filling.keep(&info).await?;
         before = Some(after);

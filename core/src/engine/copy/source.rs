@@ -17,22 +17,31 @@ const HOLD_PREFIX: &str = "being-copied-";
 pub(super) struct State {
     pub(super) engine: Engine,
     /// `None`: the newest one, which nobody keeps.
-    name: Option<String>,
+    kept: Option<SnapshotInfo>,
     pub(super) snapshot: Snapshot,
 }
 
 impl State {
-    async fn open(engine: &Engine, name: &str) -> Result<Self> {
-        let snapshot = engine.open_snapshot(name).await?;
-        Ok(Self { engine: engine.clone(), name: Some(name.to_owned()), snapshot })
+    async fn open(engine: &Engine, info: &SnapshotInfo) -> Result<Self> {
+        let snapshot = open(engine, info).await?;
+        Ok(Self { engine: engine.clone(), kept: Some(info.clone()), snapshot })
     }
 
     /// Looks anew for where it is.
     pub(super) async fn reopen(&mut self) -> Result<()> {
-        let name = self.name.as_deref().ok_or(Error::Expired)?;
+        let info = self.kept.as_ref().ok_or(Error::Expired)?;
         self.engine.refresh().await?;
-        self.snapshot = self.engine.open_snapshot(name).await?;
+        self.snapshot = open(&self.engine, info).await?;
         Ok(())
+    }
+}
+
+/// Opens this very snapshot: others may have removed it since, and taken another of its name.
+async fn open(engine: &Engine, info: &SnapshotInfo) -> Result<Snapshot> {
+    match engine.open_snapshot(&info.name).await {
+        Ok(snapshot) if snapshot.sequence() == info.sequence => Ok(snapshot),
+        Ok(_) | Err(Error::NoSnapshot { .. }) => Err(Error::Expired),
+        Err(error) => Err(error),
     }
 }
 
@@ -61,13 +70,16 @@ impl Source {
     }
 
     async fn look(engine: &Engine, name: Option<&str>) -> Result<(Vec<SnapshotInfo>, State)> {
+        let mut snapshots = engine.snapshots().await?;
         let newest = match name {
-            Some(name) => State::open(engine, name).await?,
-            None => State { engine: engine.clone(), name: None, snapshot: engine.snapshot() },
+            Some(name) => {
+                let info = snapshots.iter().find(|info| info.name == name);
+                State::open(engine, info.ok_or_else(|| Error::NoSnapshot { name: name.to_owned() })?).await?
+            }
+            None => State { engine: engine.clone(), kept: None, snapshot: engine.snapshot() },
         };
         let last = newest.snapshot.sequence();
-        let mut snapshots = engine.snapshots().await?;
-        snapshots.retain(|info| info.sequence <= last && holder(&info.name).is_none());
+        snapshots.retain(|info| info.sequence <= last && !info.is_hold());
         Ok((snapshots, newest))
     }
 
@@ -77,8 +89,8 @@ impl Source {
     }
 
     /// What one of them keeps.
-    pub(super) async fn state(&self, name: &str) -> Result<State> {
-        State::open(&self.engine, name).await
+    pub(super) async fn state(&self, info: &SnapshotInfo) -> Result<State> {
+        State::open(&self.engine, info).await
     }
 
     pub(super) fn newest(&mut self) -> &mut State {
@@ -117,7 +129,7 @@ async fn hold(engine: &Engine) -> Result<Option<String>> {
     let held = async {
         remove_leftovers(engine).await?;
         let name = format!("{HOLD_PREFIX}{:016x}", engine.begin().number().await?);
-        engine.create_snapshot(&name).await.map(|_| name)
+        engine.create_snapshot_of(&name, None).await.map(|_| name)
     };
     match held.await {
         Err(error)
@@ -152,7 +164,7 @@ async fn remove_leftovers(engine: &Engine) -> Result<()> {
 }
 
 /// The writer epoch that keeps a source by a snapshot of this name.
-fn holder(name: &str) -> Option<u32> {
+pub(in crate::engine) fn holder(name: &str) -> Option<u32> {
     let number = name.strip_prefix(HOLD_PREFIX).filter(|number| number.len() == 16)?;
     let is_hex = number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     u64::from_str_radix(number, 16).ok().filter(|_| is_hex).and_then(|number| u32::try_from(number >> 32).ok())
