@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction};
 use strongroom::kv::KvSnapshot;
@@ -12,6 +13,7 @@ use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::layers::{Layers, layered};
+use crate::local::source::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
 use crate::secret_file;
@@ -28,6 +30,7 @@ pub(crate) struct Context {
     opened: Option<Repository>,
     /// The same for all that is opened, so that what `-v` counts is counted once.
     layers: Option<Layers>,
+    own: OnceLock<Own>,
 }
 
 /// What a command does to the repository.
@@ -54,6 +57,7 @@ impl Context {
             registry,
             opened: None,
             layers: None,
+            own: OnceLock::new(),
         }
     }
 
@@ -81,6 +85,11 @@ impl Context {
             )
         })?;
         parse_uri(given)
+    }
+
+    /// What of this machine is the repository's own, and is never read as a source.
+    pub(crate) fn own(&self) -> &Own {
+        self.own.get_or_init(|| Own::new(self.uri().map_or_else(|_| Vec::new(), |uri| self.registry.local_paths(&uri))))
     }
 
     /// How the clear header is read.

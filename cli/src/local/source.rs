@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// The folder with this path from the name of the SRC on is done.
     Leave(Entry),
     Leaf(Entry),
-    /// The folder that the repository itself lies in: not gone into.
+    /// A file or folder of the repository's own storage: neither read nor gone into.
     Storage(PathBuf),
     /// It cannot be read; the walk goes on without it.
     Unreadable(PathBuf, io::Error),
@@ -64,8 +64,32 @@ pub(crate) struct Limits {
     pub(crate) exclude: Exclude,
     pub(crate) exclude_caches: bool,
     pub(crate) one_file_system: bool,
-    /// The folder of the repository itself, where it lies in one: stored into itself it would grow with every import.
-    pub(crate) storage: Option<Identity>,
+    pub(crate) own: Own,
+}
+
+/// Where the repository's own storage lies on this machine. Stored into itself it would grow with every import; and where it is
+/// a database, opening one of its files and closing it again would end the locks that this process has on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Own(Vec<PathBuf>);
+
+impl Own {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        Self(paths)
+    }
+
+    /// What is there now: a log comes and goes. Nothing is opened for that.
+    fn now(&self) -> Vec<Identity> {
+        self.0.iter().filter_map(|path| Identity::at(path)).collect()
+    }
+
+    /// Refuses what is the storage's, by whatever name.
+    pub(crate) fn refuse(&self, path: &Path) -> io::Result<()> {
+        let own = self.now();
+        if !own.is_empty() && Identity::at(path).is_some_and(|identity| own.contains(&identity)) {
+            return Err(io::Error::other("it belongs to the repository itself"));
+        }
+        Ok(())
+    }
 }
 
 /// What a file is on this machine, whatever its path: device and inode.
@@ -123,6 +147,8 @@ pub(crate) struct Walk<'a> {
     root: Option<(PathBuf, Vec<u8>)>,
     open: Vec<Folder>,
     device: Option<u64>,
+    /// As of after the names of the folder were read that was entered last: so none of them is missed.
+    own: Vec<Identity>,
 }
 
 struct Folder {
@@ -134,18 +160,18 @@ struct Folder {
 impl<'a> Walk<'a> {
     /// Begins at a path, whose place in the repository will be `relative`.
     pub(crate) fn new(path: PathBuf, relative: Vec<u8>, limits: &'a Limits) -> Self {
-        Self { limits, root: Some((path, relative)), open: Vec::new(), device: None }
+        Self { limits, root: Some((path, relative)), open: Vec::new(), device: None, own: limits.own.now() }
     }
 
     fn look(&mut self, path: PathBuf, relative: Vec<u8>) -> Event {
         let entry = match read_entry(&path, relative) {
             Ok((entry, metadata)) => {
                 let device = *self.device.get_or_insert(metadata.dev());
+                if self.own.contains(&entry.identity) {
+                    return Event::Storage(path);
+                }
                 // The mount point itself is kept, empty.
                 if matches!(entry.kind, Kind::Directory) {
-                    if self.limits.storage == Some(Identity::of(&metadata)) {
-                        return Event::Storage(path);
-                    }
                     let other = self.limits.one_file_system && device != metadata.dev();
                     return self.enter(entry, other);
                 }
@@ -159,6 +185,7 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, mut entry: Entry, bare: bool) -> Event {
         entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path);
         let names = if entry.bare { Ok(Vec::new()) } else { sorted_names(&entry.path) };
+        self.own = self.limits.own.now();
         match names {
             Ok(names) => {
                 let open = Folder { entry: entry.again(), names };
@@ -261,8 +288,10 @@ impl SourceFile {
     /// How many numbers are in [`Self::state`].
     pub(crate) const STATE_FIELDS: usize = 4;
 
-    /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody. So is what belongs to the
+    /// repository itself, before it is opened.
+    pub(crate) fn open(path: &Path, own: &Own) -> io::Result<Self> {
+        own.refuse(path)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         let metadata = file.metadata()?;
@@ -329,7 +358,7 @@ mod tests {
 
     fn limits() -> Limits {
         let exclude = Exclude::new(&["*.skip".to_owned()], &[]).unwrap();
-        Limits { exclude, exclude_caches: true, one_file_system: false, storage: None }
+        Limits { exclude, exclude_caches: true, one_file_system: false, own: Own::default() }
     }
 
     #[test]
@@ -381,7 +410,7 @@ mod tests {
         file.write_all_at(b"start", 0).unwrap();
         file.write_all_at(b"middle", 1 << 20).unwrap();
         file.set_len(4 << 20).unwrap();
-        let source = SourceFile::open(&path).unwrap();
+        let source = SourceFile::open(&path, &Own::default()).unwrap();
         let mut rebuilt = vec![0; 4 << 20];
         let mut offset = 0;
         while let Some((start, end)) = source.next_data(offset).unwrap() {

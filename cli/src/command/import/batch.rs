@@ -169,7 +169,7 @@ impl Batch {
         if let Step::File { path, source, size, apart } = &step
             && self.is_large(*size)
         {
-            self.commit(progress).await?;
+            self.commit(context, progress).await?;
             let bytes = self.commit_bytes;
             let stored = large::store(&self.fs, path, source, *apart, &mut self.buffer, bytes, context, progress).await;
             return match stored {
@@ -185,13 +185,13 @@ impl Batch {
                 Err(Stopped::Failed(failure)) => Err(failure),
             };
         }
-        let taken = self.apply(&step, progress).await;
+        let taken = self.apply(&step, context, progress).await;
         self.steps.push(step);
         let bytes = match taken {
             Ok(bytes) => Some(bytes),
             Err(stopped) => {
                 if self.stopped(self.steps.len() - 1, stopped)? {
-                    self.replay(progress).await?;
+                    self.replay(context, progress).await?;
                 }
                 // A replay took this step too, unless it was left out.
                 match self.steps.last() {
@@ -203,13 +203,13 @@ impl Batch {
         };
         let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);
         if self.bytes >= self.commit_bytes || self.steps.len() >= STEPS_MAX || pending >= PENDING_BYTES_MAX {
-            self.commit(progress).await?;
+            self.commit(context, progress).await?;
         }
         Ok(bytes)
     }
 
     /// Makes all steps durable.
-    pub(super) async fn commit(&mut self, progress: &Progress) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
         let mut attempts_left = ATTEMPTS_MAX;
         while let Some(transaction) = self.transaction.take() {
             match transaction.commit().await {
@@ -217,7 +217,7 @@ impl Batch {
                 Err(error) if error.is_conflict() && attempts_left > 0 => {
                     attempts_left -= 1;
                     self.fs.engine().refresh().await?;
-                    self.replay(progress).await?;
+                    self.replay(context, progress).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -229,7 +229,7 @@ impl Batch {
     }
 
     /// Takes all steps again, in a new transaction.
-    async fn replay(&mut self, progress: &Progress) -> Result<(), Failure> {
+    async fn replay(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
         let steps = std::mem::take(&mut self.steps);
         let mut attempts_left = ATTEMPTS_MAX;
         'again: loop {
@@ -239,7 +239,7 @@ impl Batch {
                 if self.left_out.contains(step.path()) {
                     continue;
                 }
-                match self.apply(step, progress).await {
+                match self.apply(step, context, progress).await {
                     Ok(_) => {}
                     Err(Stopped::LeftOut(reason)) => self.leave_out(step.path(), reason),
                     // Each path spoils one round at most, so this ends.
@@ -299,7 +299,7 @@ impl Batch {
         }
     }
 
-    async fn apply(&mut self, step: &Step, progress: &Progress) -> Result<u64, Stopped> {
+    async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
         let transaction = match &mut self.transaction {
             Some(transaction) => transaction,
             None => self.transaction.insert(self.fs.begin()),
@@ -327,7 +327,7 @@ impl Batch {
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
             Step::File { path, source, apart, .. } => {
-                let stored = store(transaction, path, source, *apart, &mut self.buffer, progress).await?;
+                let stored = store(transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
                 self.bytes += stored.bytes;
                 self.note_torn(path, &stored);
                 return Ok(stored.bytes);
@@ -396,9 +396,10 @@ async fn store(
     local: &std::path::Path,
     apart: bool,
     buffer: &mut [u8],
+    context: &Context,
     progress: &Progress,
 ) -> Result<Stored, Stopped> {
-    let source = SourceFile::open(local).map_err(unreadable)?;
+    let source = SourceFile::open(local, context.own()).map_err(unreadable)?;
     if apart || kind(transaction, path).await? != Some(Kind::File) {
         make_way(transaction, path).await?;
     }

@@ -36,7 +36,7 @@ pub(super) async fn store(
     context: &Context,
     progress: &Progress,
 ) -> Result<Stored, Stopped> {
-    let source = SourceFile::open(local).map_err(batch::unreadable)?;
+    let source = SourceFile::open(local, context.own()).map_err(batch::unreadable)?;
     let draft = Draft::of(path, &source.state);
     // It is kept as the file is that it becomes; but what it is on the way is no version of anything.
     let settings = match fs.symlink_metadata(path).await {
