@@ -167,9 +167,11 @@ impl NewPlace {
                 continue;
             }
             let Ok(file) = File::options().read(true).write(true).open(&path) else { continue };
-            if file.try_lock().is_ok() && is_at(&file, &path) && is_part_of(file, image).unwrap_or(false) {
+            // It stays locked until it is removed: whoever made it just now finds it so, or gone.
+            if file.try_lock().is_ok() && is_at(&file, &path) && is_part_of(&file, image).unwrap_or(false) {
                 let _ = std::fs::remove_file(path);
             }
+            drop(file);
         }
     }
 
@@ -183,7 +185,7 @@ impl NewPlace {
 }
 
 /// Whether a file holds nothing but what was written of a new database, each sector or not.
-fn is_part_of(file: File, image: &[u8]) -> io::Result<bool> {
+fn is_part_of(file: &File, image: &[u8]) -> io::Result<bool> {
     if file.metadata()?.len() > image.len() as u64 {
         return Ok(false);
     }
