@@ -160,6 +160,8 @@ pub(crate) enum Command {
     /// Keep the header elsewhere, and put it back
     #[command(subcommand)]
     Header(command::header::Command),
+    /// Copy everything into a new repository, with other keys, another cipher or another block size
+    Copy(command::copy::Arguments),
     /// Delete a repository, and nothing else
     Destroy(command::destroy::Arguments),
     /// Use the key-value engine
@@ -186,7 +188,8 @@ impl Command {
             | Self::Get(_)
             | Self::Export(_)
             | Self::Find(_)
-            | Self::Du(_) => true,
+            | Self::Du(_)
+            | Self::Copy(_) => true,
             Self::History(arguments) => arguments.looks(),
             Self::Kv(command) => command.looks(),
             _ => false,

@@ -13,7 +13,7 @@ use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::layers::{Layers, layered};
-use crate::local::source::Own;
+use crate::local::own::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
 use crate::secret_file;
@@ -87,7 +87,7 @@ impl Context {
         parse_uri(given)
     }
 
-    /// What of this machine is the repository's own, and is never read as a source.
+    /// Where the repository itself lies on this machine: never read as a source, and never written to.
     pub(crate) fn own(&self) -> &Own {
         self.own.get_or_init(|| Own::new(self.uri().map_or_else(|_| Vec::new(), |uri| self.registry.local_paths(&uri))))
     }
@@ -213,7 +213,7 @@ impl Context {
 }
 
 /// The snapshot of this name; where none has it, the newest one that is not younger than the time it says.
-async fn snapshot_at(repository: &Repository, at: &str) -> Result<String, Failure> {
+pub(crate) async fn snapshot_at(repository: &Repository, at: &str) -> Result<String, Failure> {
     let mut snapshots = repository.snapshots().await?;
     if snapshots.iter().any(|info| info.name == at) {
         return Ok(at.to_owned());

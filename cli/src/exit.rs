@@ -121,9 +121,9 @@ pub(crate) fn exit_of(error: &core::Error) -> Exit {
     match error {
         E::NotARepository => Exit::NoRepository,
         E::WrongCredentials => Exit::Credentials,
-        E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } => Exit::Damaged,
+        E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } | E::UnfinishedCopy => Exit::Damaged,
         E::Conflict | E::Expired => Exit::Busy,
-        E::Invalid(_) => Exit::Usage,
+        E::Invalid(_) | E::BlocksTooSmall { .. } => Exit::Usage,
         E::Storage(error) => match error.kind() {
             ErrorKind::Busy => Exit::Busy,
             ErrorKind::Credentials => Exit::Credentials,

@@ -19,6 +19,9 @@ const PASSWORD_BYTES_MAX: usize = 64 * 1024;
 const NO_SOURCE: &str = "no password: set STRONGROOM_PASSWORD_FILE, STRONGROOM_PASSWORD_COMMAND or STRONGROOM_PASSWORD, \
     or pass --password-file, --password-command or --password-fd (there is no terminal to ask on)";
 
+/// Where the password of a slot that is made comes from, where no flag says so.
+const NEW_PASSWORD: &str = "STRONGROOM_NEW_PASSWORD";
+
 /// A password; erased on drop.
 pub(crate) type Password = Zeroizing<Vec<u8>>;
 
@@ -70,6 +73,11 @@ pub(crate) fn is_given(global: &Global) -> bool {
             .any(|name| variable(&format!("STRONGROOM_{name}")).is_some())
 }
 
+/// Whether the environment has the password of a slot that is made.
+pub(crate) fn is_new_in_environment() -> bool {
+    variable(NEW_PASSWORD).is_some()
+}
+
 /// Whether there is someone to ask.
 pub(crate) fn can_ask(global: &Global) -> bool {
     // The prompt goes to the terminal itself. Where neither end of this process is one, a person is not expected.
@@ -105,8 +113,11 @@ pub(crate) fn for_slot(
     if let Some(password) = source.read()? {
         return Ok(Some(password));
     }
-    let missing =
-        "no new password: pass --new-password-file, --new-password-command or --new-password-fd, or a new key file";
+    if let Some(text) = variable(NEW_PASSWORD) {
+        return accept(Zeroizing::new(text.into_encoded_bytes()), NEW_PASSWORD).map(Some);
+    }
+    let missing = "no new password: pass --new-password-file, --new-password-command or --new-password-fd, or a new key file, \
+        or set STRONGROOM_NEW_PASSWORD";
     if !can_ask(global) {
         return if beside_key_file { Ok(None) } else { Err(Failure::usage(missing)) };
     }
@@ -193,6 +204,7 @@ fn from_command(command: &OsStr) -> Result<Password, Failure> {
         .arg(command)
         // Nothing that it starts needs the password that it is asked for.
         .env_remove("STRONGROOM_PASSWORD")
+        .env_remove(NEW_PASSWORD)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(error.to_string()))?;

@@ -3,12 +3,14 @@
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use strongroom::fs::{Attributes as FsAttributes, File, FileWriter, Follow, FsSnapshot, Metadata, Timestamp};
+use strongroom::fs::{
+    Attributes as FsAttributes, Comparand, File, FileWriter, Follow, FsSnapshot, Metadata, Timestamp,
+};
 
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::local::source::SourceFile;
-use crate::local::xattrs::Xattrs;
+use crate::local::xattrs::{UNFINISHED, Xattrs};
 use crate::local::{Attributes, MODE_BITS};
 
 /// Read at once.
@@ -38,12 +40,14 @@ pub(crate) fn to_local(metadata: &Metadata) -> Attributes {
     }
 }
 
-/// The extended attributes of something in the repository, a link itself.
+/// The extended attributes of something in the repository, a link itself, without what the program notes for itself.
 pub(crate) async fn xattrs(snapshot: &FsSnapshot, path: &[u8], metadata: &Metadata) -> Result<Xattrs, Failure> {
     let mut xattrs = Xattrs::new();
     if metadata.has_xattrs {
         for name in snapshot.xattrs(path, Follow::No).await? {
-            if let Some(value) = snapshot.xattr(path, &name, Follow::No).await? {
+            if name != UNFINISHED
+                && let Some(value) = snapshot.xattr(path, &name, Follow::No).await?
+            {
                 xattrs.push((name, value));
             }
         }
@@ -105,6 +109,26 @@ pub(crate) async fn store(
     let rest = source.size.saturating_sub(offset);
     progress(rest);
     sink.hole(rest).await.map_err(Broken::Repository)
+}
+
+/// A file of this machine that the content of one in the repository is compared with.
+pub(crate) struct Comparison<'a> {
+    pub(crate) source: &'a SourceFile,
+    /// Ends the comparison with an error when someone asks to stop.
+    pub(crate) interrupt: Option<&'a Interrupt>,
+}
+
+impl Comparand for Comparison<'_> {
+    fn read_exact_at(&mut self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.interrupt.is_some_and(Interrupt::asked) {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.source.file.read_exact_at(out, offset)
+    }
+
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(self.source.next_data(offset)?.map(|(start, _)| start))
+    }
 }
 
 /// A stretch of a file that cannot be read.
@@ -194,7 +218,7 @@ pub(crate) fn local_failed(error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::source::Own;
+    use crate::local::own::Own;
 
     /// Takes what comes; with the first piece it does something to the file that is read.
     struct Meddler<F: FnMut()> {

@@ -143,12 +143,75 @@ fn an_older_copy_put_back_is_noticed() {
 fn everything_goes_only_when_it_is_said_twice() {
     let scratch = Scratch::with_repository();
     scratch.succeeds(["mkdir", "/a"]);
-    for root in ["/", "/.", "/a/.."] {
+    for root in ["/", "//"] {
         assert!(scratch.fails(1, ["rm", "-r", root]).contains("pass -r and -f"));
+    }
+    for root in [".", "/.", "/a/.."] {
+        assert!(scratch.fails(2, ["rm", "-r", "-f", root]).contains("ends with `."));
     }
     assert_eq!(scratch.succeeds(["ls"]), b"a\n");
     scratch.succeeds(["rm", "-r", "-f", "/"]);
     assert_eq!(scratch.succeeds(["ls"]), b"");
+}
+
+#[test]
+fn what_ends_with_dots_is_neither_removed_nor_moved() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/p/inner", "/to"]);
+    let list = scratch.succeeds(["ls", "-R"]);
+    for path in ["/p/.", "/p/./", "/p/inner/..", "/p/inner/../"] {
+        for line in [&["rm", "-r", path][..], &["rm", path], &["mv", path, "/to"], &["mv", "/p/inner", path, "/to"]] {
+            let said = scratch.fails(2, line);
+            assert!(said.contains(path) && said.contains("name the file or folder itself"), "{line:?}: {said}");
+        }
+        for op in [
+            format!(r#"{{"op":"rm","path":"{path}","recursive":true}}"#),
+            format!(r#"{{"op":"mv","from":"{path}","to":"/to/p"}}"#),
+        ] {
+            let output = scratch.feeds(["batch"], op.as_bytes());
+            let said = text(output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(&format!("line 1: {path}: ends with `.")), "{said}");
+        }
+        assert_eq!(scratch.succeeds(["ls", "-R"]), list);
+    }
+    // Names that only begin or end so are names, and a folder to move into may be called what one likes.
+    scratch.succeeds(["mkdir", "/...", "/..a", "/b.."]);
+    scratch.succeeds(["mv", "/...", "/..a", "/p/inner/../."]);
+    scratch.succeeds(["rm", "-r", "/b..", "/p/..."]);
+    assert_eq!(text(scratch.succeeds(["ls", "-R"])), "p\np/..a\np/inner\nto\n");
+}
+
+#[test]
+fn two_of_one_name_are_neither_moved_nor_copied_into_one_folder() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/A/folder/a", "/B/folder/b", "/D", "/E"]);
+    for path in ["/A/same", "/B/same", "/A/other"] {
+        assert!(scratch.feeds(["put", "-", path], path.as_bytes()).status.success());
+    }
+    // The same file by two names.
+    scratch.succeeds(["ln", "/A/same", "/E/same"]);
+    let list = scratch.succeeds(["ls", "-R", "-l"]);
+    for pair in [
+        ["/A/same", "/B/same"],
+        ["A/same", "/B/../A/same"],
+        ["/A/same", "/A/same"],
+        ["/A/same", "/E/same"],
+        ["/A/folder", "/B/folder/"],
+        ["/A/folder/.//", "/B//folder"],
+    ] {
+        for command in [&["mv"][..], &["cp"], &["cp", "-r"]] {
+            let said = scratch.fails(2, [command, &["/A/other"], &pair, &["/D"]].concat());
+            let name = if pair[0].contains("same") { "same" } else { "folder" };
+            let says = format!("{} and {} would both arrive as {name}", pair[0], pair[1]);
+            assert!(said.contains(&says), "{command:?} {pair:?}: {said}");
+        }
+        assert_eq!(scratch.succeeds(["ls", "-R", "-l"]), list);
+    }
+    // What is in the folder already is replaced, as ever.
+    scratch.succeeds(["cp", "/A/same", "/D"]);
+    scratch.succeeds(["mv", "/B/same", "/A/other", "/D"]);
+    assert_eq!(scratch.succeeds(["cat", "/D/same"]), b"/B/same");
 }
 
 #[test]

@@ -169,6 +169,23 @@ fn a_batch_is_one_commit_or_nothing() {
 }
 
 #[test]
+fn a_batch_removes_everything_only_when_it_says_so() {
+    let scratch = tree();
+    let list = scratch.succeeds(["ls", "-R"]);
+    for root in [r#""/""#, r#""//""#, r#"{"hex":"2f"}"#] {
+        let ops = format!("{{\"op\":\"mkdir\",\"path\":\"/x\"}}\n{{\"op\":\"rm\",\"path\":{root},\"recursive\":true}}");
+        let output = scratch.feeds(["batch"], ops.as_bytes());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("line 2: /") && said.contains("is all that there is"), "{said}");
+        assert_eq!(scratch.succeeds(["ls", "-R"]), list);
+    }
+    let output = scratch.feeds(["batch"], br#"{"op":"rm","path":"/","recursive":true,"force":true}"#);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(scratch.succeeds(["ls", "-R"]), b"");
+}
+
+#[test]
 fn a_thousand_operations_are_one_commit_and_few_requests() {
     let scratch = Scratch::with_repository();
     let ops: String =

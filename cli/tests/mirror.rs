@@ -162,6 +162,36 @@ fn what_lies_on_another_file_system_is_not_gone_with_one_file_system() {
     assert_eq!(listed(&scratch), ["tree", "tree/b", "tree/disk"]);
 }
 
+/// Devices, FIFOs and sockets are not stored. What they took the place of is gone all the same, and must not come back.
+#[test]
+fn what_something_that_is_not_stored_took_the_place_of_is_removed() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    make(&tree, &["a", "b", "c/d", "c/e.o", "f"]);
+    scratch.succeeds(["import", "tree"]);
+    let all = listed(&scratch);
+    fs::remove_file(tree.join("a")).unwrap();
+    fs::remove_file(tree.join("b")).unwrap();
+    fs::remove_dir_all(tree.join("c")).unwrap();
+    let made = std::process::Command::new("mkfifo").args([tree.join("a"), tree.join("c")]).status().unwrap();
+    assert!(made.success());
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("b")).unwrap();
+
+    scratch.succeeds(["import", "tree"]);
+    assert_eq!(listed(&scratch), all);
+    let shown = scratch.run(["import", "tree", "--delete", "--dry-run"]);
+    assert!(text(&shown.stdout).contains("would remove 5"), "{}", text(&shown.stdout));
+    // What is excluded stays, and what leads to it.
+    let report =
+        json(&scratch.succeeds(["import", "tree", "--delete", "--exclude", "*.o", "--exclude", "b", "--json"]));
+    assert_eq!((&report["removed"], &report["special"][1]["reason"]), (&2.into(), &"FIFO".into()), "{report}");
+    assert_eq!(listed(&scratch), ["tree", "tree/b", "tree/c", "tree/c/e.o", "tree/f"]);
+    let report = json(&scratch.succeeds(["import", "tree", "--delete", "--json"]));
+    assert_eq!((&report["removed"], report["special"].as_array().unwrap().len()), (&3.into(), 3));
+    assert_eq!(listed(&scratch), ["tree", "tree/f"]);
+    check_is_clean(&scratch, "after removals");
+}
+
 /// Another tree under the name of the one before: nothing of the old one stays, and what both have is not stored again.
 #[test]
 fn a_tree_that_was_replaced_is_followed() {

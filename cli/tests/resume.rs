@@ -7,6 +7,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
@@ -21,10 +22,9 @@ fn written(process: &Child) -> u64 {
     written.parse().unwrap()
 }
 
-/// Runs an import until it has written so much, and kills it there; answers how much that was, or nothing where it was
-/// done before.
-fn killed_at(scratch: &Scratch, arguments: &[&str], bytes: u64) -> Option<u64> {
-    let mut import = scratch.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+/// Runs an import until it has written so much, and stops it there; nothing where it was done before.
+fn stopped_at(scratch: &Scratch, arguments: &[&str], bytes: u64) -> Option<Child> {
+    let mut import = scratch.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_child(&import);
     while written(&import) < bytes {
         if import.try_wait().unwrap().is_some() {
@@ -32,9 +32,16 @@ fn killed_at(scratch: &Scratch, arguments: &[&str], bytes: u64) -> Option<u64> {
         }
         std::thread::yield_now();
     }
-    // Stopped first, so that nothing is written between the last look and the end.
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
     rustix::process::waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    Some(import)
+}
+
+/// Runs an import until it has written so much, and kills it there; answers how much that was, or nothing where it was
+/// done before.
+fn killed_at(scratch: &Scratch, arguments: &[&str], bytes: u64) -> Option<u64> {
+    // Stopped first, so that nothing is written between the last look and the end.
+    let mut import = stopped_at(scratch, arguments, bytes)?;
     let sent = written(&import);
     import.kill().unwrap();
     import.wait().unwrap();
@@ -164,5 +171,127 @@ fn a_large_file_goes_on_where_it_stopped_without_deduplication_too() {
     scratch.succeeds(["import", "tree", "--to", "/other"]);
     assert_eq!(scratch.succeeds(["ls", "/other/tree"]), b"large\n");
     assert!(scratch.succeeds(["cat", "/other/tree/large"]) == fs::read(scratch.path("tree/large")).unwrap());
+    check_is_clean(&scratch, "after all");
+}
+
+/// The name under which an import that was killed half way has left what it stored.
+fn left_unfinished(scratch: &Scratch) -> String {
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB"]);
+    write_random(&scratch.path("tree/large"), &mut Numbers::new(seed()), 8 << 20);
+    killed_at(scratch, &["import", "tree"], 4 << 20).expect("there is more to send");
+    let list = text(&scratch.succeeds(["ls", "/tree"]));
+    assert!(list.starts_with(".large.") && list.ends_with(".unfinished\n"), "{list}");
+    list.trim().to_owned()
+}
+
+#[test]
+fn a_file_that_is_named_like_an_unfinished_one_is_stored_and_stays() {
+    let (scratch, mut numbers) = (Scratch::new(), Numbers::new(seed()));
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB"]);
+    let large = scratch.path("tree/large");
+    write_random(&large, &mut numbers, 4 << 20);
+    // The very name that it is to have on the way, as well.
+    let state = large.metadata().unwrap();
+    let nanos = |seconds: i64, nanos: i64| seconds * 1_000_000_000 + nanos;
+    let (modified, changed) = (nanos(state.mtime(), state.mtime_nsec()), nanos(state.ctime(), state.ctime_nsec()));
+    let exact = format!(".large.{:x}-{modified:x}-{changed:x}-{:x}.unfinished", state.len(), state.ino() ^ state.dev());
+    let names = [&exact, ".large.1-2-3-4.unfinished", ".large.1-2-3-4-1.unfinished"];
+    for name in names {
+        fs::write(scratch.path("tree").join(name), name).unwrap();
+    }
+    for round in 0..3 {
+        let report = scratch.succeeds(["import", "tree", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!(report["files"], if round == 0 { 4 } else { 1 });
+        scratch.succeeds(["export", "/tree", "out"]);
+        assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out/tree")), Vec::<String>::new(), "{round}");
+        fs::remove_dir_all(scratch.path("out")).unwrap();
+        write_random(&large, &mut numbers, 4 << 20);
+    }
+    check_is_clean(&scratch, "after all");
+}
+
+#[test]
+fn a_file_takes_the_place_of_an_unfinished_one_of_its_name() {
+    let scratch = Scratch::new();
+    let name = left_unfinished(&scratch);
+    // A copy of an unfinished file is a file like others.
+    let copy = "/tree/.large.1-2-3-4.unfinished";
+    scratch.succeeds(["cp", &format!("/tree/{name}"), copy]);
+    fs::write(scratch.path("tree").join(&name), "somebody's").unwrap();
+    for round in 0..2 {
+        scratch.succeeds(["import", "tree"]);
+        assert_eq!(scratch.succeeds(["cat", &format!("/tree/{name}")]), b"somebody's", "round {round}");
+        assert!(scratch.succeeds(["cat", "/tree/large"]) == fs::read(scratch.path("tree/large")).unwrap());
+        assert_eq!(text(&scratch.succeeds(["ls", "/tree"])).lines().count(), 3);
+        write_random(&scratch.path("tree/large"), &mut Numbers::new(seed() ^ 1), 8 << 20);
+    }
+    scratch.succeeds(["cat", copy]);
+    check_is_clean(&scratch, "after all");
+}
+
+#[test]
+fn what_a_killed_import_left_is_a_file_like_others_once_it_was_exported() {
+    let scratch = Scratch::new();
+    let name = left_unfinished(&scratch);
+    let said = scratch.run(["export", "/tree", "out"]);
+    assert!(said.status.success() && !text(&said.stderr).contains("attribute"), "{}", text(&said.stderr));
+    fs::copy(scratch.path("tree/large"), scratch.path("out/tree/large")).unwrap();
+    scratch.succeeds(["import", "out/tree", "--to", "/again"]);
+    scratch.succeeds(["export", "/again/tree", "back"]);
+    assert_eq!(compare_trees(&scratch.path("out/tree"), &scratch.path("back/tree")), Vec::<String>::new());
+    assert!(scratch.path("back/tree").join(name).exists());
+}
+
+/// Lets a stopped import go on, which must end well.
+fn goes_on(mut import: Child) {
+    rustix::process::kill_process(Pid::from_child(&import), Signal::CONT).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut import.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(import.wait().unwrap().success(), "{said}");
+}
+
+#[test]
+fn an_import_that_slept_while_another_stored_the_same_large_file_ends_well() {
+    for (versions, kept) in [("0", 1), ("3", 2)] {
+        let (scratch, mut numbers) = (Scratch::new(), Numbers::new(seed()));
+        let init = ["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB", "--versions", versions];
+        scratch.succeeds(init);
+        write_random(&scratch.path("tree/large"), &mut numbers, 8 << 20);
+        let sleeper = stopped_at(&scratch, &["import", "tree"], 4 << 20).expect("there is more to send");
+        scratch.succeeds(["import", "tree"]);
+        goes_on(sleeper);
+        // The source is another one by the time that it wakes.
+        write_random(&scratch.path("tree/large"), &mut numbers, 8 << 20);
+        let sleeper = stopped_at(&scratch, &["import", "tree"], 4 << 20).expect("there is more to send");
+        let other = scratch.path("tree/other");
+        write_random(&other, &mut numbers, 8 << 20);
+        fs::rename(other, scratch.path("tree/large")).unwrap();
+        scratch.succeeds(["import", "tree"]);
+        goes_on(sleeper);
+        assert_eq!(scratch.succeeds(["ls", "/tree"]), b"large\n");
+        assert!(scratch.succeeds(["cat", "/tree/large"]) == fs::read(scratch.path("tree/large")).unwrap());
+        let history = text(&scratch.succeeds(["history", "/tree/large"]));
+        assert_eq!(history.lines().count(), kept, "{history}");
+        check_is_clean(&scratch, "after all");
+    }
+}
+
+#[test]
+fn imports_of_one_large_file_at_once_all_end_well() {
+    let (scratch, mut numbers) = (Scratch::new(), Numbers::new(seed()));
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB"]);
+    for _ in 0..scaled(2, 20) {
+        write_random(&scratch.path("tree/large"), &mut numbers, 8 << 20);
+        let imports = [(); 3].map(|()| {
+            scratch.command().args(["import", "tree"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        });
+        for import in imports {
+            let output = import.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+        }
+        assert_eq!(scratch.succeeds(["ls", "/tree"]), b"large\n");
+        assert!(scratch.succeeds(["cat", "/tree/large"]) == fs::read(scratch.path("tree/large")).unwrap());
+    }
     check_is_clean(&scratch, "after all");
 }

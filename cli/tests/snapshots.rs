@@ -143,6 +143,22 @@ fn snapshots_are_named_once_found_by_time_and_removed_by_name_or_policy() {
 }
 
 #[test]
+fn several_that_thin_out_at_once_all_succeed() {
+    let scratch = Scratch::with_repository();
+    let all: Vec<String> = (10..30).map(|number| format!("s{number}")).collect();
+    for name in &all {
+        scratch.succeeds(["snapshot", "create", name]);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| scratch.succeeds(["snapshot", "prune", "--keep-last", "2"]));
+        }
+    });
+    assert_eq!(names(&scratch), all[18..]);
+    scratch.succeeds(["check"]);
+}
+
+#[test]
 fn the_space_of_a_removed_snapshot_comes_back() {
     let scratch = Scratch::with_repository();
     let fresh = Scratch::with_repository();

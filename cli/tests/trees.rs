@@ -148,3 +148,69 @@ fn a_file_that_changes_while_it_is_read_is_stored_and_told() {
         assert_eq!(scratch.run(["import", "log"]).status.code(), Some(0));
     }
 }
+
+/// A path of twice what one call takes: nobody can name what is there, and yet it is there.
+#[test]
+fn a_tree_that_is_deeper_than_paths_can_be_long_goes_in_and_comes_out() {
+    use std::io::{Read as _, Write as _};
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+
+    const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
+    let name = "n".repeat(200);
+    let open =
+        |folder: &OwnedFd, name: &str, flags| rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR).unwrap();
+    let bottom = |root: PathBuf| {
+        let root = rustix::fs::open(root, FOLDER, Mode::empty()).unwrap();
+        (0..40).fold(root, |folder, _| open(&folder, &name, FOLDER))
+    };
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let mut folder = rustix::fs::open(scratch.path("tree"), FOLDER, Mode::empty()).unwrap();
+    for _ in 0..40 {
+        rustix::fs::mkdirat(&folder, &name, Mode::RWXU).unwrap();
+        folder = open(&folder, &name, FOLDER);
+    }
+    let write = |name: &str, content: &[u8]| {
+        let mut file = fs::File::from(open(&folder, name, OFlags::WRONLY | OFlags::CREATE));
+        file.write_all(content).unwrap();
+        file
+    };
+    let (small, large) = (b"deep".to_vec(), Numbers::new(seed()).bytes(24 << 20));
+    let attributed = rustix::fs::fsetxattr(write("small", &small), "user.deep", b"too", XattrFlags::empty()).is_ok();
+    write("large", &large);
+    rustix::fs::symlinkat("nowhere", &folder, "link").unwrap();
+    rustix::fs::mkdirat(&folder, "cache", Mode::RWXU).unwrap();
+    write("cache/CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+
+    let report = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&scratch.succeeds(["import", "tree", "--json"].iter().chain(arguments))).unwrap()
+    };
+    let first = report(&["--exclude-caches"]);
+    assert_eq!((&first["files"], &first["folders"], &first["links"]), (&2.into(), &42.into(), &1.into()), "{first}");
+    assert_eq!(report(&[])["files"], 1);
+    assert_eq!(report(&[])["files"], 0);
+    check_is_clean(&scratch, "after the import");
+    scratch.succeeds(["export", "/tree", "out"]);
+    let out = bottom(scratch.path("out/tree"));
+    for (name, content) in [("small", &small), ("large", &large)] {
+        let mut read = Vec::new();
+        fs::File::from(open(&out, name, OFlags::RDONLY)).read_to_end(&mut read).unwrap();
+        assert!(read == *content, "{name}");
+    }
+    assert_eq!(rustix::fs::readlinkat(&out, "link", Vec::new()).unwrap().as_bytes(), b"nowhere");
+    if attributed {
+        let mut value = [0; 8];
+        let bytes = rustix::fs::fgetxattr(open(&out, "small", OFlags::RDONLY), "user.deep", &mut value[..]).unwrap();
+        assert_eq!(&value[..bytes], b"too");
+    }
+
+    rustix::fs::unlinkat(&folder, "small", AtFlags::empty()).unwrap();
+    rustix::fs::unlinkat(&folder, "cache/CACHEDIR.TAG", AtFlags::empty()).unwrap();
+    rustix::fs::unlinkat(&folder, "cache", AtFlags::REMOVEDIR).unwrap();
+    assert_eq!(report(&["--delete"])["removed"], 3);
+    assert_eq!(report(&["--delete"])["removed"], 0);
+    let listed = text(&scratch.succeeds(["ls", "-R"]));
+    assert!(listed.lines().any(|path| path.ends_with("/large")) && !listed.contains("/small"));
+}

@@ -169,3 +169,43 @@ fn importing_a_large_file_anew_makes_one_version_of_what_it_was() {
     assert_eq!(text(scratch.succeeds(["ls", "/tree"])).lines().count(), 1);
     scratch.succeeds(["check", "--data"]);
 }
+
+/// What was touched and not changed must not cost a version of what was.
+#[test]
+fn importing_the_same_content_with_another_time_makes_no_version() {
+    // A large file takes several commits on the way in. Without dedup nothing is known by its identity.
+    for (bytes, dedup) in [(5, "on"), (5, "off"), (4 << 20, "on"), (4 << 20, "off")] {
+        let scratch = Scratch::new();
+        let init = ["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB", "--versions", "2"];
+        scratch.succeeds(init.iter().chain(&["--dedup", dedup]));
+        std::fs::create_dir(scratch.path("tree")).unwrap();
+        let local = scratch.path("tree/file");
+        let contents: Vec<Vec<u8>> = (1..=3).map(|seed| Numbers::new(seed).bytes(bytes)).collect();
+        for content in &contents {
+            std::fs::write(&local, content).unwrap();
+            scratch.succeeds(["import", "tree"]);
+        }
+        let before = numbers(&scratch, "/tree/file");
+        assert_eq!(before.len(), 3);
+        for day in 1..4 {
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(day * 86_400);
+            std::fs::File::options().write(true).open(&local).unwrap().set_modified(time).unwrap();
+            scratch.succeeds(["import", "tree"]);
+            assert_eq!(numbers(&scratch, "/tree/file"), before, "{bytes} bytes, dedup {dedup}, day {day}");
+            scratch.succeeds(["export", "/tree", "out"]);
+            assert_eq!(common::compare_trees(&scratch.path("tree"), &scratch.path("out/tree")), Vec::<String>::new());
+            std::fs::remove_dir_all(scratch.path("out")).unwrap();
+        }
+        for (version, content) in before.iter().zip(&contents) {
+            assert!(scratch.succeeds(["cat", "--version", &version.to_string(), "/tree/file"]) == *content);
+        }
+        // One byte is a change.
+        let mut changed = contents[2].clone();
+        changed[bytes - 1] ^= 1;
+        std::fs::write(&local, &changed).unwrap();
+        scratch.succeeds(["import", "tree"]);
+        assert_eq!(numbers(&scratch, "/tree/file").last(), Some(&(before[2] + 1)));
+        assert!(scratch.succeeds(["cat", "/tree/file"]) == changed);
+        scratch.succeeds(["check", "--data"]);
+    }
+}

@@ -91,6 +91,28 @@ fn they_go_through_tar() {
     are_there(&scratch.path("out/tree"));
 }
 
+#[test]
+fn those_that_no_tar_stream_can_name_are_counted() {
+    let scratch = Scratch::with_repository();
+    if !tree(&scratch) {
+        return;
+    }
+    let odd = common::os(b"user.\xff");
+    for (path, name) in [("plain", "user.a=b"), ("folder", "user.=")] {
+        assert!(set(&scratch.path("tree").join(path), name, b"value"));
+    }
+    rustix::fs::setxattr(scratch.path("tree/plain"), odd, b"value", XattrFlags::empty()).unwrap();
+    scratch.succeeds(["import", "tree"]);
+    let output = scratch.run(["export", "/tree", "-"]);
+    let said = common::acceptance::text(&output.stderr);
+    // As where a folder does not take them.
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("3 extended attributes were left out"), "{said}");
+    scratch.succeeds(["export", "/tree", "out"]);
+    are_there(&scratch.path("out/tree"));
+    assert_eq!(get(&scratch.path("out/tree/plain"), "user.a=b").unwrap(), b"value");
+}
+
 /// Its new content goes into the file that is there, or takes its place; what it is marked with follows either way.
 #[test]
 fn those_of_a_large_file_are_those_it_has_when_it_is_imported_anew() {

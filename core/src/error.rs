@@ -41,6 +41,9 @@ pub enum Error {
     /// There is a repository here already.
     #[error("a repository is here already: open it, or choose another place")]
     AlreadyExists,
+    /// There is a copy here that was cut short: it lacks something, and nobody can tell what.
+    #[error("an unfinished copy is here, which is no repository: delete it with `destroy`, and run `copy` again")]
+    UnfinishedCopy,
     /// No slot opens with these credentials.
     #[error(
         "wrong credentials: no slot opens with them, and nobody can tell from outside which part is wrong, or whether a key file is missing"
@@ -95,6 +98,16 @@ pub enum Error {
         /// What is allowed.
         limit: u64,
     },
+    /// Blocks so small cannot hold the rows and chunks of the repository that is to be copied.
+    #[error(
+        "blocks of {block_bytes} bytes cannot hold what the repository has in larger ones: choose at least {block_bytes_min}"
+    )]
+    BlocksTooSmall {
+        /// The size that was asked for.
+        block_bytes: u32,
+        /// The smallest that would do.
+        block_bytes_min: u32,
+    },
     /// There is a snapshot of this name already.
     #[error("there is a snapshot {name:?} already: choose another name, or remove it first")]
     SnapshotExists {
@@ -113,6 +126,9 @@ pub enum Error {
     /// The repository was opened for reading only.
     #[error("opened for reading only")]
     ReadOnly,
+    /// Whoever was told how far it is asked it to stop.
+    #[error("stopped as asked")]
+    Stopped,
     /// The handle was closed.
     #[error("the repository was closed")]
     Closed,

@@ -258,7 +258,7 @@ fn options_outside_their_limits_are_refused() {
     ] {
         assert!(matches!(build(&CreateHeader { kdf, ..options(&good) }), Error::Invalid(_)));
     }
-    let features = Features { incompatible: 1, read_only_compatible: 0 };
+    let features = Features { incompatible: 2, read_only_compatible: 0 };
     assert!(matches!(build(&CreateHeader { features, ..options(&good) }), Error::Invalid(_)));
     assert!(matches!(build(&options(&[])), Error::Invalid(_)));
     let nothing = Credentials::default();
@@ -322,7 +322,7 @@ fn each_clear_field_changed_by_the_operator_gives_its_own_error() {
     let wrong: Expected = |result| matches!(result, Err(Error::WrongCredentials));
     let env = Env::deterministic(6);
     // Offset, what is exclusive-ored there, what that is, what opening answers.
-    let fields: [(usize, u8, &str, Expected); 24] = [
+    let fields: [(usize, u8, &str, Expected); 25] = [
         (0, 1, "magic", damaged),
         (16, 1, "format version", newer),
         (18, 3, "the other suite", damaged),
@@ -330,7 +330,8 @@ fn each_clear_field_changed_by_the_operator_gives_its_own_error() {
         (19, 2, "an unknown key derivation", newer),
         (21, 0xc0, "another block size", damaged),
         (20, 1, "a block size that none is", damaged),
-        (24, 1, "an incompatible feature", newer),
+        (24, 1, "the note of an unfinished copy", damaged),
+        (24, 2, "an incompatible feature", newer),
         (32, 1, "a read-only-compatible feature", damaged),
         (41, 0x01, "memory", wrong),
         (43, 0x80, "memory out of bounds", damaged),

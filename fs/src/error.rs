@@ -175,7 +175,7 @@ impl Error {
             Self::InvalidPath { .. }
             | Self::NotASymlink { .. }
             | Self::IntoItself { .. }
-            | Self::Core(E::Invalid(_)) => K::InvalidInput,
+            | Self::Core(E::Invalid(_) | E::BlocksTooSmall { .. }) => K::InvalidInput,
             Self::NameTooLong { .. } => K::InvalidFilename,
             Self::TooManyLinks { .. } => K::TooManyLinks,
             Self::FileTooLarge { .. } | Self::Core(E::LimitExceeded { .. }) => K::FileTooLarge,
@@ -183,9 +183,10 @@ impl Error {
             Self::WrongAccess { .. } | Self::Core(E::WrongCredentials) => K::PermissionDenied,
             Self::Source(source) => source.kind(),
             Self::InBatch { error, .. } => error.io_kind(),
-            Self::Core(E::Damaged(_) | E::RolledBack { .. }) => K::InvalidData,
+            Self::Core(E::Damaged(_) | E::RolledBack { .. } | E::UnfinishedCopy) => K::InvalidData,
             Self::Core(E::NewerFormat { .. }) => K::Unsupported,
             Self::Core(E::Conflict) => K::ResourceBusy,
+            Self::Core(E::Stopped) => K::Interrupted,
             Self::Core(E::ReadOnly) => K::ReadOnlyFilesystem,
             Self::Core(E::Closed) => K::NotConnected,
             Self::Core(E::Storage(error)) => match error.kind() {

@@ -33,8 +33,8 @@ pub use chunker::ChunkSizes;
 pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::{
-    AttributeChange, Attributes, ContentBytes, DirCursor, DirEntry, DirStream, Fate, FileSystem, FileWriter, Follow,
-    FsSnapshot, FsTransaction, Op, PathChange, ReadDir, Settings, Summary, Usage, XattrMode,
+    AttributeChange, Attributes, Comparand, ContentBytes, DirCursor, DirEntry, DirStream, Fate, FileSystem, FileWriter,
+    Follow, FsSnapshot, FsTransaction, Op, PathChange, ReadDir, Settings, Summary, Usage, XattrMode,
 };
 pub use format::{
     FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
@@ -42,6 +42,6 @@ pub use format::{
 };
 pub use inodes::Metadata;
 pub use options::{AccessTime, Compression, OpenOptions, Options, Tuning};
-pub use references::chunks_of;
+pub use references::{chunks_of, copied_row, plain};
 pub use time::Timestamp;
 pub use versions::Version;

@@ -39,6 +39,7 @@ impl Options {
             dedup: self.dedup,
             versions: self.versions,
             sizes: ChunkSizes::for_block(engine.block_bytes(), engine.chunk_bytes_max()),
+            seed: None,
         }
     }
 }

@@ -49,7 +49,7 @@ impl Shared {
         let average = u64::from(options.sizes.average_bytes);
         let items = usize::try_from(tuning.cache_bytes / average).unwrap_or(usize::MAX).clamp(16, 1 << 20);
         let chunks = (tuning.cache_bytes > 0).then(|| Cache::with_weighter(items, tuning.cache_bytes, ByBytes));
-        let seed = engine.boundary_seed();
+        let seed = options.seed.unwrap_or_else(|| engine.boundary_seed());
         let common = Common {
             searched: Boundaries::new(seed, options.sizes),
             unsearched: Boundaries::new(seed, options.sizes.fixed()),

@@ -151,7 +151,7 @@ fn rows_and_keys() -> Result<()> {
 
 fn files() -> Result<()> {
     let sizes = ChunkSizes::for_block(128 << 10, 256 << 10);
-    let options = OptionsRow { compression: Compression::Lz4, dedup: true, versions: 0, sizes };
+    let options = OptionsRow { compression: Compression::Lz4, dedup: true, versions: 0, sizes, seed: None };
     seed("files", "options", options.encode())?;
     let time = Timestamp::new(-1, 999_999_999).expect("before 1970");
     let link = InodeRow {

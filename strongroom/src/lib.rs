@@ -59,6 +59,7 @@ pub struct Examples;
 
 pub mod blocking;
 pub mod check;
+mod copy;
 mod destroy;
 pub mod env;
 mod keys;
@@ -90,6 +91,7 @@ pub use strongroom_core::storage;
 pub use strongroom_fs as fs;
 pub use strongroom_fs::{Compression, Error, Result};
 
+pub use copy::{Copied, CopyOptions};
 pub use destroy::destroy;
 pub use keys::import_header;
 pub use options::{CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};

@@ -45,47 +45,18 @@ impl Repository {
     /// [`strongroom_core::Error::AlreadyExists`] where one is; [`strongroom_core::Error::Invalid`] for options that make
     /// no sense; what the storage raises.
     pub async fn create(place: impl Into<Place>, options: CreateOptions) -> Result<Self> {
-        // Before the folder is made: what makes no sense leaves nothing behind.
-        options.credentials.check_strength()?;
-        if let Some(bytes) = options.block_bytes {
-            check_block_bytes(bytes).map_err(|error| strongroom_core::Error::Invalid(error.to_string()))?;
-        }
         let files = strongroom_fs::Options {
             compression: options.compression,
             dedup: options.dedup,
             versions: options.versions,
         };
         files.check()?;
-        let (tuning, defragment) = (options.surroundings.tuning, options.surroundings.defragment);
-        if let Some(defragment) = &defragment {
-            defragment.validate()?;
-        }
-        let opened = place::open(place.into(), options.surroundings, OpenMode::CreateIfMissing).await?;
-        // Asked before the key derivation is measured, which takes a while.
-        match keyring::read_headers(&opened.storage).await {
-            Err(strongroom_core::Error::NotARepository) => {}
-            Ok(_) => return Err(strongroom_core::Error::AlreadyExists.into()),
-            Err(error) => return Err(error.into()),
-        }
-        let kdf = match options.kdf {
-            Kdf::Exactly(parameters) => parameters,
-            Kdf::Millis(millis) => keyring::tune(&opened.env, millis).await?,
-        };
-        let recovery = options.recovery.as_ref().map(keyring::Credentials::recovery);
-        let create = engine::CreateOptions {
-            credentials: &options.credentials,
-            recovery: recovery.as_ref(),
-            suite: options.suite.unwrap_or_else(Suite::preferred),
-            block_bytes: options.block_bytes.unwrap_or_else(|| opened.storage.capabilities().block_bytes_best),
-            kdf,
-            trusted: opened.trusted.clone(),
-            tuning,
-        };
+        let creation = Creation::begin(place.into(), options).await?;
         let fill =
             async |engine: &Engine, first: &mut engine::Transaction| FileSystem::fill(engine, first, files).await;
-        let engine = Engine::create_with(opened.storage.clone(), opened.env.clone(), create, fill).await?;
-        let fs = FileSystem::open(engine.clone()).await?;
-        Self::assemble(engine, fs, opened, defragment)
+        let Opened { storage, env, .. } = &creation.opened;
+        let engine = Engine::create_with(storage.clone(), env.clone(), creation.options(), fill).await?;
+        creation.finish(engine).await
     }
 
     /// Opens a repository.
@@ -221,6 +192,73 @@ impl Repository {
     }
 }
 
+/// The place of a repository that is to be created, and what it is to be.
+pub(crate) struct Creation {
+    pub(crate) opened: Opened,
+    credentials: keyring::Credentials,
+    recovery: Option<keyring::Credentials>,
+    suite: Suite,
+    block_bytes: u32,
+    kdf: KdfParameters,
+    tuning: engine::Tuning,
+    defragment: Option<DefragmentOptions>,
+}
+
+impl Creation {
+    /// Opens the place, and makes its folder or store where there is none; nothing else is made.
+    pub(crate) async fn begin(place: Place, options: CreateOptions) -> Result<Self> {
+        // Before the folder is made: what makes no sense leaves nothing behind.
+        options.credentials.check_strength()?;
+        if let Some(bytes) = options.block_bytes {
+            check_block_bytes(bytes).map_err(|error| strongroom_core::Error::Invalid(error.to_string()))?;
+        }
+        let (tuning, defragment) = (options.surroundings.tuning, options.surroundings.defragment);
+        if let Some(defragment) = &defragment {
+            defragment.validate()?;
+        }
+        let opened = place::open(place, options.surroundings, OpenMode::CreateIfMissing).await?;
+        // Asked before the key derivation is measured, which takes a while.
+        match keyring::read_headers(&opened.storage).await {
+            Err(strongroom_core::Error::NotARepository) => {}
+            Ok(headers) if headers.is_unfinished_copy() => return Err(strongroom_core::Error::UnfinishedCopy.into()),
+            Ok(_) => return Err(strongroom_core::Error::AlreadyExists.into()),
+            Err(error) => return Err(error.into()),
+        }
+        let kdf = match options.kdf {
+            Kdf::Exactly(parameters) => parameters,
+            Kdf::Millis(millis) => keyring::tune(&opened.env, millis).await?,
+        };
+        Ok(Self {
+            credentials: options.credentials,
+            recovery: options.recovery.as_ref().map(keyring::Credentials::recovery),
+            suite: options.suite.unwrap_or_else(Suite::preferred),
+            block_bytes: options.block_bytes.unwrap_or_else(|| opened.storage.capabilities().block_bytes_best),
+            opened,
+            kdf,
+            tuning,
+            defragment,
+        })
+    }
+
+    pub(crate) fn options(&self) -> engine::CreateOptions<'_> {
+        engine::CreateOptions {
+            credentials: &self.credentials,
+            recovery: self.recovery.as_ref(),
+            suite: self.suite,
+            block_bytes: self.block_bytes,
+            kdf: self.kdf,
+            trusted: self.opened.trusted.clone(),
+            tuning: self.tuning,
+        }
+    }
+
+    /// The handle on what was created.
+    pub(crate) async fn finish(self, engine: Engine) -> Result<Repository> {
+        let fs = FileSystem::open(engine.clone()).await?;
+        Repository::assemble(engine, fs, self.opened, self.defragment)
+    }
+}
+
 impl std::fmt::Debug for Repository {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Repository").field("uri", &self.uri).finish_non_exhaustive()
@@ -240,6 +278,8 @@ pub struct ClearHeader {
     pub block_bytes: u32,
     /// What one attempt at a password costs.
     pub kdf: KdfParameters,
+    /// Whether it is a copy that did not come to its end, and no repository: it opens for nobody.
+    pub is_unfinished_copy: bool,
     /// Copies of headers that are damaged or missing.
     pub faults_count: usize,
 }
@@ -265,6 +305,7 @@ pub async fn clear_header(place: impl Into<Place>, options: &HeaderOptions) -> R
         suite: newest.suite(),
         block_bytes: newest.block_bytes(),
         kdf: newest.kdf(),
+        is_unfinished_copy: headers.is_unfinished_copy(),
         faults_count: headers.faults().len(),
     })
 }

@@ -1,7 +1,8 @@
 //! Snapshots of the whole repository: files and keys as they were.
 
 use async_trait::async_trait;
-use strongroom_core::engine::{ChunkNumber, References, Snapshot, SnapshotInfo, Table};
+use bytes::Bytes;
+use strongroom_core::engine::{self, ChunkNumber, Engine, References, Snapshot, SnapshotInfo, Table};
 use strongroom_fs::{FsSnapshot, Result};
 
 use crate::kv;
@@ -96,5 +97,16 @@ impl References for Contents {
         value: &[u8],
     ) -> strongroom_core::Result<Vec<ChunkNumber>> {
         if table == kv::TABLE { kv::chunks_of(state, value).await } else { strongroom_fs::chunks_of(table, value) }
+    }
+}
+
+impl engine::Contents for Contents {
+    fn plain(&self, payload: &Bytes, plain_bytes_max: usize) -> strongroom_core::Result<Bytes> {
+        // Values of keys have no identities: they are stored as often as they are put.
+        strongroom_fs::plain(payload, plain_bytes_max)
+    }
+
+    fn copied_row(&self, source: &Engine, table: Table, key: &[u8], row: Bytes) -> strongroom_core::Result<Bytes> {
+        strongroom_fs::copied_row(source, table, key, row)
     }
 }

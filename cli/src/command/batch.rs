@@ -11,8 +11,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use strongroom::fs::{AttributeChange, Follow, Op, Timestamp, XattrMode};
 
+use crate::command::mv::refuse_dots;
 use crate::context::{Access, Context};
 use crate::exit::Failure;
+use crate::output::shown;
 use crate::units;
 
 /// The longest list that is taken.
@@ -32,7 +34,7 @@ const HELP: &str = "\
 A line reads {\"op\": \"mkdir\", \"path\": \"/a/b\", \"parents\": true}. Operations and their fields, those in brackets at will:
 
 mkdir: path, [parents]
-rm: path, [recursive]
+rm: path, [recursive], [force]
 rmdir: path
 mv: from, to, [replace]
 exchange: one, other
@@ -75,6 +77,9 @@ enum Line {
         path: Bytes,
         #[serde(default)]
         recursive: bool,
+        /// The root folder is emptied too.
+        #[serde(default)]
+        force: bool,
     },
     Rmdir {
         path: Bytes,
@@ -226,10 +231,25 @@ fn parse(input: &[u8]) -> Result<(Vec<Op>, Vec<usize>), Failure> {
             // Where in the line it is, without the line of the parser, which is always the first.
             refused(format!("makes no sense: {error}").replace(" at line 1 column ", " at column "))
         })?;
-        ops.push(parsed.op().map_err(refused)?);
+        let is_forced = matches!(parsed, Line::Rm { force: true, .. });
+        let op = parsed.op().map_err(refused)?;
+        refuse_slip(&op, is_forced).map_err(|failure| failure.on(format!("line {number}")))?;
+        ops.push(op);
         lines.push(number);
     }
     Ok((ops, lines))
+}
+
+/// What `rm` and `mv` refuse, too.
+fn refuse_slip(op: &Op, is_forced: bool) -> Result<(), Failure> {
+    match op {
+        Op::RemoveAll { path } if !is_forced && !path.is_empty() && path.iter().all(|byte| *byte == b'/') => {
+            let what = "is all that there is: say \"force\": true to remove everything in it";
+            Err(Failure::failed(format!("{}: {what}", shown(path))))
+        }
+        Op::RemoveAll { path } | Op::RemoveFile { path } | Op::Rename { from: path, .. } => refuse_dots(path),
+        _ => Ok(()),
+    }
 }
 
 impl Bytes {
@@ -256,8 +276,8 @@ impl Line {
         Ok(match self {
             Self::Mkdir { path, parents: false } => Op::CreateDir { path: path.get()? },
             Self::Mkdir { path, parents: true } => Op::CreateDirAll { path: path.get()? },
-            Self::Rm { path, recursive: false } => Op::RemoveFile { path: path.get()? },
-            Self::Rm { path, recursive: true } => Op::RemoveAll { path: path.get()? },
+            Self::Rm { path, recursive: false, .. } => Op::RemoveFile { path: path.get()? },
+            Self::Rm { path, recursive: true, .. } => Op::RemoveAll { path: path.get()? },
             Self::Rmdir { path } => Op::RemoveDir { path: path.get()? },
             Self::Mv { from, to, replace } => Op::Rename { from: from.get()?, to: to.get()?, replace },
             Self::Exchange { one, other } => Op::Exchange { one: one.get()?, other: other.get()? },

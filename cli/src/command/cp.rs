@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use strongroom::fs::Kind;
 
-use crate::command::mv::{is_folder, last_name};
+use crate::command::mv::{is_folder, last_name, refuse_same_names};
 use crate::context::{Access, Context, transact};
 use crate::exit::Failure;
 use crate::local::bytes_of;
@@ -31,6 +31,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         return Err(Failure::usage("cp needs what to copy and where to"));
     };
     let to = bytes_of(to);
+    refuse_same_names(from.iter().map(|from| bytes_of(from)))?;
     let repository = context.open(Access::Write).await?;
     transact(repository.fs(), async |transaction| {
         let into_folder = is_folder(transaction, to).await?;

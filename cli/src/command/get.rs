@@ -51,9 +51,12 @@ async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Co
     }
     let (folder, name) = (local.parent().filter(|folder| !folder.as_os_str().is_empty()), local.file_name());
     let name = name.ok_or_else(|| Failure::usage(format!("{}: this names no file", local.display())))?;
+    let folder = folder.unwrap_or(Path::new("."));
+    let own = context.own().clone();
+    own.refuse(folder)?;
     let progress = Progress::new(&context.global);
     progress.set_total(metadata.size);
-    let mut draft = Folder::existing(folder.unwrap_or(Path::new(".")))
+    let mut draft = Folder::existing(folder, own)
         .and_then(|folder| folder.create(bytes_of(name)))
         .map_err(|error| local_failed(error).on(local.display()))?;
     let mut fetch = Fetch { buffer: &mut vec![0; PIECE_BYTES], interrupt: &context.interrupt, partial: false };

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use strongroom::storage::{BlockingMode, Effect, StorageUri};
 use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repository, Suite};
+use zeroize::Zeroizing;
 
 use super::recovery;
 use crate::context::{Age, Context};
@@ -18,8 +19,9 @@ use crate::{output, password, units};
 /// No block is larger.
 const BLOCK_BYTES_MAX: u32 = 4 << 20;
 
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
+/// What of a new repository is its own, whatever it is to hold.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Shape {
     /// The cipher, for life [default: what this CPU is fast at]
     #[arg(long, value_name = "aes-256-gcm|xchacha20-poly1305")]
     cipher: Option<Suite>,
@@ -27,6 +29,24 @@ pub(crate) struct Arguments {
     /// The size of every stored block, for life [default: what suits the storage]
     #[arg(long, value_name = "N", value_parser = units::parse_size)]
     block_size: Option<u64>,
+
+    /// What one attempt at a password costs here, in milliseconds; never below a floor
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    kdf_time: Option<u64>,
+
+    /// Write a recovery key to a new file, as a second way in
+    #[arg(long, value_name = "FILE", conflicts_with = "no_recovery")]
+    new_recovery_key: Option<PathBuf>,
+
+    /// Make no recovery key: lost credentials are lost data then
+    #[arg(long)]
+    no_recovery: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    shape: Shape,
 
     /// How file content is compressed
     #[arg(long, value_enum, default_value = "lz4")]
@@ -40,21 +60,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::parse_versions)]
     versions: u32,
 
-    /// What one attempt at a password costs here, in milliseconds; never below a floor
-    #[arg(long, value_name = "MS", value_parser = millis)]
-    kdf_time: Option<u64>,
-
     /// Make a key file, as the second factor or the only one
     #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
     new_key_file: Option<PathBuf>,
-
-    /// Write a recovery key to a new file, as a second way in
-    #[arg(long, value_name = "FILE", conflicts_with = "no_recovery")]
-    new_recovery_key: Option<PathBuf>,
-
-    /// Make no recovery key: lost credentials are lost data then
-    #[arg(long)]
-    no_recovery: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -72,17 +80,7 @@ enum Switch {
 impl Arguments {
     /// As `import --init` creates.
     pub(crate) fn defaults() -> Self {
-        Self {
-            cipher: None,
-            block_size: None,
-            compress: Compress::Lz4,
-            dedup: Switch::On,
-            versions: 0,
-            kdf_time: None,
-            new_key_file: None,
-            new_recovery_key: None,
-            no_recovery: false,
-        }
+        Self { shape: Shape::default(), compress: Compress::Lz4, dedup: Switch::On, versions: 0, new_key_file: None }
     }
 }
 
@@ -130,6 +128,7 @@ impl Report {
 /// Says before any question is asked that a repository is there.
 pub(crate) async fn refuse_existing(uri: &StorageUri, context: &Context) -> Result<(), Failure> {
     match strongroom::clear_header(uri, &context.header_options()).await {
+        Ok(header) if header.is_unfinished_copy => Err(Failure::from(strongroom::core::Error::UnfinishedCopy).on(uri)),
         Ok(_) => Err(Failure::from(strongroom::core::Error::AlreadyExists).on(uri)),
         Err(error) => match Failure::from(error) {
             failure if failure.exit() == Exit::NoRepository => Ok(()),
@@ -143,72 +142,18 @@ pub(crate) async fn create(
     arguments: &Arguments,
     uri: &StorageUri,
     credentials: Credentials,
-    mut made: Vec<Written>,
+    made: Vec<Written>,
     context: &mut Context,
 ) -> Result<(Repository, Report), Failure> {
     let compression = match arguments.compress {
         Compress::Lz4 => Compression::Lz4,
         Compress::None => Compression::None,
     };
-    let mut options = layered!(CreateOptions::new(credentials), context.layers()?)
-        .registry(context.registry.clone())
-        .storage_calls(BlockingMode::Inline)
-        .compression(compression)
-        .dedup(arguments.dedup == Switch::On)
-        .versions(arguments.versions);
-    if let Some(suite) = arguments.cipher {
-        options = options.cipher(suite);
-    }
-    if let Some(bytes) = arguments.block_size {
-        let fit = u32::try_from(bytes).ok().filter(|bytes| *bytes <= BLOCK_BYTES_MAX);
-        let bytes =
-            fit.ok_or_else(|| Failure::usage("--block-size is at most 4MiB: choose a power of two from 4KiB to 4MiB"))?;
-        options = options.block_bytes(bytes);
-    }
-    if let Some(millis) = arguments.kdf_time {
-        options = options.kdf_millis(millis);
-    }
-    let mut shown = None;
-    let wish = wish(arguments, context)?;
-    if wish != Wish::None {
-        let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-        let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
-        match wish {
-            // Before the repository is created, so that no crash leaves one whose key nobody has.
-            Wish::File(path) => made.push(recovery::write(path, &key)?),
-            _ => shown = Some(key.to_text()),
-        }
-        options = options.recovery_key(key);
-    }
+    let (options, ways_in) = prepare(&arguments.shape, credentials, made, context)?;
+    let options = options.compression(compression).dedup(arguments.dedup == Switch::On).versions(arguments.versions);
     let created = Repository::create(uri, options).await;
-    // What opens it stays, whatever fails from here on.
-    match &created {
-        Ok(_) => made.into_iter().for_each(Written::keep),
-        Err(error) if may_be_there(error, uri, context).await => {
-            for written in made {
-                context.output.notice(&format!("{} is kept: it may open what is there", written.path().display()));
-                written.keep();
-            }
-        }
-        Err(_) => drop(made),
-    }
+    let recovery_key = ways_in.settle(&created, uri, context).await?;
     let repository = created.map_err(|error| Failure::from(error).on(uri))?;
-    let recovery_key = arguments.new_recovery_key.is_some() || shown.is_some();
-    if let Some(key) = shown {
-        recovery::show(key, context)?;
-    }
-    if let Some(path) = &arguments.new_recovery_key {
-        let path = path.display();
-        context
-            .output
-            .notice(&format!("the recovery key is in {path}: keep it elsewhere, it opens the repository alone"));
-    }
-    if !recovery_key {
-        context.output.notice(
-            "no recovery key was made: whoever loses the credentials of this repository loses the data in it; \
-            `recovery new` makes one",
-        );
-    }
     let info = repository.info().await?;
     let report = Report {
         repository: output::hex(&info.repository),
@@ -220,11 +165,100 @@ pub(crate) async fn create(
     Ok((repository, report))
 }
 
+/// What opens a repository that is being created: files that were made for it, and a recovery key.
+pub(crate) struct WaysIn {
+    made: Vec<Written>,
+    recovery_file: Option<PathBuf>,
+    /// One that nobody has seen yet.
+    shown: Option<Zeroizing<String>>,
+}
+
+/// How it is created, but for what it is to hold. `made` are the key files that were made for it.
+pub(crate) fn prepare(
+    shape: &Shape,
+    credentials: Credentials,
+    mut made: Vec<Written>,
+    context: &mut Context,
+) -> Result<(CreateOptions, WaysIn), Failure> {
+    let mut options = layered!(CreateOptions::new(credentials), context.layers()?)
+        .registry(context.registry.clone())
+        .storage_calls(BlockingMode::Inline);
+    if let Some(suite) = shape.cipher {
+        options = options.cipher(suite);
+    }
+    if let Some(bytes) = shape.block_size {
+        let fit = u32::try_from(bytes).ok().filter(|bytes| *bytes <= BLOCK_BYTES_MAX);
+        let bytes =
+            fit.ok_or_else(|| Failure::usage("--block-size is at most 4MiB: choose a power of two from 4KiB to 4MiB"))?;
+        options = options.block_bytes(bytes);
+    }
+    if let Some(millis) = shape.kdf_time {
+        options = options.kdf_millis(millis);
+    }
+    let mut shown = None;
+    let wish = wish(shape, context)?;
+    if wish != Wish::None {
+        let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
+        match wish {
+            // Before the repository is created, so that no crash leaves one whose key nobody has.
+            Wish::File(path) => made.push(recovery::write(path, &key)?),
+            _ => shown = Some(key.to_text()),
+        }
+        options = options.recovery_key(key);
+    }
+    Ok((options, WaysIn { made, recovery_file: shape.new_recovery_key.clone(), shown }))
+}
+
+impl WaysIn {
+    /// Keeps what opens it where it was created, or may have been, and says what there is to know of it; else takes it away.
+    /// Answers whether a recovery key opens it.
+    pub(crate) async fn settle<T>(
+        self,
+        created: &Result<T, strongroom::Error>,
+        uri: &StorageUri,
+        context: &mut Context,
+    ) -> Result<bool, Failure> {
+        let Self { made, recovery_file, shown } = self;
+        match created {
+            // What opens it stays, whatever fails from here on.
+            Ok(_) => made.into_iter().for_each(Written::keep),
+            Err(error) => {
+                if may_be_there(error, uri, context).await {
+                    for written in made {
+                        let path = written.path().display();
+                        context.output.notice(&format!("{path} is kept: it may open what is there"));
+                        written.keep();
+                    }
+                }
+                return Ok(false);
+            }
+        }
+        let recovery_key = recovery_file.is_some() || shown.is_some();
+        if let Some(key) = shown {
+            recovery::show(key, context)?;
+        }
+        if let Some(path) = &recovery_file {
+            let path = path.display();
+            context
+                .output
+                .notice(&format!("the recovery key is in {path}: keep it elsewhere, it opens the repository alone"));
+        }
+        if !recovery_key {
+            context.output.notice(
+                "no recovery key was made: whoever loses the credentials of this repository loses the data in it; \
+                `recovery new` makes one",
+            );
+        }
+        Ok(recovery_key)
+    }
+}
+
 /// Whether a creation that failed may have left a repository all the same, and ours.
 async fn may_be_there(error: &strongroom::Error, uri: &StorageUri, context: &Context) -> bool {
     use strongroom::core::Error as E;
     let is_unknown = match error {
-        strongroom::Error::Core(E::AlreadyExists) => return false,
+        strongroom::Error::Core(E::AlreadyExists | E::UnfinishedCopy) => return false,
         strongroom::Error::Core(E::CommitUnknown { .. }) => true,
         strongroom::Error::Core(E::Storage(error)) => error.effect() == Effect::Unknown,
         _ => false,
@@ -245,12 +279,12 @@ enum Wish<'a> {
 }
 
 /// As the flags say; else as someone at the terminal says.
-fn wish<'a>(arguments: &'a Arguments, context: &Context) -> Result<Wish<'a>, Failure> {
-    if let Some(path) = &arguments.new_recovery_key {
+fn wish<'a>(shape: &'a Shape, context: &Context) -> Result<Wish<'a>, Failure> {
+    if let Some(path) = &shape.new_recovery_key {
         return Ok(Wish::File(path));
     }
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    if arguments.no_recovery || context.output.json() || !terminals || !password::can_ask(&context.global) {
+    if shape.no_recovery || context.output.json() || !terminals || !password::can_ask(&context.global) {
         return Ok(Wish::None);
     }
     output::ask("Lost credentials are lost data. Make a recovery key, to be written down? [Y/n] ");

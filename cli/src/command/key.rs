@@ -58,14 +58,14 @@ pub(crate) struct Passwd {
 
 /// Where the credentials of a slot come from; asked for on the terminal where nothing is said.
 #[derive(Debug, Args)]
-struct NewSecret {
+pub(crate) struct NewSecret {
     /// Read the new password from the first line of a file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["new_password_command", "new_password_fd"])]
     new_password_file: Option<PathBuf>,
     /// Read the new password from the output of a shell command
     #[arg(long, value_name = "COMMAND", conflicts_with = "new_password_fd")]
     new_password_command: Option<OsString>,
-    /// Read the new password from an open file descriptor
+    /// Read the new password from an open file descriptor (or set STRONGROOM_NEW_PASSWORD)
     #[arg(long, value_name = "N")]
     new_password_fd: Option<u32>,
     /// Make a key file, as the second factor or the only one
@@ -78,7 +78,10 @@ struct NewSecret {
 
 impl NewSecret {
     fn names_password(&self) -> bool {
-        self.new_password_file.is_some() || self.new_password_command.is_some() || self.new_password_fd.is_some()
+        self.new_password_file.is_some()
+            || self.new_password_command.is_some()
+            || self.new_password_fd.is_some()
+            || password::is_new_in_environment()
     }
 
     fn names_key_file(&self) -> bool {
@@ -94,7 +97,7 @@ impl NewSecret {
     }
 
     /// The credentials, and the key file that was made for them. `kept` is a key file that stays a factor.
-    fn credentials(
+    pub(crate) fn credentials(
         &self,
         context: &Context,
         repository: &str,
@@ -169,7 +172,7 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
         Command::Rm(arguments) => remove(&arguments, context).await,
         Command::Passwd(arguments) => change(&arguments, context).await,
         Command::Rotate => Err(Failure::usage(
-            "key rotate is not supported yet: to shut someone out for good, copy what is here into a new repository",
+            "key rotate is not supported yet: to shut someone out for good, `copy` this repository into a new one, and destroy it",
         )),
     }
 }

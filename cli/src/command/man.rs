@@ -28,11 +28,11 @@ const EXIT_STATUS: [(u8, &str); 8] = [
     (Exit::NoRepository.code(), "No repository is there."),
     (Exit::Busy.code(), "Held by another process, or a commit race lost."),
     (Exit::Credentials.code(), "Wrong credentials."),
-    (Exit::Damaged.code(), "Damaged, or rolled back."),
+    (Exit::Damaged.code(), "Damaged, rolled back, or an unfinished copy."),
 ];
 
 /// What is read from the environment.
-const ENVIRONMENT: [(&str, &str); 6] = [
+const ENVIRONMENT: [(&str, &str); 7] = [
     ("STRONGROOM_REPO", "The repository, where --repo is not given."),
     (
         "STRONGROOM_PASSWORD",
@@ -41,6 +41,7 @@ const ENVIRONMENT: [(&str, &str); 6] = [
     ("STRONGROOM_PASSWORD_FILE", "As --password-file."),
     ("STRONGROOM_PASSWORD_COMMAND", "As --password-command."),
     ("STRONGROOM_KEY_FILE", "As --key-file."),
+    ("STRONGROOM_NEW_PASSWORD", "The password of a slot that is made: as --new-password-fd."),
     ("XDG_STATE_HOME", "Where this device remembers what it has seen (~/.local/state)."),
 ];
 

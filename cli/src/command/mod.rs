@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod conformance;
+pub(crate) mod copy;
 pub(crate) mod cp;
 pub(crate) mod destroy;
 pub(crate) mod du;

@@ -1,5 +1,6 @@
 //! `mv FROM… TO`: moves or renames, all or nothing.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 
 use clap::Args;
@@ -23,6 +24,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         return Err(Failure::usage("mv needs what to move and where to"));
     };
     let to = bytes_of(to);
+    refuse_same_names(from.iter().map(|from| bytes_of(from)))?;
+    from.iter().try_for_each(|from| refuse_dots(bytes_of(from)))?;
     let repository = context.open(Access::Write).await?;
     transact(repository.fs(), async |transaction| {
         let into_folder = is_folder(transaction, to).await?;
@@ -55,4 +58,29 @@ pub(crate) fn last_name(path: &[u8]) -> Result<&[u8], Failure> {
     let name = path.split(|byte| *byte == b'/').rfind(|name| !name.is_empty() && *name != b".");
     name.filter(|name| *name != b"..")
         .ok_or_else(|| Failure::usage(format!("{}: this names no entry of a folder", shown(path))))
+}
+
+/// Refuses paths of which two have the same last name: in one folder, the later would take the place of the earlier. A path
+/// without a name is left to those that want one.
+pub(crate) fn refuse_same_names<'a>(paths: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Failure> {
+    let mut named: HashMap<&[u8], &[u8]> = HashMap::new();
+    for path in paths {
+        let Ok(name) = last_name(path) else { continue };
+        if let Some(other) = named.insert(name, path) {
+            let what = format!("{} and {} would both arrive as {}", shown(other), shown(path), shown(name));
+            return Err(Failure::usage(format!("{what}: nothing was done")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a path that ends with `.` or `..`: what is moved or removed is an entry of a folder, and these are none.
+pub(crate) fn refuse_dots(path: &[u8]) -> Result<(), Failure> {
+    match path.split(|byte| *byte == b'/').rfind(|name| !name.is_empty()) {
+        Some(name @ (b"." | b"..")) => {
+            let what = format!("ends with `{}`: name the file or folder itself", shown(name));
+            Err(Failure::usage(format!("{}: {what}", shown(path))))
+        }
+        _ => Ok(()),
+    }
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use strongroom::fs::Kind;
 
+use crate::command::mv::refuse_dots;
 use crate::context::{Access, Context, transact};
 use crate::exit::Failure;
 use crate::local::bytes_of;
@@ -28,6 +29,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    arguments.paths.iter().try_for_each(|path| refuse_dots(bytes_of(path)))?;
     let repository = context.open(Access::Write).await?;
     transact(repository.fs(), async |transaction| {
         let root = transaction.metadata("/").await?.inode;

@@ -143,14 +143,18 @@ async fn rm(arguments: Rm, context: &mut Context) -> Result<(), Failure> {
     }
     for name in &arguments.names {
         context.interrupt.check()?;
-        match repository.remove_snapshot(name).await {
-            // Named twice, or removed by another process meanwhile: it is gone, as was asked.
-            Err(strongroom::Error::Core(strongroom::core::Error::NoSnapshot { .. })) => {}
-            done => done?,
-        }
+        remove(&repository, name).await?;
     }
     repository.close().await?;
     context.output.done("snapshot rm")
+}
+
+/// Removes a snapshot that was there. Named twice, or removed by another process meanwhile, it is gone, as was asked.
+async fn remove(repository: &Repository, name: &str) -> Result<(), Failure> {
+    match repository.remove_snapshot(name).await {
+        Err(strongroom::Error::Core(strongroom::core::Error::NoSnapshot { .. })) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 async fn diff(arguments: Diff, context: &mut Context) -> Result<(), Failure> {
@@ -237,7 +241,7 @@ async fn prune(arguments: Prune, context: &mut Context) -> Result<(), Failure> {
     for (info, kept) in snapshots.iter().zip(arguments.policy.kept(&taken)) {
         context.interrupt.check()?;
         if !kept && !arguments.dry_run {
-            repository.remove_snapshot(&info.name).await?;
+            remove(&repository, &info.name).await?;
         }
         show(info, Some(kept), context)?;
     }

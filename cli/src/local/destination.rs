@@ -2,7 +2,7 @@
 //!
 //! Names come from a repository and are not trusted: every step is taken from an open folder, by one name, without
 //! following a link. A file is written under another name and renamed when it is whole, so that what stood there before
-//! is replaced at once or not at all.
+//! is replaced at once or not at all. The files of the repository itself are never written over.
 
 use std::fs::File;
 use std::io;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
+use super::own::Own;
 use super::source::Identity;
 use super::xattrs::{self, Xattrs};
 use super::{Attributes, name_of};
@@ -30,18 +31,20 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLO
 #[derive(Clone)]
 pub(crate) struct Folder {
     descriptor: Arc<OwnedFd>,
+    /// What nothing in it may lead to.
+    own: Own,
 }
 
 impl Folder {
     /// The folder that the user named; it is created where it is missing.
-    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+    pub(crate) fn at(path: &Path, own: Own) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
-        Self::existing(path)
+        Self::existing(path, own)
     }
 
     /// The folder that the user named, which is there.
-    pub(crate) fn existing(path: &Path) -> io::Result<Self> {
-        Ok(Self { descriptor: Arc::new(rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?) })
+    pub(crate) fn existing(path: &Path, own: Own) -> io::Result<Self> {
+        Ok(Self { descriptor: Arc::new(rustix::fs::openat(CWD, path, FOLDER, Mode::empty())?), own })
     }
 
     /// The folder of that name in this one; it is created where it is missing.
@@ -56,12 +59,15 @@ impl Folder {
             Errno::NOTDIR | Errno::LOOP => io::Error::other("something that is not a folder is in the way"),
             error => error.into(),
         })?;
-        // An earlier export may have left it read-only; its final mode is set when it is finished.
         let stat = rustix::fs::fstat(&descriptor)?;
+        if self.own.is(Identity::of_stat(&stat)) {
+            return Err(own_is_in_the_way());
+        }
+        // An earlier export may have left it read-only; its final mode is set when it is finished.
         if stat.st_mode & 0o700 != 0o700 {
             let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(stat.st_mode | 0o700));
         }
-        Ok(Self { descriptor: Arc::new(descriptor) })
+        Ok(Self { descriptor: Arc::new(descriptor), own: self.own.clone() })
     }
 
     /// A folder further down, by the names that lead there; none of them may be a link.
@@ -69,13 +75,13 @@ impl Folder {
         names.iter().try_fold(self.clone(), |folder, name| {
             let flags = FOLDER.union(OFlags::NOFOLLOW);
             let inner = rustix::fs::openat(&*folder.descriptor, name_of(checked(name)?), flags, Mode::empty())?;
-            Ok(Self { descriptor: Arc::new(inner) })
+            Ok(Self { descriptor: Arc::new(inner), own: self.own.clone() })
         })
     }
 
     /// Gives a file that was written below `top` one more name, in this folder. Refused where another is there now.
     pub(crate) fn link(&self, name: &[u8], top: &Self, first: &[Vec<u8>], identity: Identity) -> io::Result<()> {
-        let name = checked(name)?;
+        let name = self.replaceable(name)?;
         let (first, folders) = first.split_last().ok_or_else(|| io::Error::other("no name to link to"))?;
         let from = top.below(folders)?;
         let first = name_of(checked(first)?);
@@ -95,7 +101,7 @@ impl Folder {
 
     /// Begins a file that will have that name.
     pub(crate) fn create(&self, name: &[u8]) -> io::Result<Draft> {
-        let name = checked(name)?.to_vec();
+        let name = self.replaceable(name)?.to_vec();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (draft, descriptor) =
             self.fresh(|draft| rustix::fs::openat(&*self.descriptor, draft, flags, Mode::RUSR | Mode::WUSR))?;
@@ -104,7 +110,7 @@ impl Folder {
 
     /// Writes a link; its target is data and is never followed.
     pub(crate) fn symlink(&self, name: &[u8], target: &[u8], attributes: &Attributes) -> io::Result<()> {
-        let name = checked(name)?;
+        let name = self.replaceable(name)?;
         let (draft, ()) = self.fresh(|draft| rustix::fs::symlinkat(name_of(target), &*self.descriptor, draft))?;
         let (owner, group) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
         // Only root can give files away; the owner of a link means little otherwise.
@@ -121,6 +127,15 @@ impl Folder {
     /// Answers how many extended attributes could not be set.
     pub(crate) fn finish(&self, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
         apply(&*self.descriptor, attributes, xattrs)
+    }
+
+    /// Refuses a name whose place is not to be taken.
+    fn replaceable<'a>(&self, name: &'a [u8]) -> io::Result<&'a [u8]> {
+        let name = checked(name)?;
+        match rustix::fs::statat(&*self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if self.own.is(Identity::of_stat(&there)) => Err(own_is_in_the_way()),
+            _ => Ok(name),
+        }
     }
 
     /// Makes something under a name that nothing has.
@@ -207,7 +222,11 @@ impl Drop for Draft {
     }
 }
 
-/// Answers how many extended attributes could not be set.
+fn own_is_in_the_way() -> io::Error {
+    io::Error::other("the repository itself is in the way")
+}
+
+/// Answers how many extended attributes could not be set, or taken away.
 fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
     let descriptor = descriptor.as_fd();
     let stat = rustix::fs::fstat(descriptor)?;
@@ -220,9 +239,12 @@ fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io:
             mode &= !SET_ID_BITS;
         }
     }
+    // Before the mode: in an access list that the folder around it has given, the bits of the group would be what all of
+    // the list may have.
+    let kept = xattrs::remove_others(descriptor, xattrs)?;
     rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
     // After the owner, whose change takes capabilities away.
-    let unset = xattrs::set(descriptor, xattrs);
+    let unset = kept + xattrs::set(descriptor, xattrs);
     rustix::fs::futimens(descriptor, &times(attributes))?;
     Ok(unset)
 }
@@ -251,7 +273,7 @@ mod tests {
     #[test]
     fn a_finished_file_has_its_content_and_attributes_and_no_draft_stays() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::at(&root.path().join("new/dest")).unwrap();
+        let folder = Folder::at(&root.path().join("new/dest"), Own::default()).unwrap();
         let mut content = vec![7; 10_000];
         content.extend(vec![0; 100_000]);
         content.extend(b"end");
@@ -275,7 +297,7 @@ mod tests {
         let (dest, outside) = (root.path().join("dest"), root.path().join("outside"));
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("victim"), "kept").unwrap();
-        let folder = Folder::at(&dest).unwrap();
+        let folder = Folder::at(&dest, Own::default()).unwrap();
         symlink(&outside, dest.join("folder")).unwrap();
         symlink(outside.join("victim"), dest.join("file")).unwrap();
 
@@ -295,7 +317,7 @@ mod tests {
     #[test]
     fn links_replace_links_and_a_folder_in_the_way_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder::at(root.path()).unwrap();
+        let folder = Folder::at(root.path(), Own::default()).unwrap();
         for target in [&b"one"[..], b"/two"] {
             folder.symlink(b"link", target, &ATTRIBUTES).unwrap();
             assert_eq!(std::fs::read_link(root.path().join("link")).unwrap(), Path::new(&name_of(target)));

@@ -7,9 +7,10 @@
 use std::path::Path;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use rustix::fs::OFlags;
 
 use crate::exit::Failure;
-use crate::local::{bytes_of, name_of};
+use crate::local::{bytes_of, name_of, reach};
 
 /// The patterns, ready to use.
 #[derive(Debug)]
@@ -65,10 +66,11 @@ pub(crate) fn is_cache(folder: &Path) -> bool {
     let limit = u64::try_from(CACHE_TAG.len()).unwrap_or_default();
     let path = folder.join("CACHEDIR.TAG");
     // Opened only where it is a plain file: a FIFO of that name would wait for ever.
-    if !std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+    if !reach::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
         return false;
     }
-    std::fs::File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut start)).is_ok() && start == CACHE_TAG
+    let file = reach::open(&path, OFlags::RDONLY | OFlags::NONBLOCK).map(std::fs::File::from);
+    file.and_then(|file| file.take(limit).read_to_end(&mut start)).is_ok() && start == CACHE_TAG
 }
 
 /// The path of an entry below a folder.

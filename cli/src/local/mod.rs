@@ -2,6 +2,8 @@
 
 pub(crate) mod destination;
 pub(crate) mod exclude;
+pub(crate) mod own;
+pub(crate) mod reach;
 pub(crate) mod source;
 pub(crate) mod xattrs;
 

@@ -6,11 +6,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use strongroom::fs::PATH_BYTES_MAX;
+
 use super::exclude::{self, Exclude};
-use super::{Attributes, MODE_BITS, bytes_of, name_of};
+use super::own::Own;
+use super::{Attributes, MODE_BITS, bytes_of, name_of, reach};
 
 /// What an entry is.
 #[derive(Debug)]
@@ -67,31 +70,6 @@ pub(crate) struct Limits {
     pub(crate) own: Own,
 }
 
-/// Where the repository's own storage lies on this machine. Stored into itself it would grow with every import; and where it is
-/// a database, opening one of its files and closing it again would end the locks that this process has on it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Own(Vec<PathBuf>);
-
-impl Own {
-    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        Self(paths)
-    }
-
-    /// What is there now: a log comes and goes. Nothing is opened for that.
-    fn now(&self) -> Vec<Identity> {
-        self.0.iter().filter_map(|path| Identity::at(path)).collect()
-    }
-
-    /// Refuses what is the storage's, by whatever name.
-    pub(crate) fn refuse(&self, path: &Path) -> io::Result<()> {
-        let own = self.now();
-        if !own.is_empty() && Identity::at(path).is_some_and(|identity| own.contains(&identity)) {
-            return Err(io::Error::other("it belongs to the repository itself"));
-        }
-        Ok(())
-    }
-}
-
 /// What a file is on this machine, whatever its path: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u64, u64);
@@ -121,24 +99,29 @@ pub(crate) struct Emptied {
 impl Emptied {
     /// Opens the folder, where it is still the one that was met there.
     pub(crate) fn open(path: &Path, identity: Identity) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let file = File::from(reach::open(path, flags)?);
         if Identity::of(&file.metadata()?) != identity {
             return Err(io::Error::other("another folder has taken its place"));
         }
         Ok(Self { descriptor: file.into() })
     }
 
-    /// Whether nothing of that name is in it, for certain.
+    /// Whether nothing of that name is in it that could be stored, for certain: nothing at all, or a device, FIFO or socket.
     pub(crate) fn lacks(&self, name: &[u8]) -> bool {
-        let found = rustix::fs::statat(&self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW);
-        found.is_err_and(|error| error == Errno::NOENT)
+        match rustix::fs::statat(&self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => matches!(
+                FileType::from_raw_mode(stat.st_mode),
+                FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice
+            ),
+            Err(error) => error == Errno::NOENT,
+        }
     }
 }
 
 /// Whether nothing is at a path, for certain.
 pub(crate) fn is_gone(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    reach::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A walk over one SRC, names ascending by bytes.
@@ -146,13 +129,22 @@ pub(crate) struct Walk<'a> {
     limits: &'a Limits,
     root: Option<(PathBuf, Vec<u8>)>,
     open: Vec<Folder>,
+    /// Of the innermost open folder: one of each, since those of all of them would take the square of the depth.
+    path: PathBuf,
+    relative: Vec<u8>,
     device: Option<u64>,
     /// As of after the names of the folder were read that was entered last: so none of them is missed.
     own: Vec<Identity>,
 }
 
+/// What is known of an open folder, beside its paths.
 struct Folder {
-    entry: Entry,
+    /// How long the paths of the folder around it are.
+    outer: (usize, usize),
+    attributes: Attributes,
+    identity: Identity,
+    changed: i64,
+    bare: bool,
     /// Descending, so that the next one is popped.
     names: Vec<std::ffi::OsString>,
 }
@@ -160,10 +152,24 @@ struct Folder {
 impl<'a> Walk<'a> {
     /// Begins at a path, whose place in the repository will be `relative`.
     pub(crate) fn new(path: PathBuf, relative: Vec<u8>, limits: &'a Limits) -> Self {
-        Self { limits, root: Some((path, relative)), open: Vec::new(), device: None, own: limits.own.now() }
+        let root = Some((path, relative));
+        Self {
+            limits,
+            root,
+            open: Vec::new(),
+            path: PathBuf::new(),
+            relative: Vec::new(),
+            device: None,
+            own: limits.own.now(),
+        }
     }
 
     fn look(&mut self, path: PathBuf, relative: Vec<u8>) -> Event {
+        // Nor could anything in it be named.
+        if relative.len() > PATH_BYTES_MAX {
+            let what = format!("its path is longer than the {PATH_BYTES_MAX} bytes that are possible");
+            return Event::Unreadable(path, io::Error::other(what));
+        }
         let entry = match read_entry(&path, relative) {
             Ok((entry, metadata)) => {
                 let device = *self.device.get_or_insert(metadata.dev());
@@ -188,12 +194,25 @@ impl<'a> Walk<'a> {
         self.own = self.limits.own.now();
         match names {
             Ok(names) => {
-                let open = Folder { entry: entry.again(), names };
-                self.open.push(open);
+                let outer = (self.path.as_os_str().len(), self.relative.len());
+                self.path.clone_from(&entry.path);
+                self.relative.clone_from(&entry.relative);
+                let Entry { attributes, identity, changed, bare, .. } = entry;
+                self.open.push(Folder { outer, attributes, identity, changed, bare, names });
                 Event::Enter(entry)
             }
             Err(error) => Event::Unreadable(entry.path, error),
         }
+    }
+
+    /// The folder once more, now that it is left.
+    fn leave(&mut self, folder: Folder) -> Event {
+        let Folder { outer: (path_bytes, relative_bytes), attributes, identity, changed, bare, .. } = folder;
+        let path = std::mem::take(&mut self.path);
+        let relative = self.relative.clone();
+        self.relative.truncate(relative_bytes);
+        self.path = name_of(bytes_of(path.as_os_str()).get(..path_bytes).unwrap_or_default()).into();
+        Event::Leave(Entry { path, relative, attributes, kind: Kind::Directory, identity, changed, names: 1, bare })
     }
 }
 
@@ -207,10 +226,10 @@ impl Iterator for Walk<'_> {
         loop {
             let folder = self.open.last_mut()?;
             let Some(name) = folder.names.pop() else {
-                return self.open.pop().map(|folder| Event::Leave(folder.entry));
+                let folder = self.open.pop()?;
+                return Some(self.leave(folder));
             };
-            let relative = exclude::join(&folder.entry.relative, &name);
-            let path = folder.entry.path.join(&name);
+            let (path, relative) = (self.path.join(&name), exclude::join(&self.relative, &name));
             if !self.limits.exclude.matches(&relative) {
                 return Some(self.look(path, relative));
             }
@@ -218,25 +237,8 @@ impl Iterator for Walk<'_> {
     }
 }
 
-impl Entry {
-    /// The folder once more, for when it is left.
-    fn again(&self) -> Self {
-        Self {
-            path: self.path.clone(),
-            relative: self.relative.clone(),
-            attributes: self.attributes,
-            kind: Kind::Directory,
-            identity: self.identity,
-            changed: self.changed,
-            names: 1,
-            bare: self.bare,
-        }
-    }
-}
-
 fn sorted_names(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-    let mut names =
-        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
+    let mut names = reach::names(folder)?;
     names.sort_unstable_by(|one, other| bytes_of(other).cmp(bytes_of(one)));
     Ok(names)
 }
@@ -247,11 +249,11 @@ pub(crate) fn entry_at(path: &Path, relative: Vec<u8>) -> io::Result<Entry> {
 }
 
 fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
-    let metadata = std::fs::symlink_metadata(path)?;
+    let metadata = reach::metadata(path)?;
     let kind = match metadata.file_type() {
         kind if kind.is_dir() => Kind::Directory,
         kind if kind.is_file() => Kind::File { size: metadata.size() },
-        kind if kind.is_symlink() => Kind::Symlink { target: bytes_of(std::fs::read_link(path)?.as_os_str()).to_vec() },
+        kind if kind.is_symlink() => Kind::Symlink { target: reach::read_link(path)? },
         kind if kind.is_fifo() => Kind::Special("FIFO"),
         kind if kind.is_socket() => Kind::Special("socket"),
         kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
@@ -291,9 +293,8 @@ impl SourceFile {
     /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody. So is what belongs to the
     /// repository itself, before it is opened.
     pub(crate) fn open(path: &Path, own: &Own) -> io::Result<Self> {
-        own.refuse(path)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        own.refuse_reading(path)?;
+        let file = File::from(reach::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is no longer a plain file"));

@@ -1,29 +1,34 @@
 //! Extended attributes of files of this machine, as far as it has such and lets us.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::name_of;
+use super::{name_of, reach};
 
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What the program itself gives to unfinished files of the repository. No file of this machine has it: it is neither read from
+/// one, should its system allow such a name, nor set.
+pub(crate) const UNFINISHED: &[u8] = b"strongroom.unfinished";
 
 /// The longest list of names, and the longest value, that a system gives.
 const BYTES_MAX: usize = 64 << 10;
 
 /// All that can be read of what is at a path, a link itself; names ascending.
 pub(crate) fn read(path: &Path) -> Xattrs {
-    // Most files have none: that takes one call.
-    if !rustix::fs::llistxattr_query(path).is_ok_and(|bytes| bytes > 0) {
-        return Vec::new();
-    }
-    let mut buffer = vec![0; BYTES_MAX];
-    let Ok(listed) = rustix::fs::llistxattr(path, buffer.as_mut_slice()) else { return Vec::new() };
-    let names = buffer.get(..listed).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    let names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
+    // No call names what is in a folder by that.
+    reach::by_path(path, read_short).unwrap_or_default()
+}
+
+fn read_short(path: &Path) -> Xattrs {
+    let mut names = names(rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
+    names.retain(|name| name != UNFINISHED);
+    let mut buffer = if names.is_empty() { Vec::new() } else { vec![0; BYTES_MAX] };
     let mut xattrs = Xattrs::new();
     for name in names {
         // One that went meanwhile, or that is kept from us, is not there for us.
@@ -33,6 +38,45 @@ pub(crate) fn read(path: &Path) -> Xattrs {
     }
     xattrs.sort_unstable();
     xattrs
+}
+
+/// The names that there are, from how many bytes they take. Most files have none: that takes one call.
+fn names(bytes: rustix::io::Result<usize>, list: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<Vec<u8>> {
+    if !bytes.is_ok_and(|bytes| bytes > 0) {
+        return Vec::new();
+    }
+    let mut buffer = vec![0; BYTES_MAX];
+    let Ok(listed) = list(&mut buffer) else { return Vec::new() };
+    let names = buffer.get(..listed).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(<[u8]>::to_vec).collect()
+}
+
+/// Access lists, which a file gets from the folder that it is made in: of itself, and of what is made in it.
+const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// Takes away what an open file has beside these, and no system put there for itself: access lists that would let in others
+/// than are known of, and what anyone marks files with. Answers how many could not be taken away.
+///
+/// # Errors
+/// An access list could not be taken away.
+pub(crate) fn remove_others(descriptor: impl AsFd, xattrs: &Xattrs) -> io::Result<u64> {
+    let descriptor = descriptor.as_fd();
+    let mut kept = 0;
+    for name in names(rustix::fs::flistxattr_query(descriptor), |buffer| rustix::fs::flistxattr(descriptor, buffer)) {
+        let is_list = ACCESS_LISTS.contains(&name.as_slice());
+        let is_mark = name.starts_with(b"user.") || name.starts_with(b"trusted.");
+        if !(is_list || is_mark) || xattrs.iter().any(|(known, _)| *known == name) {
+            continue;
+        }
+        match rustix::fs::fremovexattr(descriptor, name_of(&name)) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(error) if is_list => {
+                return Err(io::Error::other(format!("the access list that its folder gives it stays: {error}")));
+            }
+            Err(_) => kept += 1,
+        }
+    }
+    Ok(kept)
 }
 
 /// Makes these the extended attributes of an open file, beside those that it has; answers how many could not be set.

@@ -37,8 +37,8 @@ pub(crate) enum Trees {
 #[derive(Clone, Copy)]
 pub(super) enum Beside<'a> {
     Nothing,
-    /// Keeps its content under a name.
-    Keep(&'a str),
+    /// Keeps its content under a name, as of now or of the time that is given.
+    Keep(&'a str, Option<u64>),
     /// Moves nodes out of sparse blocks.
     Gather(&'a Gathering),
 }
@@ -81,7 +81,7 @@ impl Shared {
         beside: Beside<'_>,
     ) -> Result<bool> {
         let mut draft = Draft::default();
-        if let Beside::Keep(name) = beside {
+        if let Beside::Keep(name, _) = beside {
             self.check_free(&base, name).await?;
         }
         // Others may have ended our epoch: what is written under it could be swept before a commit names it.
@@ -117,7 +117,7 @@ impl Shared {
         count(space.dead.iter().map(|dead| &dead.pointer), -1, &mut draft);
         match beside {
             Beside::Nothing => {}
-            Beside::Keep(name) => keep(name, sequence, now, content.root, &mut draft),
+            Beside::Keep(name, time) => keep(name, sequence, time.unwrap_or(now), content.root, &mut draft),
             Beside::Gather(gathering) => {
                 let roots = [&mut content.root, &mut space.root];
                 self.move_nodes(&base, roots, gathering, &mut draft).await?;

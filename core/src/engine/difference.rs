@@ -65,6 +65,12 @@ impl Snapshot {
         let pins = [before.pin().clone(), self.pin().clone()];
         Changes::new(self.shared(), pins, before.content(), self.content())
     }
+
+    /// All rows: what changed since nothing was there.
+    pub(super) fn rows(&self) -> Changes {
+        let pins = [self.pin().clone(), self.pin().clone()];
+        Changes::new(self.shared(), pins, &Side::default(), self.content())
+    }
 }
 
 impl Changes {

@@ -6,7 +6,8 @@
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left, `defragmenter` does so in the background; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
 //! * `destroy` deletes all of it.
-//! * `snapshots` keeps states under names; `difference` compares states, and brings one back.
+//! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `copy` brings all of them into
+//!   another repository.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
@@ -18,6 +19,7 @@ mod check;
 mod checkpoint;
 mod commit;
 mod compact;
+mod copy;
 mod defragment;
 mod defragmenter;
 mod destroy;
@@ -58,6 +60,7 @@ use crate::{Error, Result};
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Counts, Finding};
 pub use compact::{CompactOptions, CompactReport};
+pub use copy::{Contents, Copied, CopyOptions};
 pub use defragmenter::{
     BATCH_BYTES_MAX, BYTES_PER_SECOND_MIN, DefragmentOptions, DefragmentState, DefragmentStatus, Defragmenter,
     STEP_CHUNKS_MAX,
@@ -179,17 +182,33 @@ impl Engine {
         options: CreateOptions<'_>,
         fill: impl AsyncFnOnce(&Self, &mut Transaction) -> std::result::Result<(), E>,
     ) -> std::result::Result<Self, E> {
-        let (engine, header) = Self::assemble_new(storage, env, options).await?;
+        Self::create_having(storage, env, options, Features::default(), fill).await
+    }
+
+    async fn create_having<E: From<Error>>(
+        storage: Arc<dyn Storage>,
+        env: Env,
+        options: CreateOptions<'_>,
+        features: Features,
+        fill: impl AsyncFnOnce(&Self, &mut Transaction) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Self, E> {
+        let (engine, header) = Self::assemble_new(storage, env, options, features).await?;
         let mut first = engine.begin();
         fill(&engine, &mut first).await?;
         engine.establish(&header, first).await?;
         Ok(engine)
     }
 
-    async fn assemble_new(storage: Arc<dyn Storage>, env: Env, options: CreateOptions<'_>) -> Result<(Self, Header)> {
+    async fn assemble_new(
+        storage: Arc<dyn Storage>,
+        env: Env,
+        options: CreateOptions<'_>,
+        features: Features,
+    ) -> Result<(Self, Header)> {
         let occupant = enter(&storage).await;
         match keyring::read_headers(&storage).await {
             Err(Error::NotARepository) => {}
+            Ok(headers) if headers.is_unfinished_copy() => return Err(Error::UnfinishedCopy),
             Ok(_) | Err(Error::Damaged(_) | Error::NewerFormat { .. }) => return Err(Error::AlreadyExists),
             Err(error) => return Err(error),
         }
@@ -204,7 +223,7 @@ impl Engine {
             suite: options.suite,
             block_bytes: options.block_bytes,
             kdf: options.kdf,
-            features: Features::default(),
+            features,
             slots: &slots,
         };
         let (header, root_secret) = keyring::build_header(&env, &create).await?;
@@ -250,8 +269,8 @@ impl Engine {
     /// Opens a repository. With `read_only` nothing at all is written to it.
     ///
     /// # Errors
-    /// [`Error::NotARepository`], [`Error::WrongCredentials`], [`Error::NewerFormat`], [`Error::Damaged`] and
-    /// [`Error::RolledBack`], each for what it says; what the storage raises.
+    /// [`Error::NotARepository`], [`Error::UnfinishedCopy`], [`Error::WrongCredentials`], [`Error::NewerFormat`],
+    /// [`Error::Damaged`] and [`Error::RolledBack`], each for what it says; what the storage raises.
     pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions<'_>) -> Result<Self> {
         let occupant = enter(&storage).await;
         let mut headers = keyring::read_headers(&storage).await?;
@@ -284,6 +303,9 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         };
+        if opened.header.features().is_unfinished_copy() {
+            return Err(Error::UnfinishedCopy);
+        }
         *lock(&engine.secrets.header) = opened.header;
         *lock(&engine.secrets.slot) = opened.slot;
         freshness?;
@@ -635,9 +657,13 @@ async fn enter(storage: &Arc<dyn Storage>) -> Option<Occupant> {
     }
 }
 
+fn chunk_bytes_max(geometry: Geometry) -> usize {
+    (256 << 10).min(4 * geometry.block_bytes() as usize)
+}
+
 impl Shared {
     pub(crate) fn chunk_bytes_max(&self) -> usize {
-        (256 << 10).min(4 * self.context.geometry.block_bytes() as usize)
+        chunk_bytes_max(self.context.geometry)
     }
 
     /// How many bytes of payloads a transaction may keep in its rows.

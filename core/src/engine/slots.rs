@@ -73,7 +73,10 @@ impl Engine {
     }
 
     /// Makes a header of the one in force and puts it in force, again where another process was faster.
-    async fn edit_slots(&self, mut edit: impl AsyncFnMut(&HeaderEdit<'_>) -> Result<Header>) -> Result<Vec<SlotInfo>> {
+    pub(super) async fn edit_slots(
+        &self,
+        mut edit: impl AsyncFnMut(&HeaderEdit<'_>) -> Result<Header>,
+    ) -> Result<Vec<SlotInfo>> {
         self.shared.check_writable()?;
         let mut attempt = 0;
         loop {

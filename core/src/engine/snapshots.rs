@@ -51,6 +51,11 @@ impl Engine {
     /// [`Error::SnapshotExists`]; [`Error::Invalid`] and [`Error::LimitExceeded`] for an impossible name; as
     /// [`Transaction::commit`].
     pub async fn create_snapshot(&self, name: &str) -> Result<SnapshotInfo> {
+        self.create_snapshot_of(name, None).await
+    }
+
+    /// As [`Engine::create_snapshot`], as if it had been taken at this time.
+    pub(super) async fn create_snapshot_of(&self, name: &str, time_millis: Option<u64>) -> Result<SnapshotInfo> {
         let shared = &self.shared;
         shared.check_writable()?;
         check_name(name)?;
@@ -61,7 +66,7 @@ impl Engine {
         for _ in 0..shared.tuning.attempts_max {
             shared.hold_epoch().await?;
             let mut leader = shared.leader.lock().await;
-            if shared.checkpoint_beside(&mut leader, Trees::Change, Beside::Keep(name)).await? {
+            if shared.checkpoint_beside(&mut leader, Trees::Change, Beside::Keep(name, time_millis)).await? {
                 // Nobody but the leader changes the newest state.
                 let row = shared.snapshot_row(&shared.root(), name).await?;
                 drop(leader);

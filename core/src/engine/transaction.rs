@@ -259,11 +259,43 @@ impl Transaction {
     /// As [`Transaction::put_chunk`].
     pub async fn put_new_chunk(&mut self, identity: Option<[u8; 32]>, payload: Bytes) -> Result<ChunkNumber> {
         self.shared.check_writable()?;
+        self.check_chunk(&payload)?;
+        let number = self.number().await?;
+        self.put_numbered(number, identity, payload).await?;
+        Ok(ChunkNumber(number))
+    }
+
+    /// As [`Transaction::put_new_chunk`], under a number that was drawn in another repository: under an epoch before ours, so
+    /// that it is never drawn here.
+    pub(super) async fn put_foreign_chunk(
+        &mut self,
+        number: ChunkNumber,
+        identity: Option<[u8; 32]>,
+        payload: Bytes,
+    ) -> Result<()> {
+        self.shared.check_writable()?;
+        self.check_chunk(&payload)?;
+        let epoch = self.shared.hold_epoch().await?;
+        if self.epoch.is_some_and(|before| before != epoch) {
+            return Err(Error::Conflict);
+        }
+        self.epoch = Some(epoch);
+        let key = rows::chunk_key(number.0);
+        if number.0 >> 32 >= u64::from(epoch) || self.ops.contains_key(&key) || self.has_row(&key).await? {
+            return Err(Error::Invalid(format!("the number {:#x} of a chunk is taken, or not from before", number.0)));
+        }
+        self.put_numbered(number.0, identity, payload).await
+    }
+
+    fn check_chunk(&self, payload: &Bytes) -> Result<()> {
         let limit = self.shared.chunk_bytes_max();
         if payload.len() > limit {
             return Err(Error::LimitExceeded { what: "chunk_bytes", value: payload.len() as u64, limit: limit as u64 });
         }
-        let number = self.number().await?;
+        Ok(())
+    }
+
+    async fn put_numbered(&mut self, number: u64, identity: Option<[u8; 32]>, payload: Bytes) -> Result<()> {
         let place = if !self.has_blocks && self.inline_bytes + payload.len() <= self.shared.inline_bytes_max() {
             self.inline.push(number);
             self.inline_bytes += payload.len();
@@ -279,7 +311,7 @@ impl Transaction {
         if let Some(identity) = identity {
             self.ops.insert(rows::identity_key(&identity), Op::Identity(number));
         }
-        Ok(ChunkNumber(number))
+        Ok(())
     }
 
     async fn place(&mut self, number: u64, payload: &Bytes) -> Result<Place> {

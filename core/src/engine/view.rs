@@ -180,6 +180,10 @@ impl Snapshot {
         Self { shared: shared.clone(), root, pin, sequence: row.sequence }
     }
 
+    pub(super) fn root(&self) -> &Arc<Root> {
+        &self.root
+    }
+
     pub(super) fn content(&self) -> &Side {
         &self.root.content
     }

@@ -54,8 +54,17 @@ pub struct Features {
 }
 
 impl Features {
-    /// What this version knows: nothing yet.
-    pub const KNOWN: Self = Self { incompatible: 0, read_only_compatible: 0 };
+    /// Incompatible: the repository is being made out of another one, and is not all there yet.
+    pub const UNFINISHED_COPY: u64 = 1;
+
+    /// What this version knows.
+    pub const KNOWN: Self = Self { incompatible: Self::UNFINISHED_COPY, read_only_compatible: 0 };
+
+    /// Whether the repository is a copy that did not come to its end.
+    #[must_use]
+    pub const fn is_unfinished_copy(self) -> bool {
+        self.incompatible & Self::UNFINISHED_COPY != 0
+    }
 
     /// Those of these that this version does not know.
     #[must_use]
@@ -309,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_an_unknown_feature_are_told_from_damage() {
-        for (at, field) in [(16, "version 1"), (19, "key derivation"), (24, "features"), (31, "features")] {
+        for (at, field) in [(16, "version 1"), (19, "key derivation"), (25, "features"), (31, "features")] {
             let newer = content(|bytes| bytes[at] ^= if at == 19 { 2 } else { 1 });
             let Err(HeaderError::Newer { detail }) = Header::decode(&newer) else { panic!("byte {at}") };
             assert!(detail.contains(field), "{detail}");
@@ -320,6 +329,13 @@ mod tests {
     fn an_unknown_read_only_compatible_feature_can_be_read() {
         let (header, _) = Header::decode(&content(|bytes| bytes[32] = 2)).unwrap();
         assert_eq!(header.features.unknown(), Features { incompatible: 0, read_only_compatible: 2 });
+    }
+
+    #[test]
+    fn an_unfinished_copy_can_be_read_so_that_it_can_be_destroyed() {
+        let (header, _) = Header::decode(&content(|bytes| bytes[24] = 1)).unwrap();
+        assert!(header.features.is_unfinished_copy());
+        assert_eq!(header.features.unknown(), Features::default());
     }
 
     #[test]

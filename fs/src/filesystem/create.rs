@@ -275,7 +275,7 @@ impl FsTransaction {
     }
 
     /// What the content of a file that is there goes by.
-    async fn shared_for(&self, inode: u64) -> Result<Arc<Shared>> {
+    pub(super) async fn shared_for(&self, inode: u64) -> Result<Arc<Shared>> {
         Ok(self.shared.for_file(&inodes::load(&self.transaction, inode).await?))
     }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attributes;
+mod compare;
 mod copy;
 mod create;
 mod diff;
@@ -32,6 +33,7 @@ use crate::shared::Shared;
 
 pub use apply::Op;
 pub use attributes::{AttributeChange, Attributes};
+pub use compare::Comparand;
 pub use create::FileWriter;
 pub use diff::{Fate, PathChange};
 pub(crate) use directory::entries;

@@ -7,6 +7,8 @@ use crate::chunker::ChunkSizes;
 const STRUCTURE: &str = "file system options";
 const LAYOUT: u8 = 1;
 const CHUNKER: u8 = 1;
+/// Length of a row without a seed.
+const OWN_SEED_BYTES: usize = 20;
 
 pub(crate) const OPTIONS_KEY: &[u8] = b"fs";
 
@@ -21,7 +23,7 @@ pub enum Compression {
 }
 
 /// The file system's settings, fixed at creation:
-/// `layout u8 ‖ chunker u8 ‖ compression u8 ‖ dedup u8 ‖ versions u32 ‖ chunk min u32 ‖ average u32 ‖ max u32`.
+/// `layout u8 ‖ chunker u8 ‖ compression u8 ‖ dedup u8 ‖ versions u32 ‖ chunk min u32 ‖ average u32 ‖ max u32 [‖ seed u64]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionsRow {
     /// What is tried on chunks.
@@ -32,6 +34,9 @@ pub struct OptionsRow {
     pub versions: u32,
     /// Where chunks are cut.
     pub sizes: ChunkSizes,
+    /// The seed of the boundaries, where it is not the repository's own: that of a repository that this one is a copy of, so
+    /// that content is cut as it was there, and found when it is stored again.
+    pub seed: Option<u64>,
 }
 
 impl OptionsRow {
@@ -46,6 +51,7 @@ impl OptionsRow {
         for field in [self.versions, self.sizes.min_bytes, self.sizes.average_bytes, self.sizes.max_bytes] {
             row.extend(field.to_le_bytes());
         }
+        row.extend(self.seed.iter().flat_map(|seed| seed.to_le_bytes()));
         row
     }
 
@@ -82,8 +88,9 @@ impl OptionsRow {
         if !sizes.valid() {
             return Err(fields.damaged("impossible chunk sizes"));
         }
+        let seed = if row.len() > OWN_SEED_BYTES { Some(fields.u64()?) } else { None };
         fields.done()?;
-        Ok(Self { compression, dedup, versions, sizes })
+        Ok(Self { compression, dedup, versions, sizes, seed })
     }
 }
 
@@ -96,9 +103,9 @@ mod tests {
     #[test]
     fn the_options_read_back_as_written() {
         for compression in [Compression::Lz4, Compression::None] {
-            for dedup in [false, true] {
-                let row =
-                    OptionsRow { compression, dedup, versions: 3, sizes: ChunkSizes::for_block(131_072, 262_144) };
+            for (dedup, seed) in [(false, None), (true, None), (true, Some(u64::MAX - 7))] {
+                let sizes = ChunkSizes::for_block(131_072, 262_144);
+                let row = OptionsRow { compression, dedup, versions: 3, sizes, seed };
                 assert_eq!(OptionsRow::decode(&row.encode()).unwrap(), row);
             }
         }
@@ -107,7 +114,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_decode_to_an_error_or_to_options_that_encode_to_them(
-            head in proptest::collection::vec(0u8..3, 6), tail in proptest::collection::vec(any::<u8>(), 10..18),
+            head in proptest::collection::vec(0u8..3, 6), tail in proptest::collection::vec(any::<u8>(), 10..26),
         ) {
             let bytes = [head, tail].concat();
             if let Ok(row) = OptionsRow::decode(&bytes) {

@@ -2,7 +2,9 @@ use std::io::Read;
 
 use futures_lite::future::block_on;
 use strongroom_core::engine::{CommitInfo, References};
-use strongroom_fs::{AttributeChange, Attributes, DirEntry, Follow, Metadata, Op, Result, Settings, XattrMode};
+use strongroom_fs::{
+    AttributeChange, Attributes, Comparand, DirEntry, Follow, Metadata, Op, Result, Settings, XattrMode,
+};
 
 use super::FsSnapshot;
 
@@ -166,6 +168,14 @@ on_both! {
     /// As [`strongroom_fs::FsTransaction::restore_from`].
     pub fn restore_from(&mut self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
         block_on(self.inner.restore_from(state.asynchronous(), path))
+    }
+
+    /// Whether the content of a file is `size` bytes that are the same as those of elsewhere.
+    ///
+    /// # Errors
+    /// As [`strongroom_fs::FsTransaction::has_content`].
+    pub fn has_content(&self, path: impl AsRef<[u8]>, size: u64, other: &mut impl Comparand) -> Result<bool> {
+        block_on(self.inner.has_content(path, size, other))
     }
 
     /// Makes all files, and the rows of other tables that `references` knows, what they are in another state; before anything

@@ -33,6 +33,7 @@ use strongroom_core::storage::{BlockingMode, StorageUri};
 use strongroom_fs::Result;
 
 use crate::check::{CheckOptions, CheckReport, Finding};
+use crate::copy::{Copied, CopyOptions};
 use crate::options::{CreateOptions, OpenOptions, Place};
 use crate::repository::{ClearHeader, HeaderOptions};
 use crate::sizes::Sizes;
@@ -153,6 +154,21 @@ impl Repository {
     /// Lets the defragmentation in the background go on.
     pub fn resume_defragmenting(&self) {
         self.inner.resume_defragmenting();
+    }
+
+    /// Creates a repository that has all that this one has; see [`crate::Repository::copy`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn copy(
+        &self,
+        place: impl Into<Place>,
+        create: CreateOptions,
+        options: CopyOptions<'_>,
+    ) -> Result<(Self, Copied)> {
+        let create = create.storage_calls(BlockingMode::Inline);
+        let (inner, copied) = block_on(self.inner.copy(place, create, options))?;
+        Ok((Self { inner }, copied))
     }
 
     /// Keeps files and keys as they are now under a name; see [`crate::Repository::create_snapshot`].

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
-use crate::command::mv::last_name;
+use crate::command::mv::{last_name, refuse_same_names};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::first_name::FirstNames;
@@ -22,7 +22,7 @@ use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
 use crate::transfer::{self, Fetch, PIECE_BYTES, local_failed};
 use crate::units;
-use crate::walk::{Step, Walk};
+use crate::walk::{Step, Walk, join};
 
 use out::Out;
 
@@ -94,7 +94,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             return Err(Failure::usage("a tar stream is not for a terminal: send stdout to a file or a program"));
         }
     }
+    refuse_same_names(paths.iter().map(|path| bytes_of(path)))?;
+    let own = context.own().clone();
+    if !is_stream {
+        own.refuse(Path::new(dest))?;
+    }
     let (repository, snapshot) = context.look().await?;
+    refuse_beside_root(&snapshot, paths).await?;
     let progress = Progress::new(&context.global);
     if progress.is_shown() {
         progress.set_total(measure(&snapshot, paths).await);
@@ -103,7 +109,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         (true, _) => Out::nowhere(),
         (_, true) => Out::tar(),
         _ => {
-            Out::folder(Folder::at(Path::new(dest)).map_err(|error| local_failed(error).on(Path::new(dest).display()))?)
+            let dest = Path::new(dest);
+            Out::folder(Folder::at(dest, own).map_err(|error| local_failed(error).on(dest.display()))?)
         }
     };
     let mut export = Export {
@@ -129,11 +136,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             .output
             .notice(&format!("{count} files with several names were too many: names became files of their own"));
     }
-    if out.xattrs_unset() > 0 {
-        let count = out.xattrs_unset();
-        context
-            .output
-            .notice(&format!("{count} extended attributes could not be set: the folder or this user has no such"));
+    if let Some(notice) = out.xattrs_notice() {
+        context.output.notice(&notice);
     }
     summarise(&report, &arguments, is_stream, elapsed, context)?;
     let left_out = u64::try_from(report.left_out.len()).unwrap_or(u64::MAX);
@@ -147,13 +151,39 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
 }
 
+/// The root has no name: what is in it goes into DEST, where nothing else may have one of those names.
+async fn refuse_beside_root(snapshot: &FsSnapshot, paths: &[OsString]) -> Result<(), Failure> {
+    let (roots, others): (Vec<&[u8]>, Vec<&[u8]>) =
+        paths.iter().map(|path| bytes_of(path)).partition(|path| is_root(path));
+    let Some((root, again)) = roots.split_first() else { return Ok(()) };
+    if let Some(again) = again.first() {
+        return Err(Failure::usage(format!("{} and {} are the same: name it once", shown(root), shown(again))));
+    }
+    for path in others {
+        let name = last_name(path)?;
+        match snapshot.symlink_metadata(join(b"/", name)).await {
+            Err(strongroom::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                let what =
+                    format!("what is in {} and {} would both arrive as {}", shown(root), shown(path), shown(name));
+                return Err(Failure::usage(format!("{what}: nothing was done")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_root(path: &[u8]) -> bool {
+    !path.is_empty() && path.split(|byte| *byte == b'/').all(|name| name.is_empty() || name == b".")
+}
+
 impl Export<'_> {
     async fn all(&mut self, paths: &[OsString]) -> Result<(), Failure> {
         for path in paths {
             let path = bytes_of(path);
             let metadata = self.snapshot.symlink_metadata(path).await?;
-            let is_root = path.iter().all(|byte| matches!(byte, b'/' | b'.'));
-            if metadata.kind == Kind::Directory && is_root {
+            if is_root(path) {
                 // The root has no name: what is in it goes into DEST.
                 self.tree(path).await?;
             } else {
@@ -172,17 +202,17 @@ impl Export<'_> {
         if let Err(failure) = self.enter(path, name, metadata).await {
             return self.left_out(path, failure);
         }
-        self.report.folders += 1;
         self.detail(path);
-        self.tree(path).await?;
-        self.finish_folder(path, metadata).await
+        let is_whole = self.tree(path).await?;
+        self.finish_folder(path, metadata, is_whole).await
     }
 
-    /// All that is in a folder.
-    async fn tree(&mut self, path: &[u8]) -> Result<(), Failure> {
+    /// All that is in a folder; answers whether all names in it could be read.
+    async fn tree(&mut self, path: &[u8]) -> Result<bool, Failure> {
         let snapshot = self.snapshot.clone();
         let mut walk = Walk::new(snapshot.clone(), path, true).await?;
         let mut folders = Vec::new();
+        let mut is_whole = true;
         while let Some(step) = walk.next().await {
             self.stop_if_asked()?;
             match step {
@@ -201,7 +231,6 @@ impl Export<'_> {
                     }
                     match self.enter(&found.path, &found.entry.name, &metadata).await {
                         Ok(()) => {
-                            self.report.folders += 1;
                             self.detail(&found.path);
                             folders.push(metadata);
                         }
@@ -213,13 +242,18 @@ impl Export<'_> {
                 }
                 Step::Leave(found) => {
                     if let Some(metadata) = folders.pop() {
-                        self.finish_folder(&found.path, &metadata).await?;
+                        self.finish_folder(&found.path, &metadata, is_whole).await?;
                     }
+                    is_whole = true;
                 }
-                Step::Unreadable(path, failure) => self.left_out(&path, failure)?,
+                // It is left next.
+                Step::Unreadable(path, failure) => {
+                    is_whole = false;
+                    self.left_out(&path, failure)?;
+                }
             }
         }
-        Ok(())
+        Ok(is_whole)
     }
 
     async fn enter(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
@@ -227,12 +261,16 @@ impl Export<'_> {
         self.out.enter(name, metadata, &xattrs, &mut self.context.output)
     }
 
-    async fn finish_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+    /// A folder counts when it has its attributes, and if all names in it could be read: no folder is left out and counted.
+    async fn finish_folder(&mut self, path: &[u8], metadata: &Metadata, is_whole: bool) -> Result<(), Failure> {
         let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await;
         let left = self.out.leave(metadata, xattrs.as_ref().unwrap_or(&Xattrs::new()));
         match xattrs.and(left) {
             Err(failure) => self.left_out(path, failure),
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.report.folders += u64::from(is_whole);
+                Ok(())
+            }
         }
     }
 

@@ -53,9 +53,18 @@ impl Out {
         matches!(&self.place, Place::Tar(tar) if tar.is_refused())
     }
 
-    /// How many extended attributes this machine did not take.
-    pub(super) fn xattrs_unset(&self) -> u64 {
-        self.xattrs_unset
+    /// What is to be said of extended attributes that did not arrive as they are.
+    pub(super) fn xattrs_notice(&self) -> Option<String> {
+        let (count, what) = match &self.place {
+            Place::Tar(tar) => (
+                tar.xattrs_unnamed(),
+                "were left out: a tar stream has no place for names with `=` or that are no text",
+            ),
+            Place::Nowhere | Place::Folders { .. } => {
+                (self.xattrs_unset, "could not be set, or taken away: the folder or this user has no such")
+            }
+        };
+        (count > 0).then(|| format!("{count} extended attributes {what}"))
     }
 
     /// Where something of that name goes, from where the export goes to.

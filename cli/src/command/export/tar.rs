@@ -27,11 +27,13 @@ pub(super) struct Tar {
     within_a_file: bool,
     /// The reader takes no more.
     refused: bool,
+    /// Extended attributes that no record can name.
+    xattrs_unnamed: u64,
 }
 
 impl Tar {
     pub(super) fn new() -> Self {
-        Self { builder: Builder::new(Vec::new()), within_a_file: false, refused: false }
+        Self { builder: Builder::new(Vec::new()), within_a_file: false, refused: false, xattrs_unnamed: 0 }
     }
 
     /// Whether a file was begun and has not come to its end.
@@ -42,6 +44,11 @@ impl Tar {
     /// Whether the reader takes no more.
     pub(super) fn is_refused(&self) -> bool {
         self.refused
+    }
+
+    /// How many extended attributes were left out, as no record can name them.
+    pub(super) fn xattrs_unnamed(&self) -> u64 {
+        self.xattrs_unnamed
     }
 
     fn give(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Failure> {
@@ -143,8 +150,9 @@ impl Tar {
         header.set_cksum();
         for (name, value) in xattrs {
             // A key of a record is text without an equals sign.
-            if let Some(name) = std::str::from_utf8(name).ok().filter(|name| !name.contains('=')) {
-                keys.push((format!("{XATTR_PREFIX}{name}"), value));
+            match std::str::from_utf8(name).ok().filter(|name| !name.contains('=')) {
+                Some(name) => keys.push((format!("{XATTR_PREFIX}{name}"), value)),
+                None => self.xattrs_unnamed += 1,
             }
         }
         let records = records.iter().map(|(name, value)| (*name, value.as_slice()));

@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use strongroom::core;
 use strongroom::fs::{AttributeChange, FileSystem, Follow, FsTransaction, Kind, XattrMode};
 
-use super::large;
+use super::draft;
+use super::large::{self, Large};
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::interrupt::Interrupt;
 use crate::local::Attributes;
 use crate::local::source::SourceFile;
 use crate::local::xattrs;
 use crate::progress::Progress;
-use crate::transfer::{self, Broken, PIECE_BYTES};
+use crate::transfer::{self, Broken, Comparison, PIECE_BYTES};
 
 /// A transaction is committed after so many blocks of content, which is all that a kill can cost, and of which what a
 /// commit takes by itself (a block and parts of others) is two in a hundred …
@@ -25,7 +27,7 @@ const STEPS_MAX: usize = 2_000;
 /// … or when it holds so many bytes in memory.
 const PENDING_BYTES_MAX: u64 = 4 << 20;
 /// How often the same steps are taken before it gives up against other writers.
-const ATTEMPTS_MAX: u32 = 8;
+pub(super) const ATTEMPTS_MAX: u32 = 8;
 
 /// Something to do in the repository.
 #[derive(Debug)]
@@ -101,9 +103,11 @@ impl From<strongroom::Error> for Stopped {
     fn from(error: strongroom::Error) -> Self {
         use strongroom::Error as E;
         match error {
-            E::Core(core::Error::Conflict | core::Error::Expired) => Self::Conflict,
+            // Of what is removed while it is written, another writer was done before.
+            E::Core(core::Error::Conflict | core::Error::Expired) | E::Stale => Self::Conflict,
+            E::Source(error) => Self::LeftOut(format!("cannot be read: {error}")),
             E::FileTooLarge { .. } => Self::Spoilt(error.to_string()),
-            E::Core(_) | E::Interrupted | E::Stale | E::NoFileSystem => Self::Failed(error.into()),
+            E::Core(_) | E::Interrupted | E::NoFileSystem => Self::Failed(error.into()),
             // Refused for what it is: a name that is too long, a folder that could not be made before.
             _ => Self::LeftOut(error.to_string()),
         }
@@ -170,9 +174,9 @@ impl Batch {
             && self.is_large(*size)
         {
             self.commit(context, progress).await?;
-            let bytes = self.commit_bytes;
-            let stored = large::store(&self.fs, path, source, *apart, &mut self.buffer, bytes, context, progress).await;
-            return match stored {
+            let (fs, commit_bytes) = (&self.fs, self.commit_bytes);
+            let large = Large { fs, path, local: source, apart: *apart, commit_bytes, context, progress };
+            return match large.store(&mut self.buffer).await {
                 Ok(stored) => {
                     self.note_torn(path, &stored);
                     Ok(Some(stored.bytes))
@@ -327,7 +331,8 @@ impl Batch {
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
             Step::File { path, source, apart, .. } => {
-                let stored = store(transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
+                let stored =
+                    store(&self.fs, transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
                 self.bytes += stored.bytes;
                 self.note_torn(path, &stored);
                 return Ok(stored.bytes);
@@ -391,6 +396,7 @@ pub(super) struct Stored {
 }
 
 async fn store(
+    fs: &FileSystem,
     transaction: &mut FsTransaction,
     path: &[u8],
     local: &std::path::Path,
@@ -400,14 +406,53 @@ async fn store(
     progress: &Progress,
 ) -> Result<Stored, Stopped> {
     let source = SourceFile::open(local, context.own()).map_err(unreadable)?;
-    if apart || kind(transaction, path).await? != Some(Kind::File) {
-        make_way(transaction, path).await?;
-    }
     let attributes = transfer::to_repository(&source.attributes);
+    if apart || kind(transaction, path).await? != Some(Kind::File) || draft::is_one(transaction, path).await? {
+        make_way(transaction, path).await?;
+    } else if has_history(fs, transaction, path).await? && is_same(transaction, path, &source, None).await? {
+        transaction.set_attributes(path, change(&attributes)).await?;
+        progress.add(source.size);
+        return Ok(Stored { bytes: source.size, torn: source.has_changed().unwrap_or(true) });
+    }
     let mut writer = transaction.write_file(path, attributes).await?;
     transfer::store(&source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
     let bytes = writer.finish().await?;
     Ok(Stored { bytes, torn: source.has_changed().unwrap_or(true) })
+}
+
+/// Whether another content of the file at a path makes a version, or costs one.
+pub(super) async fn has_history(fs: &FileSystem, transaction: &FsTransaction, path: &[u8]) -> Result<bool, Stopped> {
+    if transaction.symlink_metadata(path).await?.versions > 0 {
+        return Ok(true);
+    }
+    let limit = match fs.snapshot().version_limit(path).await {
+        Ok(limit) => limit,
+        // What the transaction itself has made has none of its own.
+        Err(
+            strongroom::Error::NotFound { .. }
+            | strongroom::Error::NotADirectory { .. }
+            | strongroom::Error::IsADirectory { .. },
+        ) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(limit.unwrap_or(fs.options().versions) > 0)
+}
+
+/// Whether the file at a path has the content of the source.
+pub(super) async fn is_same(
+    transaction: &FsTransaction,
+    path: &[u8],
+    source: &SourceFile,
+    interrupt: Option<&Interrupt>,
+) -> Result<bool, Stopped> {
+    let mut comparison = Comparison { source, interrupt };
+    match transaction.has_content(path, source.size, &mut comparison).await {
+        Ok(same) => Ok(same),
+        // What is damaged is not the same, and stored anew.
+        Err(strongroom::Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => Ok(false),
+        Err(strongroom::Error::Source(_)) if interrupt.is_some_and(Interrupt::asked) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Stopped {

@@ -1,9 +1,9 @@
 //! What the repository has and the sources no longer have: noted while the sources are gone through, and removed when
 //! everything else is stored.
 //!
-//! Nothing is taken for gone because it could not be looked at. A name counts only if its folder was listed without it,
-//! and if, when all is stored, the same folder is still there and still lacks it. Where anything at all could not be read,
-//! nothing is removed.
+//! Nothing is taken for gone because it could not be looked at. A name counts only if its folder was listed without it, or
+//! with a device, FIFO or socket in its place, which are not stored; and if, when all is stored, the same folder is still there
+//! and still is so. Where anything at all could not be read, nothing is removed.
 
 use std::path::{Path, PathBuf};
 
@@ -41,13 +41,16 @@ pub(super) struct Gone {
 }
 
 impl Gone {
-    /// A name that the repository has in a folder, and the folder here has not.
+    /// A name that the repository has in a folder, and the folder here has not, or has for something that is not stored.
     pub(super) fn lacks(&mut self, folder: &Path, identity: Identity, relative: &[u8], name: Vec<u8>) {
-        if !self.grows(name.len()) {
+        let is_last = |last: &Lacking| last.identity == identity && last.relative == relative;
+        let is_further = self.folders.last().is_some_and(is_last);
+        let paths = if is_further { 0 } else { folder.as_os_str().len() + relative.len() };
+        if !self.grows(name.len() + paths) {
             return;
         }
         match self.folders.last_mut() {
-            Some(last) if last.identity == identity && last.relative == relative => last.names.push(name),
+            Some(last) if is_further => last.names.push(name),
             _ => {
                 let (folder, relative) = (folder.to_owned(), relative.to_vec());
                 self.folders.push(Lacking { folder, identity, relative, names: vec![name] });

@@ -7,6 +7,7 @@
 //! that a failing source file has spoilt, is dropped and its steps are taken again. What is gone is removed last.
 
 mod batch;
+mod draft;
 mod gone;
 mod known;
 mod large;
@@ -52,7 +53,8 @@ pub(crate) struct Arguments {
     /// Create the repository where there is none
     #[arg(long)]
     init: bool,
-    /// Remove from the repository what is no longer in SRC, once all that is there is stored; what is excluded stays
+    /// Remove from the repository what is no longer in SRC, or is a device, FIFO or socket there, once all else is stored; what
+    /// is excluded stays
     #[arg(long)]
     delete: bool,
     /// Leave out what matches: `*.o` any name, `docs/draft/*` a path from SRC on

@@ -11,20 +11,35 @@ use crate::walk::join;
 
 use super::batch::Step;
 use super::gone::{Doom, Doomed, Lacking};
-use super::store::Import;
+use super::store::{Import, split};
 
 impl Import<'_> {
-    /// Notes what the folder that is gone through has no longer, among what the repository has in it before a name.
-    pub(super) async fn note_gone(&mut self, relative: &[u8], before: Option<&[u8]>) -> Result<(), Failure> {
+    /// Notes what the folder that is gone through has no longer, among what the repository has in it before a name. `here`:
+    /// its path; `relative`: from the name of the SRC on.
+    pub(super) async fn note_gone(
+        &mut self,
+        here: &Path,
+        relative: &[u8],
+        before: Option<&[u8]>,
+    ) -> Result<(), Failure> {
         let Some(folder) = self.folders.last_mut() else { return Ok(()) };
-        let Some((here, identity)) = &folder.here else { return Ok(()) };
+        let Some(identity) = folder.here else { return Ok(()) };
         while let Some(name) = folder.known.passed(before).await? {
             let excluded = self.limits.exclude.matches(&join(relative, &name));
             if !excluded && source::is_gone(&here.join(name_of(&name))) {
-                self.gone.lacks(here, *identity, relative, name);
+                self.gone.lacks(here, identity, relative, name);
             }
         }
         Ok(())
+    }
+
+    /// Notes what the repository has where the source now has something of a kind that is not stored.
+    pub(super) fn note_replaced(&mut self, entry: &Entry) {
+        let folder = self.folders.last().and_then(|folder| folder.here);
+        if let (Some(identity), Some(here)) = (folder, entry.path.parent()) {
+            let (relative, name) = split(&entry.relative);
+            self.gone.lacks(here, identity, relative, name.to_vec());
+        }
     }
 
     /// Removes what is gone, and then stores what it was in the way of.
@@ -64,7 +79,7 @@ impl Import<'_> {
             if let Err(error) = readable {
                 self.left_out(bytes_of(entry.path.as_os_str()), format!("cannot be read: {error}"));
             } else if self.remove(&entry.relative, &snapshot).await? {
-                let (folder, relative) = (entry.path.parent().map(Path::to_owned), parent(&entry.relative).to_vec());
+                let (folder, relative) = (entry.path.parent().map(Path::to_owned), split(&entry.relative).0.to_vec());
                 self.store_leaf(entry, None, &snapshot).await?;
                 if let Some(folder) = folder {
                     self.renew_folder(&folder, relative).await?;
@@ -113,8 +128,4 @@ impl Import<'_> {
             Err(_) => Ok(()),
         }
     }
-}
-
-fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').and_then(|slash| path.get(..slash)).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! Goes through the sources and stores what differs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use strongroom::Repository;
 use strongroom::fs::{FsSnapshot, Kind as FsKind, Metadata};
@@ -15,6 +15,7 @@ use crate::transfer;
 use crate::walk::join;
 
 use super::batch::{Batch, News, Step};
+use super::draft;
 use super::gone::Gone;
 use super::known::Known;
 use super::links::Links;
@@ -38,8 +39,8 @@ pub(super) struct Import<'a> {
 /// A folder of the source that is being gone through.
 pub(super) struct Folder {
     pub(super) known: Known,
-    /// Where it is here, where what is gone from it is looked for.
-    pub(super) here: Option<(PathBuf, Identity)>,
+    /// What it is here, where what is gone from it is looked for.
+    pub(super) here: Option<Identity>,
     /// Whether its attributes are to be set when it is left.
     touched: bool,
 }
@@ -90,7 +91,7 @@ impl Import<'_> {
             }
             Event::Enter(entry) => self.enter(entry, snapshot).await,
             Event::Leave(entry) => {
-                self.note_gone(&entry.relative, None).await?;
+                self.note_gone(&entry.path, &entry.relative, None).await?;
                 let Some(folder) = self.folders.pop() else { return Ok(()) };
                 // The root of this machine arrives as no folder of its own.
                 if folder.touched && !entry.relative.is_empty() {
@@ -105,7 +106,7 @@ impl Import<'_> {
 
     async fn enter(&mut self, entry: Entry, snapshot: &FsSnapshot) -> Result<(), Failure> {
         let path = self.path(&entry);
-        let here = (self.arguments.delete && !entry.bare).then(|| (entry.path.clone(), entry.identity));
+        let here = (self.arguments.delete && !entry.bare).then_some(entry.identity);
         if entry.relative.is_empty() {
             let known = Known::folder(snapshot, &path).await?;
             self.folders.push(Folder { known, here, touched: false });
@@ -138,6 +139,9 @@ impl Import<'_> {
 
     async fn leaf(&mut self, entry: Entry, snapshot: &FsSnapshot) -> Result<(), Failure> {
         let there = self.find(&entry, snapshot).await?;
+        if there.is_some() && matches!(entry.kind, Kind::Special(_)) {
+            self.note_replaced(&entry);
+        }
         if let Some(metadata) = &there
             && metadata.kind == FsKind::Directory
             && !matches!(entry.kind, Kind::Special(_))
@@ -282,14 +286,15 @@ impl Import<'_> {
 
     /// What the repository had under this name when the import began.
     async fn find(&mut self, entry: &Entry, snapshot: &FsSnapshot) -> Result<Option<Metadata>, Failure> {
-        let at = entry.relative.iter().rposition(|byte| *byte == b'/');
-        let (folder, name) = entry.relative.split_at(at.map_or(0, |slash| slash + 1));
-        self.note_gone(folder.strip_suffix(b"/").unwrap_or(folder), Some(name)).await?;
+        let (folder, name) = split(&entry.relative);
+        // At the top there is none.
+        self.note_gone(entry.path.parent().unwrap_or(&entry.path), folder, Some(name)).await?;
         let Some(folder) = self.folders.last_mut() else { return Ok(None) };
-        match folder.known.find(name).await? {
-            Some(inode) => Ok(Some(snapshot.inode_metadata(inode).await?)),
-            None => Ok(None),
-        }
+        let Some(inode) = folder.known.find(name).await? else { return Ok(None) };
+        let metadata = snapshot.inode_metadata(inode).await?;
+        // What an import that was stopped has left under this name is no copy of it.
+        let is_draft = draft::is_one_in(snapshot, &self.path(entry), &metadata).await?;
+        Ok((!is_draft).then_some(metadata))
     }
 
     /// A name comes or goes: that changes the time of the folder.
@@ -355,6 +360,13 @@ impl Import<'_> {
             self.progress.aside(|| self.context.output.detail(format!("{did} {}", shown(path)).trim_start()));
         }
     }
+}
+
+/// The folder of a path, and the name in it.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let at = path.iter().rposition(|byte| *byte == b'/');
+    let (folder, name) = path.split_at(at.map_or(0, |slash| slash + 1));
+    (folder.strip_suffix(b"/").unwrap_or(folder), name)
 }
 
 fn same_time(here: &Attributes, there: &Metadata) -> bool {

@@ -4,6 +4,7 @@ use super::header::Header;
 use super::slots::{Candidate, SlotId, open_directory, seal_directory, unused_slot};
 use crate::crypto::{KdfParameters, RootSecret, Secret};
 use crate::env::Env;
+use crate::format::header::Features;
 use crate::format::limits::{HEADER_GENERATION_MAX, SLOT_LABEL_BYTES_MAX, SLOTS_COUNT};
 use crate::format::slot::{Factors, SlotDirectory, SlotEntry};
 use crate::{Error, Result};
@@ -151,6 +152,17 @@ impl HeaderEdit<'_> {
         draft.fields.previous = *self.header.hash();
         let next = draft.finish(self.env, &next_root, keep).await?;
         Ok((next, next_root))
+    }
+
+    /// The same ways in, and no note any more that this is an unfinished copy.
+    pub(crate) fn finish_copy(&self) -> Result<Header> {
+        let directory = open_directory(self.header, self.root)?;
+        let mut fields = self.header.fields.clone();
+        fields.generation = self.checked_generation()?;
+        fields.previous = *self.header.hash();
+        fields.features.incompatible &= !Features::UNFINISHED_COPY;
+        seal_directory(self.env, &mut fields, self.header.suite(), self.root, &directory)?;
+        Header::from_fields(&fields, self.root)
     }
 
     fn used(&self, index: u8) -> Result<SlotDirectory> {

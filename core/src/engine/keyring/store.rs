@@ -65,6 +65,12 @@ impl HeaderSet {
         &self.headers
     }
 
+    /// Whether the newest is that of a copy that did not come to its end.
+    #[must_use]
+    pub fn is_unfinished_copy(&self) -> bool {
+        self.headers.first().is_some_and(|header| header.features().is_unfinished_copy())
+    }
+
     /// The header that a commit names.
     #[must_use]
     pub fn find(&self, generation: u64, hash: &[u8; 32]) -> Option<&Header> {
