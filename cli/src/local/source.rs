@@ -325,9 +325,9 @@ impl SourceFile {
 }
 
 /// Bytes of a tree, as far as they can be counted; for the progress display alone.
-pub(crate) fn measure(path: &Path, limits: &Limits, stop: impl Fn() -> bool) -> u64 {
+pub(crate) fn measure(path: &Path, relative: &[u8], limits: &Limits, stop: impl Fn() -> bool) -> u64 {
     let mut bytes = 0;
-    for event in Walk::new(path.to_owned(), Vec::new(), limits) {
+    for event in Walk::new(path.to_owned(), relative.to_vec(), limits) {
         if stop() {
             break;
         }
