@@ -68,6 +68,45 @@ fn a_folder_that_cannot_be_entered_is_not_counted() {
 }
 
 #[test]
+fn a_dry_run_says_what_the_run_does_and_touches_nothing() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/s/d", "/s/e", "/s/kept", "/s/f/inner"]);
+    for path in ["/s/d/file", "/s/d/other", "/s/kept/file", "/s/f/inner/file"] {
+        assert!(scratch.feeds(["put", "-", path], b"content").status.success());
+    }
+    scratch.succeeds(["ln", "-s", "nowhere", "/s/e/link"]);
+    scratch.succeeds(["ln", "/s/d/other", "/s/kept/same"]);
+    let out = scratch.path("out");
+    for folder in ["s/d/file/full", "s/e/link/full", "s/kept/same"] {
+        fs::create_dir_all(out.join(folder)).unwrap();
+    }
+    fs::write(out.join("s/f"), "a file in the way").unwrap();
+    symlink("elsewhere", out.join("s/d/other")).unwrap();
+    let run = |more: &[&str]| {
+        let output = scratch.run(["export", "/s", "out", "--json"].iter().chain(more));
+        let mut report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["seconds"] = 0.into();
+        (output.status.code(), text(&output.stderr), report)
+    };
+    let before = state(&out);
+    let would = run(&["--dry-run"]);
+    assert_eq!(state(&out), before);
+    assert_eq!(would, run(&[]));
+    assert_eq!((would.0, would.2["left_out"].as_array().unwrap().len()), (Some(3), 4), "{}", would.2);
+    let reasons = would.1.matches(": cannot write: a folder is in the way").count();
+    assert_eq!(reasons, 3, "a file, a link and one more name: {}", would.1);
+
+    // Where DEST itself is none, and where it is not there yet.
+    for (dest, code) in [("out/s/f", 1), ("out/s/f/deep", 1), ("new/deep", 0)] {
+        let would = scratch.run(["export", "/s", dest, "--dry-run", "-q"]);
+        assert!(!scratch.path("new").exists());
+        let did = scratch.run(["export", "/s", dest, "-q"]);
+        assert_eq!((would.status.code(), text(&would.stderr)), (Some(code), text(&did.stderr)), "{dest}");
+        assert_eq!(did.status.code(), Some(code), "{dest}");
+    }
+}
+
+#[test]
 fn a_folder_that_is_left_out_is_not_counted_though_it_is_there() {
     if !mounts::inside("a_folder_that_is_left_out_is_not_counted_though_it_is_there") {
         return;

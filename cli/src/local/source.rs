@@ -41,7 +41,7 @@ pub(crate) struct Entry {
     /// When anything about it changed last, in milliseconds since the epoch: unlike the time of its content, nobody can set
     /// it.
     pub(crate) changed: i64,
-    /// How many names the file has.
+    /// How many names the file or link has.
     pub(crate) names: u64,
     /// Of a folder: what is in it is left out, whatever it is.
     pub(crate) bare: bool,
@@ -248,7 +248,7 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
         kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
         _ => Kind::Special("special file"),
     };
-    let names = if matches!(kind, Kind::File { .. }) { metadata.nlink() } else { 1 };
+    let names = if matches!(kind, Kind::File { .. } | Kind::Symlink { .. }) { metadata.nlink() } else { 1 };
     let (attributes, identity) = (attributes(&metadata), Identity::of(&metadata));
     let changed = metadata.ctime().saturating_mul(1_000).saturating_add(metadata.ctime_nsec() / 1_000_000);
     let path = path.to_owned();

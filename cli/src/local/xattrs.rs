@@ -1,7 +1,7 @@
 //! Extended attributes of files of this machine, as far as it has such and lets us.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 
 use rustix::fs::XattrFlags;
@@ -84,6 +84,17 @@ pub(crate) fn set(descriptor: impl AsFd, xattrs: &Xattrs) -> u64 {
     let failed = xattrs.iter().filter(|(name, value)| {
         let set = rustix::fs::fsetxattr(descriptor.as_fd(), name_of(name), value, XattrFlags::empty());
         // What the system has given it already.
+        set.is_err_and(|error| error != Errno::EXIST)
+    });
+    u64::try_from(failed.count()).unwrap_or(u64::MAX)
+}
+
+/// Makes these the extended attributes of a link in a folder; answers how many could not be set.
+pub(crate) fn set_of_link(folder: impl AsFd, name: &str, xattrs: &Xattrs) -> u64 {
+    // No call names what is in a folder by that. The descriptor of the folder is a path where the system shows those.
+    let path = format!("/proc/self/fd/{}/{name}", folder.as_fd().as_raw_fd());
+    let failed = xattrs.iter().filter(|(name, value)| {
+        let set = rustix::fs::lsetxattr(&path, name_of(name), value, XattrFlags::empty());
         set.is_err_and(|error| error != Errno::EXIST)
     });
     u64::try_from(failed.count()).unwrap_or(u64::MAX)

@@ -17,6 +17,7 @@ use crate::first_name::FirstNames;
 use crate::local::bytes_of;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
+use crate::local::way::Way;
 use crate::local::xattrs::Xattrs;
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
@@ -106,11 +107,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         progress.set_total(measure(&snapshot, paths).await);
     }
     let out = match (arguments.dry_run, is_stream) {
-        (true, _) => Out::nowhere(),
-        (_, true) => Out::tar(),
-        _ => {
+        (true, true) => Out::nowhere(),
+        (false, true) => Out::tar(),
+        (is_dry_run, false) => {
             let dest = Path::new(dest);
-            Out::folder(Folder::at(dest, own).map_err(|error| local_failed(error).on(dest.display()))?)
+            let out =
+                if is_dry_run { Way::at(dest, own).map(Out::way) } else { Folder::at(dest, own).map(Out::folder) };
+            out.map_err(|error| local_failed(error).on(dest.display()))?
         }
     };
     let mut export = Export {
@@ -297,21 +300,35 @@ impl Export<'_> {
     }
 
     async fn link(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        if self.one_more_name(name, metadata)?.is_some() {
+            return Ok(());
+        }
         let target = self.snapshot.read_link(path).await?;
-        self.out.symlink(name, &target, metadata, &mut self.context.output)?;
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
+        let identity = self.out.symlink(name, &target, (metadata, &xattrs), &mut self.context.output)?;
+        let written = Written { identity, lost: Vec::new() };
+        self.links.met(metadata.inode, metadata.nlink, &self.out.path(name), written);
         self.report.links += 1;
         Ok(())
     }
 
-    async fn file(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<Vec<transfer::Lost>, Failure> {
-        let output = &mut self.context.output;
+    /// Gives what was written under another name of it this one, too, where there is such and it can be done; answers what
+    /// was lost of it.
+    fn one_more_name(&mut self, name: &[u8], metadata: &Metadata) -> Result<Option<Vec<transfer::Lost>>, Failure> {
         if metadata.nlink > 1
             && let Some(first) = self.links.of(&metadata.inode)
-            && self.out.link(name, &first.path, first.note.identity, metadata, output)?
+            && self.out.link(name, &first.path, first.note.identity, metadata, &mut self.context.output)?
         {
-            self.progress.add(metadata.size);
             self.report.hard_links += 1;
-            return Ok(first.note.lost);
+            return Ok(Some(first.note.lost));
+        }
+        Ok(None)
+    }
+
+    async fn file(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<Vec<transfer::Lost>, Failure> {
+        if let Some(lost) = self.one_more_name(name, metadata)? {
+            self.progress.add(metadata.size);
+            return Ok(lost);
         }
         let file = self.snapshot.open_file(path).await?;
         let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
@@ -319,7 +336,7 @@ impl Export<'_> {
         let mut fetch = Fetch { buffer: &mut self.buffer, interrupt: &interrupt, partial: self.arguments.partial };
         let progress = |bytes| self.progress.add(bytes);
         let of = (metadata, &xattrs);
-        let (lost, identity) = self.out.file(name, &file, of, &mut fetch, output, progress).await?;
+        let (lost, identity) = self.out.file(name, &file, of, &mut fetch, &mut self.context.output, progress).await?;
         let written = Written { identity, lost: lost.clone() };
         self.links.met(metadata.inode, metadata.nlink, &self.out.path(name), written);
         self.report.files += 1;

@@ -7,6 +7,7 @@ use strongroom::fs::{FsSnapshot, Kind as FsKind, Metadata};
 
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::first_name::First;
 use crate::local::source::{Entry, Event, Identity, Kind, Limits, SourceFile, Walk};
 use crate::local::{Attributes, bytes_of, xattrs};
 use crate::output::{JsonName, complain, shown};
@@ -176,23 +177,58 @@ impl Import<'_> {
                 self.report.special.push(LeftOut { path, reason: what.to_owned() });
                 Ok(())
             }
-            Kind::Symlink { target } => {
-                if let Some(metadata) = &there
-                    && metadata.kind == FsKind::Symlink
-                    && same_attributes(&entry.attributes, metadata)
-                    && snapshot.read_link(&path).await? == target
-                {
-                    self.report.unchanged += 1;
-                    return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
-                }
-                self.touch_parent();
-                self.report.links += 1;
-                self.detail(&path);
-                self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
-                self.xattrs(&path, &entry.path, None, snapshot).await
+            Kind::Symlink { ref target } => {
+                let target = target.clone();
+                self.link(entry, target, path, there, snapshot).await
             }
             Kind::File { size } => self.file(entry, size, path, there, snapshot).await,
         }
+    }
+
+    async fn link(
+        &mut self,
+        entry: Entry,
+        target: Vec<u8>,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+        snapshot: &FsSnapshot,
+    ) -> Result<(), Failure> {
+        let there = there.filter(|metadata| metadata.kind == FsKind::Symlink);
+        if let Some(first) = self.links.first(&entry) {
+            return self.one_more_name(first, path, there).await;
+        }
+        if let Some(metadata) = &there
+            && same_attributes(&entry.attributes, metadata)
+            && snapshot.read_link(&path).await? == target
+            && (metadata.nlink < 2 || self.links.is_original(metadata.inode, entry.identity))
+        {
+            self.report.unchanged += 1;
+            self.links.met(&entry, &path, Some(metadata.inode));
+            return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
+        }
+        self.touch_parent();
+        self.report.links += 1;
+        self.detail(&path);
+        self.links.met(&entry, &path, None);
+        self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
+        self.xattrs(&path, &entry.path, None, snapshot).await
+    }
+
+    /// Of a file or link that was met under another name before.
+    async fn one_more_name(
+        &mut self,
+        first: First<Option<u64>>,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+    ) -> Result<(), Failure> {
+        if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
+            self.report.unchanged += 1;
+            return Ok(());
+        }
+        self.touch_parent();
+        self.report.hard_links += 1;
+        self.detail(&path);
+        self.take(Step::Name { path, existing: first.path }).await
     }
 
     async fn file(
@@ -206,14 +242,7 @@ impl Import<'_> {
         let there = there.filter(|metadata| metadata.kind == FsKind::File);
         if let Some(first) = self.links.first(&entry) {
             self.progress.add(size);
-            if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
-                self.report.unchanged += 1;
-                return Ok(());
-            }
-            self.touch_parent();
-            self.report.hard_links += 1;
-            self.detail(&path);
-            return self.take(Step::Name { path, existing: first.path }).await;
+            return self.one_more_name(first, path, there).await;
         }
         let attributes = entry.attributes;
         // Other names of the file there may stand for another file here, or for nothing that is imported now.
