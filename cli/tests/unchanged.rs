@@ -31,8 +31,11 @@ fn change_unseen(path: &Path, content: &str) {
     set_time(path, time);
 }
 
+/// Of a file, for which there is a free name outside of the tree.
+type Change = fn(&Path, PathBuf);
+
 /// What else may have changed about a file, beside its content.
-const OTHER_CHANGES: [(&str, fn(&Path, PathBuf)); 5] = [
+const OTHER_CHANGES: [(&str, Change); 5] = [
     ("nothing", |_, _| {}),
     ("its mode", |file, _| fs::set_permissions(file, Permissions::from_mode(0o750)).unwrap()),
     ("its extended attributes", |file, _| {

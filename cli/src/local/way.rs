@@ -97,7 +97,7 @@ pub(super) fn folder(around: impl AsFd, name: &std::ffi::OsStr, own: Own) -> io:
 }
 
 /// Refuses a name whose place no file and no link is to take.
-pub(super) fn replaceable<'a>(folder: impl AsFd, name: &'a [u8], own: Own) -> io::Result<&'a [u8]> {
+pub(super) fn replaceable(folder: impl AsFd, name: &[u8], own: Own) -> io::Result<&[u8]> {
     let name = checked(name)?;
     match rustix::fs::statat(folder, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(there) if own.is(Identity::of_stat(&there)) => Err(own_is_in_the_way()),

@@ -30,7 +30,8 @@ use out::Out;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// What to write out, and at the end the folder of this machine that it goes into: files of the same name are
-    /// replaced, links there are never followed; or `-` for a tar stream to stdout
+    /// replaced, links there are never followed; or `-` for a tar stream to stdout, in which holes are zeros, and access lists are
+    /// extended attributes (SCHILY.xattr.system.posix_acl_*)
     #[arg(required = true, num_args = 2..)]
     paths: Vec<OsString>,
     /// Write every intact part of damaged files, and zeros in place of the rest
@@ -354,6 +355,11 @@ impl Export<'_> {
             let what = "the stream ends within this file";
             let what = if failure.exit() == Exit::Damaged { format!("{what}: --partial goes on") } else { what.into() };
             return Err(Failure::new(failure.exit(), format!("{failure}: {what}")).on(shown(path)));
+        }
+        // Nor is there for what follows.
+        if failure.is_for_want_of_room() {
+            let what = "what was written so far is whole; make room, and run it again for the rest";
+            return Err(Failure::failed(format!("{failure}: {what}")).on(shown(path)));
         }
         match failure.exit() {
             Exit::Damaged => self.damaged = true,

@@ -177,10 +177,7 @@ impl Import<'_> {
                 self.report.special.push(LeftOut { path, reason: what.to_owned() });
                 Ok(())
             }
-            Kind::Symlink { ref target } => {
-                let target = target.clone();
-                self.link(entry, target, path, there, snapshot).await
-            }
+            Kind::Symlink { .. } => self.link(entry, path, there, snapshot).await,
             Kind::File { size } => self.file(entry, size, path, there, snapshot).await,
         }
     }
@@ -188,18 +185,18 @@ impl Import<'_> {
     async fn link(
         &mut self,
         entry: Entry,
-        target: Vec<u8>,
         path: Vec<u8>,
         there: Option<Metadata>,
         snapshot: &FsSnapshot,
     ) -> Result<(), Failure> {
+        let Kind::Symlink { target } = &entry.kind else { return Ok(()) };
         let there = there.filter(|metadata| metadata.kind == FsKind::Symlink);
         if let Some(first) = self.links.first(&entry) {
             return self.one_more_name(first, path, there).await;
         }
         if let Some(metadata) = &there
             && same_attributes(&entry.attributes, metadata)
-            && snapshot.read_link(&path).await? == target
+            && snapshot.read_link(&path).await? == *target
             && (metadata.nlink < 2 || self.links.is_original(metadata.inode, entry.identity))
         {
             self.report.unchanged += 1;
@@ -210,7 +207,8 @@ impl Import<'_> {
         self.report.links += 1;
         self.detail(&path);
         self.links.met(&entry, &path, None);
-        self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
+        let (link, target) = (path.clone(), target.clone());
+        self.take(Step::Link { path: link, target, attributes: entry.attributes }).await?;
         self.xattrs(&path, &entry.path, None, snapshot).await
     }
 
