@@ -68,6 +68,30 @@ fn a_folder_that_cannot_be_entered_is_not_counted() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_opened_is_left_out_and_the_rest_is_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = doubles();
+    let shut = [scratch.path("out/A"), scratch.path("out/B/folder")];
+    for folder in &shut {
+        fs::create_dir_all(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let output = scratch.run_humbly(["export", "/A", "/B", "/same", "out"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for path in ["/A", "/B/folder"] {
+        assert!(said.contains(&format!("strongroom: {path}: cannot write: Permission denied")), "{said}");
+    }
+    assert!(scratch.path("out/B/same").is_file() && scratch.path("out/same").is_dir());
+    for folder in &shut {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    }
+    scratch.succeeds(["export", "/A", "/B", "/same", "out"]);
+    assert!(scratch.path("out/A/folder/a").is_dir() && scratch.path("out/B/folder/b").is_dir());
+}
+
+#[test]
 fn a_folder_that_is_left_out_is_not_counted_though_it_is_there() {
     if !mounts::inside("a_folder_that_is_left_out_is_not_counted_though_it_is_there") {
         return;
