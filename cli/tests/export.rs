@@ -46,6 +46,20 @@ fn two_of_one_name_are_not_written_to_one_place() {
 }
 
 #[test]
+fn what_is_named_twice_is_written_once() {
+    let scratch = doubles();
+    for (paths, files) in [(&["/A/same", "/A/other", "/A/same"][..], 2), (&["/A", "/A"], 2), (&["/", "/", "/"], 3)] {
+        let output = scratch.run([&["export"], paths, &["out", "--json"]].concat());
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{paths:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["files"], files, "{paths:?}: {report}");
+        fs::remove_dir_all(scratch.path("out")).unwrap();
+    }
+    let once = scratch.succeeds(["export", "/A/same", "-"]);
+    assert_eq!(scratch.succeeds(["export", "/A/same", "/A/same", "-"]), once);
+}
+
+#[test]
 fn a_folder_named_by_dots_is_not_the_root() {
     let scratch = Scratch::with_repository();
     scratch.succeeds(["mkdir", "-p", "/.../inner"]);

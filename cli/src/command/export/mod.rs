@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
+use crate::arguments::once;
 use crate::command::mv::{last_name, refuse_same_names};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -94,6 +95,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             return Err(Failure::usage("a tar stream is not for a terminal: send stdout to a file or a program"));
         }
     }
+    let paths = &once(paths);
     refuse_same_names(paths.iter().map(|path| bytes_of(path)))?;
     let own = context.own()?;
     if !is_stream {
