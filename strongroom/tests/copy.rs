@@ -5,16 +5,18 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_lite::future::block_on;
 use strongroom::core::engine::{Direction, Snapshot, Table, View};
 use strongroom::fs::{Attributes, Compression, Follow, OpenOptions as FileOptions, XattrMode};
-use strongroom::storage::Registry;
+use strongroom::storage::{OpenContext, OpenMode, Registry, Storage, StorageUri};
 use strongroom::{
     Copied, CopyOptions, CreateOptions, Credentials, Error, HeaderOptions, KdfParameters, OpenOptions, Repository,
     SnapshotInfo, Suite, blocking, check, core,
 };
+use strongroom_conformance::flaky::{FlakyOptions, FlakyStorage, Rate, Rates};
 
 /// The state of the numbers that the same seed always gives (splitmix64).
 struct Numbers(u64);
@@ -555,7 +557,7 @@ fn a_source_that_is_read_only_is_copied_and_so_is_what_a_snapshot_keeps() {
         let (copy, _) = source.copy("mem://looked-at-copy", create("new", &registry), options).await.unwrap();
         assert_same(&source, &copy, "read-only").await;
         copy.close().await.unwrap();
-        let options = CopyOptions { at: Some("second"), progress: None };
+        let options = CopyOptions { at: Some("second"), ..CopyOptions::default() };
         let (copy, copied) = source.copy("mem://looked-at-then", create("new", &registry), options).await.unwrap();
         assert_eq!(copied.snapshots, 2);
         assert_eq!(names(&copy).await, names(&source).await[..2]);
@@ -563,7 +565,7 @@ fn a_source_that_is_read_only_is_copied_and_so_is_what_a_snapshot_keeps() {
         assert!(content(&copy, Some("first")).await == content(&source, Some("first")).await);
         assert_clean(&copy).await;
         copy.close().await.unwrap();
-        let options = CopyOptions { at: Some("never"), progress: None };
+        let options = CopyOptions { at: Some("never"), ..CopyOptions::default() };
         let absent = source.copy("mem://looked-at-never", create("new", &registry), options).await;
         assert!(matches!(core_error(absent), core::Error::NoSnapshot { .. }));
         source.close().await.unwrap();
@@ -690,6 +692,103 @@ fn no_other_snapshot_of_the_same_name_is_copied_for_one_that_is_gone() {
     let kept = block_on(source.snapshots()).unwrap();
     assert_eq!(kept.iter().map(|info| info.name.as_str()).collect::<Vec<_>>(), ["latest"]);
     block_on(source.close()).unwrap();
+}
+
+/// What keeps a source costs space in it: nobody is left to guess that it is still there.
+#[test]
+fn where_the_source_stays_kept_whoever_copies_is_told_though_the_copy_fails() {
+    block_on(async {
+        let registry = strongroom::registry::default();
+        let uri = StorageUri::parse("mem://kept-on").unwrap();
+        let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+        let storage = Arc::new(FlakyStorage::new(
+            registry.open(&uri, &context).await.unwrap(),
+            FlakyOptions { seed: 1, ..FlakyOptions::default() },
+        ));
+        let place: Arc<dyn Storage> = storage.clone();
+        let new = || create("new", &registry);
+        for goes_on in [false, true] {
+            let opened = Repository::open(place.clone(), open("old", &registry).without_retry()).await;
+            let source = match opened {
+                Ok(source) => source,
+                Err(_) => {
+                    let source =
+                        Repository::create(place.clone(), create("old", &registry).without_retry()).await.unwrap();
+                    source.fs().write("/file", noise(1, 300_000)).await.unwrap();
+                    source
+                }
+            };
+            let mut progress = |_| {
+                // Of calls that change something.
+                storage.set_rates(Rates { timeouts: Rate::ALWAYS, ..Rates::default() });
+                goes_on
+            };
+            let mut left_behind = None;
+            let options = CopyOptions {
+                progress: Some(&mut progress),
+                left_behind: Some(&mut left_behind),
+                ..CopyOptions::default()
+            };
+            let to = format!("mem://kept-on-{goes_on}");
+            let done = source.copy(to.as_str(), new(), options).await;
+            storage.clear_faults();
+            match done {
+                Ok((copy, copied)) => {
+                    assert!(goes_on);
+                    assert_eq!(copied.left_behind, left_behind);
+                    copy.close().await.unwrap();
+                }
+                Err(error) => assert!(!goes_on && matches!(error, Error::Core(core::Error::Stopped)), "{error}"),
+            }
+            source.refresh().await.unwrap();
+            let kept = names(&source).await;
+            assert_eq!(kept.iter().map(|(name, _)| Some(name.clone())).collect::<Vec<_>>(), [left_behind]);
+            source.close().await.unwrap();
+        }
+        // The next copy removes it.
+        let source = Repository::open(place, open("old", &registry)).await.unwrap();
+        let mut left_behind = None;
+        let options = CopyOptions { left_behind: Some(&mut left_behind), ..CopyOptions::default() };
+        let (copy, copied) = source.copy("mem://kept-on-last", new(), options).await.unwrap();
+        assert_eq!((copied.left_behind, left_behind), (None, None));
+        assert_eq!(names(&source).await, []);
+        copy.close().await.unwrap();
+        source.close().await.unwrap();
+    });
+}
+
+/// Whatever fails, and whenever: what stays in the source is what was told.
+#[test]
+fn of_a_source_on_a_storage_that_fails_at_any_moment_nothing_stays_kept_unsaid() {
+    block_on(async {
+        let registry = strongroom::registry::default();
+        let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+        let (mut told, mut failed) = (0, 0);
+        for seed in 0..40 {
+            let uri = StorageUri::parse(&format!("mem://unsaid-{seed}")).unwrap();
+            let inner = registry.open(&uri, &context).await.unwrap();
+            let storage = Arc::new(FlakyStorage::new(inner, FlakyOptions { seed, ..FlakyOptions::default() }));
+            let place: Arc<dyn Storage> = storage.clone();
+            let source = Repository::create(place, create("old", &registry).without_retry()).await.unwrap();
+            source.fs().write("/file", noise(1, 300_000)).await.unwrap();
+            storage.set_rates(Rates {
+                refusals: Rate::per_mille(60),
+                ambiguous: Rate::per_mille(60),
+                ..Rates::default()
+            });
+            let mut left_behind = None;
+            let options = CopyOptions { left_behind: Some(&mut left_behind), ..CopyOptions::default() };
+            let to = format!("mem://unsaid-{seed}-copy");
+            failed += u64::from(source.copy(to.as_str(), create("new", &registry), options).await.is_err());
+            storage.clear_faults();
+            source.refresh().await.unwrap();
+            let kept = names(&source).await;
+            assert!(kept.iter().all(|(name, _)| Some(name) == left_behind.as_ref()), "seed {seed}: {kept:?}");
+            told += u64::from(left_behind.is_some());
+        }
+        eprintln!("{told} told, {failed} failed");
+        assert!(told > 0 && failed > 0, "{told} told, {failed} failed");
+    });
 }
 
 #[test]

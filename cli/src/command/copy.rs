@@ -53,6 +53,9 @@ struct Report {
     chunks: u64,
     /// Of content, as it is stored.
     bytes: u64,
+    /// The snapshot that keeps the source still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_behind: Option<String>,
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
@@ -78,20 +81,27 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         shown = copied;
         !interrupt.asked()
     };
-    let options = CopyOptions { at: at.as_deref(), progress: Some(&mut hear) };
+    let mut left_behind = None;
+    let options = CopyOptions { at: at.as_deref(), progress: Some(&mut hear), left_behind: Some(&mut left_behind) };
     let done = source.copy(&target, create.without_defragmenting(), options).await;
     progress.finish();
     let recovery_key = ways_in.settle(&done, &target, context).await?;
-    let (copy, copied) = done.map_err(|error| failed(error, &target))?;
+    let still_kept = left_behind.as_ref().map(|name| {
+        let what = "which kept the source as it was, could not be removed: `snapshot rm` does it, or the next copy";
+        format!("the snapshot {name}, {what}")
+    });
+    let (copy, copied) = done.map_err(|error| failed(error, &target).with(still_kept.as_deref()))?;
     if !copy.remembers() && source.remembers() && target.scheme() != "mem" {
         context.output.notice("no folder to remember the copy's state in: a rollback would go unnoticed");
     }
     let report = report(&copy, &copied, &target, recovery_key).await?;
     copy.close().await?;
-    source.close().await?;
-    if let Some(name) = &copied.left_behind {
-        let what = "which kept the source as it was, could not be removed: `snapshot rm` does it, or the next copy";
-        context.output.notice(&format!("the snapshot {name}, {what}"));
+    // The copy is whole, whatever becomes of the source.
+    if let Err(error) = source.close().await {
+        context.output.notice(&format!("{uri}: was copied, and could not be closed in order: {error}"));
+    }
+    if let Some(still_kept) = still_kept {
+        context.output.notice(&still_kept);
     }
     if context.output.json() {
         return context.output.document("strongroom/copied/1", &report);
@@ -176,6 +186,7 @@ async fn report(
         snapshots: copied.snapshots,
         chunks: copied.chunks,
         bytes: copied.chunk_bytes,
+        left_behind: copied.left_behind.clone(),
     })
 }
 
