@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -167,6 +167,22 @@ fn what_a_snapshot_keeps_is_copied_with_those_before_it() {
     assert_eq!(copied(&scratch, &["cat", "/letter"]), b"Dear Anna");
     assert_eq!(lines(&copied(&scratch, &["snapshot", "list", "--json"])).len(), 1);
     copied(&scratch, &["check", "--data"]);
+}
+
+#[test]
+fn no_copy_is_made_within_its_source() {
+    let scratch = prepare();
+    let before = list(&scratch.path("repo"));
+    symlink("repo", scratch.path("link")).unwrap();
+    for target in ["repo/sub", "file:repo/new/deep", "link/sub", "absent/../repo/sub", "tree/../link/new"] {
+        let said = scratch.fails(2, ["copy", target, "--no-recovery", "--kdf-time=1", "--new-password-file", "new"]);
+        assert!(said.contains("here lies the repository itself") && said.contains("somewhere else"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(list(&scratch.path("repo")), before);
+    // Beside it, and under a name that begins likewise.
+    scratch.succeeds(["copy", "repo 2", "--no-recovery", "--kdf-time=1", "--new-password-file", "new"]);
+    scratch.succeeds(["check", "--data"]);
 }
 
 /// Starts a copy and sends it this signal after so long; answers how it ended.

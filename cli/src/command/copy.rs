@@ -62,6 +62,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let (uri, target) = (context.uri()?, parse_uri(&arguments.target)?);
     context.refuse_absent(&uri).await?;
     refuse_existing(&target, context).await?;
+    // What one process holds in memory has a name like a path, and no place.
+    if target.scheme() != "mem"
+        && let Ok(path) = target.local_path()
+    {
+        context.own()?.refuse(&path)?;
+    }
     let source = open(&uri, context).await?;
     let at = match context.global.at.clone() {
         Some(at) => Some(snapshot_at(&source, &at).await?),
