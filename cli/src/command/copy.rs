@@ -8,7 +8,7 @@ use strongroom::core::Error as E;
 use strongroom::storage::{ErrorKind, StorageUri};
 use strongroom::{Copied, CopyOptions, Credentials, Repository, SecretBytes};
 
-use super::init::{Shape, prepare, refuse_existing};
+use super::init::{Opened, Shape, prepare, refuse_existing};
 use super::key::NewSecret;
 use crate::context::{Access, Age, Context, parse_uri, snapshot_at};
 use crate::exit::Failure;
@@ -44,6 +44,8 @@ struct Report {
     uri: String,
     cipher: &'static str,
     block_bytes: u32,
+    /// What opens it, together.
+    needs: Vec<&'static str>,
     recovery_key: bool,
     files: u64,
     folders: u64,
@@ -91,7 +93,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let options = CopyOptions { at: at.as_deref(), progress: Some(&mut hear), left_behind: Some(&mut left_behind) };
     let done = source.copy(&target, create.without_defragmenting(), options).await;
     progress.finish();
-    let recovery_key = ways_in.settle(&done, &target, context).await?;
+    let opened = ways_in.settle(&done, &target, context).await?;
     let still_kept = left_behind.as_ref().map(|name| {
         let what = "which kept the source as it was, could not be removed: `snapshot rm` does it, or the next copy";
         format!("the snapshot {name}, {what}")
@@ -100,7 +102,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if !copy.remembers() && source.remembers() && target.scheme() != "mem" {
         context.output.notice("no folder to remember the copy's state in: a rollback would go unnoticed");
     }
-    let report = report(&copy, &copied, &target, recovery_key).await?;
+    let report = report(&copy, &copied, &target, opened).await?;
     copy.close().await?;
     // The copy is whole, whatever becomes of the source.
     if let Err(error) = source.close().await {
@@ -171,7 +173,7 @@ async fn report(
     copy: &Repository,
     copied: &Copied,
     target: &StorageUri,
-    recovery_key: bool,
+    Opened { needs, recovery_key }: Opened,
 ) -> Result<Report, Failure> {
     let (usage, info) = (copy.fs().usage("/").await?, copy.info().await?);
     let mut keys = 0;
@@ -184,6 +186,7 @@ async fn report(
         uri: target.to_string(),
         cipher: info.suite.name(),
         block_bytes: info.block_bytes,
+        needs,
         recovery_key,
         files: usage.files,
         folders: usage.directories,
