@@ -73,7 +73,7 @@ pub(crate) async fn fill_and_keep(repository: &Repository) {
     fill(repository).await;
     repository.create_snapshot("first").await.unwrap();
     repository.fs().remove_all("/a/b").await.unwrap();
-    write_at(&repository, "/a/large", 1 << 19, &noise(5, 50_000)).await.unwrap();
+    write_at(repository, "/a/large", 1 << 19, &noise(5, 50_000)).await.unwrap();
     repository.kv().delete(b"large").await.unwrap();
     repository.create_snapshot("second").await.unwrap();
     repository.create_snapshot("the same again").await.unwrap();
