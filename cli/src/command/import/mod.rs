@@ -26,6 +26,7 @@ use serde::Serialize;
 use strongroom::storage::BlockingMode;
 use strongroom::{CreateOptions, Credentials, Repository};
 
+use crate::arguments::once;
 use crate::command::init;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
@@ -112,7 +113,7 @@ struct Source {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
-    let sources = name_sources(&arguments.sources)?;
+    let sources = name_sources(&once(&arguments.sources))?;
     if arguments.delete && is_root(bytes_of(&arguments.to)) && sources.iter().any(|source| source.name.is_empty()) {
         let what = "with --delete, `/` would arrive in the place of all that is in the repository: pass --to DIR";
         return Err(Failure::usage(what));
