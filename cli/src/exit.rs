@@ -80,6 +80,15 @@ impl Failure {
         self
     }
 
+    /// Says what else there is to know.
+    #[must_use]
+    pub(crate) fn with(mut self, more: Option<&str>) -> Self {
+        if let Some(more) = more {
+            self.message = format!("{}; {more}", self.message);
+        }
+        self
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

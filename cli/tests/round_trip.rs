@@ -143,6 +143,28 @@ fn patterns_that_cannot_match_are_refused_and_those_that_matched_nothing_are_tol
 }
 
 #[test]
+fn what_is_named_twice_is_stored_once_and_two_of_one_name_are_refused() {
+    let scratch = Scratch::with_repository();
+    for folder in ["one", "two"] {
+        fs::create_dir(scratch.path(folder)).unwrap();
+        fs::write(scratch.path(folder).join("file"), folder).unwrap();
+    }
+    for (sources, says) in [
+        (["one/file", "two/file"], "one/file and two/file would both arrive as file"),
+        (["one/file", "two/../one/file"], "one/file and two/../one/file would both arrive as file"),
+        (["one", "one/"], "one and one/ would both arrive as one"),
+    ] {
+        let said = scratch.fails(2, ["import", sources[0], sources[1]]);
+        assert!(said.contains(says), "{said}");
+    }
+    let output = scratch.run(["import", "one", "two/file", "one", "two/file", "--json"]);
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+    let report = json(&output.stdout);
+    assert_eq!((&report["files"], &report["folders"], &report["unchanged"]), (&2.into(), &1.into(), &0.into()));
+    assert_eq!(scratch.succeeds(["ls", "-R"]), b"file\none\none/file\n");
+}
+
+#[test]
 fn the_repository_is_not_stored_into_itself() {
     let scratch = Scratch::with_repository();
     fs::write(scratch.path("file"), "content").unwrap();

@@ -112,6 +112,29 @@ fn those_of_a_link_come_back_and_never_reach_what_it_leads_to() {
     check_is_clean(&scratch, "after all");
 }
 
+/// What an export writes into is somebody's: it gets what was stored, and loses nothing.
+#[test]
+fn folders_that_were_there_keep_their_own_beside_those_that_were_stored() {
+    let scratch = Scratch::with_repository();
+    if !tree(&scratch) {
+        return;
+    }
+    scratch.succeeds(["import", "tree"]);
+    fs::create_dir_all(scratch.path("out/tree/folder")).unwrap();
+    for (folder, name) in [("out", "user.own"), ("out/tree", "user.own"), ("out/tree/folder", "user.own")] {
+        assert!(set(&scratch.path(folder), name, b"own"));
+    }
+    assert!(set(&scratch.path("out/tree/folder"), "user.of.folder", b"before"));
+    for _ in 0..2 {
+        let output = scratch.run(["export", "/tree", "out"]);
+        assert_eq!((output.status.code(), common::acceptance::text(&output.stderr)), (Some(0), String::new()));
+        are_there(&scratch.path("out/tree"));
+        for folder in ["out", "out/tree", "out/tree/folder"] {
+            assert_eq!(get(&scratch.path(folder), "user.own").unwrap(), b"own", "{folder}");
+        }
+    }
+}
+
 #[test]
 fn they_go_through_tar() {
     let scratch = Scratch::with_repository();

@@ -49,6 +49,10 @@ set: path, [mode], [uid], [gid], [mtime], [follow]
 setxattr: path, name, value, [follow]
 rmxattr: path, name, [follow]
 
+\"force\": true lets rm name \"/\" and remove all that is in it; what is not there fails the batch all the same. mv takes the
+place of what is there, but with \"replace\": false. mtime is in whole seconds. All that can be true is false where it is not
+given, but for replace and follow.
+
 A path, name, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
 
 /// A path or content: text, or any bytes in hexadecimal.

@@ -227,7 +227,7 @@ impl Drop for Draft {
     }
 }
 
-/// Answers how many extended attributes could not be set, or taken away.
+/// Answers how many extended attributes could not be set.
 fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
     let descriptor = descriptor.as_fd();
     let stat = rustix::fs::fstat(descriptor)?;
@@ -242,10 +242,10 @@ fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io:
     }
     // Before the mode: in an access list that the folder around it has given, the bits of the group would be what all of
     // the list may have.
-    let kept = xattrs::remove_others(descriptor, xattrs)?;
+    xattrs::remove_other_access_lists(descriptor, xattrs)?;
     rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
     // After the owner, whose change takes capabilities away.
-    let unset = kept + xattrs::set(descriptor, xattrs);
+    let unset = xattrs::set(descriptor, xattrs);
     rustix::fs::futimens(descriptor, &times(attributes))?;
     Ok(unset)
 }

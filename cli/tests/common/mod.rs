@@ -290,6 +290,17 @@ impl Scratch {
         stderr
     }
 
+    /// Runs as a program that obeys the permissions of files, whoever runs the tests; it is let into the repository.
+    pub fn run_humbly<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        for path in list(&self.path("repo")).into_iter().chain([self.path("")]) {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let mut command = mounts::humble(Path::new(env!("CARGO_BIN_EXE_strongroom")));
+        command.current_dir(self.root.path()).env("XDG_STATE_HOME", self.path("not there"));
+        command.env("STRONGROOM_REPO", self.path("repo")).env("STRONGROOM_PASSWORD", &self.password);
+        command.args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// Runs with something on stdin.
     pub fn feeds<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &[u8]) -> Output {
         let mut child = self

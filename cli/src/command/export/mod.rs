@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
+use crate::arguments::once;
 use crate::command::mv::{last_name, refuse_same_names};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -96,6 +97,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             return Err(Failure::usage("a tar stream is not for a terminal: send stdout to a file or a program"));
         }
     }
+    let paths = &once(paths);
     refuse_same_names(paths.iter().map(|path| bytes_of(path)))?;
     let own = context.own()?;
     if !is_stream {
@@ -167,7 +169,11 @@ async fn refuse_beside_root(snapshot: &FsSnapshot, paths: &[OsString]) -> Result
         let name = last_name(path)?;
         match snapshot.symlink_metadata(join(b"/", name)).await {
             Err(strongroom::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => match Failure::from(error) {
+                // What cannot be read does not arrive.
+                failure if failure.exit() == Exit::Damaged => {}
+                failure => return Err(failure),
+            },
             Ok(_) => {
                 let what =
                     format!("what is in {} and {} would both arrive as {}", shown(root), shown(path), shown(name));
@@ -186,7 +192,15 @@ impl Export<'_> {
     async fn all(&mut self, paths: &[OsString]) -> Result<(), Failure> {
         for path in paths {
             let path = bytes_of(path);
-            let metadata = self.snapshot.symlink_metadata(path).await?;
+            let metadata = match self.snapshot.symlink_metadata(path).await.map_err(Failure::from) {
+                Ok(metadata) => metadata,
+                // The others may be whole.
+                Err(failure) if failure.exit() == Exit::Damaged => {
+                    self.left_out(path, failure)?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             if is_root(path) {
                 // The root has no name: what is in it goes into DEST.
                 self.tree(path).await?;
@@ -214,18 +228,24 @@ impl Export<'_> {
     /// All that is in a folder; answers whether all names in it could be read.
     async fn tree(&mut self, path: &[u8]) -> Result<bool, Failure> {
         let snapshot = self.snapshot.clone();
-        let mut walk = Walk::new(snapshot.clone(), path, true).await?;
+        let mut walk = match Walk::new(snapshot.clone(), path, true).await {
+            Ok(walk) => walk,
+            Err(failure) => {
+                self.left_out(path, failure)?;
+                return Ok(false);
+            }
+        };
         let mut folders = Vec::new();
         let mut is_whole = true;
         while let Some(step) = walk.next().await {
             self.stop_if_asked()?;
             match step {
                 Step::Entry(found) => {
-                    let metadata = match found.metadata(&snapshot).await {
+                    let metadata = match snapshot.inode_metadata(found.entry.inode).await {
                         Ok(metadata) => metadata,
-                        Err(failure) => {
+                        Err(error) => {
                             walk.skip();
-                            self.left_out(&found.path, failure)?;
+                            self.left_out(&found.path, error.into())?;
                             continue;
                         }
                     };

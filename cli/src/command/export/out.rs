@@ -72,7 +72,7 @@ impl Out {
                 "were left out: a tar stream has no place for names with `=` or that are no text",
             ),
             Place::Nowhere | Place::Folders { .. } | Place::Way { .. } => {
-                (self.xattrs_unset, "could not be set, or taken away: the folder or this user has no such")
+                (self.xattrs_unset, "could not be set: the folder or this user has no such")
             }
         };
         (count > 0).then(|| format!("{count} extended attributes {what}"))

@@ -27,6 +27,7 @@ use serde::Serialize;
 use strongroom::storage::BlockingMode;
 use strongroom::{CreateOptions, Credentials, Repository};
 
+use crate::arguments::once;
 use crate::command::init;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
@@ -116,7 +117,7 @@ struct Source {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
-    let sources = name_sources(&arguments.sources)?;
+    let sources = name_sources(&once(&arguments.sources))?;
     let named: Vec<_> = sources.iter().map(|source| (source.path.as_path(), source.name.as_slice())).collect();
     exclude.refuse_unnamed(&named)?;
     if arguments.delete && is_root(bytes_of(&arguments.to)) && sources.iter().any(|source| source.name.is_empty()) {
