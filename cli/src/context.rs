@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction};
 use strongroom::kv::KvSnapshot;
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     opened: Option<Repository>,
     /// The same for all that is opened, so that what `-v` counts is counted once.
     layers: Option<Layers>,
+    own: OnceLock<Own>,
 }
 
 /// What a command does to the repository.
@@ -55,6 +57,7 @@ impl Context {
             registry,
             opened: None,
             layers: None,
+            own: OnceLock::new(),
         }
     }
 
@@ -84,14 +87,9 @@ impl Context {
         parse_uri(given)
     }
 
-    /// Where the repository itself lies on this machine; it must be there already.
-    pub(crate) fn own(&self) -> Result<Own, Failure> {
-        let uri = self.uri()?;
-        Ok(match uri.local_path() {
-            // What one process holds in memory has a name like a path, and no place.
-            Ok(path) if uri.scheme() != "mem" => Own::at(&path),
-            _ => Own::default(),
-        })
+    /// Where the repository itself lies on this machine: never read as a source, and never written to.
+    pub(crate) fn own(&self) -> &Own {
+        self.own.get_or_init(|| Own::new(self.uri().map_or_else(|_| Vec::new(), |uri| self.registry.local_paths(&uri))))
     }
 
     /// How the clear header is read.

@@ -67,7 +67,7 @@ impl Folder {
         if stat.st_mode & 0o700 != 0o700 {
             let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(stat.st_mode | 0o700));
         }
-        Ok(Self { descriptor: Arc::new(descriptor), own: self.own })
+        Ok(Self { descriptor: Arc::new(descriptor), own: self.own.clone() })
     }
 
     /// A folder further down, by the names that lead there; none of them may be a link.
@@ -75,7 +75,7 @@ impl Folder {
         names.iter().try_fold(self.clone(), |folder, name| {
             let flags = FOLDER.union(OFlags::NOFOLLOW);
             let inner = rustix::fs::openat(&*folder.descriptor, name_of(checked(name)?), flags, Mode::empty())?;
-            Ok(Self { descriptor: Arc::new(inner), own: self.own })
+            Ok(Self { descriptor: Arc::new(inner), own: self.own.clone() })
         })
     }
 

@@ -1,34 +1,51 @@
-//! Where the repository itself lies on this machine, so that nothing but the repository writes there.
+//! Where the repository itself lies on this machine: nothing but the repository reads or writes there.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::source::Identity;
 use crate::exit::Failure;
 
-/// The folder that the repository itself lies in, or the file; neither where it lies elsewhere.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Own(Option<Identity>);
+/// The files and folders that the repository's own storage lies in; none where it lies elsewhere. Stored into itself it would
+/// grow with every import; and where it is a database, opening one of its files and closing it again would end the locks that
+/// this process has on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Own(Arc<[PathBuf]>);
 
 impl Own {
-    /// What is at the path of a repository that is there.
-    pub(crate) fn at(path: &Path) -> Self {
-        Self(Identity::at(path))
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
+        Self(paths.into())
     }
 
-    /// Whether it is this folder or file.
-    pub(crate) fn is(self, identity: Identity) -> bool {
-        self.0 == Some(identity)
+    /// What is there now: a log comes and goes. Nothing is opened for that.
+    pub(crate) fn now(&self) -> Vec<Identity> {
+        self.0.iter().filter_map(|path| Identity::at(path)).collect()
+    }
+
+    /// Whether it is one of these files or folders.
+    pub(crate) fn is(&self, identity: Identity) -> bool {
+        self.0.iter().any(|path| Identity::at(path) == Some(identity))
+    }
+
+    /// Refuses to read what is the storage's, by whatever name.
+    pub(crate) fn refuse_reading(&self, path: &Path) -> io::Result<()> {
+        let own = self.now();
+        if !own.is_empty() && Identity::at(path).is_some_and(|identity| own.contains(&identity)) {
+            return Err(io::Error::other("it belongs to the repository itself"));
+        }
+        Ok(())
     }
 
     /// Refuses to write at a path that is the repository's, or lies in it, by whatever name it is called. Nothing needs to
     /// be there yet.
-    pub(crate) fn refuse(self, path: &Path) -> Result<(), Failure> {
-        if self.0.is_none() {
+    pub(crate) fn refuse(&self, path: &Path) -> Result<(), Failure> {
+        let own = self.now();
+        if own.is_empty() {
             return Ok(());
         }
         let real = resolved(path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        if real.ancestors().filter_map(Identity::at).any(|identity| self.is(identity)) {
+        if real.ancestors().filter_map(Identity::at).any(|identity| own.contains(&identity)) {
             let what = "here lies the repository itself, which this would damage: write somewhere else";
             return Err(Failure::usage(format!("{}: {what}", path.display())));
         }
@@ -69,7 +86,7 @@ mod tests {
         std::fs::create_dir_all(path("repo/inner")).unwrap();
         std::fs::create_dir(path("elsewhere")).unwrap();
         symlink("../repo/inner", path("elsewhere/link")).unwrap();
-        let own = Own::at(&path("repo"));
+        let own = Own::new(vec![path("repo")]);
         for name in [
             "repo",
             "repo/",

@@ -95,7 +95,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         }
     }
     refuse_same_names(paths.iter().map(|path| bytes_of(path)))?;
-    let own = context.own()?;
+    let own = context.own().clone();
     if !is_stream {
         own.refuse(Path::new(dest))?;
     }

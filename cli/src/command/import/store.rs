@@ -332,7 +332,7 @@ impl Import<'_> {
     }
 
     async fn commit(&mut self) -> Result<(), Failure> {
-        let done = self.batch.commit(self.progress).await;
+        let done = self.batch.commit(self.context, self.progress).await;
         self.note_left_out();
         done
     }
