@@ -21,6 +21,8 @@ mod report;
 mod run;
 mod world;
 
+use std::panic::resume_unwind;
+
 use futures_lite::future::block_on;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -31,6 +33,8 @@ use report::Report;
 
 const CASES: u64 = 256;
 const STEPS_MAX: usize = 96;
+/// Histories run so many at once. A constant: which histories there are must not depend on the machine.
+const WORKERS: u64 = 2;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -39,11 +43,27 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn a_history_of_a_repository_equals_that_of_the_model() {
     let cases = number("STRONGROOM_CASES").unwrap_or(CASES);
+    let seed = number("STRONGROOM_SEED").unwrap_or(1);
+    let report = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let share = cases / WORKERS + u64::from(worker < cases % WORKERS);
+                scope.spawn(move || run_histories(seed.wrapping_add(worker << 32), share))
+            })
+            .collect();
+        let reports = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        reports.reduce(Report::and).unwrap()
+    });
+    report.print();
+    report.assert_nothing_is_rare(cases);
+}
+
+fn run_histories(seed: u64, cases: u64) -> Report {
     let config = ProptestConfig {
         cases: u32::try_from(cases).unwrap(),
         max_shrink_iters: 2_000,
         max_shrink_time: 60_000,
-        rng_seed: RngSeed::Fixed(number("STRONGROOM_SEED").unwrap_or(1)),
+        rng_seed: RngSeed::Fixed(seed),
         source_file: Some(file!()),
         test_name: Some(concat!(module_path!(), "::a_history_of_a_repository_equals_that_of_the_model")),
         ..ProptestConfig::default()
@@ -57,6 +77,5 @@ fn a_history_of_a_repository_equals_that_of_the_model() {
     if let Err(failure) = result {
         panic!("{failure}");
     }
-    report.print();
-    report.assert_nothing_is_rare(cases);
+    report
 }

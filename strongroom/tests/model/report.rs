@@ -27,6 +27,17 @@ impl Report {
         *(if accepted { yes } else { no }) += 1;
     }
 
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        for (kind, more) in other.0.into_inner() {
+            let mut counts = self.0.borrow_mut();
+            let count = counts.entry(kind).or_default();
+            count.accepted += more.accepted;
+            count.refused += more.refused;
+        }
+        self
+    }
+
     fn accepted(&self) -> u64 {
         self.0.borrow().values().map(|count| count.accepted).sum()
     }
