@@ -57,6 +57,7 @@ struct Report {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let (uri, target) = (context.uri()?, parse_uri(&arguments.target)?);
+    context.own_also(&target);
     context.refuse_absent(&uri).await?;
     refuse_existing(&target, context).await?;
     let source = open(&uri, context).await?;

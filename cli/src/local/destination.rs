@@ -49,7 +49,7 @@ impl Folder {
 
     /// The folder of that name in this one; it is created where it is missing.
     pub(crate) fn enter(&self, name: &[u8]) -> io::Result<Self> {
-        let name = name_of(checked(name)?);
+        let name = name_of(self.not_to_stay_free(name)?);
         match rustix::fs::mkdirat(&*self.descriptor, &name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -131,11 +131,18 @@ impl Folder {
 
     /// Refuses a name whose place is not to be taken.
     fn replaceable<'a>(&self, name: &'a [u8]) -> io::Result<&'a [u8]> {
-        let name = checked(name)?;
+        let name = self.not_to_stay_free(name)?;
         match rustix::fs::statat(&*self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) if self.own.is(Identity::of_stat(&there)) => Err(own_is_in_the_way()),
             _ => Ok(name),
         }
+    }
+
+    /// Refuses a name that the repository may look for here, whether anything has it or not.
+    fn not_to_stay_free<'a>(&self, name: &'a [u8]) -> io::Result<&'a [u8]> {
+        let name = checked(name)?;
+        let here = Identity::of_stat(&rustix::fs::fstat(&*self.descriptor)?);
+        if self.own.is_named(here, name) { Err(own_is_in_the_way()) } else { Ok(name) }
     }
 
     /// Makes something under a name that nothing has.
@@ -312,6 +319,22 @@ mod tests {
             assert!(folder.create(name).is_err());
             assert!(folder.symlink(name, b"target", &ATTRIBUTES).is_err());
         }
+    }
+
+    #[test]
+    fn a_name_that_the_repository_may_look_for_is_not_given_to_anything() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("folder")).unwrap();
+        let own = Own::new(vec![root.path().join("folder/db-journal")]);
+        let top = Folder::at(root.path(), own).unwrap();
+        let folder = top.enter(b"folder").unwrap();
+        let name = b"db-journal";
+        assert!(folder.create(name).is_err() && folder.enter(name).is_err());
+        assert!(folder.symlink(name, b"target", &ATTRIBUTES).is_err());
+        let (identity, _) = top.create(name).unwrap().finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
+        assert!(folder.link(name, &top, &[name.to_vec()], identity).is_err());
+        folder.link(b"other", &top, &[name.to_vec()], identity).unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join("folder")).unwrap().count(), 1);
     }
 
     #[test]

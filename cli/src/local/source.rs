@@ -189,7 +189,7 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, mut entry: Entry, bare: bool) -> Event {
-        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path);
+        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path, &self.limits.own);
         let names = if entry.bare { Ok(Vec::new()) } else { sorted_names(&entry.path) };
         self.own = self.limits.own.now();
         match names {

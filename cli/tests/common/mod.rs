@@ -18,8 +18,11 @@ pub mod mounts;
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// The storages that are databases of this machine.
+/// The storages that are databases of this machine, in this build.
+#[cfg(feature = "sled")]
 pub const DATABASES: [&str; 3] = ["sqlite", "redb", "sled"];
+#[cfg(not(feature = "sled"))]
+pub const DATABASES: [&str; 2] = ["sqlite", "redb"];
 
 /// A generator of numbers that is the same everywhere for one seed (splitmix64).
 #[derive(Clone)]
