@@ -59,10 +59,9 @@ fn a_tree_comes_back_and_what_is_removed_gives_its_space_back() {
 fn who_creates_a_repository_that_a_power_cut_may_take_back_is_told() {
     let scratch = on("sled");
     fs::write(scratch.path("letter"), "Dear Anna").unwrap();
-    for (place, command) in [
-        ("one", &["init", "--no-recovery", "--kdf-time", "1"][..]),
-        ("two", &["import", "--init", "letter"]),
-    ] {
+    for (place, command) in
+        [("one", &["init", "--no-recovery", "--kdf-time", "1"][..]), ("two", &["import", "--init", "letter"])]
+    {
         let address = format!("sled:{place}");
         let output = scratch.run([&["-r", &address], command].concat());
         let said = text(&output.stderr);

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::key::{JsonSlot, check_label, report, revokes_nothing, settle};
 use crate::context::{Access, Age, Context, recovery_key};
 use crate::exit::Failure;
-use crate::password;
 use crate::local::own::Own;
+use crate::password;
 use crate::secret_file::Written;
 
 #[derive(Debug, Subcommand)]

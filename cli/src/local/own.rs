@@ -50,9 +50,9 @@ impl Own {
             return Ok(());
         }
         match rustix::fs::fstat(std::io::stdout().as_fd()) {
-            Ok(there) if self.is(Identity::of_stat(&there)) => {
-                Err(Failure::usage("stdout is a file of the repository itself, which this would damage: send it somewhere else"))
-            }
+            Ok(there) if self.is(Identity::of_stat(&there)) => Err(Failure::usage(
+                "stdout is a file of the repository itself, which this would damage: send it somewhere else",
+            )),
             _ => Ok(()),
         }
     }
