@@ -220,6 +220,7 @@ pub(crate) fn local_failed(error: io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::own::Own;
 
     /// Takes what comes; with the first piece it does something to the file that is read.
     struct Meddler<F: FnMut()> {
@@ -244,7 +245,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, [7; 10_000]).unwrap();
-        let source = SourceFile::open(&path).unwrap();
+        let source = SourceFile::open(&path, &Own::default()).unwrap();
         let mut meddle = meddle;
         let mut sink = Meddler { bytes: Vec::new(), meddle: || meddle(&path) };
         let done = strongroom::blocking::block_on(store(&source, 0, &mut sink, &mut [0; 4_000], |_| {}));
@@ -266,9 +267,10 @@ mod tests {
     #[test]
     fn a_file_that_vanished_or_was_replaced_before_it_is_read_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(SourceFile::open(&folder.path().join("absent")).err().unwrap().kind(), io::ErrorKind::NotFound);
-        assert!(SourceFile::open(folder.path()).is_err());
+        let open = |path: &std::path::Path| SourceFile::open(path, &Own::default());
+        assert_eq!(open(&folder.path().join("absent")).err().unwrap().kind(), io::ErrorKind::NotFound);
+        assert!(open(folder.path()).is_err());
         std::os::unix::fs::symlink("absent", folder.path().join("link")).unwrap();
-        assert!(SourceFile::open(&folder.path().join("link")).is_err());
+        assert!(open(&folder.path().join("link")).is_err());
     }
 }

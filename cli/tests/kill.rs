@@ -11,7 +11,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::acceptance::{check_is_clean, scaled, seed};
-use common::{Numbers, Scratch, compare_trees, generate_tree, list};
+use common::{DATABASES, Numbers, Scratch, compare_trees, generate_tree, list};
 
 /// Starts a command, kills it after this long, and answers whether it was done before.
 fn killed_after(scratch: &Scratch, arguments: &[&str], delay: Duration) -> bool {
@@ -98,22 +98,33 @@ fn is_there(scratch: &Scratch, name: &str, tree: &Path, when: &str) {
 
 #[test]
 fn a_put_that_is_killed_leaves_the_old_file_or_the_new_one() {
+    old_or_new("file", scaled(8, 40));
+}
+
+#[test]
+fn a_put_that_is_killed_leaves_the_old_file_or_the_new_one_in_every_database() {
+    for scheme in DATABASES {
+        old_or_new(scheme, scaled(5, 50));
+    }
+}
+
+fn old_or_new(scheme: &'static str, rounds: u64) {
     let seed = seed();
-    let scratch = Scratch::with_repository();
+    let scratch = Scratch::with_repository_on(scheme);
     let mut numbers = Numbers::new(seed);
     let size = |numbers: &mut Numbers| usize::try_from(1 + numbers.below(4 << 20)).unwrap();
     fs::write(scratch.path("local"), numbers.bytes(4 << 20)).unwrap();
     let whole = duration_of(&scratch, &["put", "local", "/first"]);
     let mut known: Vec<Option<Vec<u8>>> = vec![None; 3];
     let mut done_in_time = 0;
-    for round in 0..scaled(8, 40) {
+    for round in 0..rounds {
         let at = usize::try_from(numbers.below(3)).unwrap();
         let path = format!("/file {at}");
         let length = size(&mut numbers);
         let new = numbers.bytes(length);
         fs::write(scratch.path("local"), &new).unwrap();
         let delay = moment(&mut numbers, whole);
-        let when = format!("seed {seed}, round {round}, killed after {delay:?} of {whole:?}");
+        let when = format!("{scheme}, seed {seed}, round {round}, killed after {delay:?} of {whole:?}");
         let acknowledged = killed_after(&scratch, &["put", "local", &path], delay);
         done_in_time += u32::from(acknowledged);
         check_is_clean(&scratch, &when);
@@ -126,7 +137,7 @@ fn a_put_that_is_killed_leaves_the_old_file_or_the_new_one() {
         scratch.succeeds(["mkdir", &format!("/after {round}")]);
         leftovers_vanish(&scratch, &when);
     }
-    eprintln!("{done_in_time} puts were done before the kill");
+    eprintln!("{scheme}: {done_in_time} of {rounds} puts were done before the kill");
 }
 
 #[test]

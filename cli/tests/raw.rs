@@ -7,10 +7,10 @@ mod common;
 use std::collections::HashMap;
 use std::fs;
 
-use common::acceptance::{blobs, check_is_clean, seed};
-use common::{Numbers, Scratch, list};
+use common::acceptance::{check_is_clean, seed};
+use common::{DATABASES, Numbers, Scratch, list};
+use strongroom::storage::{OpenContext, StorageExt as _, StorageUri};
 
-const PLANTED: usize = 200;
 /// 255 degrees of freedom: mean 255, deviation 22.6. Noise leaves these bounds once in a hundred million blobs.
 const CHI_SQUARE: std::ops::Range<f64> = 140.0..400.0;
 /// The name of a header or of a hint begins with this.
@@ -97,11 +97,36 @@ impl Needles {
 
 #[test]
 fn stored_bytes_and_names_are_noise_of_one_size_without_a_trace_of_what_is_in_them() {
+    is_noise("file", 200);
+}
+
+#[test]
+fn so_they_are_in_every_database() {
+    for scheme in DATABASES {
+        is_noise(scheme, 60);
+    }
+}
+
+/// Every blob with its name, as the storage holds it.
+fn stored(scratch: &Scratch) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let uri = StorageUri::parse(&scratch.repository()).unwrap();
+    let context = OpenContext::new(strongroom::env::system().unwrap());
+    strongroom_conformance::block_on(async {
+        let storage = strongroom::registry::default().open(&uri, &context).await.unwrap();
+        let mut blobs = Vec::new();
+        for name in storage.list_all(&[]).await.unwrap() {
+            blobs.push((name.as_bytes().to_vec(), storage.get_all(name, u64::MAX).await.unwrap().to_vec()));
+        }
+        blobs
+    })
+}
+
+fn is_noise(scheme: &'static str, planted: usize) {
     let seed = seed();
     let mut numbers = Numbers::new(seed);
-    let scratch = Scratch::with_repository();
+    let scratch = Scratch::with_repository_on(scheme);
     let (mut secrets, mut folder) = (Vec::new(), scratch.path("tree"));
-    for number in 0..PLANTED {
+    for number in 0..planted {
         let (name, content) = (word(&mut numbers, 24), word(&mut numbers, 24));
         if number % 20 == 0 {
             let name = word(&mut numbers, 24);
@@ -142,24 +167,30 @@ fn stored_bytes_and_names_are_noise_of_one_size_without_a_trace_of_what_is_in_th
     check_is_clean(&scratch, "after the import");
 
     let repository = scratch.path("repo");
-    let blobs = blobs(&repository);
-    let block = blobs[0].metadata().unwrap().len();
-    assert!(block.is_power_of_two() && blobs.len() > 10, "{} blobs of {block} bytes", blobs.len());
     let needles = Needles::new(secrets.iter().flat_map(|secret| spellings(secret)));
+    // Whatever the storage makes of them in its own files.
+    for path in list(scratch.root.path()) {
+        let is_stored = path.is_file() && path.to_str().is_some_and(|path| path.contains("/repo"));
+        if is_stored {
+            assert_eq!(
+                needles.find_in(&fs::read(&path).unwrap()),
+                None,
+                "seed {seed}: {} holds what was planted",
+                path.display()
+            );
+        }
+    }
+    let blobs = stored(&scratch);
+    let block = blobs[0].1.len();
+    assert!(block.is_power_of_two() && blobs.len() > 10, "{} blobs of {block} bytes", blobs.len());
     let (mut of_names, mut of_bytes) = ([0; 256], [0; 256]);
     let (mut raw, mut packed, mut extremes) = (0, 0, (f64::MAX, 0_f64));
-    for path in &blobs {
-        let bytes = fs::read(path).unwrap();
-        assert_eq!(bytes.len() as u64, block, "{}", path.display());
-        assert_eq!(needles.find_in(&bytes), None, "seed {seed}: {} holds what was planted", path.display());
-
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let name: Vec<u8> =
-            (0..name.len() / 2).map(|at| u8::from_str_radix(&name[2 * at..2 * at + 2], 16).unwrap()).collect();
-        assert_eq!(name.len(), 16, "{}", path.display());
+    for (name, bytes) in &blobs {
+        let shown = hex(name);
+        assert_eq!(bytes.len(), block, "{scheme}: {shown}");
         let is_header = name.starts_with(MAGIC) && name[7] == b'H';
         if !name.starts_with(MAGIC) {
-            count(&name, &mut of_names);
+            count(name, &mut of_names);
         }
         let noise = if is_header { &bytes[HEADER_BYTES..] } else { &bytes[..] };
         let mut counts = [0; 256];
@@ -167,13 +198,13 @@ fn stored_bytes_and_names_are_noise_of_one_size_without_a_trace_of_what_is_in_th
         count(noise, &mut of_bytes);
         let chi_square = chi_square(&counts);
         extremes = (extremes.0.min(chi_square), extremes.1.max(chi_square));
-        assert!(CHI_SQUARE.contains(&chi_square), "{}: χ² {chi_square}", path.display());
+        assert!(CHI_SQUARE.contains(&chi_square), "{scheme}: {shown}: χ² {chi_square}");
         raw += noise.len();
         packed += lz4_flex::block::compress(noise).len();
     }
     let (names, bytes) = (chi_square(&of_names), chi_square(&of_bytes));
     eprintln!(
-        "{} blobs of {block} bytes: χ² {:.0}..{:.0} each, {bytes:.0} of all bytes, {names:.0} of the names; LZ4 makes {raw} bytes {packed}",
+        "{scheme}: {} blobs of {block} bytes: χ² {:.0}..{:.0} each, {bytes:.0} of all bytes, {names:.0} of the names; LZ4 makes {raw} bytes {packed}",
         blobs.len(),
         extremes.0,
         extremes.1,

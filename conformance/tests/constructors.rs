@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -39,6 +40,8 @@ enum Defect {
     RemovesBlobs,
     /// Scratch places are never removed.
     RemovesNothing,
+    /// Of its files it tells only the one that the URI names.
+    HidesALog,
 }
 
 struct Careless {
@@ -54,17 +57,33 @@ impl Careless {
 
     fn key(&self, uri: &StorageUri) -> String {
         let path = if self.is(Defect::ScratchIsThePlace) { "" } else { uri.path_text().unwrap() };
-        format!("{}{path}", uri.authority().unwrap())
+        format!("{}{path}", uri.authority().unwrap_or_default())
     }
 
     fn create(&self, uri: &StorageUri) -> CrashingStorage {
+        if let Ok(path) = uri.local_path() {
+            for file in files(path) {
+                std::fs::write(file, "").unwrap();
+            }
+        }
         let new = || CrashingStorage::new(CrashOptions::default());
         self.stores.lock().unwrap().entry(self.key(uri)).or_insert_with(new).another()
     }
 }
 
+/// What is made where a URI has a local path.
+fn files(path: PathBuf) -> Vec<PathBuf> {
+    let log = path.with_added_extension("log");
+    vec![path, log]
+}
+
 #[async_trait]
 impl StorageConstructor for Careless {
+    fn local_paths(&self, uri: &StorageUri) -> Vec<PathBuf> {
+        let Ok(path) = uri.local_path() else { return Vec::new() };
+        if self.is(Defect::HidesALog) { vec![path] } else { files(path) }
+    }
+
     async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>> {
         if self.is(Defect::CreatesWhatItRefuses) && context.mode == OpenMode::CreateIfMissing {
             self.create(uri);
@@ -108,9 +127,13 @@ impl StorageConstructor for Careless {
 }
 
 fn check(defect: Defect, has_scratch: bool) -> Outcome {
+    check_at("careless://place?known=1", defect, has_scratch)
+}
+
+fn check_at(uri: &str, defect: Defect, has_scratch: bool) -> Outcome {
     let mut registry = Registry::new();
     registry.register("careless", Careless { defect, has_scratch, stores: Mutex::default() });
-    let uri = StorageUri::parse("careless://place?known=1").unwrap();
+    let uri = StorageUri::parse(uri).unwrap();
     block_on(check_constructor(&registry, &uri, &OpenContext::new(Env::deterministic(1))))
 }
 
@@ -136,5 +159,20 @@ fn each_that_does_not_is_found_out_and_for_that() {
     ] {
         let breach = check(defect, true).unwrap_err().to_string();
         assert!(breach.contains(says), "{defect:?}: {breach}");
+    }
+}
+
+#[test]
+fn one_that_hides_a_file_of_its_own_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, defect) in [("told", Defect::None), ("hidden", Defect::HidesALog)] {
+        let uri = format!("careless:{}/{name}", folder.path().display());
+        let checked = check_at(&uri, defect, false);
+        match checked {
+            Ok(_) => assert_eq!(defect, Defect::None),
+            Err(breach) => {
+                assert!(defect == Defect::HidesALog && breach.to_string().contains("hidden.log"), "{breach}")
+            }
+        }
     }
 }

@@ -14,6 +14,13 @@ pub fn default() -> Registry {
     strongroom_memory::register(&mut registry);
     #[cfg(feature = "file")]
     strongroom_file::register(&mut registry);
+    registry.note_feature("redb", "redb").note_feature("sled", "sled").note_feature("sqlite", "sqlite");
+    #[cfg(feature = "redb")]
+    strongroom_redb::register(&mut registry);
+    #[cfg(feature = "sled")]
+    strongroom_sled::register(&mut registry);
+    #[cfg(feature = "sqlite")]
+    strongroom_sqlite::register(&mut registry);
     // Last: it wraps what is there.
     #[cfg(feature = "faulty")]
     faulty::register(&mut registry);

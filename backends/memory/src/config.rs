@@ -1,6 +1,7 @@
 //! `mem://name`: the same name in one registry is the same store.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -51,6 +52,11 @@ impl StorageConstructor for MemoryConstructor {
         }
         let store = self.store(&name, context.mode)?;
         Ok(Arc::new(MemoryStorage::on(store).await))
+    }
+
+    /// What looks like a path is a name.
+    fn local_paths(&self, _: &StorageUri) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     fn info(&self) -> SchemeInfo {

@@ -68,8 +68,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if target.scheme() != "mem"
         && let Ok(path) = target.local_path()
     {
-        context.own()?.refuse(&path)?;
+        context.own().refuse(&path)?;
     }
+    context.own_also(&target);
     let source = open(&uri, context).await?;
     let at = match context.global.at.clone() {
         Some(at) => Some(snapshot_at(&source, &at).await?),

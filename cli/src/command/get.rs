@@ -52,7 +52,7 @@ async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Co
     let (folder, name) = (local.parent().filter(|folder| !folder.as_os_str().is_empty()), local.file_name());
     let name = name.ok_or_else(|| Failure::usage(format!("{}: this names no file", local.display())))?;
     let folder = folder.unwrap_or(Path::new("."));
-    let own = context.own()?;
+    let own = context.own().clone();
     own.refuse(folder)?;
     let progress = Progress::new(&context.global);
     progress.set_total(metadata.size);

@@ -109,7 +109,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let mut made = Vec::new();
     if let Some(path) = &arguments.new_key_file {
         context.global.key_file = Some(path.clone());
-        made.push(Written::new_key_file(path)?.0);
+        made.push(Written::new_key_file(path, context.own())?.0);
     }
     let credentials = context.credentials(&uri, Age::New)?;
     let (repository, report) = create(&arguments, &uri, credentials, made, context).await?;
@@ -215,7 +215,7 @@ pub(crate) fn prepare(
         let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
         match wish {
             // Before the repository is created, so that no crash leaves one whose key nobody has.
-            Wish::File(path) => made.push(recovery::write(path, &key)?),
+            Wish::File(path) => made.push(recovery::write(path, &key, context.own())?),
             _ => shown = Some(key.to_text()),
         }
         options = options.recovery_key(key);
@@ -248,6 +248,7 @@ impl WaysIn {
             }
         }
         key::tell_needs(&uri.to_string(), factors, context);
+        context.tell_durability(uri);
         let recovery_key = recovery_file.is_some() || shown.is_some();
         if let Some(key) = shown {
             recovery::show(key, context)?;

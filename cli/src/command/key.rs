@@ -111,11 +111,11 @@ impl NewSecret {
         let mut written = None;
         let content = match (&self.new_key_file, self.with_key_file.clone().or(kept)) {
             (Some(path), _) => {
-                let (file, content) = Written::new_key_file(path)?;
+                let (file, content) = Written::new_key_file(path, context.own())?;
                 written = Some(file);
                 Some(content)
             }
-            (None, Some(path)) => Some(secret_file::read(&path, "the key file")?),
+            (None, Some(path)) => Some(secret_file::read(&path, "the key file", context.own())?),
             (None, None) => None,
         };
         if let Some(content) = content {

@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let local = Path::new(&arguments.local);
     let from_stdin = arguments.local == "-";
     // Told before anyone is asked for a password.
-    let source = if from_stdin { None } else { Some(open(local)?) };
+    let source = if from_stdin { None } else { Some(open(local, context)?) };
     let repository = context.open(Access::Write).await?;
     let path = target(&repository.fs().snapshot(), bytes_of(&arguments.path), local, from_stdin).await?;
     match source {
@@ -50,13 +50,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     context.output.done("put")
 }
 
-fn open(local: &Path) -> Result<SourceFile, Failure> {
+fn open(local: &Path, context: &Context) -> Result<SourceFile, Failure> {
     // A link that the user names is followed, as with every other program.
     let real = std::fs::canonicalize(local);
     if real.as_ref().is_ok_and(|real| real.is_dir()) {
         return Err(Failure::failed(format!("{}: is a folder: store it with `import`", local.display())));
     }
-    real.and_then(|real| SourceFile::open(&real))
+    real.and_then(|real| SourceFile::open(&real, context.own()))
         .map_err(|error| Failure::failed(format!("{}: cannot read: {error}", local.display())))
 }
 

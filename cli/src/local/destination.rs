@@ -49,19 +49,19 @@ impl Folder {
 
     /// The folder of that name in this one; it is created where it is missing.
     pub(crate) fn enter(&self, name: &[u8]) -> io::Result<Self> {
-        let name = name_of(way::checked(name)?);
+        let name = name_of(way::to_be(&*self.descriptor, name, &self.own)?);
         match rustix::fs::mkdirat(&*self.descriptor, &name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let Some((descriptor, stat)) = way::folder(&*self.descriptor, &name, self.own)? else {
+        let Some((descriptor, stat)) = way::folder(&*self.descriptor, &name, &self.own)? else {
             return Err(Errno::NOENT.into());
         };
         // An earlier export may have left it read-only; its final mode is set when it is finished.
         if stat.st_mode & 0o700 != 0o700 {
             let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(stat.st_mode | 0o700));
         }
-        Ok(Self { descriptor: Arc::new(descriptor), own: self.own })
+        Ok(Self { descriptor: Arc::new(descriptor), own: self.own.clone() })
     }
 
     /// A folder further down, by the names that lead there; none of them may be a link.
@@ -69,7 +69,7 @@ impl Folder {
         names.iter().try_fold(self.clone(), |folder, name| {
             let flags = FOLDER.union(OFlags::NOFOLLOW);
             let inner = rustix::fs::openat(&*folder.descriptor, name_of(way::checked(name)?), flags, Mode::empty())?;
-            Ok(Self { descriptor: Arc::new(inner), own: self.own })
+            Ok(Self { descriptor: Arc::new(inner), own: self.own.clone() })
         })
     }
 
@@ -135,7 +135,7 @@ impl Folder {
 
     /// Refuses a name whose place is not to be taken.
     fn replaceable<'a>(&self, name: &'a [u8]) -> io::Result<&'a [u8]> {
-        way::replaceable(&*self.descriptor, name, self.own)
+        way::replaceable(&*self.descriptor, name, &self.own)
     }
 
     /// Gives what is whole its name.
@@ -307,6 +307,22 @@ mod tests {
             assert!(folder.create(name).is_err());
             assert!(folder.symlink(name, b"target", &ATTRIBUTES, &Xattrs::new()).is_err());
         }
+    }
+
+    #[test]
+    fn a_name_that_the_repository_may_look_for_is_not_given_to_anything() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("folder")).unwrap();
+        let own = Own::new(vec![root.path().join("folder/db-journal")]);
+        let top = Folder::at(root.path(), own).unwrap();
+        let folder = top.enter(b"folder").unwrap();
+        let name = b"db-journal";
+        assert!(folder.create(name).is_err() && folder.enter(name).is_err());
+        assert!(folder.symlink(name, b"target", &ATTRIBUTES).is_err());
+        let (identity, _) = top.create(name).unwrap().finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
+        assert!(folder.link(name, &top, &[name.to_vec()], identity).is_err());
+        folder.link(b"other", &top, &[name.to_vec()], identity).unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join("folder")).unwrap().count(), 1);
     }
 
     #[test]

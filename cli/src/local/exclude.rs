@@ -11,6 +11,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::OFlags;
 
 use crate::exit::Failure;
+use crate::local::own::Own;
 use crate::local::{bytes_of, name_of, reach};
 use crate::output::shown;
 
@@ -172,13 +173,13 @@ fn named_in(path: &Path, (source, name): (&Path, &[u8])) -> Option<Vec<u8>> {
 const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
 /// Whether a folder says of itself that all in it can be made again.
-pub(crate) fn is_cache(folder: &Path) -> bool {
+pub(crate) fn is_cache(folder: &Path, own: &Own) -> bool {
     use std::io::Read as _;
     let mut start = Vec::with_capacity(CACHE_TAG.len());
     let limit = u64::try_from(CACHE_TAG.len()).unwrap_or_default();
     let path = folder.join("CACHEDIR.TAG");
-    // Opened only where it is a plain file: a FIFO of that name would wait for ever.
-    if !reach::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+    // Opened only where it is a plain file, and none of the repository's: a FIFO of that name would wait for ever.
+    if !reach::metadata(&path).is_ok_and(|metadata| metadata.is_file()) || own.refuse_reading(&path).is_err() {
         return false;
     }
     let file = reach::open(&path, OFlags::RDONLY | OFlags::NONBLOCK).map(std::fs::File::from);

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use strongroom::fs::PATH_BYTES_MAX;
 
 use super::exclude::{self, Exclude};
+use super::own::Own;
 use super::{Attributes, MODE_BITS, bytes_of, name_of, reach};
 
 /// What an entry is.
@@ -54,7 +55,7 @@ pub(crate) enum Event {
     /// The folder with this path from the name of the SRC on is done.
     Leave(Entry),
     Leaf(Entry),
-    /// The folder that the repository itself lies in: not gone into.
+    /// A file or folder of the repository's own storage: neither read nor gone into.
     Storage(PathBuf),
     /// It cannot be read; the walk goes on without it.
     Unreadable(PathBuf, io::Error),
@@ -66,8 +67,7 @@ pub(crate) struct Limits {
     pub(crate) exclude: Exclude,
     pub(crate) exclude_caches: bool,
     pub(crate) one_file_system: bool,
-    /// The folder of the repository itself, where it lies in one: stored into itself it would grow with every import.
-    pub(crate) storage: Option<Identity>,
+    pub(crate) own: Own,
 }
 
 /// What a file is on this machine, whatever its path: device and inode.
@@ -133,6 +133,8 @@ pub(crate) struct Walk<'a> {
     path: PathBuf,
     relative: Vec<u8>,
     device: Option<u64>,
+    /// As of after the names of the folder were read that was entered last: so none of them is missed.
+    own: Vec<Identity>,
 }
 
 /// What is known of an open folder, beside its paths.
@@ -151,7 +153,15 @@ impl<'a> Walk<'a> {
     /// Begins at a path, whose place in the repository will be `relative`.
     pub(crate) fn new(path: PathBuf, relative: Vec<u8>, limits: &'a Limits) -> Self {
         let root = Some((path, relative));
-        Self { limits, root, open: Vec::new(), path: PathBuf::new(), relative: Vec::new(), device: None }
+        Self {
+            limits,
+            root,
+            open: Vec::new(),
+            path: PathBuf::new(),
+            relative: Vec::new(),
+            device: None,
+            own: limits.own.now(),
+        }
     }
 
     fn look(&mut self, path: PathBuf, relative: Vec<u8>) -> Event {
@@ -163,11 +173,11 @@ impl<'a> Walk<'a> {
         let entry = match read_entry(&path, relative) {
             Ok((entry, metadata)) => {
                 let device = *self.device.get_or_insert(metadata.dev());
+                if self.own.contains(&entry.identity) {
+                    return Event::Storage(path);
+                }
                 // The mount point itself is kept, empty.
                 if matches!(entry.kind, Kind::Directory) {
-                    if self.limits.storage == Some(Identity::of(&metadata)) {
-                        return Event::Storage(path);
-                    }
                     let other = self.limits.one_file_system && device != metadata.dev();
                     return self.enter(entry, other);
                 }
@@ -179,8 +189,9 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, mut entry: Entry, bare: bool) -> Event {
-        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path);
+        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path, &self.limits.own);
         let names = if entry.bare { Ok(Vec::new()) } else { sorted_names(&entry.path) };
+        self.own = self.limits.own.now();
         match names {
             Ok(names) => {
                 let outer = (self.path.as_os_str().len(), self.relative.len());
@@ -279,8 +290,10 @@ impl SourceFile {
     /// How many numbers are in [`Self::state`].
     pub(crate) const STATE_FIELDS: usize = 4;
 
-    /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a plain file; anything that took its place meanwhile is refused, and waits for nobody. So is what belongs to the
+    /// repository itself, before it is opened.
+    pub(crate) fn open(path: &Path, own: &Own) -> io::Result<Self> {
+        own.refuse_reading(path)?;
         let file = File::from(reach::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -346,7 +359,7 @@ mod tests {
 
     fn limits() -> Limits {
         let exclude = Exclude::new(&["*.skip".to_owned()], &[]).unwrap();
-        Limits { exclude, exclude_caches: true, one_file_system: false, storage: None }
+        Limits { exclude, exclude_caches: true, one_file_system: false, own: Own::default() }
     }
 
     #[test]
@@ -398,7 +411,7 @@ mod tests {
         file.write_all_at(b"start", 0).unwrap();
         file.write_all_at(b"middle", 1 << 20).unwrap();
         file.set_len(4 << 20).unwrap();
-        let source = SourceFile::open(&path).unwrap();
+        let source = SourceFile::open(&path, &Own::default()).unwrap();
         let mut rebuilt = vec![0; 4 << 20];
         let mut offset = 0;
         while let Some((start, end)) = source.next_data(offset).unwrap() {

@@ -47,13 +47,14 @@ impl Way {
 
     /// To the folder of that name in this one.
     pub(crate) fn enter(&self, name: &[u8]) -> io::Result<Self> {
-        let name = name_of(checked(name)?);
+        checked(name)?;
         let Some(around) = &self.descriptor else { return Ok(self.clone()) };
-        match folder(&**around, &name, self.own)? {
-            Some((descriptor, _)) => Ok(Self { descriptor: Some(Arc::new(descriptor)), own: self.own }),
+        let name = name_of(to_be(&**around, name, &self.own)?);
+        match folder(&**around, &name, &self.own)? {
+            Some((descriptor, _)) => Ok(Self { descriptor: Some(Arc::new(descriptor)), own: self.own.clone() }),
             None => {
                 refuse_unwritable(&**around)?;
-                Ok(Self { descriptor: None, own: self.own })
+                Ok(Self { descriptor: None, own: self.own.clone() })
             }
         }
     }
@@ -62,7 +63,7 @@ impl Way {
     pub(crate) fn refuse(&self, name: &[u8]) -> io::Result<()> {
         checked(name)?;
         let Some(folder) = &self.descriptor else { return Ok(()) };
-        replaceable(&**folder, name, self.own)?;
+        replaceable(&**folder, name, &self.own)?;
         refuse_unwritable(&**folder)
     }
 }
@@ -81,8 +82,15 @@ pub(super) fn checked(name: &[u8]) -> io::Result<&[u8]> {
     if fit { Ok(name) } else { Err(io::Error::other("this name would leave its folder")) }
 }
 
+/// Refuses a name that the repository may look for in a folder, whether anything has it or not.
+pub(super) fn to_be<'a>(folder: impl AsFd, name: &'a [u8], own: &Own) -> io::Result<&'a [u8]> {
+    let name = checked(name)?;
+    let here = Identity::of_stat(&rustix::fs::fstat(folder)?);
+    if own.is_named(here, name) { Err(own_is_in_the_way()) } else { Ok(name) }
+}
+
 /// Opens the folder of that name; `None` where nothing has it.
-pub(super) fn folder(around: impl AsFd, name: &std::ffi::OsStr, own: Own) -> io::Result<Option<(OwnedFd, Stat)>> {
+pub(super) fn folder(around: impl AsFd, name: &std::ffi::OsStr, own: &Own) -> io::Result<Option<(OwnedFd, Stat)>> {
     let descriptor = match rustix::fs::openat(around, name, FOLDER.union(OFlags::NOFOLLOW), Mode::empty()) {
         Ok(descriptor) => descriptor,
         Err(Errno::NOENT) => return Ok(None),
@@ -97,8 +105,8 @@ pub(super) fn folder(around: impl AsFd, name: &std::ffi::OsStr, own: Own) -> io:
 }
 
 /// Refuses a name whose place no file and no link is to take.
-pub(super) fn replaceable(folder: impl AsFd, name: &[u8], own: Own) -> io::Result<&[u8]> {
-    let name = checked(name)?;
+pub(super) fn replaceable<'a>(folder: impl AsFd, name: &'a [u8], own: &Own) -> io::Result<&'a [u8]> {
+    let name = to_be(folder.as_fd(), name, own)?;
     match rustix::fs::statat(folder, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(there) if own.is(Identity::of_stat(&there)) => Err(own_is_in_the_way()),
         Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Directory => Err(folder_is_in_the_way()),

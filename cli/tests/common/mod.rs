@@ -18,6 +18,12 @@ pub mod mounts;
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// The storages that are databases of this machine, in this build.
+#[cfg(feature = "sled")]
+pub const DATABASES: [&str; 3] = ["sqlite", "redb", "sled"];
+#[cfg(not(feature = "sled"))]
+pub const DATABASES: [&str; 2] = ["sqlite", "redb"];
+
 /// A generator of numbers that is the same everywhere for one seed (splitmix64).
 #[derive(Clone)]
 pub struct Numbers(u64);
@@ -241,17 +247,23 @@ pub fn os(bytes: &[u8]) -> OsString {
 /// A scratch folder with a repository (to be) in it, and runs of the program on it.
 pub struct Scratch {
     pub root: tempfile::TempDir,
+    pub scheme: &'static str,
     pub password: String,
 }
 
 impl Scratch {
     pub fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), password: PASSWORD.to_owned() }
+        Self { root: tempfile::tempdir().unwrap(), scheme: "file", password: PASSWORD.to_owned() }
     }
 
     /// A new repository, cheap to open.
     pub fn with_repository() -> Self {
-        let scratch = Self::new();
+        Self::with_repository_on("file")
+    }
+
+    /// The same on another storage.
+    pub fn with_repository_on(scheme: &'static str) -> Self {
+        let scratch = Self { scheme, ..Self::new() };
         scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
         scratch
     }
@@ -260,13 +272,18 @@ impl Scratch {
         self.root.path().join(name.as_ref())
     }
 
+    /// Its address.
+    pub fn repository(&self) -> String {
+        format!("{}:{}", self.scheme, self.root.path().join("repo").display())
+    }
+
     /// The program, ready for its arguments: on `repo`, with the password, never asking.
     pub fn command(&self) -> Command {
         let mut command = bare_command();
         command
             .current_dir(self.root.path())
             .env("XDG_STATE_HOME", self.root.path().join("state"))
-            .env("STRONGROOM_REPO", format!("file:{}", self.root.path().join("repo").display()))
+            .env("STRONGROOM_REPO", self.repository())
             .env("STRONGROOM_PASSWORD", &self.password);
         command
     }

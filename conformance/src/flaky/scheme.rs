@@ -1,5 +1,6 @@
 //! `faulty+SCHEME:…`: any storage of a registry, made flaky, so that an application can test itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -91,6 +92,10 @@ struct FaultyConstructor {
 impl StorageConstructor for FaultyConstructor {
     async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>> {
         Ok(Arc::new(open_as_uri_says(&self.within, uri, context).await?))
+    }
+
+    fn local_paths(&self, uri: &StorageUri) -> Vec<PathBuf> {
+        inner_of(uri).map_or_else(|_| Vec::new(), |inner| self.within.local_paths(&inner))
     }
 
     /// Where the storage within has one, as flaky as what `uri` names.

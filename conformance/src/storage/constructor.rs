@@ -1,5 +1,8 @@
 //! What a constructor owes those who open by URI.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use strongroom_core::storage::{ErrorKind, OpenContext, OpenMode, Operation, Registry, StorageExt as _, StorageUri};
 
 use super::outcome::{Answer as _, Breach, Outcome, Verdict, ensure, ensure_eq, ensure_holds};
@@ -13,6 +16,8 @@ const UNKNOWN_PARAMETER: &str = "strongroom-conformance-unknown=1";
 /// * [`OpenMode::Existing`] on nothing is [`ErrorKind::NotFound`], and leaves nothing;
 /// * a parameter that it does not know is [`ErrorKind::Invalid`], and leaves nothing;
 /// * [`OpenMode::CreateIfMissing`] creates, and changes nothing that is there;
+/// * what appears at a local path of the URI, or beside it with more to its name, is told
+///   ([`strongroom_core::storage::StorageConstructor::local_paths`]);
 /// * scratch places, where it has such: deriving one creates nothing, they share no blob with each other or with what the
 ///   URI names, one that holds a blob is not removed, and an empty one is.
 ///
@@ -22,6 +27,7 @@ const UNKNOWN_PARAMETER: &str = "strongroom-conformance-unknown=1";
 /// What the constructor does otherwise.
 pub async fn check_constructor(registry: &Registry, uri: &StorageUri, context: &OpenContext) -> Outcome {
     let mut verdict = Verdict::Passed;
+    let found = called_alike(uri);
     let existing = context.clone().with_mode(OpenMode::Existing);
     let creating = context.clone().with_mode(OpenMode::CreateIfMissing);
     for when in ["before it was created", "after that was refused"] {
@@ -43,6 +49,10 @@ pub async fn check_constructor(registry: &Registry, uri: &StorageUri, context: &
     }
 
     let constructor = registry.constructor(uri).answers("looking for the scheme")?;
+    let told: BTreeSet<PathBuf> = constructor.local_paths(uri).iter().map(|path| real(path)).collect();
+    for path in called_alike(uri).difference(&found) {
+        ensure!(told.contains(path), "{} appeared, and is none of its local paths", path.display());
+    }
     // As long as a name may be.
     let names = ['a', 'b'].map(|last| format!("strongroom-conformance-0123456789{last}-{:z<29}", ""));
     let mut places = Vec::new();
@@ -87,6 +97,23 @@ pub async fn check_constructor(registry: &Registry, uri: &StorageUri, context: &
     ensure_holds(&*storage, name, Some(&bytes), "beside a scratch place that was removed").await?;
     storage.delete(name).await.answers("a delete")?;
     Ok(verdict)
+}
+
+/// What is at the path of a URI, or beside it with a name that begins with its.
+fn called_alike(uri: &StorageUri) -> BTreeSet<PathBuf> {
+    let Ok(path) = uri.local_path() else { return BTreeSet::new() };
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return BTreeSet::new() };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_alike = |other: &Path| {
+        let other = other.file_name().unwrap_or_default().as_encoded_bytes();
+        other.starts_with(name.as_encoded_bytes())
+    };
+    entries.map(|entry| entry.path()).filter(|path| is_alike(path)).map(|path| real(&path)).collect()
+}
+
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 async fn absent(registry: &Registry, uri: &StorageUri, existing: &OpenContext, when: &str) -> Result<(), Breach> {

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -81,6 +82,16 @@ pub trait StorageConstructor: MaybeSendSync {
     /// What people are told of this scheme.
     fn info(&self) -> SchemeInfo {
         SchemeInfo::default()
+    }
+
+    /// The files and folders of this machine in which what `uri` names lies, there yet or not, with all that is kept beside it,
+    /// such as a log. Who reads the files of this machine leaves them out: a repository that is stored into itself grows with
+    /// every attempt, and where the medium locks its files by `fcntl`, a process that opens and closes one of them ends its own
+    /// locks. So nothing is opened by this, though it may look what is there.
+    ///
+    /// As it stands it is the path that the URI names, which is right for a medium that is one file or one folder.
+    fn local_paths(&self, uri: &StorageUri) -> Vec<PathBuf> {
+        uri.local_path().into_iter().collect()
     }
 
     /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (at most 64
@@ -170,6 +181,13 @@ impl Registry {
     /// as [`StorageConstructor::open`].
     pub async fn open(&self, uri: &StorageUri, context: &OpenContext) -> Result<Arc<dyn Storage>> {
         self.constructor(uri)?.open(uri, context).await
+    }
+
+    /// The files and folders of this machine in which what the URI names lies: [`StorageConstructor::local_paths`]. None where
+    /// the scheme is not here.
+    #[must_use]
+    pub fn local_paths(&self, uri: &StorageUri) -> Vec<PathBuf> {
+        self.constructor(uri).map_or_else(|_| Vec::new(), |constructor| constructor.local_paths(uri))
     }
 
     fn unsupported(&self, scheme: &str) -> Error {

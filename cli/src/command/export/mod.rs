@@ -99,7 +99,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     let paths = &once(paths);
     refuse_same_names(paths.iter().map(|path| bytes_of(path)))?;
-    let own = context.own()?;
+    let own = context.own().clone();
     if !is_stream {
         own.refuse(Path::new(dest))?;
     }

@@ -173,7 +173,7 @@ impl Batch {
         if let Step::File { path, source, size, apart } = &step
             && self.is_large(*size)
         {
-            self.commit(progress).await?;
+            self.commit(context, progress).await?;
             let (fs, commit_bytes) = (&self.fs, self.commit_bytes);
             let large = Large { fs, path, local: source, apart: *apart, commit_bytes, context, progress };
             return match large.store(&mut self.buffer).await {
@@ -189,13 +189,13 @@ impl Batch {
                 Err(Stopped::Failed(failure)) => Err(failure),
             };
         }
-        let taken = self.apply(&step, progress).await;
+        let taken = self.apply(&step, context, progress).await;
         self.steps.push(step);
         let bytes = match taken {
             Ok(bytes) => Some(bytes),
             Err(stopped) => {
                 if self.stopped(self.steps.len() - 1, stopped)? {
-                    self.replay(progress).await?;
+                    self.replay(context, progress).await?;
                 }
                 // A replay took this step too, unless it was left out.
                 match self.steps.last() {
@@ -207,13 +207,13 @@ impl Batch {
         };
         let pending = self.transaction.as_ref().map_or(0, FsTransaction::pending_bytes);
         if self.bytes >= self.commit_bytes || self.steps.len() >= STEPS_MAX || pending >= PENDING_BYTES_MAX {
-            self.commit(progress).await?;
+            self.commit(context, progress).await?;
         }
         Ok(bytes)
     }
 
     /// Makes all steps durable.
-    pub(super) async fn commit(&mut self, progress: &Progress) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
         let mut attempts_left = ATTEMPTS_MAX;
         while let Some(transaction) = self.transaction.take() {
             match transaction.commit().await {
@@ -221,7 +221,7 @@ impl Batch {
                 Err(error) if error.is_conflict() && attempts_left > 0 => {
                     attempts_left -= 1;
                     self.fs.engine().refresh().await?;
-                    self.replay(progress).await?;
+                    self.replay(context, progress).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -233,7 +233,7 @@ impl Batch {
     }
 
     /// Takes all steps again, in a new transaction.
-    async fn replay(&mut self, progress: &Progress) -> Result<(), Failure> {
+    async fn replay(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
         let steps = std::mem::take(&mut self.steps);
         let mut attempts_left = ATTEMPTS_MAX;
         'again: loop {
@@ -243,7 +243,7 @@ impl Batch {
                 if self.left_out.contains(step.path()) {
                     continue;
                 }
-                match self.apply(step, progress).await {
+                match self.apply(step, context, progress).await {
                     Ok(_) => {}
                     Err(Stopped::LeftOut(reason)) => self.leave_out(step.path(), reason),
                     // Each path spoils one round at most, so this ends.
@@ -303,7 +303,7 @@ impl Batch {
         }
     }
 
-    async fn apply(&mut self, step: &Step, progress: &Progress) -> Result<u64, Stopped> {
+    async fn apply(&mut self, step: &Step, context: &Context, progress: &Progress) -> Result<u64, Stopped> {
         let transaction = match &mut self.transaction {
             Some(transaction) => transaction,
             None => self.transaction.insert(self.fs.begin()),
@@ -331,7 +331,8 @@ impl Batch {
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
             Step::File { path, source, apart, .. } => {
-                let stored = store(&self.fs, transaction, path, source, *apart, &mut self.buffer, progress).await?;
+                let source = SourceFile::open(source, context.own()).map_err(unreadable)?;
+                let stored = store(&self.fs, transaction, path, &source, *apart, &mut self.buffer, progress).await?;
                 self.bytes += stored.bytes;
                 self.note_torn(path, &stored);
                 return Ok(stored.bytes);
@@ -398,22 +399,21 @@ async fn store(
     fs: &FileSystem,
     transaction: &mut FsTransaction,
     path: &[u8],
-    local: &std::path::Path,
+    source: &SourceFile,
     apart: bool,
     buffer: &mut [u8],
     progress: &Progress,
 ) -> Result<Stored, Stopped> {
-    let source = SourceFile::open(local).map_err(unreadable)?;
     let attributes = transfer::to_repository(&source.attributes);
     if apart || kind(transaction, path).await? != Some(Kind::File) || draft::is_one(transaction, path).await? {
         make_way(transaction, path).await?;
-    } else if has_history(fs, transaction, path).await? && is_same(transaction, path, &source, None).await? {
+    } else if has_history(fs, transaction, path).await? && is_same(transaction, path, source, None).await? {
         transaction.set_attributes(path, change(&attributes)).await?;
         progress.add(source.size);
         return Ok(Stored { bytes: source.size, torn: source.has_changed().unwrap_or(true) });
     }
     let mut writer = transaction.write_file(path, attributes).await?;
-    transfer::store(&source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
+    transfer::store(source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
     let bytes = writer.finish().await?;
     Ok(Stored { bytes, torn: source.has_changed().unwrap_or(true) })
 }

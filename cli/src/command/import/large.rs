@@ -78,7 +78,7 @@ impl Large<'_> {
     /// `raced`: another writer was in the way, most likely an import of the same file.
     async fn attempt(&self, raced: bool, buffer: &mut [u8]) -> Result<Stored, Stopped> {
         let (fs, path) = (self.fs, self.path);
-        let source = SourceFile::open(self.local).map_err(batch::unreadable)?;
+        let source = SourceFile::open(self.local, self.context.own()).map_err(batch::unreadable)?;
         let drafts = Drafts::of(path);
         let change = batch::change(&transfer::to_repository(&source.attributes));
         if self.is_there_already(&source, &drafts, change, raced).await? {

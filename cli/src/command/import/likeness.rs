@@ -8,8 +8,8 @@
 use strongroom::fs::{FileSystem, Metadata};
 
 use super::batch::{self, Stopped};
+use crate::context::Context;
 use crate::exit::Failure;
-use crate::interrupt::Interrupt;
 use crate::local::source::{Entry, SourceFile};
 
 /// What a file is to the one in the repository that has its size and time.
@@ -33,14 +33,14 @@ impl Likeness {
         path: &[u8],
         there: &Metadata,
         fs: &FileSystem,
-        interrupt: &Interrupt,
+        context: &Context,
     ) -> Result<Self, Failure> {
         let stored = there.ctime.seconds.saturating_mul(1_000).saturating_add((there.ctime.nanos / 1_000_000).into());
         let now = i64::try_from(fs.engine().env().now()).unwrap_or(i64::MAX);
         if entry.changed < stored && stored <= now {
             return Ok(Self::Untouched);
         }
-        match compare(entry, path, fs, interrupt).await {
+        match compare(entry, path, fs, context).await {
             Ok(true) => Ok(Self::Same { is_worth_noting: stored <= now && entry.changed < now }),
             Ok(false) | Err(Stopped::Conflict) => Ok(Self::Different),
             Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => Ok(Self::Unknown(reason)),
@@ -49,13 +49,13 @@ impl Likeness {
     }
 }
 
-async fn compare(entry: &Entry, path: &[u8], fs: &FileSystem, interrupt: &Interrupt) -> Result<bool, Stopped> {
-    let source = SourceFile::open(&entry.path).map_err(batch::unreadable)?;
+async fn compare(entry: &Entry, path: &[u8], fs: &FileSystem, context: &Context) -> Result<bool, Stopped> {
+    let source = SourceFile::open(&entry.path, context.own()).map_err(batch::unreadable)?;
     let transaction = fs.begin();
     // It may have been given up since the import began.
     if batch::kind(&transaction, path).await? != Some(strongroom::fs::Kind::File) {
         return Ok(false);
     }
-    let is_same = batch::is_same(&transaction, path, &source, Some(interrupt)).await?;
+    let is_same = batch::is_same(&transaction, path, &source, Some(&context.interrupt)).await?;
     Ok(is_same && !source.has_changed().unwrap_or(true))
 }

@@ -33,7 +33,7 @@ use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::local::bytes_of;
 use crate::local::exclude::Exclude;
-use crate::local::source::{Identity, Limits};
+use crate::local::source::Limits;
 use crate::output::{JsonName, shown};
 use crate::progress::Progress;
 use crate::units;
@@ -125,13 +125,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         return Err(Failure::usage(what));
     }
     let repository = open_or_create(&arguments, context).await?;
-    // Only now is it there for certain.
-    let storage = context.uri()?.local_path().ok().filter(|path| path.is_dir());
     let limits = Arc::new(Limits {
         exclude,
         exclude_caches: arguments.exclude_caches,
         one_file_system: arguments.one_file_system,
-        storage: storage.as_deref().and_then(Identity::at),
+        own: context.own().clone(),
     });
     let progress = Progress::new(&context.global);
     let measuring = Measuring::start(&progress, &sources, &limits);

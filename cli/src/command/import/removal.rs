@@ -73,7 +73,7 @@ impl Import<'_> {
             self.stop_if_asked().await?;
             let path = self.path(&entry);
             let readable = match entry.kind {
-                Kind::File { .. } => SourceFile::open(&entry.path).map(drop),
+                Kind::File { .. } => SourceFile::open(&entry.path, self.context.own()).map(drop),
                 _ => source::entry_at(&entry.path, Vec::new()).map(drop),
             };
             if let Err(error) = readable {

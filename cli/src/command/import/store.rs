@@ -248,7 +248,7 @@ impl Import<'_> {
         if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there)) {
             self.progress.on(|| shown(&path));
             let fs = self.repository.fs();
-            let is_noted = match Likeness::of(&entry, &path, &metadata, fs, &self.context.interrupt).await? {
+            let is_noted = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
                 Likeness::Untouched => Some(true),
                 Likeness::Same { is_worth_noting } => Some(!is_worth_noting),
                 Likeness::Different => None,
@@ -339,7 +339,7 @@ impl Import<'_> {
         let is_file = matches!(step, Step::File { .. });
         if self.arguments.dry_run {
             if let Step::File { path, source, size, .. } = &step {
-                if let Err(error) = SourceFile::open(source) {
+                if let Err(error) = SourceFile::open(source, self.context.own()) {
                     self.left_out(path, format!("cannot be read: {error}"));
                     return Ok(false);
                 }
@@ -358,7 +358,7 @@ impl Import<'_> {
     }
 
     async fn commit(&mut self) -> Result<(), Failure> {
-        let done = self.batch.commit(self.progress).await;
+        let done = self.batch.commit(self.context, self.progress).await;
         self.note_left_out();
         done
     }
