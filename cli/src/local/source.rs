@@ -276,6 +276,18 @@ fn attributes(metadata: &Metadata) -> Attributes {
     }
 }
 
+/// What [`SourceFile::state`] is of a file.
+fn state(metadata: &Metadata) -> String {
+    let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let [modified, changed] =
+        [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
+    let size = metadata.size();
+    // Moments of the years that file systems know fit in 64 bits.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let state = format!("{size:x}-{:x}-{:x}-{:x}", modified as u64, changed as u64, metadata.ino() ^ metadata.dev());
+    state
+}
+
 /// A file of the source, open: its data, its holes, and what it was when it was opened.
 pub(crate) struct SourceFile {
     pub(crate) file: File,
@@ -301,13 +313,7 @@ impl SourceFile {
         }
         let size = metadata.size();
         let sparse = metadata.blocks().saturating_mul(512) < size;
-        let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let [modified, changed] =
-            [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
-        // Moments of the years that file systems know fit in 64 bits.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let state =
-            format!("{size:x}-{:x}-{:x}-{:x}", modified as u64, changed as u64, metadata.ino() ^ metadata.dev());
+        let state = state(&metadata);
         Ok(Self { attributes: attributes(&metadata), file, size, state, sparse })
     }
 
@@ -328,6 +334,11 @@ impl SourceFile {
         };
         let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start))?;
         Ok((start < self.size).then_some((start, end.min(self.size))))
+    }
+
+    /// Whether nothing about it changed since it was opened, whatever its times were set to.
+    pub(crate) fn is_untouched(&self) -> io::Result<bool> {
+        Ok(state(&self.file.metadata()?) == self.state)
     }
 
     /// Whether it was changed since it was opened.

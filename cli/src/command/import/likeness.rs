@@ -57,5 +57,6 @@ async fn compare(entry: &Entry, path: &[u8], fs: &FileSystem, context: &Context)
         return Ok(false);
     }
     let is_same = batch::is_same(&transaction, path, &source, Some(&context.interrupt)).await?;
-    Ok(is_same && !source.has_changed().unwrap_or(true))
+    // What was written meanwhile would be noted as compared.
+    Ok(is_same && source.is_untouched().unwrap_or(false))
 }
