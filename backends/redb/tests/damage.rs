@@ -72,8 +72,9 @@ fn a_file_that_was_cut_short_is_damaged() {
             Err(error) => error,
             // What is missing is missed when it is read.
             Ok(storage) => {
-                let read = (0..20).filter_map(|number| block_on(storage.get(sample_name(number), None, 1 << 20)).err());
-                read.last().unwrap_or_else(|| panic!("{eighths} eighths are whole"))
+                let mut read =
+                    (0..20).filter_map(|number| block_on(storage.get(sample_name(number), None, 1 << 20)).err());
+                read.next_back().unwrap_or_else(|| panic!("{eighths} eighths are whole"))
             }
         };
         assert_eq!(told.kind(), ErrorKind::Corrupt, "{eighths} eighths: {told}");

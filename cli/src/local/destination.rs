@@ -318,7 +318,7 @@ mod tests {
         let folder = top.enter(b"folder").unwrap();
         let name = b"db-journal";
         assert!(folder.create(name).is_err() && folder.enter(name).is_err());
-        assert!(folder.symlink(name, b"target", &ATTRIBUTES).is_err());
+        assert!(folder.symlink(name, b"target", &ATTRIBUTES, &Xattrs::new()).is_err());
         let (identity, _) = top.create(name).unwrap().finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
         assert!(folder.link(name, &top, &[name.to_vec()], identity).is_err());
         folder.link(b"other", &top, &[name.to_vec()], identity).unwrap();
