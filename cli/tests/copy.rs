@@ -263,15 +263,22 @@ fn that_the_source_stays_kept_is_told_whether_the_copy_fails_or_not() {
         let mut command = mounts::humble(std::path::Path::new(env!("CARGO_BIN_EXE_strongroom")));
         command.current_dir(scratch.root.path()).env("XDG_STATE_HOME", scratch.path("state"));
         command.env("STRONGROOM_REPO", &source).env("STRONGROOM_PASSWORD", &scratch.password);
-        command.args(COPY).arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
+        command
+            .args(COPY)
+            .args(["--json", "--limit-upload", "2MiB/s"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let id = child.id().to_string();
         let send = |signal: &str| {
-            assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+            assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         };
         // The source is kept before the first blob of the copy is there, and most is still to be copied.
         let holds_some =
             |folder: fs::DirEntry| fs::read_dir(folder.path()).is_ok_and(|mut blobs| blobs.next().is_some());
         while !fs::read_dir(&target).is_ok_and(|mut folders| folders.any(|folder| folder.is_ok_and(holds_some))) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it copied anything");
             std::thread::yield_now();
         }
         send("-STOP");

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use common::acceptance::{blobs, check_is_clean, copy_folder, did_not_panic, scaled, seed, text};
@@ -267,4 +267,31 @@ fn a_damaged_folder_that_is_named_is_told_and_the_others_are_written_out() {
     show(&blob);
     scratch.succeeds(["export", "/0", "/1", "/2", "out"]);
     assert_eq!(fs::read_dir(scratch.path("out/1")).unwrap().count(), links);
+}
+
+#[test]
+fn an_import_that_has_to_look_at_what_is_damaged_tells_it_and_does_not_store_the_damage_again() {
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let file = scratch.path("tree/file");
+    fs::write(&file, Numbers::new(1).bytes(600_000)).unwrap();
+    scratch.succeeds(["import", "tree"]);
+    let is_of_the_file = |blob: &PathBuf| {
+        hide(blob);
+        let found = opened(&scratch)
+            .is_ok_and(|files| files.metadata("/tree/file").is_ok() && files.read("/tree/file").is_err());
+        show(blob);
+        found
+    };
+    let blob =
+        blobs(&scratch.path("repo")).into_iter().find(is_of_the_file).expect("a block has some of the file alone");
+    hide(&blob);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    for _ in 0..2 {
+        let said = scratch.fails(3, ["import", "tree"]);
+        assert!(said.lines().any(|line| line.contains("/tree/file: what is stored of it is damaged")), "{said}");
+    }
+    show(&blob);
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["check", "--data"]);
 }

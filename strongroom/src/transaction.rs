@@ -96,7 +96,7 @@ impl Repository {
     }
 
     /// Runs the closure in a transaction over files and keys, and commits it: all or nothing; again, a bounded number of
-    /// times, where another transaction was faster.
+    /// times, where another transaction was faster: so it must not use up anything from outside, such as a reader.
     ///
     /// ```
     /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {

@@ -94,11 +94,14 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let options = CopyOptions { at: at.as_deref(), progress: Some(&mut hear), left_behind: Some(&mut left_behind) };
     let done = source.copy(&target, create.without_defragmenting(), options).await;
     progress.finish();
-    let opened = ways_in.settle(&done, &target, context).await?;
     let still_kept = left_behind.as_ref().map(|name| {
         let what = "which kept the source as it was, could not be removed: `snapshot rm` does it, or the next copy";
         format!("the snapshot {name}, {what}")
     });
+    if let Some(still_kept) = still_kept.as_ref().filter(|_| done.is_ok()) {
+        context.output.notice(still_kept);
+    }
+    let opened = ways_in.settle(&done, &target, context).await?;
     let (copy, copied) = done.map_err(|error| failed(error, &target).with(still_kept.as_deref()))?;
     if !copy.remembers() && source.remembers() && target.scheme() != "mem" {
         context.output.notice("no folder to remember the copy's state in: a rollback would go unnoticed");
@@ -108,9 +111,6 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     // The copy is whole, whatever becomes of the source.
     if let Err(error) = source.close().await {
         context.output.notice(&format!("{uri}: was copied, and could not be closed in order: {error}"));
-    }
-    if let Some(still_kept) = still_kept {
-        context.output.notice(&still_kept);
     }
     if context.output.json() {
         return context.output.document("strongroom/copied/1", &report);

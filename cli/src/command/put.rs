@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
                 put_file(transaction, &path, &source, &progress).await.map_err(|failure| failure.on(local.display()))
             })
             .await?;
-            if source.has_changed().unwrap_or(true) {
+            if source.is_torn() {
                 context.output.notice(&format!("{}: changed while it was read", local.display()));
             }
         }

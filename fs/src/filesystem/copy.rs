@@ -14,7 +14,7 @@ use crate::error::{Error, Result, shown};
 use crate::extents;
 use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, ROOT, Versions, inode_key};
 use crate::inodes;
-use crate::path::{Last, locate, lookup, names};
+use crate::path::{Last, check_name, locate, lookup, names};
 use crate::reflink::{self, Stretch};
 use crate::time::Timestamp;
 use crate::versions::ContentChange;
@@ -239,34 +239,40 @@ impl FsTransaction {
     /// # Errors
     /// [`Error::InvalidPath`] for the root, and where a symbolic link is on the way; as [`Self::copy_from`].
     pub async fn restore_from(&mut self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
-        let given = trimmed(path.as_ref());
-        // Nothing is removed for what was not there.
-        state.symlink_metadata(given).await?;
+        let given = path.as_ref();
         let mut way: Vec<&[u8]> = Vec::new();
         for name in names(given) {
             // Without links, this is what going up means.
+            check_name(name)?;
             if name == b".." {
                 way.pop();
             } else {
                 way.push(name);
             }
         }
-        let Some((_, above)) = way.split_last() else {
+        let Some((last, above)) = way.split_last() else {
             let reason = "the root is brought back with the whole repository, or name by name";
             return Err(Error::InvalidPath { path: shown(given), reason });
         };
-        let then = self.way_then(state, above).await?;
-        self.unfinished = true;
-        let made = self.make_way(state, above, then).await?;
-        self.unfinished = false;
         let path = whole(&way);
-        if self.locate(&path, Last::Itself).await?.entry.is_some() {
+        let then = self.way_then(state, above).await?;
+        // Nothing is removed for what was not there.
+        let around = then.last().map_or(ROOT, |entry| entry.inode);
+        lookup(&state.snapshot, around, last).await?.ok_or_else(|| Error::NotFound { path: shown(&path) })?;
+        let made = self.make_way(state, above, then).await?;
+        let is_there = self.locate(&path, Last::Itself).await?.entry.is_some();
+        // Each part ends as if it were all.
+        self.unfinished = true;
+        if is_there {
             while !self.remove_some(&path, usize::MAX).await? {}
+            self.unfinished = true;
         }
         self.copy_from(state, &path, &path).await?;
+        self.unfinished = true;
         for (directory, mtime) in made {
             self.put_mtime(directory, mtime).await?;
         }
+        self.unfinished = false;
         Ok(())
     }
 
@@ -311,6 +317,7 @@ impl FsTransaction {
                 }
                 Some(_) => return Err(Error::NotADirectory { path: path() }),
                 None => {
+                    self.unfinished = true;
                     self.copy_entry(then, parent, name, &mut progress).await?;
                     progress.levels.last().map_or(parent, |level| level.to)
                 }

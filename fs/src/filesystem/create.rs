@@ -163,6 +163,9 @@ impl FsTransaction {
     /// Makes a file of all that a reader gives, or makes that the content of the file that is there, and its attributes
     /// these. The reader is read where this is awaited. Answers the file's length.
     ///
+    /// Where a transaction runs again, as in [`super::FileSystem::transact`], open the reader within it: one from outside
+    /// would give the second run nothing, and the file would be empty.
+    ///
     /// # Errors
     /// [`Error::Source`], and as [`Self::write_file`].
     pub async fn create_file_from(
@@ -357,7 +360,8 @@ impl FileWriter<'_> {
         self.ingest.write(&mut self.transaction.transaction, bytes).await
     }
 
-    /// Appends all that a reader gives; answers how much that was.
+    /// Appends all that a reader gives; answers how much that was. The reader is to be opened within the transaction, as for
+    /// [`FsTransaction::create_file_from`].
     ///
     /// # Errors
     /// [`Error::Source`], and as [`Self::write`].

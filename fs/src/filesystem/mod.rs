@@ -171,7 +171,7 @@ impl FileSystem {
     }
 
     /// Runs `operations` in a transaction and commits it: all or nothing. Run again, a bounded number of times, where
-    /// another transaction was faster.
+    /// another transaction was faster: so they must not use up anything from outside, such as a reader.
     ///
     /// # Errors
     /// What `operations` answers, then nothing was changed; those of the engine.

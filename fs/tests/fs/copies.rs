@@ -312,6 +312,13 @@ fn nothing_is_restored_through_a_link() {
         // By a link that was there: the file itself is named.
         let error = fs.restore_from(&then, "l/in/f").await.unwrap_err();
         assert!(matches!(&error, Error::InvalidPath { path, .. } if path == "/l"), "{error}");
+        // Nor by a way back that went through one: what would be removed was not there.
+        fs.write("x", b"since").await.unwrap();
+        let mut transaction = fs.begin();
+        let error = transaction.restore_from(&then, "l/../x").await.unwrap_err();
+        assert!(matches!(&error, Error::NotFound { path } if path == "/x"), "{error}");
+        transaction.commit().await.unwrap();
+        assert_eq!(fs.read("x").await.unwrap(), b"since"[..]);
         // By a link that came since: what is behind it is another file.
         fs.remove_all("d").await.unwrap();
         fs.create_dir_all("other/in").await.unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use strongroom::core;
-use strongroom::fs::{AttributeChange, FileSystem, Follow, FsTransaction, Kind, XattrMode};
+use strongroom::fs::{AttributeChange, FileSystem, Follow, FsTransaction, Kind, Timestamp, XattrMode};
 
 use super::draft;
 use super::large::{self, Large};
@@ -60,6 +60,8 @@ pub(super) enum Step {
     Attributes {
         path: Vec<u8>,
         attributes: Attributes,
+        /// Of a file, its inode and time: where the path leads to another by now, that stays as it is.
+        of: Option<(u64, Timestamp)>,
     },
     /// Makes the extended attributes those of the source.
     Xattrs {
@@ -324,9 +326,18 @@ impl Batch {
             }
             Step::Link { path, target, attributes } => {
                 make_way(transaction, path).await?;
-                transaction.symlink_with(target, path, transfer::to_repository(attributes)).await?;
+                let made = transaction.symlink_with(target, path, transfer::to_repository(attributes)).await;
+                made.map_err(spoils)?;
             }
-            Step::Attributes { path, attributes } => {
+            Step::Attributes { path, attributes, of } => {
+                if let Some(of) = of {
+                    match transaction.symlink_metadata(path).await {
+                        Ok(there) if (there.inode, there.mtime) == *of => {}
+                        // Another writer was here: the next import looks at it.
+                        Ok(_) | Err(strongroom::Error::NotFound { .. }) => return Ok(0),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 let attributes = transfer::to_repository(attributes);
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
@@ -347,7 +358,7 @@ impl Batch {
                     Ok(there) if there.inode == inode => return Ok(0),
                     _ => make_way(transaction, path).await?,
                 }
-                transaction.hard_link(existing, path).await?;
+                transaction.hard_link(existing, path).await.map_err(spoils)?;
             }
             Step::Xattrs { path, source } => {
                 let wanted = xattrs::read(source);
@@ -408,14 +419,29 @@ async fn store(
     if apart || kind(transaction, path).await? != Some(Kind::File) || draft::is_one(transaction, path).await? {
         make_way(transaction, path).await?;
     } else if has_history(fs, transaction, path).await? && is_same(transaction, path, source, None).await? {
-        transaction.set_attributes(path, change(&attributes)).await?;
+        let torn = source.is_torn();
+        transaction.set_attributes(path, change_of_file(source, torn)).await?;
         progress.add(source.size);
-        return Ok(Stored { bytes: source.size, torn: source.has_changed().unwrap_or(true) });
+        return Ok(Stored { bytes: source.size, torn });
     }
     let mut writer = transaction.write_file(path, attributes).await?;
     transfer::store(source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
     let bytes = writer.finish().await?;
-    Ok(Stored { bytes, torn: source.has_changed().unwrap_or(true) })
+    let torn = source.is_torn();
+    if torn {
+        transaction.set_attributes(path, change_of_file(source, torn)).await?;
+    }
+    Ok(Stored { bytes, torn })
+}
+
+/// What a file that was read has besides its content. One that changed meanwhile gets a time that is not that of the source:
+/// so the next import reads it again, though its time be set back.
+pub(super) fn change_of_file(source: &SourceFile, torn: bool) -> AttributeChange {
+    let mut change = change(&transfer::to_repository(&source.attributes));
+    if torn && let Some(mtime) = &mut change.mtime {
+        mtime.nanos ^= 1;
+    }
+    change
 }
 
 /// Whether another content of the file at a path makes a version, or costs one.
@@ -436,25 +462,44 @@ pub(super) async fn has_history(fs: &FileSystem, transaction: &FsTransaction, pa
     Ok(limit.unwrap_or(fs.options().versions) > 0)
 }
 
-/// Whether the file at a path has the content of the source.
+/// Whether the file at a path has the content of the source. What is damaged has not.
 pub(super) async fn is_same(
     transaction: &FsTransaction,
     path: &[u8],
     source: &SourceFile,
     interrupt: Option<&Interrupt>,
 ) -> Result<bool, Stopped> {
+    Ok(has_content_of(transaction, path, source, interrupt).await?.unwrap_or(false))
+}
+
+/// As [`is_same`]; `None` where what there is to compare is damaged.
+pub(super) async fn has_content_of(
+    transaction: &FsTransaction,
+    path: &[u8],
+    source: &SourceFile,
+    interrupt: Option<&Interrupt>,
+) -> Result<Option<bool>, Stopped> {
     let mut comparison = Comparison { source, interrupt };
     match transaction.has_content(path, source.size, &mut comparison).await {
-        Ok(same) => Ok(same),
-        // What is damaged is not the same, and stored anew.
-        Err(strongroom::Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => Ok(false),
-        Err(strongroom::Error::Source(_)) if interrupt.is_some_and(Interrupt::asked) => Ok(false),
+        Ok(same) => Ok(Some(same)),
+        Err(strongroom::Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => Ok(None),
+        Err(strongroom::Error::Source(_)) if interrupt.is_some_and(Interrupt::asked) => Ok(Some(false)),
+        // It was cut short meanwhile.
+        Err(strongroom::Error::Source(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Some(false)),
         Err(error) => Err(error.into()),
     }
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Stopped {
     Stopped::LeftOut(format!("cannot be read: {error}"))
+}
+
+/// What had the name is removed already: that is not to stay so.
+fn spoils(error: strongroom::Error) -> Stopped {
+    match Stopped::from(error) {
+        Stopped::LeftOut(reason) => Stopped::Spoilt(reason),
+        stopped => stopped,
+    }
 }
 
 /// Removes a file or link that has the name; a folder stays, and is in the way.

@@ -80,10 +80,9 @@ impl Large<'_> {
         let (fs, path) = (self.fs, self.path);
         let source = SourceFile::open(self.local, self.context.own()).map_err(batch::unreadable)?;
         let drafts = Drafts::of(path);
-        let change = batch::change(&transfer::to_repository(&source.attributes));
-        if self.is_there_already(&source, &drafts, change, raced).await? {
+        if let Some(stored) = self.found_there(&source, &drafts, raced).await? {
             self.progress.add(source.size);
-            return Ok(Stored { bytes: source.size, torn: source.has_changed().unwrap_or(true) });
+            return Ok(stored);
         }
         // It is kept as the file is that it becomes; but what it is on the way is no version of anything.
         let settings = match fs.symlink_metadata(path).await {
@@ -103,8 +102,9 @@ impl Large<'_> {
         let mut sink =
             Pieces { file, offset: start, commit_bytes: self.commit_bytes, unflushed: 0, context: self.context };
         transfer::store(&source, start, &mut sink, buffer, |bytes| self.progress.add(bytes)).await?;
-        let stored = Stored { bytes: sink.offset, torn: source.has_changed().unwrap_or(true) };
+        let stored = Stored { bytes: sink.offset, torn: source.is_torn() };
         sink.file.close().await?;
+        let change = batch::change_of_file(&source, stored.torn);
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
         let within = keeps_versions && !self.apart;
         let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change };
@@ -114,13 +114,7 @@ impl Large<'_> {
 
     /// Whether the file there has this content already, which then gets the attributes alone: a version of what did not
     /// change would cost one of what did. It is not looked at where nothing hangs on it.
-    async fn is_there_already(
-        &self,
-        source: &SourceFile,
-        drafts: &Drafts,
-        change: AttributeChange,
-        raced: bool,
-    ) -> Result<bool, Stopped> {
+    async fn found_there(&self, source: &SourceFile, drafts: &Drafts, raced: bool) -> Result<Option<Stored>, Stopped> {
         let (fs, path) = (self.fs, self.path);
         let mut transaction = fs.begin();
         if self.apart
@@ -129,17 +123,18 @@ impl Large<'_> {
             || draft::is_one(&transaction, path).await?
             || !(raced || batch::has_history(fs, &transaction, path).await?)
         {
-            return Ok(false);
+            return Ok(None);
         }
         if !batch::is_same(&transaction, path, source, Some(&self.context.interrupt)).await? {
-            return if self.context.interrupt.asked() { Err(Stopped::Failed(interrupted())) } else { Ok(false) };
+            return if self.context.interrupt.asked() { Err(Stopped::Failed(interrupted())) } else { Ok(None) };
         }
-        transaction.set_attributes(path, change).await?;
+        let torn = source.is_torn();
+        transaction.set_attributes(path, batch::change_of_file(source, torn)).await?;
         for draft in drafts.all(fs, &transaction).await? {
             transaction.remove_file(&draft).await?;
         }
         transaction.commit().await?;
-        Ok(true)
+        Ok(Some(Stored { bytes: source.size, torn }))
     }
 
     /// Gives a draft its place, and removes all others.

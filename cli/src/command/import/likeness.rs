@@ -1,9 +1,13 @@
 //! Whether a file that has the size and the time of what was stored of it has its content, too.
 //!
 //! The time of a file's content is what anybody sets it to; when anything about a file changed last, its name, its mode or
-//! its content, nobody can set. Where that is no later than what was stored, nothing is opened. Where it is, the content is
-//! compared, whatever else may explain it, and it is noted in the repository that it was: by a change of no attribute, whose
-//! moment is later. Until a clock has come past a time that lies ahead, nothing can be told by it, and files are compared.
+//! its content, nobody can set. Where that is certainly earlier than what was stored, nothing is opened. Else the content is
+//! compared, whatever may explain it, and it is noted in the repository that it was: by a change of no attribute, whose
+//! moment is later. While a time lies ahead of this machine's clock, nothing can be told by it, and files are compared.
+//!
+//! The moment in the repository is that of any change there: where somebody moved, linked or restored the file in it since,
+//! what was written before that to the source, with its size and time kept, is not seen. Nor is it where the clock of a file
+//! server is behind this machine's by more than has passed.
 
 use strongroom::fs::{FileSystem, Metadata};
 
@@ -56,7 +60,10 @@ async fn compare(entry: &Entry, path: &[u8], fs: &FileSystem, context: &Context)
     if batch::kind(&transaction, path).await? != Some(strongroom::fs::Kind::File) {
         return Ok(false);
     }
-    let is_same = batch::is_same(&transaction, path, &source, Some(&context.interrupt)).await?;
+    let Some(is_same) = batch::has_content_of(&transaction, path, &source, Some(&context.interrupt)).await? else {
+        let what = "what is stored of it is damaged, and what is stored again shares the damage: `check --data` shows all of it";
+        return Err(Stopped::LeftOut(what.to_owned()));
+    };
     // What was written meanwhile would be noted as compared.
-    Ok(is_same && source.is_untouched().unwrap_or(false))
+    Ok(is_same && !source.is_torn())
 }

@@ -98,7 +98,7 @@ impl Import<'_> {
                 // The root of this machine arrives as no folder of its own.
                 if folder.touched && !entry.relative.is_empty() {
                     let path = self.path(&entry);
-                    self.take(Step::Attributes { path, attributes: entry.attributes }).await?;
+                    self.take(Step::Attributes { path, attributes: entry.attributes, of: None }).await?;
                 }
                 Ok(())
             }
@@ -268,7 +268,8 @@ impl Import<'_> {
                 if is_noted && same_attributes(&attributes, &metadata) {
                     return Ok(());
                 }
-                return self.take(Step::Attributes { path, attributes }).await;
+                let of = Some((metadata.inode, metadata.mtime));
+                return self.take(Step::Attributes { path, attributes, of }).await;
             }
         }
         // A large file is written under another name first.
