@@ -462,30 +462,21 @@ pub(super) async fn has_history(fs: &FileSystem, transaction: &FsTransaction, pa
     Ok(limit.unwrap_or(fs.options().versions) > 0)
 }
 
-/// Whether the file at a path has the content of the source. What is damaged has not.
+/// Whether the file at a path has the content of the source.
 pub(super) async fn is_same(
     transaction: &FsTransaction,
     path: &[u8],
     source: &SourceFile,
     interrupt: Option<&Interrupt>,
 ) -> Result<bool, Stopped> {
-    Ok(has_content_of(transaction, path, source, interrupt).await?.unwrap_or(false))
-}
-
-/// As [`is_same`]; `None` where what there is to compare is damaged.
-pub(super) async fn has_content_of(
-    transaction: &FsTransaction,
-    path: &[u8],
-    source: &SourceFile,
-    interrupt: Option<&Interrupt>,
-) -> Result<Option<bool>, Stopped> {
     let mut comparison = Comparison { source, interrupt };
     match transaction.has_content(path, source.size, &mut comparison).await {
-        Ok(same) => Ok(Some(same)),
-        Err(strongroom::Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => Ok(None),
-        Err(strongroom::Error::Source(_)) if interrupt.is_some_and(Interrupt::asked) => Ok(Some(false)),
+        Ok(same) => Ok(same),
+        // Only what has no identity is read, and is stored anew.
+        Err(strongroom::Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => Ok(false),
+        Err(strongroom::Error::Source(_)) if interrupt.is_some_and(Interrupt::asked) => Ok(false),
         // It was cut short meanwhile.
-        Err(strongroom::Error::Source(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Some(false)),
+        Err(strongroom::Error::Source(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -60,10 +60,7 @@ async fn compare(entry: &Entry, path: &[u8], fs: &FileSystem, context: &Context)
     if batch::kind(&transaction, path).await? != Some(strongroom::fs::Kind::File) {
         return Ok(false);
     }
-    let Some(is_same) = batch::has_content_of(&transaction, path, &source, Some(&context.interrupt)).await? else {
-        let what = "what is stored of it is damaged, and what is stored again shares the damage: `check --data` shows all of it";
-        return Err(Stopped::LeftOut(what.to_owned()));
-    };
+    let is_same = batch::is_same(&transaction, path, &source, Some(&context.interrupt)).await?;
     // What was written meanwhile would be noted as compared.
     Ok(is_same && !source.is_torn())
 }
