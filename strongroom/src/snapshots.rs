@@ -12,7 +12,9 @@ use crate::repository::Repository;
 
 impl Repository {
     /// Keeps files and keys as they are now under a name. Costs what has changed since the last checkpoint, whatever the
-    /// size of the repository.
+    /// size of the repository: rows of at most [`Tuning::checkpoint_bytes`](crate::Tuning::checkpoint_bytes),
+    /// 16 MiB unless it says otherwise, and of the last transactions beyond that, with the tree nodes that they go into. No
+    /// content is read or written anew, save that of small files, which lies in such rows until then.
     ///
     /// ```
     /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
