@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction};
+use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction, Timestamp};
 use strongroom::kv::KvSnapshot;
 use strongroom::storage::{BlockingMode, Durability, Registry, StorageUri};
-use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, SnapshotInfo};
+use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes};
 
 use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
@@ -232,16 +232,15 @@ impl Context {
 
 /// The snapshot of this name; where none has it, the newest one that is not younger than the time it says.
 pub(crate) async fn snapshot_at(repository: &Repository, at: &str) -> Result<String, Failure> {
-    let mut snapshots = repository.snapshots().await?;
-    if snapshots.iter().any(|info| info.name == at) {
+    if repository.snapshots().await?.iter().any(|info| info.name == at) {
         return Ok(at.to_owned());
     }
     let Ok(seconds) = units::parse_moment(at) else {
         return Err(strongroom::core::Error::NoSnapshot { name: at.to_owned() }.into());
     };
-    let is_old = |info: &SnapshotInfo| i64::try_from(info.time_millis / 1000).is_ok_and(|taken| taken <= seconds);
-    snapshots.retain(is_old);
-    match snapshots.pop() {
+    // Who names a second means all of it.
+    let moment = Timestamp { seconds, nanos: 999_999_999 };
+    match repository.snapshot_at_time(moment).await? {
         Some(info) => Ok(info.name),
         None => Err(Failure::failed(format!("no snapshot is as old as {at}: `snapshot list` shows those that are"))),
     }

@@ -1,16 +1,20 @@
 //! Snapshots of the whole repository: files and keys as they were.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use strongroom_core::engine::{self, ChunkNumber, Engine, References, Snapshot, SnapshotInfo, Table};
-use strongroom_fs::{FsSnapshot, Result};
+use strongroom_fs::{FsSnapshot, Result, Timestamp};
 
 use crate::kv;
 use crate::repository::Repository;
 
 impl Repository {
     /// Keeps files and keys as they are now under a name. Costs what has changed since the last checkpoint, whatever the
-    /// size of the repository.
+    /// size of the repository: rows of at most [`Tuning::checkpoint_bytes`](crate::Tuning::checkpoint_bytes),
+    /// 16 MiB unless it says otherwise, and of the last transactions beyond that, with the tree nodes that they go into. No
+    /// content is read or written anew, save that of small files, which lies in such rows until then.
     ///
     /// ```
     /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
@@ -43,12 +47,53 @@ impl Repository {
         Ok(self.engine().snapshots().await?)
     }
 
+    /// The newest snapshot that was taken at a moment or before it; `None` where none is as old.
+    ///
+    /// # Errors
+    /// As [`Repository::snapshots`].
+    pub async fn snapshot_at_time(&self, moment: Timestamp) -> Result<Option<SnapshotInfo>> {
+        let mut snapshots = self.snapshots().await?;
+        snapshots.retain(|info| taken(info) <= moment);
+        Ok(snapshots.pop())
+    }
+
     /// The files as a snapshot keeps them.
     ///
     /// # Errors
     /// Of [`strongroom_core::Error`]: `NoSnapshot`; damage; those of the storage.
     pub async fn files_at(&self, name: &str) -> Result<FsSnapshot> {
         Ok(self.fs().at(self.engine().open_snapshot(name).await?))
+    }
+
+    /// The files as they were at a moment: as the newest snapshot keeps them that was taken then or before, as
+    /// [`Repository::snapshot_at_time`] finds it; `None` where none is as old. What changed between it and that moment is not
+    /// seen.
+    ///
+    /// ```
+    /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
+    /// # use strongroom::fs::Timestamp;
+    /// # use strongroom::{CreateOptions, Credentials, Repository};
+    /// # let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+    /// # let repository = Repository::create("mem://files-at-time", options).await?;
+    /// repository.fs().write("/letter", b"Dear Anna").await?;
+    /// let taken = repository.create_snapshot("before").await?;
+    /// repository.fs().write("/letter", b"Dear Berta").await?;
+    /// let moment = Timestamp::from_nanos(taken.time_millis * 1_000_000);
+    /// let then = repository.files_at_time(moment).await?.expect("a snapshot of then");
+    /// assert_eq!(then.read("/letter").await?, b"Dear Anna");
+    /// assert!(repository.files_at_time(Timestamp::from_nanos(0)).await?.is_none());
+    /// # repository.close().await
+    /// # }) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NoSnapshot` where the one that was found is removed before it is opened; damage; those
+    /// of the storage.
+    pub async fn files_at_time(&self, moment: Timestamp) -> Result<Option<FsSnapshot>> {
+        match self.snapshot_at_time(moment).await? {
+            Some(info) => Ok(Some(self.files_at(&info.name).await?)),
+            None => Ok(None),
+        }
     }
 
     /// The keys and values as a snapshot keeps them.
@@ -81,6 +126,12 @@ impl Repository {
         let state = self.files_at(name).await?;
         self.fs().transact(async |transaction| transaction.restore(&state, &Contents).await).await
     }
+}
+
+/// When a snapshot was taken.
+fn taken(info: &SnapshotInfo) -> Timestamp {
+    let since = Duration::from_millis(info.time_millis);
+    Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
 }
 
 /// Knows the rows of files and keys.

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use strongroom::blocking::{self, Repository};
 use strongroom::check::CheckOptions;
-use strongroom::fs::{Attributes, Fate, Follow, Op as FsOp, XattrMode};
+use strongroom::core::env::Env;
+use strongroom::fs::{Attributes, Fate, Follow, Op as FsOp, Timestamp, XattrMode};
 use strongroom::kv::prefix;
 use strongroom::storage::Registry;
 use strongroom::{CreateOptions, Credentials, Error, HeaderOptions, KdfParameters, Op, OpenOptions};
@@ -205,6 +207,34 @@ fn a_snapshot_is_looked_into_compared_and_brought_back_in_part() {
     ));
     assert!(repository.keys_at("tuesday").is_err());
     assert_sound(&repository);
+}
+
+#[test]
+fn the_files_of_a_moment_are_those_of_the_newest_snapshot_that_is_not_younger() {
+    let (env, clock) = Env::manual(1);
+    let repository = Repository::create("mem://blocking-moments", options().env(env)).unwrap();
+    assert_eq!(repository.snapshot_at_time(Timestamp { seconds: i64::MAX, nanos: 0 }).unwrap(), None);
+    let mut taken = Vec::new();
+    for name in ["one", "two", "three"] {
+        repository.fs().write("/file", name).unwrap();
+        taken.push(repository.create_snapshot(name).unwrap());
+        clock.advance(Duration::from_millis(1_500));
+    }
+    let found = |moment| repository.files_at_time(moment).unwrap().map(|files| files.read("/file").unwrap());
+    let nanos = |index: usize| taken[index].time_millis * 1_000_000;
+    let at = |nanos| found(Timestamp::from_nanos(nanos));
+    assert_eq!(nanos(1) - nanos(0), 1_500_000_000);
+    assert_eq!(found(Timestamp { seconds: -1, nanos: 0 }), None);
+    assert_eq!(at(nanos(0) - 1), None);
+    for (index, content) in ["one", "two", "three"].into_iter().enumerate() {
+        let content = Some(content.as_bytes().to_vec());
+        assert_eq!((at(nanos(index)), at(nanos(index) + 1_499_999_999)), (content.clone(), content));
+    }
+    assert_eq!(found(Timestamp { seconds: i64::MAX, nanos: 0 }).as_deref(), Some(&b"three"[..]));
+    repository.remove_snapshot("two").unwrap();
+    assert_eq!(at(nanos(2) - 1).as_deref(), Some(&b"one"[..]));
+    let info = repository.snapshot_at_time(Timestamp::from_nanos(nanos(2))).unwrap();
+    assert_eq!(info.as_ref(), taken.last());
 }
 
 #[test]

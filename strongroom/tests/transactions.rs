@@ -1,10 +1,21 @@
 //! Files and keys in one transaction, and lists of changes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
 use futures_lite::future::block_on;
 use strongroom::check::CheckOptions;
+use strongroom::core::env::Env;
 use strongroom::layer::Metrics;
+use strongroom::storage::{Name, Operation, Result as StorageResult, Storage};
 use strongroom::{CreateOptions, Credentials, Error, KdfParameters, Op, Repository, blocking, fs};
+use strongroom_conformance::between::{Before, Between};
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 
 fn options() -> CreateOptions {
     CreateOptions::new(Credentials::password("test")).kdf(KdfParameters::MINIMUM).without_trusted_state()
@@ -91,4 +102,129 @@ fn a_thousand_changes_of_files_and_keys_cost_one_commit() {
     }
     assert!(repository.kv().get(b"key 1").unwrap().is_some());
     repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
+}
+
+const THREADS: usize = 32;
+
+/// Threads that each run a future, and how many of them have nothing to do until another goes on.
+#[derive(Debug, Default)]
+struct Crowd {
+    parked: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// One thread of them. What it is in changes only under the lock of the crowd.
+struct Member {
+    crowd: Arc<Crowd>,
+    is_parked: AtomicBool,
+    is_woken: AtomicBool,
+}
+
+impl Wake for Member {
+    fn wake(self: Arc<Self>) {
+        let mut parked = self.crowd.parked.lock().unwrap();
+        self.is_woken.store(true, Ordering::SeqCst);
+        if self.is_parked.swap(false, Ordering::SeqCst) {
+            *parked -= 1;
+        }
+        self.crowd.changed.notify_all();
+    }
+}
+
+impl Crowd {
+    fn run<T>(self: &Arc<Self>, future: impl Future<Output = T>) -> T {
+        let member = Arc::new(Member {
+            crowd: self.clone(),
+            is_parked: AtomicBool::new(false),
+            is_woken: AtomicBool::new(false),
+        });
+        let waker = Waker::from(member.clone());
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return answer;
+            }
+            let mut parked = self.parked.lock().unwrap();
+            if !member.is_woken.load(Ordering::SeqCst) {
+                *parked += 1;
+                member.is_parked.store(true, Ordering::SeqCst);
+                self.changed.notify_all();
+                parked = self.changed.wait_while(parked, |_| member.is_parked.load(Ordering::SeqCst)).unwrap();
+            }
+            member.is_woken.store(false, Ordering::SeqCst);
+            drop(parked);
+        }
+    }
+}
+
+/// Holds a commit on its way until all others of the crowd wait for it.
+#[derive(Debug)]
+struct Gate {
+    crowd: Arc<Crowd>,
+    is_armed: AtomicBool,
+    has_given_up: AtomicBool,
+}
+
+#[async_trait]
+impl Before for Gate {
+    async fn before(&self, operation: Operation, _: Option<Name>) -> StorageResult<()> {
+        if operation == Operation::PutDurable && self.is_armed.swap(false, Ordering::SeqCst) {
+            let parked = self.crowd.parked.lock().unwrap();
+            // So that a fault ends as one: where all is well, they come.
+            let longest = Duration::from_secs(60);
+            let others_go_on = |parked: &mut usize| *parked < THREADS - 1;
+            let waited = self.crowd.changed.wait_timeout_while(parked, longest, others_go_on).unwrap().1;
+            self.has_given_up.fetch_or(waited.timed_out(), Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn batches_of_many_threads_share_commits() {
+    const ROUNDS: usize = 4;
+    let crowd = Arc::new(Crowd::default());
+    let gate = Gate { crowd: crowd.clone(), is_armed: AtomicBool::new(false), has_given_up: AtomicBool::new(false) };
+    let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+    let storage = Arc::new(Between::new(medium, gate));
+    let place: Arc<dyn Storage> = storage.clone();
+    let repository = block_on(async {
+        let repository = Repository::create(place, options().env(Env::deterministic(1))).await.unwrap();
+        // The first commit claims an epoch.
+        repository.kv().put(b"warm", b"").await.unwrap();
+        repository
+    });
+    let sequence = || block_on(repository.info()).unwrap().sequence;
+    let before = sequence();
+    let (round, answers) = (Barrier::new(THREADS), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (crowd, round, answers, storage, repository) = (&crowd, &round, &answers, &storage, &repository);
+            scope.spawn(move || {
+                for number in 0..ROUNDS {
+                    if round.wait().is_leader() {
+                        storage.hook().is_armed.store(true, Ordering::SeqCst);
+                    }
+                    round.wait();
+                    let name = format!("{thread}-{number}");
+                    let key = Op::Put { key: name.clone().into_bytes(), value: b"value".to_vec() };
+                    let batch = [write(format!("/{name}"), format!("content {name}")), key];
+                    let answer = crowd.run(repository.apply(&batch));
+                    answers.lock().unwrap().push(answer.map(|_| ()));
+                }
+            });
+        }
+    });
+    assert!(answers.into_inner().unwrap().into_iter().all(|answer| answer.is_ok()));
+    assert!(!storage.hook().has_given_up.load(Ordering::SeqCst), "somebody did not wait for the commit before theirs");
+    let (batches, commits) = ((THREADS * ROUNDS) as u64, sequence() - before);
+    println!("{batches} batches of {THREADS} threads: {commits} commits");
+    assert!(commits < batches / 4, "{commits} commits for {batches} batches");
+    block_on(async {
+        for name in (0..THREADS).flat_map(|thread| (0..ROUNDS).map(move |number| format!("{thread}-{number}"))) {
+            assert_eq!(repository.fs().read(format!("/{name}")).await.unwrap(), format!("content {name}").into_bytes());
+            assert_eq!(repository.kv().get(name.as_bytes()).await.unwrap().as_deref(), Some(&b"value"[..]));
+        }
+        repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).await.unwrap();
+    });
 }

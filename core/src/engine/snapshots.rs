@@ -54,8 +54,13 @@ impl SnapshotInfo {
 }
 
 impl Engine {
-    /// Keeps the newest content under a name. What others commit meanwhile is in it or not; nothing is in part. Takes as long
-    /// as a checkpoint: no more than a stated number of bytes of changes is written, whatever the content's size.
+    /// Keeps the newest content under a name. What others commit meanwhile is in it or not; nothing is in part.
+    ///
+    /// It writes what a checkpoint writes, whatever the content's size: one commit, and the rows that were committed since the
+    /// last checkpoint with the tree nodes that they go into. Of such rows there are no more than
+    /// [`Tuning::checkpoint_bytes`](super::Tuning::checkpoint_bytes), 16 MiB unless it says otherwise, and those of the last
+    /// group of transactions: with more, a checkpoint is made without a snapshot. A row changes one leaf of its tree and what
+    /// is above that, each node at most 4 KiB.
     ///
     /// # Errors
     /// [`Error::SnapshotExists`]; [`Error::Invalid`] and [`Error::LimitExceeded`] for an impossible name; as

@@ -8,6 +8,7 @@ mod compare;
 mod concurrency;
 mod content;
 mod copies;
+mod costs;
 mod diff;
 mod files;
 mod fsx;

@@ -4,7 +4,8 @@ use futures_lite::future::block_on;
 use strongroom_core::engine::View;
 use strongroom_fs::format::INODE;
 use strongroom_fs::{
-    AttributeChange, Attributes, Error, Kind, LINKS_MAX, NAME_BYTES_MAX, OpenOptions, SYMLINK_BYTES_MAX, Timestamp,
+    AttributeChange, Attributes, Error, Kind, LINKS_MAX, NAME_BYTES_MAX, OpenOptions, SYMLINK_BYTES_MAX,
+    SYMLINKS_FOLLOWED_MAX, Timestamp,
 };
 
 use crate::support::{Bed, assert_sound};
@@ -101,6 +102,32 @@ fn symbolic_links_lead_anywhere_and_loops_end() {
         refused!(fs.symlink([long.as_slice(), b"y"].concat(), "longer").await, Error::NameTooLong { .. });
         assert_sound(&fs).await;
         fs.remove_file("long").await.unwrap();
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_path_leads_through_forty_symbolic_links_and_no_more() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        assert_eq!(SYMLINKS_FOLLOWED_MAX, 40);
+        fs.write("0", b"content").await.unwrap();
+        // Each leads to the one before: through as many as it is called.
+        for number in 1..=SYMLINKS_FOLLOWED_MAX + 1 {
+            fs.symlink((number - 1).to_string(), number.to_string()).await.unwrap();
+        }
+        assert_eq!(fs.read("40").await.unwrap(), b"content");
+        fs.write("40", b"changed").await.unwrap();
+        assert_eq!(fs.read("0").await.unwrap(), b"changed");
+        refused!(fs.read("41").await, Error::SymlinkLoop { .. });
+        refused!(fs.metadata("41").await, Error::SymlinkLoop { .. });
+        refused!(fs.write("41", b"lost").await, Error::SymlinkLoop { .. });
+        assert_eq!(fs.read("0").await.unwrap(), b"changed");
+        assert_eq!(fs.read_link("41").await.unwrap(), b"40");
+        // Those on the way count too.
+        fs.symlink("/", "root").await.unwrap();
+        assert_eq!(fs.read("root/39").await.unwrap(), b"changed");
+        refused!(fs.read("root/40").await, Error::SymlinkLoop { .. });
         assert_sound(&fs).await;
     });
 }

@@ -30,7 +30,7 @@ use strongroom_core::engine::{
     CompactOptions, CompactReport, DefragmentStatus, Destroyed, EngineInfo, HeaderImport, SnapshotInfo,
 };
 use strongroom_core::storage::{BlockingMode, StorageUri};
-use strongroom_fs::Result;
+use strongroom_fs::{Result, Timestamp};
 
 use crate::check::{CheckOptions, CheckReport, Finding};
 use crate::copy::{Copied, CopyOptions};
@@ -187,12 +187,28 @@ impl Repository {
         block_on(self.inner.snapshots())
     }
 
+    /// The newest snapshot that was taken at a moment or before it; `None` where none is as old.
+    ///
+    /// # Errors
+    /// As [`crate::Repository::snapshot_at_time`].
+    pub fn snapshot_at_time(&self, moment: Timestamp) -> Result<Option<SnapshotInfo>> {
+        block_on(self.inner.snapshot_at_time(moment))
+    }
+
     /// The files as a snapshot keeps them.
     ///
     /// # Errors
     /// As [`crate::Repository::files_at`].
     pub fn files_at(&self, name: &str) -> Result<FsSnapshot> {
         Ok(FsSnapshot::new(block_on(self.inner.files_at(name))?))
+    }
+
+    /// The files as they were at a moment; see [`crate::Repository::files_at_time`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn files_at_time(&self, moment: Timestamp) -> Result<Option<FsSnapshot>> {
+        Ok(block_on(self.inner.files_at_time(moment))?.map(FsSnapshot::new))
     }
 
     /// The keys and values as a snapshot keeps them.

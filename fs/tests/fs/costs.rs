@@ -1,0 +1,217 @@
+//! What work costs where files and repositories are small, and where they are sixteen times larger: counted in what goes to
+//! the storage, on content that neither compresses nor repeats.
+
+use std::sync::Arc;
+
+use futures_lite::future::block_on;
+use strongroom_conformance::Dice;
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
+use strongroom_core::engine::keyring::Credentials;
+use strongroom_core::engine::{self, CreateOptions, Engine, Tuning, Unlock};
+use strongroom_core::env::Env;
+use strongroom_core::layer::{Metrics, MetricsSnapshot};
+use strongroom_fs::{Error, FileSystem, OpenOptions, Options};
+
+/// Every blob has so many bytes, commits too; chunks are half as long on average.
+const BLOCK_BYTES: u64 = 32 << 10;
+const MIB: usize = 1 << 20;
+
+/// A repository whose requests are counted.
+struct Counted {
+    medium: CrashingStorage,
+    metrics: Metrics,
+    root: RootSecret,
+    fs: FileSystem,
+}
+
+impl Counted {
+    async fn new() -> Self {
+        let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+        let metrics = Metrics::new();
+        let credentials = Credentials::password("correct horse");
+        let create = CreateOptions {
+            credentials: &credentials,
+            recovery: None,
+            suite: Suite::Aes256Gcm,
+            block_bytes: u32::try_from(BLOCK_BYTES).unwrap(),
+            kdf: KdfParameters::MINIMUM,
+            trusted: None,
+            tuning: Tuning::default(),
+        };
+        let storage = Arc::new(metrics.over(Arc::new(medium.another())));
+        let engine = Engine::create(storage, Env::deterministic(1), create).await.unwrap();
+        let root = engine.root_secret();
+        let fs = FileSystem::create(engine, Options::default()).await.unwrap();
+        Self { medium, metrics, root, fs }
+    }
+
+    /// With one file `f`, in the trees and in no cache.
+    async fn with_file(bytes: usize) -> Self {
+        let counted = Self::new().await;
+        counted.fs.write("f", random(1, bytes)).await.unwrap();
+        counted.cold().await
+    }
+
+    /// Opened again, and ready to commit.
+    async fn cold(self) -> Self {
+        let Self { medium, metrics, root, fs } = self;
+        fs.engine().checkpoint().await.unwrap();
+        fs.engine().close().await.unwrap();
+        drop(fs);
+        let storage = Arc::new(metrics.over(Arc::new(medium.reopen())));
+        let open = engine::OpenOptions::new(Unlock::Root(&root));
+        let fs = FileSystem::open(Engine::open(storage, Env::deterministic(2), open).await.unwrap()).await.unwrap();
+        // The first commit claims an epoch, whatever it is of.
+        fs.create_dir("warm").await.unwrap();
+        Self { medium, metrics, root, fs }
+    }
+
+    async fn cost<T>(&self, work: impl Future<Output = Result<T, Error>>) -> MetricsSnapshot {
+        let before = self.metrics.snapshot();
+        work.await.unwrap();
+        self.metrics.snapshot().since(&before)
+    }
+
+    /// Chunks, and the bytes in them.
+    async fn stored(&self) -> (u64, u64) {
+        let info = self.fs.engine().info().await.unwrap();
+        (info.chunks, info.chunk_bytes)
+    }
+}
+
+fn random(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut content = vec![0; bytes];
+    Env::deterministic(seed).fill_random(&mut content).unwrap();
+    content
+}
+
+/// What the rows of so many extents and chunks may take in a commit, in bytes of whole blocks.
+fn rows_bytes_max(chunks: u64) -> u64 {
+    (chunks * 256).next_multiple_of(BLOCK_BYTES) + 3 * BLOCK_BYTES
+}
+
+#[test]
+fn a_copy_sends_and_reads_rows_and_none_of_the_content() {
+    block_on(async {
+        for mib in [1, 16] {
+            let counted = Counted::with_file(mib * MIB).await;
+            let stored = counted.stored().await;
+            let cost = counted.cost(counted.fs.copy("f", "g")).await;
+            let (sent, read) = (cost.uploaded_bytes(), cost.downloaded_bytes());
+            println!("copy of {mib} MiB in {} chunks: {sent} bytes sent, {read} read", stored.0);
+            let rows_bytes = rows_bytes_max(stored.0);
+            assert!(rows_bytes * 4 < (mib * MIB) as u64, "{rows_bytes} bytes would be no small part of the content");
+            assert!(sent <= rows_bytes && read <= rows_bytes, "{mib} MiB: {cost}");
+            assert_eq!(counted.stored().await, stored);
+        }
+    });
+}
+
+#[test]
+fn a_copy_of_as_many_extents_costs_the_same_however_long_they_are() {
+    block_on(async {
+        let mut costs = Vec::new();
+        for spacing in [16 << 10, 256 << 10] {
+            let counted = Counted::new().await;
+            let file = counted.fs.open_file("f", OpenOptions::new().write(true).create(true)).await.unwrap();
+            for island in 0..64 {
+                file.write_at(island * spacing, &random(island, 4096)).await.unwrap();
+            }
+            file.close().await.unwrap();
+            let counted = counted.cold().await;
+            costs.push(counted.cost(counted.fs.copy("f", "g")).await);
+        }
+        println!("copy of 64 islands: {}", costs[0]);
+        assert_eq!(costs[0], costs[1]);
+    });
+}
+
+#[test]
+fn writing_into_a_file_costs_the_same_whatever_its_length() {
+    const WRITES: u64 = 16;
+    block_on(async {
+        let mut sent = Vec::new();
+        for mib in [4, 64] {
+            let counted = Counted::with_file(mib * MIB).await;
+            let mut dice = Dice::new(1);
+            let cost = counted.cost(async {
+                let file = counted.fs.open_file("f", OpenOptions::new().write(true)).await?;
+                for write in 0..WRITES {
+                    file.write_at(dice.below((mib * MIB) as u64 - 4096), &random(100 + write, 4096)).await?;
+                }
+                file.close().await
+            });
+            let cost = cost.await;
+            println!("{WRITES} writes of 4 KiB into {mib} MiB: {cost}");
+            sent.push(cost.uploaded_bytes());
+        }
+        // The chunk that is written into, of half a block on average, and sometimes the one after it.
+        assert!(sent[1] <= WRITES * 2 * BLOCK_BYTES, "{sent:?}");
+        assert!(sent[0].abs_diff(sent[1]) <= sent[1] / 4, "{sent:?}");
+    });
+}
+
+#[test]
+fn appending_costs_the_same_whatever_is_there() {
+    block_on(async {
+        let mut sent = Vec::new();
+        for mib in [1, 16] {
+            let counted = Counted::with_file(mib * MIB).await;
+            let cost = counted.cost(async {
+                let file = counted.fs.open_file("f", OpenOptions::new().write(true)).await?;
+                file.append(&random(2, 1024)).await?;
+                file.close().await
+            });
+            let cost = cost.await;
+            println!("1 KiB after {mib} MiB: {cost}");
+            sent.push(cost.uploaded_bytes());
+        }
+        // The commit, and what is cut anew with it: the last chunk, of two blocks at most.
+        assert!(sent.iter().all(|&sent| sent <= 4 * BLOCK_BYTES), "{sent:?}");
+        assert!(sent[0].abs_diff(sent[1]) <= 2 * BLOCK_BYTES, "{sent:?}");
+    });
+}
+
+#[test]
+fn a_snapshot_costs_what_changed_whatever_is_there() {
+    block_on(async {
+        let mut sent = Vec::new();
+        for files in [64, 1024] {
+            let counted = Counted::new().await;
+            counted
+                .fs
+                .transact(async |transaction| {
+                    for file in 0..files {
+                        transaction.write(format!("{file}"), random(file, 12 << 10)).await?;
+                    }
+                    Ok::<_, Error>(())
+                })
+                .await
+                .unwrap();
+            let counted = counted.cold().await;
+            counted.fs.write("changed", b"a little").await.unwrap();
+            let cost = counted.cost(async { Ok(counted.fs.engine().create_snapshot("kept").await?) }).await;
+            println!("a snapshot beside {files} files: {cost}");
+            sent.push(cost.uploaded_bytes());
+        }
+        // The commit, the hint to it, and a path of each tree.
+        assert!(sent.iter().all(|&sent| sent <= 8 * BLOCK_BYTES), "{sent:?}");
+        assert!(sent[0].abs_diff(sent[1]) <= 2 * BLOCK_BYTES, "{sent:?}");
+    });
+}
+
+#[test]
+fn what_is_there_already_is_stored_again_by_its_rows_alone() {
+    block_on(async {
+        let counted = Counted::with_file(16 * MIB).await;
+        let stored = counted.stored().await;
+        let cost = counted.cost(counted.fs.write("again", random(1, 16 * MIB))).await;
+        println!("16 MiB in {} chunks that are there: {cost}", stored.0);
+        // No chunk is sealed and none is sent: they are as many as before, and what is sent has no place for them.
+        assert_eq!(counted.stored().await, stored);
+        assert!(cost.uploaded_bytes() <= rows_bytes_max(stored.0), "{cost}");
+        assert!(cost.uploaded_bytes() * 25 <= stored.1 && cost.downloaded_bytes() * 8 <= stored.1, "{cost}");
+        assert!(counted.fs.read("again").await.unwrap() == random(1, 16 * MIB));
+    });
+}
