@@ -28,7 +28,7 @@ pub(super) struct Pending {
     gathered: Gathered,
 }
 
-/// What of the dirty ranges is counted with what all files gather.
+/// What of the dirty ranges is counted with what all files gather: what they take in memory.
 struct Gathered {
     bytes: usize,
     common: Arc<Common>,
@@ -148,6 +148,7 @@ impl Pending {
         self.finish_appender().await?;
         if self.dirty.reaches(size) {
             self.dirty.truncate(size);
+            self.gathered.now(self.dirty.bytes(), usize::MAX);
         }
         extents::truncate(&mut self.transaction, &mut self.change, self.rows_size, size).await?;
         extents::extend(&mut self.transaction, self.change.inode(), self.rows_size, size).await?;
