@@ -55,7 +55,7 @@ pub struct Tuning {
     pub in_flight_bytes: usize,
     /// Random writes gathered before their chunks are cut anew, per file; all files together gather at most four times
     /// that, and one write each. What they take in memory is counted: the bytes written, and 96 more for each stretch of
-    /// them that touches no other.
+    /// them that touches no other. Writing back takes as much again at a time, for what lies between them.
     pub write_back_bytes: usize,
 }
 

@@ -22,6 +22,8 @@ static HEAP: PeakAlloc = PeakAlloc;
 
 /// What a repository may take beyond the key derivation, whatever its size.
 const MEMORY_BYTES_MAX: usize = 96 << 20;
+/// What storing one content may take, whatever its length.
+const CONTENT_BYTES_MAX: usize = 24 << 20;
 /// How many changes one transaction makes.
 const TOGETHER: u64 = 1_000;
 
@@ -279,6 +281,34 @@ fn a_sparse_file_of_64_gib_holds_ten_thousand_islands() {
     fs.remove_file("/renamed").unwrap();
     fs.remove_file("/copy").unwrap();
     bed.assert_holds(0, 0);
+    bed.end();
+}
+
+#[test]
+fn bytes_scattered_over_a_file_are_written_back_in_parts() {
+    const FILE_BYTES: u64 = 128 << 20;
+    // Less than a chunk, so that what lies between is cut anew with them; and all of them gather.
+    const SPACING: u64 = 16 << 10;
+    let bed = Bed::new("scattered");
+    let fs = bed.fs();
+    let file = fs.open_file_with("/f", OpenOptions::new().read(true).write(true).create(true)).unwrap();
+    file.set_len(FILE_BYTES).unwrap();
+    for offset in (0..FILE_BYTES).step_by(SPACING as usize) {
+        file.write_at(offset, &[1]).unwrap();
+    }
+    bed.part("write");
+    file.close().unwrap();
+    bed.part("write back");
+    let highest = bed.highest.get();
+    assert!(highest <= CONTENT_BYTES_MAX, "{highest} bytes beyond the start");
+    let file = fs.open_file("/f").unwrap();
+    let (mut out, mut expected) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    expected.iter_mut().step_by(SPACING as usize).for_each(|byte| *byte = 1);
+    for offset in (0..FILE_BYTES).step_by(out.len()) {
+        file.read_exact_at(offset, &mut out).unwrap();
+        assert!(out == expected, "in the MiB at {offset}");
+    }
+    bed.part("read");
     bed.end();
 }
 

@@ -99,17 +99,21 @@ impl DirtyRanges {
         self.ranges.iter().next_back().is_some_and(|(&start, range)| start.saturating_add(range.len() as u64) > offset)
     }
 
-    /// Takes the first range, and its successors as far as each begins within `gap` bytes of the end of the one before:
-    /// what lies close together is cut anew together.
-    pub(super) fn take_group(&mut self, gap: u64) -> Vec<(u64, Vec<u8>)> {
+    /// Takes the first range, and its successors as far as each begins within `gap` bytes of the end of the one before, and
+    /// all of them together span no more than `span_max`: what lies close together is cut anew together, and needs memory
+    /// for what lies between, too.
+    pub(super) fn take_group(&mut self, gap: u64, span_max: u64) -> Vec<(u64, Vec<u8>)> {
         let mut group = Vec::new();
-        let mut reach = None;
-        while let Some((&start, _)) = self.ranges.iter().next()
-            && reach.is_none_or(|reach: u64| start <= reach)
-        {
-            let range = self.take(start).unwrap_or_default();
-            reach = Some(start.saturating_add(range.len() as u64).saturating_add(gap));
-            group.push((start, range));
+        // Where the group begins, and how far the next may begin.
+        let mut bounds: Option<(u64, u64)> = None;
+        while let Some((&start, range)) = self.ranges.iter().next() {
+            let end = start.saturating_add(range.len() as u64);
+            if bounds.is_some_and(|(first, reach)| start > reach || end - first > span_max) {
+                break;
+            }
+            let first = bounds.map_or(start, |(first, _)| first);
+            bounds = Some((first, end.saturating_add(gap)));
+            group.push((start, self.take(start).unwrap_or_default()));
         }
         group
     }
@@ -173,15 +177,19 @@ mod tests {
             prop_assert_eq!(ranges.bytes(), payload + starts * RANGE_BYTES);
             prop_assert!(!ranges.reaches(size));
 
-            let mut end = None;
+            // Where the group before began, and where its last range ended.
+            let mut before = None;
             while !ranges.is_empty() {
-                let group = ranges.take_group(5);
+                let group = ranges.take_group(5, 100);
+                let first = group[0].0;
                 for (index, (start, bytes)) in group.iter().enumerate() {
-                    if let Some(end) = end {
-                        prop_assert!(*start > end, "ranges that touch are one");
-                        prop_assert_eq!(index > 0, *start <= end + 5);
+                    let end = start + bytes.len() as u64;
+                    if let Some((begun, ended)) = before {
+                        prop_assert!(*start > ended, "ranges that touch are one");
+                        let joins = *start <= ended + 5 && end - begun <= 100;
+                        prop_assert_eq!(index > 0, joins);
                     }
-                    end = Some(start + bytes.len() as u64);
+                    before = Some((first, end));
                 }
             }
             prop_assert_eq!(ranges.bytes(), 0);

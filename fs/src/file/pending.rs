@@ -116,10 +116,14 @@ impl Pending {
     }
 
     async fn write_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        let (gap, span_max) = (shared.boundaries().average_bytes() as u64, shared.tuning.write_back_bytes as u64);
         while !self.dirty.is_empty() {
-            let group = self.dirty.take_group(shared.boundaries().average_bytes() as u64);
+            let group = self.dirty.take_group(gap, span_max);
+            let end = group.last().map_or(0, |(start, bytes)| start.saturating_add(bytes.len() as u64));
             let mut group = group.into_iter();
             let Some((start, mut bytes)) = group.next() else { break };
+            let span = usize::try_from(end - start).unwrap_or(usize::MAX);
+            bytes.reserve_exact(span.saturating_sub(bytes.len()));
             for (next, more) in group {
                 let gap = bytes.len();
                 let at = start.saturating_add(gap as u64);
