@@ -327,6 +327,24 @@ fn it_keeps_to_its_share_of_the_time() {
 }
 
 #[test]
+fn for_what_it_waited_for_readers_it_does_not_rest() {
+    let (env, clock) = Env::manual(12);
+    let (bed, engine, _) =
+        block_on(sparse_of(960, 12, &env, CrashOptions { yields: false, ..CrashOptions::default() }));
+    // It may look at what was.
+    let _reader = block_on(open_with(&bed, &env, true));
+    let defragmenter = engine.defragmenter(DefragmentOptions { busy_percent: 1, ..options() }).unwrap();
+    clock.run(defragmenter.idle()).expect("it comes to rest");
+    let before = defragmenter.status();
+    assert!(before.last_error.is_none() && before.moved_bytes > 0, "{before:?}");
+    let grace = Duration::from_millis(Tuning::default().reader_grace_millis);
+    beside(&clock, &defragmenter, env.sleep(grace + MINUTE));
+    // More than it deletes at once.
+    let given_back = defragmenter.status().given_back_blocks - before.given_back_blocks;
+    assert!(given_back > 100, "{given_back} blocks");
+}
+
+#[test]
 fn one_is_at_work_at_a_time_for_those_who_may_write_and_ends_with_the_engine() {
     let (env, clock) = Env::manual(5);
     block_on(async {
