@@ -54,7 +54,8 @@ pub struct Tuning {
     /// Chunks hashed and compressed ahead of storing, per writer.
     pub in_flight_bytes: usize,
     /// Random writes gathered before their chunks are cut anew, per file; all files together gather at most four times
-    /// that, and one write each.
+    /// that, and one write each. What they take in memory is counted: the bytes written, and 96 more for each stretch of
+    /// them that touches no other. Writing back takes as much again at a time, for what lies between them.
     pub write_back_bytes: usize,
 }
 

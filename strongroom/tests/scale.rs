@@ -6,14 +6,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::cell::Cell;
+use std::io::{Cursor, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use peak_alloc::PeakAlloc;
 use strongroom::blocking::{File, FileSystem, Repository};
 use strongroom::check::CheckOptions;
-use strongroom::fs::{Error, Kind, OpenOptions};
-use strongroom::{CreateOptions, Credentials, KdfParameters};
+use strongroom::fs::{Attributes, Error, Kind, OpenOptions};
+use strongroom::{CreateOptions, Credentials, KdfParameters, Tuning};
+use strongroom_conformance::storage::sample_bytes;
 use tempfile::TempDir;
 
 /// Counts what is allocated: what the system says of a process is also the allocator's habits.
@@ -22,6 +24,8 @@ static HEAP: PeakAlloc = PeakAlloc;
 
 /// What a repository may take beyond the key derivation, whatever its size.
 const MEMORY_BYTES_MAX: usize = 96 << 20;
+/// What storing one content may take, whatever its length.
+const CONTENT_BYTES_MAX: usize = 24 << 20;
 /// How many changes one transaction makes.
 const TOGETHER: u64 = 1_000;
 
@@ -50,11 +54,17 @@ fn now() -> Instant {
 
 impl Bed {
     fn new(name: &'static str) -> Self {
+        Self::with(name, Tuning::default())
+    }
+
+    fn with(name: &'static str, tuning: Tuning) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
-        let options =
-            CreateOptions::new(Credentials::password("test")).kdf(KdfParameters::MINIMUM).without_trusted_state();
+        let options = CreateOptions::new(Credentials::password("test"))
+            .kdf(KdfParameters::MINIMUM)
+            .without_trusted_state()
+            .tuning(tuning);
         let repository = Repository::create(&*format!("file:{}", folder.path().join("r").display()), options).unwrap();
         HEAP.reset_peak_usage();
         Self {
@@ -110,6 +120,35 @@ type Changes = strongroom::blocking::FsTransaction;
 fn content(number: u64) -> Vec<u8> {
     let words = 1 + number % 40;
     (0..words).flat_map(|word| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ word).to_le_bytes()).collect()
+}
+
+/// So many bytes that nothing shrinks and that no chunk has twice: made as they are read, and the same each time.
+struct Stream {
+    left: u64,
+    /// Of one noise, which each time differs a little in every page.
+    piece: Cursor<Vec<u8>>,
+    pieces: u64,
+}
+
+impl Stream {
+    fn new(bytes: u64) -> Self {
+        Self { left: bytes, piece: Cursor::new(sample_bytes(bytes, 1 << 20).to_vec()), pieces: 0 }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.piece.position() == self.piece.get_ref().len() as u64 {
+            self.pieces += 1;
+            for page in self.piece.get_mut().chunks_mut(4096) {
+                page[..8].copy_from_slice(&self.pieces.to_le_bytes());
+            }
+            self.piece.set_position(0);
+        }
+        let length = self.piece.by_ref().take(self.left).read(out)?;
+        self.left -= length as u64;
+        Ok(length)
+    }
 }
 
 /// The names of a directory, one by one.
@@ -281,6 +320,82 @@ fn a_sparse_file_of_64_gib_holds_ten_thousand_islands() {
     fs.remove_file("/copy").unwrap();
     bed.assert_holds(0, 0);
     bed.end();
+}
+
+#[test]
+fn bytes_scattered_over_a_file_are_written_back_in_parts() {
+    const FILE_BYTES: u64 = 128 << 20;
+    // Less than a chunk, so that what lies between is cut anew with them; and all of them gather.
+    const SPACING: u64 = 16 << 10;
+    let bed = Bed::new("scattered");
+    let fs = bed.fs();
+    let file = fs.open_file_with("/f", OpenOptions::new().read(true).write(true).create(true)).unwrap();
+    file.set_len(FILE_BYTES).unwrap();
+    for offset in (0..FILE_BYTES).step_by(SPACING as usize) {
+        file.write_at(offset, &[1]).unwrap();
+    }
+    bed.part("write");
+    file.close().unwrap();
+    bed.part("write back");
+    let highest = bed.highest.get();
+    assert!(highest <= CONTENT_BYTES_MAX, "{highest} bytes beyond the start");
+    let file = fs.open_file("/f").unwrap();
+    let (mut out, mut expected) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    expected.iter_mut().step_by(SPACING as usize).for_each(|byte| *byte = 1);
+    for offset in (0..FILE_BYTES).step_by(out.len()) {
+        file.read_exact_at(offset, &mut out).unwrap();
+        assert!(out == expected, "in the MiB at {offset}");
+    }
+    bed.part("read");
+    bed.end();
+}
+
+type Store = dyn Fn(&mut Changes, Stream) -> Result<u64, Error>;
+
+/// The most memory that storing a content in one transaction takes; it comes out again as it went in.
+fn peak_of_streaming(name: &'static str, bytes: u64, store: &Store) -> usize {
+    // The medium may be fast or slow: what is under way to it is much the same then.
+    let bed = Bed::with(name, Tuning { in_flight_bytes_max: 4 << 20, ..Tuning::default() });
+    let fs = bed.fs();
+    let length = fs.transact(|changes| store(changes, Stream::new(bytes))).unwrap();
+    bed.part("store");
+    let peak = bed.highest.get();
+    assert_eq!((length, fs.metadata("/f").unwrap().size), (bytes, bytes));
+    let (file, mut expected) = (fs.open_file("/f").unwrap(), Stream::new(bytes));
+    let (mut out, mut piece) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    for offset in (0..bytes).step_by(out.len()) {
+        file.read_exact_at(offset, &mut out).unwrap();
+        expected.read_exact(&mut piece).unwrap();
+        assert!(out == piece, "in the MiB at {offset}");
+    }
+    drop(file);
+    bed.part("read");
+    bed.end();
+    peak
+}
+
+#[test]
+fn a_content_streamed_into_a_transaction_takes_the_same_memory_whatever_its_length() {
+    let create =
+        |changes: &mut Changes, mut stream: Stream| changes.create_file_from("/f", Attributes::file(), &mut stream);
+    // Over a file that is there, and piece by piece.
+    let write = |changes: &mut Changes, mut stream: Stream| {
+        changes.write("/f", "before")?;
+        let mut writer = changes.write_file("/f", Attributes::file())?;
+        let mut piece = vec![0; 100_000];
+        loop {
+            match stream.read(&mut piece).map_err(|error| Error::Source(error.into()))? {
+                0 => return writer.finish(),
+                length => writer.write(&piece[..length])?,
+            }
+        }
+    };
+    let ways: [(&str, &Store); 2] = [("create_file_from", &create), ("write_file", &write)];
+    for (name, store) in ways {
+        let [short, long] = [16_u64, 128].map(|mebibytes| peak_of_streaming(name, mebibytes << 20, store));
+        assert!(short.max(long) <= CONTENT_BYTES_MAX, "{name}: {short} and {long} bytes");
+        assert!(long <= short + (6 << 20), "{name}: {short} bytes for 16 MiB, {long} for 128 MiB");
+    }
 }
 
 #[test]

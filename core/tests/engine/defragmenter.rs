@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_lite::future::block_on;
 use futures_lite::future::or;
-use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
+use strongroom_conformance::between::{Before, Between};
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault, Loss};
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
@@ -17,7 +19,7 @@ use strongroom_core::engine::{
     OpenOptions, Snapshot, Table, Transaction, Tuning, Unlock, View,
 };
 use strongroom_core::env::{Env, ManualClock};
-use strongroom_core::storage::ErrorKind;
+use strongroom_core::storage::{ErrorKind, Name, Operation, Result as StorageResult};
 use strongroom_core::{Error, Result};
 
 use crate::support::{Bed, assert_clean};
@@ -251,6 +253,95 @@ fn it_keeps_to_its_budget_of_bytes() {
         }
     });
     assert!(defragmenter.status().transferred_bytes > 256 << 10);
+}
+
+/// Each call takes its time, and notes when it began.
+#[derive(Debug)]
+struct Slow {
+    clock: Arc<ManualClock>,
+    began: Mutex<Vec<Duration>>,
+}
+
+const CALL: Duration = Duration::from_millis(5);
+
+#[async_trait]
+impl Before for Slow {
+    async fn before(&self, _: Operation, _: Option<Name>) -> StorageResult<()> {
+        self.began.lock().unwrap().push(self.clock.elapsed());
+        self.clock.advance(CALL);
+        Ok(())
+    }
+}
+
+/// Opens it on such a storage, and notes nothing of that.
+async fn open_slow(bed: &Bed, env: &Env, clock: &Arc<ManualClock>) -> (Arc<Between<CrashingStorage, Slow>>, Engine) {
+    let slow = Slow { clock: clock.clone(), began: Mutex::default() };
+    let storage = Arc::new(Between::new(bed.storage.reopen(), slow));
+    let mut options = OpenOptions::new(Unlock::Root(&bed.root));
+    options.tuning = Tuning { checkpoint_commits: 40, ..Tuning::default() };
+    let engine = Engine::open(storage.clone(), env.clone(), options).await.unwrap();
+    storage.hook().began.lock().unwrap().clear();
+    (storage, engine)
+}
+
+#[test]
+fn it_keeps_to_its_share_of_the_time() {
+    for percent in [10, 25, 50] {
+        let (env, clock) = Env::manual(11);
+        let (bed, engine, live) =
+            block_on(sparse_of(960, 11, &env, CrashOptions { yields: false, ..CrashOptions::default() }));
+        block_on(engine.close()).unwrap();
+        drop(engine);
+        let (storage, engine) = block_on(open_slow(&bed, &env, &clock));
+        let defragmenter = engine.defragmenter(DefragmentOptions { busy_percent: percent, ..options() }).unwrap();
+        clock.run(defragmenter.idle()).expect("it comes to rest");
+        let status = defragmenter.status();
+        assert!(status.last_error.is_none() && status.garbage_percent() <= 20.0, "{status:?}");
+        assert!(status.moved_bytes > live_bytes(&live) / 2 && status.given_back_blocks > 0, "{status:?}");
+
+        let began = storage.hook().began.lock().unwrap().clone();
+        let (mut worked, mut longest, mut rests) = (Duration::ZERO, Duration::ZERO, 0);
+        // Since when it has not rested, and what it had worked by then.
+        let mut since = (began[0], Duration::ZERO);
+        for (call, next) in began.iter().zip(&began[1..]) {
+            worked += CALL;
+            if *next == *call + CALL {
+                continue;
+            }
+            // It rested before the next one: for what it had just done, and so for all that it ever did.
+            let (share, stretch) = (u32::from(percent), worked - since.1);
+            assert!(stretch * 100 <= (*next - since.0) * share, "{stretch:?} of {:?}", *next - since.0);
+            assert!(worked * 100 <= (*next - began[0]) * share, "{worked:?} of {:?}", *next - began[0]);
+            longest = longest.max(stretch);
+            since = (*next, worked);
+            rests += 1;
+        }
+        let all = CALL * began.len() as u32;
+        // It rests often, not once for much: at the latest after 64 deletions and what led to them; and so at the end.
+        longest = longest.max(all - since.1);
+        assert!(rests > 100 && longest <= CALL * 80, "{rests} rests, up to {longest:?} of {all:?}");
+        // What it may take it takes.
+        let elapsed = clock.elapsed() - began[0];
+        assert!(worked * 110 >= elapsed * u32::from(percent), "{worked:?} of {elapsed:?}");
+    }
+}
+
+#[test]
+fn for_what_it_waited_for_readers_it_does_not_rest() {
+    let (env, clock) = Env::manual(12);
+    let (bed, engine, _) =
+        block_on(sparse_of(960, 12, &env, CrashOptions { yields: false, ..CrashOptions::default() }));
+    // It may look at what was.
+    let _reader = block_on(open_with(&bed, &env, true));
+    let defragmenter = engine.defragmenter(DefragmentOptions { busy_percent: 1, ..options() }).unwrap();
+    clock.run(defragmenter.idle()).expect("it comes to rest");
+    let before = defragmenter.status();
+    assert!(before.last_error.is_none() && before.moved_bytes > 0, "{before:?}");
+    let grace = Duration::from_millis(Tuning::default().reader_grace_millis);
+    beside(&clock, &defragmenter, env.sleep(grace + MINUTE));
+    // More than it deletes at once.
+    let given_back = defragmenter.status().given_back_blocks - before.given_back_blocks;
+    assert!(given_back > 100, "{given_back} blocks");
 }
 
 #[test]

@@ -1,15 +1,22 @@
 use std::collections::BTreeMap;
 
+/// What a range takes in memory beside its bytes; of very small ones it is most. Where it starts and where its bytes are is
+/// 32 bytes, in nodes of a map that are half empty where ranges come in order, and its bytes are an allocation of their
+/// own, which is rounded up and kept account of.
+pub(super) const RANGE_BYTES: usize = 96;
+
 /// Stretches of a file that were overwritten in memory, none touching another.
 #[derive(Default)]
 pub(super) struct DirtyRanges {
     ranges: BTreeMap<u64, Vec<u8>>,
-    bytes: usize,
+    /// Of all ranges, without what each takes besides.
+    payload_bytes: usize,
 }
 
 impl DirtyRanges {
+    /// What it takes in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.payload_bytes.saturating_add(self.ranges.len().saturating_mul(RANGE_BYTES))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -43,13 +50,13 @@ impl DirtyRanges {
             let covered = usize::try_from(merged_end - next).unwrap_or(usize::MAX);
             merged.extend_from_slice(range.get(covered..).unwrap_or_default());
         }
-        self.bytes += merged.len();
+        self.payload_bytes += merged.len();
         self.ranges.insert(start, merged);
     }
 
     fn take(&mut self, start: u64) -> Option<Vec<u8>> {
         let range = self.ranges.remove(&start)?;
-        self.bytes -= range.len();
+        self.payload_bytes -= range.len();
         Some(range)
     }
 
@@ -79,7 +86,9 @@ impl DirtyRanges {
             let mut range = self.take(start).unwrap_or_default();
             if start < size {
                 range.truncate(usize::try_from(size - start).unwrap_or(usize::MAX));
-                self.bytes += range.len();
+                // What is no longer counted is no longer held.
+                range.shrink_to_fit();
+                self.payload_bytes += range.len();
                 self.ranges.insert(start, range);
             }
         }
@@ -90,17 +99,21 @@ impl DirtyRanges {
         self.ranges.iter().next_back().is_some_and(|(&start, range)| start.saturating_add(range.len() as u64) > offset)
     }
 
-    /// Takes the first range, and its successors as far as each begins within `gap` bytes of the end of the one before:
-    /// what lies close together is cut anew together.
-    pub(super) fn take_group(&mut self, gap: u64) -> Vec<(u64, Vec<u8>)> {
+    /// Takes the first range, and its successors as far as each begins within `gap` bytes of the end of the one before, and
+    /// all of them together span no more than `span_max`: what lies close together is cut anew together, and needs memory
+    /// for what lies between, too.
+    pub(super) fn take_group(&mut self, gap: u64, span_max: u64) -> Vec<(u64, Vec<u8>)> {
         let mut group = Vec::new();
-        let mut reach = None;
-        while let Some((&start, _)) = self.ranges.iter().next()
-            && reach.is_none_or(|reach: u64| start <= reach)
-        {
-            let range = self.take(start).unwrap_or_default();
-            reach = Some(start.saturating_add(range.len() as u64).saturating_add(gap));
-            group.push((start, range));
+        // Where the group begins, and how far the next may begin.
+        let mut bounds: Option<(u64, u64)> = None;
+        while let Some((&start, range)) = self.ranges.iter().next() {
+            let end = start.saturating_add(range.len() as u64);
+            if bounds.is_some_and(|(first, reach)| start > reach || end - first > span_max) {
+                break;
+            }
+            let first = bounds.map_or(start, |(first, _)| first);
+            bounds = Some((first, end.saturating_add(gap)));
+            group.push((start, self.take(start).unwrap_or_default()));
         }
         group
     }
@@ -111,6 +124,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn each_range_counts_for_more_than_its_bytes_until_it_merges_with_another() {
+        const BOUND: usize = 4 << 20;
+        let mut ranges = DirtyRanges::default();
+        let mut count = 0;
+        while ranges.bytes() <= BOUND {
+            ranges.insert(2 * count, &[1]);
+            count += 1;
+        }
+        assert_eq!(count, (BOUND / (1 + RANGE_BYTES)) as u64 + 1);
+        // The bytes between the first ten make one range of them.
+        let before = ranges.bytes();
+        for number in 0..9 {
+            ranges.insert(2 * number + 1, &[2]);
+        }
+        assert_eq!(ranges.bytes(), before + 9 - 9 * RANGE_BYTES);
+        // One write over all the others, that touches this one.
+        ranges.insert(19, &vec![3; 2 * count as usize]);
+        assert_eq!(ranges.bytes(), 19 + 2 * count as usize + RANGE_BYTES);
+        ranges.truncate(5);
+        assert_eq!(ranges.bytes(), 5 + RANGE_BYTES);
+        ranges.insert(6, &[4]);
+        ranges.truncate(6);
+        assert_eq!(ranges.bytes(), 5 + RANGE_BYTES);
+        ranges.truncate(0);
+        assert_eq!(ranges.bytes(), 0);
+    }
 
     proptest! {
         #[test]
@@ -131,18 +172,24 @@ mod tests {
             let mut part = vec![0u8; 50];
             ranges.overlay(37, &mut part);
             prop_assert_eq!(&part[..], &model[37..87]);
-            prop_assert_eq!(ranges.bytes(), model.iter().filter(|&&byte| byte != 0).count());
+            let payload = model.iter().filter(|&&byte| byte != 0).count();
+            let starts = (0..300).filter(|&at| model[at] != 0 && (at == 0 || model[at - 1] == 0)).count();
+            prop_assert_eq!(ranges.bytes(), payload + starts * RANGE_BYTES);
             prop_assert!(!ranges.reaches(size));
 
-            let mut end = None;
+            // Where the group before began, and where its last range ended.
+            let mut before = None;
             while !ranges.is_empty() {
-                let group = ranges.take_group(5);
+                let group = ranges.take_group(5, 100);
+                let first = group[0].0;
                 for (index, (start, bytes)) in group.iter().enumerate() {
-                    if let Some(end) = end {
-                        prop_assert!(*start > end, "ranges that touch are one");
-                        prop_assert_eq!(index > 0, *start <= end + 5);
+                    let end = start + bytes.len() as u64;
+                    if let Some((begun, ended)) = before {
+                        prop_assert!(*start > ended, "ranges that touch are one");
+                        let joins = *start <= ended + 5 && end - begun <= 100;
+                        prop_assert_eq!(index > 0, joins);
                     }
-                    end = Some(start + bytes.len() as u64);
+                    before = Some((first, end));
                 }
             }
             prop_assert_eq!(ranges.bytes(), 0);

@@ -25,7 +25,7 @@ pub(crate) struct Handles {
     files: Mutex<HashMap<u64, Entry>>,
     /// Removed files of which the last handle was dropped.
     abandoned: Mutex<BTreeSet<u64>>,
-    /// Bytes that wait in memory for their chunks to be cut anew, of all files.
+    /// Bytes of memory in which overwritten bytes wait for their chunks to be cut anew, of all files.
     dirty_bytes: AtomicUsize,
 }
 
@@ -239,6 +239,11 @@ impl Handles {
     /// To be looked after another time.
     pub(crate) fn put_back_abandoned(&self, inodes: &[u64]) {
         lock(&self.abandoned).extend(inodes);
+    }
+
+    /// Bytes of memory that all files gather.
+    pub(crate) fn gathered_bytes(&self) -> usize {
+        self.dirty_bytes.load(Ordering::Relaxed)
     }
 
     /// Counts the bytes that a file gathers: `before` it counted last, `now` it has. Answers whether it must write them

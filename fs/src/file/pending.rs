@@ -28,7 +28,7 @@ pub(super) struct Pending {
     gathered: Gathered,
 }
 
-/// What of the dirty ranges is counted with what all files gather.
+/// What of the dirty ranges is counted with what all files gather: what they take in memory.
 struct Gathered {
     bytes: usize,
     common: Arc<Common>,
@@ -116,10 +116,14 @@ impl Pending {
     }
 
     async fn write_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        let (gap, span_max) = (shared.boundaries().average_bytes() as u64, shared.tuning.write_back_bytes as u64);
         while !self.dirty.is_empty() {
-            let group = self.dirty.take_group(shared.boundaries().average_bytes() as u64);
+            let group = self.dirty.take_group(gap, span_max);
+            let end = group.last().map_or(0, |(start, bytes)| start.saturating_add(bytes.len() as u64));
             let mut group = group.into_iter();
             let Some((start, mut bytes)) = group.next() else { break };
+            let span = usize::try_from(end - start).unwrap_or(usize::MAX);
+            bytes.reserve_exact(span.saturating_sub(bytes.len()));
             for (next, more) in group {
                 let gap = bytes.len();
                 let at = start.saturating_add(gap as u64);
@@ -148,6 +152,7 @@ impl Pending {
         self.finish_appender().await?;
         if self.dirty.reaches(size) {
             self.dirty.truncate(size);
+            self.gathered.now(self.dirty.bytes(), usize::MAX);
         }
         extents::truncate(&mut self.transaction, &mut self.change, self.rows_size, size).await?;
         extents::extend(&mut self.transaction, self.change.inode(), self.rows_size, size).await?;

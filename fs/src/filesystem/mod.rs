@@ -151,6 +151,14 @@ impl FileSystem {
         &self.shared.engine
     }
 
+    /// Bytes of memory that what was overwritten through handles takes until it is written back, of all files, counted as for
+    /// [`Tuning::write_back_bytes`]: to hold that bound against it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn gathered_bytes(&self) -> usize {
+        self.shared.common.handles.gathered_bytes()
+    }
+
     /// What was chosen at creation.
     #[must_use]
     pub fn options(&self) -> Options {

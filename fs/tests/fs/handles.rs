@@ -193,7 +193,7 @@ fn what_is_gathered_is_bounded_for_all_files_together() {
         let (_bed, fs) = Bed::new(4096).await;
         let tuning = Tuning { write_back_bytes: 10_000, ..Tuning::default() };
         let fs = FileSystem::open_with(fs.engine().clone(), tuning).await.unwrap();
-        let mut files = Vec::new();
+        let (mut files, mut highest) = (Vec::new(), 0);
         for number in 0..8 {
             let path = format!("f{number}");
             fs.write(&path, noise(number, 60_000)).await.unwrap();
@@ -204,13 +204,45 @@ fn what_is_gathered_is_bounded_for_all_files_together() {
                 let (offset, bytes) = (round * 1_400, noise(round as u64, 900));
                 file.write_at(offset as u64, &bytes).await.unwrap();
                 expected[offset..offset + 900].copy_from_slice(&bytes);
+                highest = highest.max(fs.gathered_bytes());
             }
         }
+        assert!((30_000..=40_000).contains(&highest), "{highest} bytes were gathered at most");
         for (path, file, expected) in files {
             assert!(content(&file).await == expected);
             file.close().await.unwrap();
             assert!(fs.read(path).await.unwrap() == expected);
         }
+        assert_eq!(fs.gathered_bytes(), 0);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn bytes_far_apart_are_gathered_for_what_they_take_in_memory() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let tuning = Tuning { write_back_bytes: 10_000, ..Tuning::default() };
+        let fs = FileSystem::open_with(fs.engine().clone(), tuning).await.unwrap();
+        let mut expected = noise(1, 60_000);
+        fs.write("f", &expected).await.unwrap();
+        let file = fs.open_file("f", writing()).await.unwrap();
+        let (mut last, mut highest, mut written_back) = (0, 0, 0);
+        // By their bytes alone they would all fit.
+        for offset in (0..60_000).step_by(10) {
+            file.write_at(offset as u64, &[7]).await.unwrap();
+            expected[offset] = 7;
+            let gathered = fs.gathered_bytes();
+            written_back += u32::from(gathered < last);
+            (last, highest) = (gathered, highest.max(gathered));
+        }
+        assert!((9_000..=10_000).contains(&highest), "{highest} bytes were gathered at most");
+        assert!(written_back > 50, "written back {written_back} times");
+        assert!(content(&file).await == expected);
+        // What is cut off is not held.
+        file.set_len(0).await.unwrap();
+        assert_eq!(fs.gathered_bytes(), 0);
+        file.close().await.unwrap();
         assert_sound(&fs).await;
     });
 }

@@ -5,8 +5,8 @@
 //!
 //! * It is as safe as any writer: what it copies is nobody's before a commit makes it the chunks' own, and each commit is
 //!   whole or not there. What it has moved is moved, whenever it is cut off.
-//! * Commits of others wait for one of its commits at most. It reads, copies and makes durable without holding the lead, and
-//!   commits first for those who wait when it gets it.
+//! * Commits of others wait for one of its commits at most, or for one checkpoint, as behind any other writer. It reads,
+//!   copies and makes durable without holding the lead, and commits first for those who wait when it gets it.
 //! * At rest it holds nothing: no state is pinned, no engine kept alive.
 
 mod control;
@@ -46,8 +46,8 @@ pub struct DefragmentOptions {
     pub bytes_per_second: u64,
     /// The share of the time that it may be at work, in percent: 1 to 100.
     pub busy_percent: u8,
-    /// Chunks whose places one commit of it changes, at most: 1 to [`STEP_CHUNKS_MAX`]. This is what a commit of somebody
-    /// else can have to wait for.
+    /// Chunks whose places one commit of it changes, at most: 1 to [`STEP_CHUNKS_MAX`]. One such commit is what a commit of
+    /// somebody else can have to wait for; or one checkpoint, as behind any other writer.
     pub step_chunks: u32,
     /// Bytes that are copied before they are committed, 1 to [`BATCH_BYTES_MAX`]; but eight blocks' worth at least, so that
     /// what is written is not sparse in turn.

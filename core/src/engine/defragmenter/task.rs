@@ -91,6 +91,8 @@ pub(super) async fn run(control: Arc<Control>, engine: Weak<Shared>, options: De
         }
         // Nothing of the engine is kept while it waits.
         let Some(shared) = engine.upgrade() else { break };
+        // Waiting was no work.
+        worker.since_nanos = shared.env().monotonic_nanos();
         let done = if is_due { worker.attend(&shared).await } else { worker.give_back(&shared).await };
         control.update(|status| status.state = DefragmentState::Watching);
         match done {
@@ -115,7 +117,6 @@ impl Worker {
     /// Looks, and works until the goal is reached or no closer.
     async fn attend(&mut self, shared: &Arc<Shared>) -> Result<()> {
         self.control.update(|status| status.state = DefragmentState::Working);
-        self.since_nanos = shared.env().monotonic_nanos();
         self.has_met_damage = false;
         shared.check_writable()?;
         // Others commit, too.
