@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use common::{Numbers, PASSWORD, Scratch};
+use common::{PASSWORD, Scratch};
 
 /// A run of the program whose terminal this is.
 struct Terminal {
@@ -156,30 +156,4 @@ fn a_repository_is_destroyed_once_its_name_is_typed() {
     let (code, shown) = terminal.ends();
     assert!(code == Some(0) && shown.contains(&format!("destroyed {name}")), "{code:?}: {shown}");
     scratch.fails(10, ["ls"]);
-}
-
-#[test]
-fn a_long_command_shows_how_far_it_is_how_fast_and_how_long_it_will_take() {
-    let scratch = Scratch::with_repository();
-    let content = Numbers::new(9).bytes(40 << 20);
-    std::fs::write(scratch.path("large"), &content).unwrap();
-    // Slow enough to be looked at, on any machine.
-    let mut terminal = Terminal::start(&scratch, &["--limit-upload", "10MiB/s", "put", "large", "/large"]);
-    terminal.waits_for("Password for ");
-    terminal.waits_for(": ");
-    terminal.types_unseen(PASSWORD);
-    loop {
-        let line = terminal.waits_for(" left");
-        let (before, left) = line.rsplit_once(", ").expect("a rate, and what is left");
-        assert!(before.contains("/40.00 MiB ") && before.ends_with("B/s"), "{line:?}");
-        let (number, unit) = left.split_at(left.len() - 1);
-        assert!(number.parse::<u64>().is_ok() && "smh".contains(unit), "{line:?}");
-        // Before anything is known of how fast it goes, it is nothing.
-        if number != "0" {
-            break;
-        }
-    }
-    let (code, shown) = terminal.ends();
-    assert_eq!(code, Some(0), "{shown}");
-    assert!(scratch.succeeds(["cat", "/large"]) == content);
 }
