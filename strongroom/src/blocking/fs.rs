@@ -20,6 +20,13 @@ impl FileSystem {
         Self { inner }
     }
 
+    /// As [`strongroom_fs::FileSystem::gathered_bytes`].
+    #[doc(hidden)]
+    #[must_use]
+    pub fn gathered_bytes(&self) -> usize {
+        self.inner.gathered_bytes()
+    }
+
     /// What was chosen at creation.
     #[must_use]
     pub fn options(&self) -> Options {
