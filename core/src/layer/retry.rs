@@ -244,6 +244,10 @@ impl Storage for Retry {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         self.put_again(name, bytes, false).await
     }

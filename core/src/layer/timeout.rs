@@ -52,6 +52,10 @@ impl Storage for Timeout {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         self.within(Operation::Put, name, self.inner.put(name, bytes)).await
     }
