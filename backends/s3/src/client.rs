@@ -10,9 +10,10 @@ use http::Method;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
-    ReqwestConnector,
 };
 
+use crate::listing;
+use crate::network::Network;
 use crate::refusal::Refusal;
 
 /// The longest answer that is kept in memory: a page of a listing is at most 1,000 names of 1 KiB, escaped.
@@ -25,19 +26,18 @@ const REFUSAL_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Connector {
     pub(crate) authority: String,
-    pub(crate) inner: ReqwestConnector,
+    pub(crate) network: Network,
 }
 
 impl HttpConnector for Connector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = self.inner.connect(options)?;
-        Ok(HttpClient::new(Watched { inner, authority: self.authority.clone() }))
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(Watched { network: self.network.clone(), authority: self.authority.clone() }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
-    inner: HttpClient,
+    network: Network,
     authority: String,
 }
 
@@ -48,13 +48,17 @@ impl HttpService for Watched {
         let is_ours = uri.authority().is_some_and(|authority| authority.as_str() == self.authority);
         let is_listing = uri.query().is_some_and(|query| query.contains("list-type="));
         let is_blob = request.method() == Method::GET && !is_listing;
-        let response = self.inner.execute(request).await?;
+        let response = self.network.call(request).await?;
         if !is_ours || (is_blob && response.status().is_success()) {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
             return match read_at_most(body, ANSWER_BYTES_MAX).await? {
+                (page, true) if is_listing => match listing::readable(page) {
+                    Ok(page) => Ok(HttpResponse::from_parts(parts, page.into())),
+                    Err(error) => Err(HttpError::new(HttpErrorKind::Decode, error)),
+                },
                 (bytes, true) => Ok(HttpResponse::from_parts(parts, bytes.into())),
                 (_, false) => Err(HttpError::new(HttpErrorKind::Decode, TooLong)),
             };

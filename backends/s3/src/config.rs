@@ -10,6 +10,7 @@ use strongroom_core::storage::{
     StorageUri,
 };
 
+use crate::connect::endpoint_of;
 use crate::credentials::S3Credentials;
 use crate::storage::{CAPABILITIES, S3Storage};
 
@@ -19,10 +20,10 @@ const SCHEME: &str = "s3";
 /// How many requests are under way at once, unless said otherwise.
 const REQUESTS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
-/// How long a request may take, unless said otherwise: the largest blob at 300 kbit/s.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// For how long nothing may move, unless said otherwise.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest: the engine gives up a call after five minutes.
+/// The longest: the engine gives up a call after five minutes, and more for what is large.
 const TIMEOUT_SECONDS_MAX: u64 = 240;
 
 const PARAMETERS: [&str; 8] =
@@ -68,7 +69,8 @@ pub struct S3Options {
     pub conditional_put: ConditionalPut,
     /// How many requests are under way at once.
     pub requests_max: NonZeroUsize,
-    /// How long a request may take.
+    /// How long a request waits while nothing moves; how long it takes is as the line is. What is large waits longer for its
+    /// answer: a second more each 16 KiB.
     pub timeout: Duration,
 }
 
@@ -143,6 +145,11 @@ impl S3Options {
     }
 }
 
+/// A variable of the environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 pub(crate) fn invalid(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, Operation::Open, "the storage URI").with_source(reason.into())
 }
@@ -182,12 +189,21 @@ impl StorageConstructor for S3Constructor {
             .parameter("allow-http", "`true`: no TLS, also to other machines")
             .parameter("conditional-put", "`none`: the server has none, and one process alone writes")
             .parameter("requests-max", "requests at once, 32 by default")
-            .parameter("timeout", "seconds that a request may take, 120 by default")
+            .parameter("timeout", "seconds that a request waits while nothing moves, 60 by default")
             .capabilities(CAPABILITIES)
     }
 
+    /// With the endpoint of the environment or the profile: the same bucket of another server is another place.
     fn location(&self, uri: &StorageUri) -> StorageUri {
-        uri.with_parameters_of(&["endpoint"])
+        let place = uri.with_parameters_of(&[]);
+        let endpoint = S3Options::from_uri(uri).ok().and_then(|options| endpoint_of(&options, &variable));
+        let Some(endpoint) = endpoint else { return place };
+        let encoded = endpoint.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'/' | b'.' | b'-' | b'_' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        });
+        // An endpoint that no URI may hold opens no storage either.
+        StorageUri::parse(&format!("{place}?endpoint={}", encoded.collect::<String>())).unwrap_or(place)
     }
 
     async fn scratch(&self, uri: &StorageUri, name: &str, _: &OpenContext) -> Result<Option<StorageUri>> {

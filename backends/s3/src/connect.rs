@@ -1,21 +1,15 @@
 //! From options and environment to a client.
 
 use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
+use object_store::RetryConfig;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
-use object_store::client::ReqwestConnector;
-use object_store::{ClientOptions, RetryConfig};
-use std::time::Duration;
 use strongroom_core::storage::{Error, ErrorKind, Operation, Result};
 
 use crate::client::Connector;
 use crate::config::{S3Options, invalid};
 use crate::credentials::{Lookup, Profile, S3Credentials, Told};
-
-/// Nobody waits longer for a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
-
-/// Servers close connections that are idle for longer; a change sent over one of those would be of unknown effect.
-const IDLE_MAX: Duration = Duration::from_secs(15);
+use crate::network::{LINK_LOCAL, Network, NetworkOptions};
 
 /// What else of the environment is obeyed: the ways to credentials of machines, and what buckets may ask for.
 const ENVIRONMENT: [(&str, &str); 12] = [
@@ -33,11 +27,8 @@ const ENVIRONMENT: [(&str, &str); 12] = [
     ("AWS_SSE_BUCKET_KEY_ENABLED", "aws_sse_bucket_key_enabled"),
 ];
 
-/// Where the metadata of machines are: never behind a proxy.
-const LINK_LOCAL: &str = "169.254.169.254,169.254.170.2,fd00:ec2::254";
-
-/// A client of one bucket.
-pub(crate) fn connect(options: &S3Options, variable: Lookup<'_>) -> Result<AmazonS3> {
+/// A client of one bucket, and where that is.
+pub(crate) fn connect(options: &S3Options, variable: Lookup<'_>) -> Result<(AmazonS3, Place)> {
     let is_name = |text: &str, also: &[u8]| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
     };
@@ -64,25 +55,22 @@ pub(crate) fn connect(options: &S3Options, variable: Lookup<'_>) -> Result<Amazo
     if !is_name(&region, b"-") {
         return Err(invalid("the region is of letters, digits and hyphens: `eu-central-1`"));
     }
-    let endpoint = options
-        .endpoint
-        .clone()
-        .or_else(|| given("AWS_ENDPOINT_URL_S3"))
-        .or_else(|| given("AWS_ENDPOINT_URL"))
-        .or(profile.endpoint);
+    let endpoint = endpoint(options, variable, profile.endpoint);
     let address = Address::of(endpoint.as_deref(), &region, options)?;
+    let place = Place { endpoint: address.endpoint.clone(), bucket: options.bucket.clone() };
 
-    let mut client = ClientOptions::new()
-        .with_allow_http(address.is_plain)
-        .with_timeout(options.timeout)
-        .with_read_timeout(options.timeout)
-        .with_connect_timeout(CONNECT_MAX.min(options.timeout))
-        .with_pool_idle_timeout(IDLE_MAX)
-        .with_pool_max_idle_per_host(options.requests_max.get());
+    let mut proxies = Matcher::builder();
     if let Some(proxy) = proxy(&address, &given) {
         let excludes = given("NO_PROXY").or_else(|| given("no_proxy")).unwrap_or_default();
-        client = client.with_proxy_url(proxy).with_proxy_excludes(format!("{excludes},{LINK_LOCAL}"));
+        proxies = proxies.all(proxy).no(format!("{excludes},{LINK_LOCAL}"));
     }
+    let network = Network::new(NetworkOptions {
+        patience: options.timeout,
+        proxies: proxies.build(),
+        kept_max: options.requests_max.get(),
+        needs_certificates: !address.is_plain,
+    });
+    let network = network.map_err(|_| unmade())?;
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&options.bucket)
         .with_region(region)
@@ -93,23 +81,15 @@ pub(crate) fn connect(options: &S3Options, variable: Lookup<'_>) -> Result<Amazo
         .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
         // One name at a time: what comes next may depend on it.
         .with_disable_bulk_delete(true)
-        .with_client_options(client)
-        .with_http_connector(Connector { authority: address.authority, inner: ReqwestConnector::default() });
+        .with_http_connector(Connector { authority: address.authority, network });
     for (name, key) in ENVIRONMENT {
         if let (Some(value), Ok(key)) = (given(name), key.parse::<AmazonS3ConfigKey>()) {
             builder = builder.with_config(key, value);
         }
     }
     let keys = options.credentials.clone().or(environment).or(profile.credentials);
-    let build = |builder: AmazonS3Builder| {
-        builder.build().map_err(|_| {
-            Error::new(ErrorKind::Other, Operation::Open, "the S3 client").with_source(
-                "it cannot be made: check the certificates of the system (package `ca-certificates`), the proxy, and the \
-                 variables AWS_… of the environment",
-            )
-        })
-    };
-    match keys {
+    let build = |builder: AmazonS3Builder| builder.build().map_err(|_| unmade());
+    let client = match keys {
         Some(keys) => {
             builder = builder.with_access_key_id(keys.access_key_id).with_secret_access_key(keys.secret_access_key);
             if let Some(token) = keys.session_token {
@@ -122,12 +102,54 @@ pub(crate) fn connect(options: &S3Options, variable: Lookup<'_>) -> Result<Amazo
             let chosen = build(builder.clone())?.credentials().clone();
             build(builder.with_credentials(Told::over(chosen)))
         }
+    };
+    Ok((client?, place))
+}
+
+fn unmade() -> Error {
+    Error::new(ErrorKind::Other, Operation::Open, "the S3 client").with_source(
+        "it cannot be made: check the certificates of the system (package `ca-certificates`), the proxy, and the variables \
+         AWS_… of the environment",
+    )
+}
+
+/// The address that was said, or that the environment or the profile says; `None` for AWS itself.
+fn endpoint(options: &S3Options, variable: Lookup<'_>, of_profile: Option<String>) -> Option<String> {
+    let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let said = options.endpoint.clone();
+    said.or_else(|| given("AWS_ENDPOINT_URL_S3")).or_else(|| given("AWS_ENDPOINT_URL")).or(of_profile)
+}
+
+/// What [`endpoint`] says, where the profile is not read yet.
+pub(crate) fn endpoint_of(options: &S3Options, variable: Lookup<'_>) -> Option<String> {
+    let profile = Profile::read(variable, options.profile.as_deref()).unwrap_or_default();
+    endpoint(options, variable, profile.endpoint).map(|endpoint| one_spelling(&endpoint))
+}
+
+/// Hosts are the same in upper and lower case, and a slash at the end says nothing.
+fn one_spelling(endpoint: &str) -> String {
+    match endpoint.parse::<Uri>() {
+        Ok(uri) if uri.scheme().is_some() && uri.authority().is_some() => {
+            let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority());
+            let authority = authority.map(ToString::to_string).unwrap_or_default().to_ascii_lowercase();
+            format!("{scheme}://{authority}{}", uri.path().trim_end_matches('/'))
+        }
+        _ => endpoint.to_owned(),
     }
+}
+
+/// Which server, and what of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) endpoint: String,
+    pub(crate) bucket: String,
 }
 
 /// Where requests go.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
+    /// As it was said, without the bucket.
+    endpoint: String,
     url: String,
     authority: String,
     is_virtual: bool,
@@ -166,7 +188,14 @@ impl Address {
         let is_virtual = options.virtual_hosts.unwrap_or(is_aws && !options.bucket.contains('.'));
         let authority = if is_virtual { format!("{}.{authority}", options.bucket) } else { authority.to_string() };
         let path = uri.path().trim_end_matches('/');
-        Ok(Self { url: format!("{scheme}://{authority}{path}"), authority, is_virtual, is_plain, is_here })
+        Ok(Self {
+            endpoint: one_spelling(&endpoint),
+            url: format!("{scheme}://{authority}{path}"),
+            authority,
+            is_virtual,
+            is_plain,
+            is_here,
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use strongroom_core::storage::{Effect, Error, ErrorKind, Operation, Retry};
 
 use crate::client::TooLong;
 use crate::credentials::NoCredentials;
+use crate::listing::FirstVersion;
 use crate::refusal::Refusal;
 
 /// The first of this kind among an error and its causes.
@@ -28,6 +29,9 @@ pub(crate) fn failed(operation: Operation, context: impl Into<String>, error: &o
     }
     if let Some(refusal) = refusal(error) {
         return refused(operation, context, refusal);
+    }
+    if let Some(first) = cause::<FirstVersion>(error) {
+        return Error::new(ErrorKind::Unsupported, operation, context).with_source(first.to_string());
     }
     if cause::<TooLong>(error).is_some() {
         return corrupt(operation, context, &TooLong.to_string());
@@ -90,12 +94,16 @@ fn unanswered(operation: Operation, context: String, http: &HttpError) -> Error 
                 "the name of the endpoint is not known: check `endpoint` and `region`, and the network"
             } else if io == Some(io::ErrorKind::ConnectionRefused) {
                 "nothing listens at the endpoint: check `endpoint`, and whether the server runs"
+            } else if text.contains("proxy") || text.contains("tunnel") {
+                "the proxy of the environment does not lead there: check HTTPS_PROXY, which is to be `http://host:port`, and NO_PROXY"
+            } else if io == Some(io::ErrorKind::TimedOut) {
+                "the endpoint does not answer: check `endpoint`, the network and whether a proxy is needed"
             } else {
                 "the endpoint cannot be reached: check `endpoint` and the network"
             };
             Error::new(ErrorKind::Unavailable, operation, context.clone()).with_source(Unreachable(what))
         }
-        HttpErrorKind::Timeout => error(ErrorKind::Unavailable, lost, "no answer in time"),
+        HttpErrorKind::Timeout => error(ErrorKind::Unavailable, lost, "nothing moved any more: no answer in time"),
         HttpErrorKind::Request | HttpErrorKind::Interrupted | HttpErrorKind::Decode => {
             error(ErrorKind::Unavailable, lost, "the connection was lost")
         }
@@ -143,6 +151,10 @@ fn refused(operation: Operation, context: String, refusal: &Refusal) -> Error {
             Effect::None,
             "the clock of this device is wrong by more than the server allows: set it".to_owned(),
         ),
+        // Before what 403 means in general: Ceph says it so.
+        ("QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded", _) | (_, 507) => {
+            (ErrorKind::Full, Effect::None, "the server has no room left".to_owned())
+        }
         ("AccessDenied", _) | (_, 403) => (
             ErrorKind::PermissionDenied,
             Effect::None,
@@ -155,7 +167,8 @@ fn refused(operation: Operation, context: String, refusal: &Refusal) -> Error {
             | "IllegalLocationConstraintException",
             _,
         )
-        | (_, 301 | 302 | 307 | 308) => (
+        // No redirect is followed: what answers there did not do what was asked for here.
+        | (_, 301 | 302 | 303 | 307 | 308) => (
             ErrorKind::Invalid,
             Effect::None,
             match &refusal.region {
@@ -174,9 +187,6 @@ fn refused(operation: Operation, context: String, refusal: &Refusal) -> Error {
         ("ConditionalRequestConflict" | "OperationAborted", _) => {
             (ErrorKind::Unavailable, Effect::None, "another request was changing the same name".to_owned())
         }
-        ("QuotaExceeded" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded", _) | (_, 507) => {
-            (ErrorKind::Full, Effect::None, "the server has no room left".to_owned())
-        }
         ("EntityTooLarge", _) => (ErrorKind::LimitExceeded, Effect::None, "the server takes no such size".to_owned()),
         ("NotImplemented", _) | (_, 501) => (
             ErrorKind::Unsupported,
@@ -189,6 +199,8 @@ fn refused(operation: Operation, context: String, refusal: &Refusal) -> Error {
         (_, 500..=599) => (ErrorKind::Unavailable, lost, "the server failed".to_owned()),
         _ => (ErrorKind::Other, lost, "the server refuses it".to_owned()),
     };
+    // A server that fails says of what it did only what it knows: a proxy before it may have given up on what goes on behind it.
+    let effect = if refusal.status.is_server_error() { lost } else { effect };
     let error = Error::new(kind, operation, context).with_effect(effect).with_source(format!("{remedy}; {refusal}"));
     if kind == ErrorKind::Unavailable { error } else { error.with_retry(Retry::Useless) }
 }
@@ -217,15 +229,18 @@ mod tests {
             (403, "AccessDenied", ErrorKind::PermissionDenied, Effect::None),
             (403, "", ErrorKind::PermissionDenied, Effect::None),
             (403, "RequestTimeTooSkewed", ErrorKind::Other, Effect::None),
+            (403, "QuotaExceeded", ErrorKind::Full, Effect::None),
             (301, "PermanentRedirect", ErrorKind::Invalid, Effect::None),
+            (303, "", ErrorKind::Invalid, Effect::None),
+            (304, "", ErrorKind::Other, Effect::Unknown),
             (404, "NoSuchBucket", ErrorKind::Other, Effect::None),
-            (503, "SlowDown", ErrorKind::Unavailable, Effect::None),
+            (503, "SlowDown", ErrorKind::Unavailable, Effect::Unknown),
             (503, "", ErrorKind::Unavailable, Effect::Unknown),
             (429, "", ErrorKind::Unavailable, Effect::None),
             (500, "InternalError", ErrorKind::Unavailable, Effect::Unknown),
             (409, "ConditionalRequestConflict", ErrorKind::Unavailable, Effect::None),
-            (507, "XMinioStorageFull", ErrorKind::Full, Effect::None),
-            (501, "NotImplemented", ErrorKind::Unsupported, Effect::None),
+            (507, "XMinioStorageFull", ErrorKind::Full, Effect::Unknown),
+            (501, "NotImplemented", ErrorKind::Unsupported, Effect::Unknown),
             (400, "RequestTimeout", ErrorKind::Unavailable, Effect::Unknown),
             (418, "", ErrorKind::Other, Effect::Unknown),
         ] {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PREFIX/3f9c…                 (32 hexadecimal digits)   a blob, one object each
-//! PREFIX/strongroom-storage    what was found out about the bucket when the storage was created
+//! PREFIX/strongroom-storage    what was found out about the server, and which one that was
 //! ```
 //!
 //! A put is one request with `If-None-Match: *`: the server keeps it atomic, for everyone who can reach it. Other objects
@@ -21,8 +21,11 @@ mod config;
 mod connect;
 mod credentials;
 mod error;
+mod listing;
 mod marker;
+mod network;
 mod refusal;
+mod single;
 mod storage;
 mod threads;
 

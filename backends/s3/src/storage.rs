@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,7 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, GetResult, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
 };
+use strongroom_core::env::Env;
 use strongroom_core::layer::{Retry, RetryPolicy};
 use strongroom_core::storage::bounds::{check_blob_bytes, check_range, not_found};
 use strongroom_core::storage::probe::{PutIfAbsent, put_if_absent};
@@ -21,13 +23,15 @@ use strongroom_core::storage::{
     BatchSupport, Capabilities, Durability, Effect, Error, ErrorKind, ListOrder, Name, OpenContext, OpenMode,
     Operation, Put, RangeReads, Reach, Result, Retry as Advice, Storage, StorageExt as _, Torn,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::{sleep, timeout};
 
-use crate::config::{ConditionalPut, S3Options, invalid};
-use crate::connect::connect;
+use crate::config::{ConditionalPut, S3Options, invalid, variable};
+use crate::connect::{Place, connect};
 use crate::error::{corrupt, cut_short, failed, is_unreachable, refusal};
 use crate::marker::{self, Marker};
-use crate::threads::{Threads, Turns};
+use crate::single::Alone;
+use crate::threads::Threads;
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Everywhere,
@@ -43,18 +47,40 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
 /// Blobs of a probe lie in a sub-folder of their own, that begins so.
 const PROBE: &str = "probe-";
 
+/// Whoever opens a storage does not wait longer than this to hear that its server does not answer; and not longer than for two
+/// requests in which nothing moves.
+const OPENING_MAX: Duration = Duration::from_secs(30);
+
 /// How often opening tries what can succeed later.
 const OPENING: RetryPolicy = RetryPolicy {
     attempts_max: 5,
-    delay_first: std::time::Duration::from_millis(100),
-    delay_max: std::time::Duration::from_secs(2),
-    total_max: std::time::Duration::from_secs(15),
+    delay_first: Duration::from_millis(100),
+    delay_max: Duration::from_secs(2),
+    total_max: Duration::from_secs(15),
 };
+
+/// A probe sends as many requests at once as it needs to, whatever is set for the rest: one after the other they race for nothing.
+const PROBE_REQUESTS_MAX: usize = 16;
 
 /// A handle on a prefix of a bucket.
 pub struct S3Storage {
     requests: Requests,
     threads: Arc<Threads>,
+    env: Env,
+    standing: Standing,
+    /// That the server keeps conditions, now: looked at once, before the first put.
+    looked: OnceCell<()>,
+}
+
+/// What is known of the server before the first put.
+#[derive(Debug)]
+enum Standing {
+    /// It is a probe's handle, or conditions are not relied on.
+    Exempt,
+    /// It was tried, as the marker says.
+    Tried(Marker),
+    /// It was not, though there may be a marker that speaks of others.
+    Untried(Option<Marker>),
 }
 
 /// What makes requests; cheap to clone, so that each call has one of its own on its thread.
@@ -67,14 +93,17 @@ struct Requests {
     shown: Arc<str>,
     permits: Arc<Semaphore>,
     conditional_put: ConditionalPut,
-    turns: Turns,
+    place: Arc<Place>,
+    timeout: Duration,
+    alone: Alone,
 }
 
 impl S3Storage {
     /// Opens a prefix of a bucket, which must be there.
     ///
     /// With [`OpenMode::CreateIfMissing`], where nothing is there yet, it is tried whether the server keeps conditional puts,
-    /// on names of its own beside the blobs, and what was found is written down. That is evidence, and no proof.
+    /// on names of its own beside the blobs, and what was found is written down. That is evidence, and no proof. Where it was
+    /// found out about another server, as of what was copied to this one, the first put tries this one.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] without such a bucket, and where no storage was created there; [`ErrorKind::Unsupported`] where
@@ -82,9 +111,9 @@ impl S3Storage {
     /// that make no sense, and for another [`ConditionalPut`] than it was created with; [`ErrorKind::Credentials`]; what the
     /// server raises.
     pub async fn open(options: &S3Options, context: &OpenContext) -> Result<Self> {
-        let storage = Self::connect(options)?;
-        match storage.marker(context).await? {
-            Some(marker) if marker.conditional_put == options.conditional_put => {}
+        let mut storage = Self::connect(options, context)?;
+        match storage.marker().await? {
+            Some(marker) if marker.conditional_put == options.conditional_put => storage.stand_on(Some(marker)),
             Some(marker) => {
                 return Err(invalid(match marker.conditional_put {
                     ConditionalPut::SingleWriter => {
@@ -97,9 +126,9 @@ impl S3Storage {
                     }
                 }));
             }
-            None if context.mode == OpenMode::CreateIfMissing => storage.create(context).await?,
+            None if context.mode == OpenMode::CreateIfMissing => storage.create().await?,
             // Blobs that were brought from elsewhere, without what lies beside them.
-            None if storage.holds_blobs(context).await? => {}
+            None if storage.holds_blobs().await? => storage.stand_on(None),
             None => {
                 return Err(Error::new(ErrorKind::NotFound, Operation::Open, &*storage.requests.shown)
                     .with_source("nothing was created there"));
@@ -108,9 +137,17 @@ impl S3Storage {
         Ok(storage)
     }
 
-    fn connect(options: &S3Options) -> Result<Self> {
+    fn stand_on(&mut self, marker: Option<Marker>) {
+        self.standing = match (self.requests.conditional_put, marker) {
+            (ConditionalPut::SingleWriter, _) => Standing::Exempt,
+            (ConditionalPut::Native, Some(marker)) if marker.is_of(&self.requests.place) => Standing::Tried(marker),
+            (ConditionalPut::Native, marker) => Standing::Untried(marker),
+        };
+    }
+
+    fn connect(options: &S3Options, context: &OpenContext) -> Result<Self> {
         let threads = Threads::shared().map_err(|error| Error::from_io(Operation::Open, "the threads", error))?;
-        let client = connect(options, &|name| std::env::var(name).ok())?;
+        let (client, place) = connect(options, &variable)?;
         let prefix = options.prefix.trim_matches('/');
         Path::parse(prefix).map_err(|_| invalid("the prefix has an empty part, or `.` or `..` as one"))?;
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
@@ -120,9 +157,17 @@ impl S3Storage {
             prefix: prefix.into(),
             permits: Arc::new(Semaphore::new(options.requests_max.get())),
             conditional_put: options.conditional_put,
-            turns: threads.turns().clone(),
+            place: Arc::new(place),
+            timeout: options.timeout,
+            alone: threads.alone().clone(),
         };
-        Ok(Self { requests, threads })
+        Ok(Self {
+            requests,
+            threads,
+            env: context.env.clone(),
+            standing: Standing::Exempt,
+            looked: OnceCell::new(),
+        })
     }
 
     async fn run<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
@@ -133,32 +178,43 @@ impl S3Storage {
         self.threads.run(operation, call(self.requests.clone())).await
     }
 
-    /// A call of opening, which no layer repeats. Where nothing listens it is told at once.
+    /// A call of opening, which no layer repeats. Where nothing listens it is told at once, and where nothing answers soon.
     async fn opening<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         &self,
-        context: &OpenContext,
-        call: impl Fn(Requests) -> F,
+        call: impl Fn(Requests) -> F + Send + 'static,
     ) -> Result<T> {
-        let mut delay = OPENING.delay_first;
-        for _ in 1..OPENING.attempts_max {
-            match self.run(Operation::Open, &call).await {
-                Err(error) if error.retry() == Advice::CanHelp && !is_unreachable(&error) => {}
-                answer => return answer,
-            }
-            context.env.sleep(delay).await;
-            delay = delay.saturating_mul(2).min(OPENING.delay_max);
-        }
-        self.run(Operation::Open, &call).await
+        self.run(Operation::Open, |requests| async move {
+            let (shown, limit) = (requests.shown.clone(), requests.timeout.saturating_mul(2).min(OPENING_MAX));
+            let tried = timeout(limit, async move {
+                let mut delay = OPENING.delay_first;
+                for _ in 1..OPENING.attempts_max {
+                    match call(requests.clone()).await {
+                        Err(error) if error.retry() == Advice::CanHelp && !is_unreachable(&error) => {}
+                        answer => return answer,
+                    }
+                    sleep(delay).await;
+                    delay = delay.saturating_mul(2).min(OPENING.delay_max);
+                }
+                call(requests).await
+            });
+            tried.await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Unavailable, Operation::Open, &*shown).with_source(format!(
+                    "no answer within {} seconds: check `endpoint`, and whether the server runs",
+                    limit.as_secs()
+                )))
+            })
+        })
+        .await
     }
 
-    /// What a call met that was part of opening.
-    fn while_opening(&self, error: &Error) -> Error {
+    /// What a call met that was part of another.
+    fn within(&self, operation: Operation, error: &Error) -> Error {
         let what = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-        Error::new(error.kind(), Operation::Open, &*self.requests.shown).with_retry(error.retry()).with_source(what)
+        Error::new(error.kind(), operation, &*self.requests.shown).with_retry(error.retry()).with_source(what)
     }
 
-    async fn marker(&self, context: &OpenContext) -> Result<Option<Marker>> {
-        let found = self.opening(context, |requests| async move {
+    async fn marker(&self) -> Result<Option<Marker>> {
+        let found = self.opening(|requests| async move {
             let context = requests.shown.to_string();
             requests.read(Operation::Open, &requests.key(marker::NAME), &context, None, marker::BYTES_MAX).await
         });
@@ -174,57 +230,106 @@ impl S3Storage {
         })
     }
 
-    async fn holds_blobs(&self, context: &OpenContext) -> Result<bool> {
-        let names = self.opening(context, |requests| async move { requests.list(Operation::Open, &[], None).await });
+    async fn holds_blobs(&self) -> Result<bool> {
+        let names = self.opening(|requests| async move { requests.list(Operation::Open, &[], None).await });
         Ok(!names.await?.is_empty())
     }
 
     /// Finds out what the server keeps, and writes it down. Nothing stays where it does not keep enough.
-    async fn create(&self, context: &OpenContext) -> Result<()> {
-        let marker = match self.requests.conditional_put {
-            ConditionalPut::SingleWriter => Marker::single_writer(),
-            ConditionalPut::Native => {
-                let random = context
-                    .env
-                    .random::<8>()
-                    .map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "a probe").with_source(error))?;
-                let folder = format!("{}{PROBE}{:016x}/", self.requests.prefix, u64::from_le_bytes(random));
-                let requests = Requests { prefix: folder.into(), ..self.requests.clone() };
-                let beside: Arc<dyn Storage> = Arc::new(Self { requests, threads: self.threads.clone() });
-                let patient = Retry::new(beside, context.env.clone(), OPENING);
-                match put_if_absent(&patient, &context.env).await.map_err(|error| self.while_opening(&error))? {
-                    PutIfAbsent::Kept(evidence) => Marker::proven(evidence),
-                    PutIfAbsent::Broken(what) => {
-                        return Err(Error::new(ErrorKind::Unsupported, Operation::Open, &*self.requests.shown)
-                            .with_source(format!(
-                                "this server keeps no conditional puts: {what}; use another, or say `conditional-put=none` \
-                                 and see to it that only one process ever writes"
-                            )));
-                    }
-                }
+    async fn create(&self) -> Result<()> {
+        // A server that cannot list is of no use to a single writer either.
+        self.holds_blobs().await?;
+        match self.requests.conditional_put {
+            ConditionalPut::SingleWriter => {
+                let marker = Marker::single_writer(&self.requests.place);
+                self.put_marker(&marker, PutMode::Overwrite).await.map(drop)
             }
-        };
+            ConditionalPut::Native => {
+                let marker = self.try_server(None).await?;
+                // Where another was quicker, it found the same.
+                self.put_marker(&marker, PutMode::Create).await?;
+                // It has just been looked at.
+                let _ = self.looked.set(());
+                Ok(())
+            }
+        }
+    }
+
+    /// Races puts, in a sub-folder of their own.
+    async fn try_server(&self, before: Option<&Marker>) -> Result<Marker> {
+        let random = self.env.random::<8>();
+        let random =
+            random.map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "a probe").with_source(error))?;
+        let folder = format!("{}{PROBE}{:016x}/", self.requests.prefix, u64::from_le_bytes(random));
+        let permits = Arc::new(Semaphore::new(PROBE_REQUESTS_MAX));
+        let requests = Requests { prefix: folder.into(), permits, ..self.requests.clone() };
+        let beside: Arc<dyn Storage> = Arc::new(Self {
+            requests,
+            threads: self.threads.clone(),
+            env: self.env.clone(),
+            standing: Standing::Exempt,
+            looked: OnceCell::new(),
+        });
+        let patient = Retry::new(beside, self.env.clone(), OPENING);
+        let found = put_if_absent(&patient, &self.env).await;
+        match found.map_err(|error| self.within(Operation::Open, &error))? {
+            PutIfAbsent::Kept(evidence) => Ok(Marker::proven(&evidence.to_string(), &self.requests.place, before)),
+            PutIfAbsent::Broken(what) => Err(self.broken(&what)),
+        }
+    }
+
+    fn broken(&self, what: &str) -> Error {
+        Error::new(ErrorKind::Unsupported, Operation::Open, &*self.requests.shown).with_source(format!(
+            "this server keeps no conditional puts: {what}; use another, or say `conditional-put=none` and see to it that only \
+             one process ever writes"
+        ))
+    }
+
+    async fn put_marker(&self, marker: &Marker, mode: PutMode) -> Result<Put> {
         let bytes = Bytes::from(marker.to_string());
-        self.opening(context, move |requests| {
-            let bytes = bytes.clone();
+        self.opening(move |requests| {
+            let (bytes, mode) = (bytes.clone(), mode.clone());
             async move {
                 let (key, shown) = (requests.key(marker::NAME), requests.shown.to_string());
-                // Where another was quicker, it found the same.
-                requests.put(Operation::Open, &key, &shown, None, bytes).await.map(drop)
+                requests.send(Operation::Open, &key, &shown, mode, bytes).await
             }
         })
         .await
     }
 
+    /// Before the first put: the server must refuse to write over the marker, which is there. That is one request, and finds
+    /// those who ignore conditions, such as what the blobs were copied to, or what a server became with another version of it.
+    async fn look_before_putting(&self, operation: Operation) -> Result<()> {
+        let looked = self.looked.get_or_try_init(|| async {
+            match &self.standing {
+                Standing::Exempt => Ok(()),
+                Standing::Tried(marker) => {
+                    // It may have been removed meanwhile; then it is there now.
+                    for _ in 0..2 {
+                        if self.put_marker(marker, PutMode::Create).await? == Put::Exists {
+                            return Ok(());
+                        }
+                    }
+                    Err(self.broken("a put of a name that is taken replaces what is there"))
+                }
+                Standing::Untried(before) => {
+                    let marker = self.try_server(before.as_ref()).await?;
+                    self.put_marker(&marker, PutMode::Overwrite).await.map(drop)
+                }
+            }
+        });
+        looked.await.map(drop).map_err(|error| self.within(operation, &error).with_effect(Effect::None))
+    }
+
     /// Removes what `open` left, where there is nothing else.
     pub(crate) async fn remove_empty(options: &S3Options, context: &OpenContext) -> Result<()> {
-        let storage = Self::connect(options)?;
-        if !storage.list_all(&[]).await.map_err(|error| storage.while_opening(&error))?.is_empty() {
+        let storage = Self::connect(options, context)?;
+        if !storage.list_all(&[]).await.map_err(|error| storage.within(Operation::Open, &error))?.is_empty() {
             return Err(Error::new(ErrorKind::Other, Operation::Open, &*storage.requests.shown)
                 .with_source("blobs are in it: nothing was removed"));
         }
         storage
-            .opening(context, |requests| async move {
+            .opening(|requests| async move {
                 for key in requests.leftovers().await? {
                     requests.delete(Operation::Open, &key, &requests.shown).await?;
                 }
@@ -327,53 +432,75 @@ impl Requests {
         found.ok_or_else(|| not_found(Operation::Get, name))
     }
 
+    /// Asked for with one byte of it: the answer to HEAD has no room to say what is wrong.
     async fn size(&self, operation: Operation, name: Name) -> Result<u64> {
         let (hex, _permit) = (name.to_hex(), self.permits.acquire().await);
-        let key = self.key(&hex);
-        let error = match self.client.head(&key).await {
-            Ok(meta) => return Ok(meta.size),
-            Err(error) => error,
-        };
-        if refusal(&error).is_none_or(|refusal| refusal.status.as_u16() != 404) {
-            return Err(failed(operation, hex, &error));
-        }
-        // The answer to HEAD has no room to say whether the blob is absent, or the bucket.
-        match self.begin_get(operation, &key, &hex, GetOptions::default()).await? {
-            // It came meanwhile. What is left of the answer is not waited for.
-            Some(result) => Ok(result.meta.size),
-            None => Err(not_found(operation, name)),
+        let options = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
+        match self.begin_get(operation, &self.key(&hex), &hex, options).await {
+            Ok(Some(result)) => {
+                let bytes = result.meta.size;
+                // Read to its end the connection can be used again.
+                let _ = result.into_stream().try_next().await;
+                Ok(bytes)
+            }
+            Ok(None) => Err(not_found(operation, name)),
+            // An empty one has no first byte.
+            Err(error) if error.kind() == ErrorKind::RangeInvalid => Ok(0),
+            Err(error) => Err(error),
         }
     }
 
-    /// `name` takes its turn where the server does not decide.
-    async fn put(
-        &self,
-        operation: Operation,
-        key: &Path,
-        context: &str,
-        name: Option<Name>,
-        bytes: Bytes,
-    ) -> Result<Put> {
-        let _turn = match (self.conditional_put, name) {
-            (ConditionalPut::SingleWriter, Some(name)) => self.turns.take(name).await,
-            _ => None,
+    /// Puts a blob.
+    async fn put(&self, operation: Operation, name: Name, bytes: Bytes) -> Result<Put> {
+        let hex = name.to_hex();
+        let key = self.key(&hex);
+        match self.conditional_put {
+            ConditionalPut::Native => self.send(operation, &key, &hex, PutMode::Create, bytes).await,
+            ConditionalPut::SingleWriter => self.put_alone(operation, &key, name, bytes).await,
+        }
+    }
+
+    /// Looks first and puts then: for those of this process alone.
+    async fn put_alone(&self, operation: Operation, key: &Path, name: Name, bytes: Bytes) -> Result<Put> {
+        let hex = name.to_hex();
+        let _turn = self.alone.turn(name).await;
+        let address = format!("{} {} {key}", self.place.endpoint, self.place.bucket);
+        // Until something was sent for this call, it has no effect.
+        let unsent = |error: Error| error.with_effect(Effect::None);
+        if let Some(earlier) = self.alone.late(&address)
+            && earlier != bytes
+        {
+            self.send(operation, key, &hex, PutMode::Overwrite, earlier).await.map_err(unsent)?;
+            self.alone.settle(&address);
+            return Ok(Put::Exists);
+        }
+        match self.size(operation, name).await {
+            Ok(_) => return Ok(Put::Exists),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(unsent(error)),
+        }
+        // Noted before it is sent: a call that is dropped may have sent it.
+        let is_late = self.alone.late(&address).is_some();
+        self.alone.note(address.clone(), bytes.clone());
+        let answer = self.send(operation, key, &hex, PutMode::Overwrite, bytes).await;
+        let is_settled = match &answer {
+            Ok(_) => true,
+            Err(error) => error.effect() == Effect::None && !is_late,
         };
-        let mode = match (self.conditional_put, name) {
-            (ConditionalPut::Native, _) => PutMode::Create,
-            (ConditionalPut::SingleWriter, None) => PutMode::Overwrite,
-            (ConditionalPut::SingleWriter, Some(name)) => match self.size(operation, name).await {
-                Ok(_) => return Ok(Put::Exists),
-                Err(error) if error.kind() == ErrorKind::NotFound => PutMode::Overwrite,
-                // Nothing was put yet.
-                Err(error) => return Err(error.with_effect(Effect::None)),
-            },
-        };
+        if is_settled {
+            self.alone.settle(&address);
+        }
+        answer
+    }
+
+    /// One request.
+    async fn send(&self, operation: Operation, key: &Path, context: &str, mode: PutMode, bytes: Bytes) -> Result<Put> {
         let _permit = self.permits.acquire().await;
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.client.put_opts(key, PutPayload::from(bytes), options).await {
             Ok(_) => Ok(Put::Created),
             Err(error) => match refusal(&error) {
-                Some(refusal) if matches!(refusal.status.as_u16(), 304 | 412) => Ok(Put::Exists),
+                Some(refusal) if refusal.status.as_u16() == 412 => Ok(Put::Exists),
                 _ => Err(failed(operation, context, &error)),
             },
         }
@@ -517,10 +644,7 @@ impl Storage for S3Storage {
 impl S3Storage {
     async fn put_as(&self, operation: Operation, name: Name, bytes: Bytes) -> Result<Put> {
         check_blob_bytes(operation, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(operation, |requests| async move {
-            let hex = name.to_hex();
-            requests.put(operation, &requests.key(&hex), &hex, Some(name), bytes).await
-        })
-        .await
+        self.look_before_putting(operation).await?;
+        self.run(operation, |requests| async move { requests.put(operation, name, bytes).await }).await
     }
 }

@@ -8,10 +8,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use strongroom_core::storage::{Error, ErrorKind, Name, Operation, Result};
+use strongroom_core::storage::{Error, ErrorKind, Operation, Result};
 use tokio::runtime::Runtime;
-use tokio::sync::MutexGuard;
 use tokio::task::JoinHandle;
+
+use crate::single::Alone;
 
 /// They only move bytes and encrypt connections.
 const THREADS: usize = 2;
@@ -19,30 +20,13 @@ const THREADS: usize = 2;
 /// Names are looked up in threads of their own.
 const LOOKUPS_MAX: usize = 4;
 
-/// Among how many locks the names are spread that are put without a condition.
-const TURNS: usize = 64;
-
 static SHARED: Mutex<Weak<Threads>> = Mutex::new(Weak::new());
 
 /// The threads, as long as somebody holds them.
 #[derive(Debug)]
 pub(crate) struct Threads {
     runtime: Option<Runtime>,
-    turns: Turns,
-}
-
-/// Lets those of this process who put the same name come one after the other.
-#[derive(Clone, Debug)]
-pub(crate) struct Turns(Arc<[tokio::sync::Mutex<()>]>);
-
-impl Turns {
-    pub(crate) async fn take(&self, name: Name) -> Option<MutexGuard<'_, ()>> {
-        let place = usize::from(name.as_bytes()[0]) % TURNS;
-        match self.0.get(place) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        }
-    }
+    alone: Alone,
 }
 
 impl Threads {
@@ -58,14 +42,13 @@ impl Threads {
             .thread_name("strongroom-s3")
             .enable_all()
             .build()?;
-        let turns = Turns((0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect());
-        let threads = Arc::new(Self { runtime: Some(runtime), turns });
+        let threads = Arc::new(Self { runtime: Some(runtime), alone: Alone::new() });
         *shared = Arc::downgrade(&threads);
         Ok(threads)
     }
 
-    pub(crate) fn turns(&self) -> &Turns {
-        &self.turns
+    pub(crate) fn alone(&self) -> &Alone {
+        &self.alone
     }
 
     /// Runs a call on these threads; whoever drops the answer ends the call. A request that was on its way is whole at the

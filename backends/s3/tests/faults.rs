@@ -187,6 +187,76 @@ fn an_answer_is_bounded_whatever_the_server_sends() {
     });
 }
 
+/// An address that lives as long as the tests.
+fn address(server: &Server) -> &'static str {
+    Box::leak(format!("{}/bucket/elsewhere", server.endpoint()).into_boxed_str())
+}
+
+#[test]
+fn a_redirect_is_not_followed_and_no_put_counts_as_stored() {
+    let (server, elsewhere) = (server(), server());
+    let storage = open(&server, "");
+    block_on(async {
+        for (number, status) in (0..).zip([301, 302, 303, 307, 308]) {
+            server.faults().always(&[], Fault::Redirect(status, address(&elsewhere)));
+            let name = sample_name(number);
+            for error in [
+                storage.put(name, sample_bytes(1, 9)).await.map(drop).unwrap_err(),
+                storage.put_durable(name, sample_bytes(1, 9)).await.map(drop).unwrap_err(),
+                storage.get_all(name, 9).await.map(drop).unwrap_err(),
+                storage.size(name).await.map(drop).unwrap_err(),
+                storage.list(&[], None).await.map(drop).unwrap_err(),
+                storage.delete(name).await.unwrap_err(),
+            ] {
+                assert_eq!((error.kind(), error.effect()), (ErrorKind::Invalid, Effect::None), "{status}: {error}");
+                assert!(error.to_string().contains("`region` and `endpoint`"), "{error}");
+                shows_nothing(&error);
+            }
+            server.faults().clear();
+        }
+        // That nothing has changed since is no answer to a put.
+        server.faults().next(&[Verb::Put], Fault::Refused(304, ""));
+        let error = storage.put(sample_name(0), sample_bytes(1, 9)).await.map(drop).unwrap_err();
+        assert_eq!(error.effect(), Effect::Unknown, "{error}");
+        assert!(storage.list_all(&[]).await.unwrap().is_empty());
+    });
+    assert_eq!(elsewhere.take_seen(), []);
+}
+
+#[test]
+fn a_slow_line_takes_longer_than_the_time_in_which_nothing_may_move() {
+    let server = server();
+    let storage = open(&server, "&timeout=3");
+    // Four seconds each way: a body that comes bit by bit, and an answer to a large one that takes its time.
+    server.faults().bandwidth(256 << 10);
+    block_on(async {
+        let (name, bytes) = (sample_name(1), sample_bytes(1, 1 << 20));
+        assert_eq!(storage.put_durable(name, bytes.clone()).await.unwrap(), Put::Created);
+        assert_eq!(storage.get_all(name, 1 << 20).await.unwrap(), bytes);
+    });
+}
+
+#[test]
+fn what_stands_still_is_given_up() {
+    let server = server();
+    let storage = open(&server, "&timeout=1");
+    block_on(async {
+        let name = sample_name(1);
+        for verb in [Verb::Put, Verb::Get, Verb::List, Verb::Delete] {
+            server.faults().next(&[verb], Fault::Hang);
+            let error = match verb {
+                Verb::Put => storage.put(name, sample_bytes(1, 9)).await.map(drop),
+                Verb::Get => storage.get_all(name, 9).await.map(drop),
+                Verb::List => storage.list(&[], None).await.map(drop),
+                _ => storage.delete(name).await,
+            }
+            .unwrap_err();
+            assert_eq!((error.kind(), error.retry()), (ErrorKind::Unavailable, Advice::CanHelp), "{error}");
+            assert_eq!(error.effect(), error.operation().effect_if_lost());
+        }
+    });
+}
+
 #[test]
 fn wrong_credentials_are_told_as_such() {
     let server = server();
@@ -273,7 +343,31 @@ fn refusals_are_told_with_what_to_do() {
     }
     server.faults().always(&[], Fault::Hang);
     let error = refused(&uri_at(&server, "p", "&timeout=1"), keys());
-    assert!(error.to_string().contains("in time"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("no answer within 2 seconds"), "{error}");
+}
+
+#[test]
+fn looking_for_a_blob_tells_what_is_wrong_too() {
+    let server = server();
+    let storage = open(&server, "");
+    for (status, code, kind) in [
+        (400, "ExpiredToken", ErrorKind::Credentials),
+        (403, "RequestTimeTooSkewed", ErrorKind::Other),
+        (403, "AccessDenied", ErrorKind::PermissionDenied),
+    ] {
+        server.faults().next(&[Verb::Get], Fault::Refused(status, code));
+        let error = block_on(storage.size(sample_name(1))).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+    block_on(async {
+        for (number, bytes) in [(1, 0), (2, 1), (3, 5000)] {
+            storage.put(sample_name(number), sample_bytes(1, bytes)).await.unwrap();
+            server.take_seen();
+            assert_eq!(storage.size(sample_name(number)).await.unwrap(), bytes as u64);
+            assert_eq!(server.take_seen().len(), 1);
+        }
+    });
 }
 
 #[test]
@@ -318,10 +412,57 @@ fn keys_of_the_environment_and_of_profiles_are_used() {
     }
 }
 
+#[test]
+fn a_proxy_of_the_environment_is_used() {
+    let server = server();
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "opens_with_the_environment", "--include-ignored", "--nocapture"])
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("http_proxy", server.endpoint())
+        .env("OPEN", "s3://bucket/p?endpoint=http://no-such-host.invalid&allow-http=true")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("it is open"), "{text}");
+}
+
+#[test]
+fn a_bucket_is_at_the_endpoint_that_the_environment_says() {
+    for (variables, location) in [
+        (&[][..], "s3://bucket/p"),
+        (&[("AWS_ENDPOINT_URL", "https://Host:9000/")][..], "s3://bucket/p?endpoint=https://host:9000"),
+        (
+            &[("AWS_ENDPOINT_URL", "https://host:9000"), ("AWS_ENDPOINT_URL_S3", "https://s3")][..],
+            "s3://bucket/p?endpoint=https://s3",
+        ),
+    ] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "opens_with_the_environment", "--include-ignored", "--nocapture"])
+            .env_clear()
+            .env("HOME", "/nonexistent")
+            .env("LOCATION", "s3://bucket/p?region=x&timeout=9")
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let told = text.lines().find_map(|line| line.split_once("location ")).map(|(_, told)| told);
+        let told = told.map(|told| StorageUri::parse(told).unwrap());
+        assert_eq!(told, Some(StorageUri::parse(location).unwrap()), "{text}");
+    }
+}
+
 /// A child of the tests above: the environment is its own.
 #[test]
 #[ignore = "a child of other tests"]
 fn opens_with_the_environment() {
+    if let Ok(uri) = std::env::var("LOCATION") {
+        let uri = StorageUri::parse(&uri).unwrap();
+        println!("location {}", S3Constructor::default().location(&uri));
+        return;
+    }
     let uri = StorageUri::parse(&std::env::var("OPEN").unwrap()).unwrap();
     match block_on(plain_registry().open(&uri, &context())) {
         Ok(_) => println!("it is open"),
@@ -342,6 +483,116 @@ fn a_server_without_conditional_puts_is_refused_and_nothing_stays_there() {
         assert!(error.to_string().contains(told) && error.to_string().contains("conditional-put=none"), "{error}");
         assert!(server.keys("bucket").is_empty(), "{:?}", server.keys("bucket"));
     }
+}
+
+#[test]
+fn puts_race_each_other_however_few_requests_there_may_be_at_once() {
+    let server = Server::start(ServerOptions { conditional: Conditional::Racy, ..ServerOptions::default() }).unwrap();
+    let error = refused(&uri_at(&server, "p", "&requests-max=1"), keys());
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[test]
+fn a_server_that_lists_as_the_first_version_did_is_refused_and_nothing_stays_there() {
+    let server = Server::start(ServerOptions { lists_first_version: true, ..ServerOptions::default() }).unwrap();
+    for parameters in ["", "&conditional-put=none"] {
+        let error = refused(&uri_at(&server, "p", parameters), keys());
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("list-type=2"), "{error}");
+        assert!(server.keys("bucket").is_empty());
+    }
+}
+
+#[test]
+fn a_server_that_a_storage_was_copied_to_is_tried_before_anything_is_put_there() {
+    let first = server();
+    let storage = open(&first, "");
+    let (name, bytes) = (sample_name(1), sample_bytes(1, 100));
+    block_on(storage.put(name, bytes.clone())).unwrap();
+    for with_marker in [true, false] {
+        for conditional in [Conditional::Exact, Conditional::Ignored, Conditional::Racy] {
+            let second = Server::start(ServerOptions { conditional, ..ServerOptions::default() }).unwrap();
+            for key in first.keys("bucket") {
+                if with_marker || !key.ends_with("strongroom-storage") {
+                    second.put_object("bucket", &key, first.object("bucket", &key).unwrap());
+                }
+            }
+            let before = second.keys("bucket");
+            let existing = context().with_mode(OpenMode::Existing);
+            let copy = block_on(registry().open(&uri_at(&second, "p", ""), &existing)).unwrap();
+            block_on(async {
+                // Reading asks for nothing.
+                assert_eq!(copy.get_all(name, 100).await.unwrap(), bytes);
+                assert!(second.take_seen().iter().all(|seen| seen.verb != Verb::Put));
+                for put in [copy.put_durable(name, sample_bytes(2, 100)).await, copy.put(name, sample_bytes(2, 9)).await]
+                {
+                    match conditional {
+                        Conditional::Exact => assert_eq!(put.unwrap(), Put::Exists),
+                        _ => {
+                            let error = put.unwrap_err();
+                            assert_eq!((error.kind(), error.effect()), (ErrorKind::Unsupported, Effect::None), "{error}");
+                            assert!(error.to_string().contains("conditional-put=none"), "{error}");
+                        }
+                    }
+                }
+                assert_eq!(copy.get_all(name, 100).await.unwrap(), bytes);
+            });
+            if conditional != Conditional::Exact {
+                assert_eq!(second.keys("bucket"), before);
+                continue;
+            }
+            // Once is enough, for each of the two.
+            for server in [&second, &first] {
+                let again = block_on(registry().open(&uri_at(server, "p", ""), &existing)).unwrap();
+                server.take_seen();
+                block_on(again.put(sample_name(2), bytes.clone())).unwrap();
+                assert_eq!(server.take_seen().len(), 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_that_ceases_to_keep_conditions_is_found_out_before_the_first_put() {
+    let mut server = server();
+    let storage = open(&server, "");
+    let (name, bytes) = (sample_name(1), sample_bytes(1, 100));
+    block_on(storage.put(name, bytes.clone())).unwrap();
+    drop(storage);
+    server.restart_with(Conditional::Ignored).unwrap();
+    let storage = open(&server, "");
+    block_on(async {
+        let error = storage.put_durable(name, sample_bytes(2, 100)).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unsupported, Effect::None), "{error}");
+        assert_eq!(storage.get_all(name, 100).await.unwrap(), bytes);
+    });
+}
+
+#[test]
+fn a_put_of_a_single_writer_that_arrives_late_replaces_nothing_that_was_acknowledged() {
+    let server =
+        Server::start(ServerOptions { conditional: Conditional::Ignored, ..ServerOptions::default() }).unwrap();
+    let storage = open(&server, "&conditional-put=none");
+    let other = open(&server, "&conditional-put=none");
+    block_on(async {
+        let (name, early, late) = (sample_name(1), sample_bytes(1, 100), sample_bytes(2, 100));
+        server.faults().next(&[Verb::Put], Fault::Late);
+        let error = storage.put_durable(name, early.clone()).await.unwrap_err();
+        assert_eq!(error.effect(), Effect::Unknown);
+        // Either of the two may have won; the other one must not take its place afterwards.
+        let put = other.put_durable(name, late.clone()).await.unwrap();
+        let stands = if put == Put::Created { late } else { early.clone() };
+        assert_eq!(other.get_all(name, 100).await.unwrap(), stands);
+        server.deliver_late();
+        assert_eq!(storage.get_all(name, 100).await.unwrap(), stands);
+        // What is sent again as it was may arrive as often as it likes.
+        let name = sample_name(2);
+        server.faults().next(&[Verb::Put], Fault::Late);
+        storage.put(name, early.clone()).await.unwrap_err();
+        assert_eq!(storage.put(name, early.clone()).await.unwrap(), Put::Created);
+        server.deliver_late();
+        assert_eq!(storage.get_all(name, 100).await.unwrap(), early);
+    });
 }
 
 #[test]
@@ -412,9 +663,23 @@ fn blobs_that_were_copied_without_the_marker_are_found() {
 fn objects_of_others_are_neither_listed_nor_touched() {
     let server = server();
     let storage = open(&server, "");
-    let foreign = ["p/README", "p/sub/0123", "p/ABCDEF", "q", "p/00000000000000000000000000000000x"];
+    let foreign = [
+        "p/README",
+        "p/sub/0123",
+        "p/ABCDEF",
+        "q",
+        "p/00000000000000000000000000000000x",
+        "p//x",
+        "p//",
+        "p/./x",
+        "p/..",
+        "p/",
+        "p/00000000000000000000000000000000/",
+        "p/\u{1}",
+        "p/<&>",
+    ];
     for key in foreign {
-        server.put_object("bucket", key, b"x");
+        server.put_object("bucket", key, "x");
     }
     block_on(async {
         assert!(storage.list_all(&[]).await.unwrap().is_empty());

@@ -37,6 +37,10 @@ pub enum Fault {
     Endless,
     /// Refused with this status and code; nothing happened.
     Refused(u16, &'static str),
+    /// Sent elsewhere with this status, to an address; nothing happened.
+    Redirect(u16, &'static str),
+    /// A put that is not answered and that has no effect until [`crate::Server::deliver_late`].
+    Late,
 }
 
 /// How a server fails, changed while it runs.

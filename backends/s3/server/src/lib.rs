@@ -14,6 +14,8 @@
 mod faults;
 mod server;
 mod service;
+mod signature;
+mod text;
 mod world;
 
 pub use faults::{Fault, Faults, Verb};

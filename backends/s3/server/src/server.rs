@@ -11,11 +11,11 @@ use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody}
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::runtime::Runtime;
 
 use crate::faults::{Fault, Faults, Verb};
-use crate::service::{KeyPair, Service, Stale};
+use crate::service::{self, Service, Special};
+use crate::signature::KeyPair;
 use crate::world::{Conditional, World};
 
 /// The access key that a server of [`ServerOptions::default`] knows.
@@ -38,6 +38,8 @@ pub struct ServerOptions {
     pub page_keys_max: usize,
     /// How a conditional create is kept.
     pub conditional: Conditional,
+    /// Whether it knows the first version of listings alone, whatever is asked for.
+    pub lists_first_version: bool,
 }
 
 impl Default for ServerOptions {
@@ -49,6 +51,7 @@ impl Default for ServerOptions {
             buckets: vec!["bucket".to_owned()],
             page_keys_max: 1000,
             conditional: Conditional::Exact,
+            lists_first_version: false,
         }
     }
 }
@@ -79,6 +82,15 @@ pub struct Server {
 }
 
 impl Server {
+    /// Keeps conditional creates otherwise from now on, as with another version of itself.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart_with(&mut self, conditional: Conditional) -> io::Result<()> {
+        self.options.conditional = conditional;
+        self.restart()
+    }
+
     /// Begins to listen.
     ///
     /// # Errors
@@ -117,13 +129,24 @@ impl Server {
     }
 
     /// Puts an object as somebody else would, past all faults. Without such a bucket nothing happens.
-    pub fn put_object(&self, bucket: &str, key: &str, bytes: &'static [u8]) {
-        let _ = self.shared.world.put(bucket, key, Bytes::from_static(bytes), false);
+    pub fn put_object(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
+        let _ = self.shared.world.put(bucket, key, bytes.into(), false);
     }
 
     /// Removes an object as somebody else would.
     pub fn remove_object(&self, bucket: &str, key: &str) {
         let _ = self.shared.world.delete(bucket, key);
+    }
+
+    /// What was on its way, by [`Fault::Late`], arrives, in the order in which it was sent.
+    pub fn deliver_late(&self) {
+        self.shared.world.deliver();
+    }
+
+    /// What an object holds.
+    #[must_use]
+    pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        self.shared.world.get(bucket, key).ok().flatten()
     }
 
     /// Makes a bucket where there is none of that name.
@@ -157,16 +180,17 @@ impl Server {
         let listener = TcpListener::bind(self.options.address)?;
         self.options.address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
-        let mut builder = S3ServiceBuilder::new(Service {
+        let service = Arc::new(Service {
             world: self.shared.world.clone(),
+            keys: KeyPair {
+                access_key: self.options.access_key.clone(),
+                secret_key: self.options.secret_key.clone(),
+            },
             conditional: self.options.conditional,
             page_keys_max: self.options.page_keys_max,
+            lists_first_version: self.options.lists_first_version,
         });
-        builder.set_auth(KeyPair {
-            access_key: self.options.access_key.clone(),
-            secret_key: self.options.secret_key.as_str().into(),
-        });
-        let (service, shared) = (builder.build(), self.shared.clone());
+        let shared = self.shared.clone();
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
@@ -191,7 +215,7 @@ impl Drop for Server {
     }
 }
 
-async fn serve(stream: TokioIo<tokio::net::TcpStream>, service: S3Service, shared: Arc<Shared>) {
+async fn serve(stream: TokioIo<tokio::net::TcpStream>, service: Arc<Service>, shared: Arc<Shared>) {
     let answer = service_fn(move |request| answer(request, service.clone(), shared.clone()));
     // How it ended is for the client to see.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
@@ -204,32 +228,35 @@ fn hang_up() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
 }
 
-async fn answer(mut request: Request<Incoming>, service: S3Service, shared: Arc<Shared>) -> io::Result<Answer> {
+async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<Shared>) -> io::Result<Answer> {
     let verb = verb_of(&request);
     let path = request.uri().path().to_owned();
     shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { verb, path });
     let fault = shared.faults.draw(verb);
     let sent = request.body().size_hint().exact().unwrap_or_default();
     tokio::time::sleep(shared.faults.delay(sent)).await;
+    let mut special = Special::default();
     match fault {
         Some(Fault::Hang) => std::future::pending().await,
         Some(Fault::InternalError) => return refusal(500, "InternalError"),
         Some(Fault::SlowDown) => return refusal(503, "SlowDown"),
         Some(Fault::Refused(status, code)) => return refusal(status, code),
-        Some(Fault::StaleList) => {
-            request.extensions_mut().insert(Stale);
+        Some(Fault::Redirect(status, to)) => {
+            let mut answer = refusal(status, "TemporaryRedirect")?;
+            answer.headers_mut().insert(http::header::LOCATION, to.parse().map_err(io::Error::other)?);
+            return Ok(answer);
         }
+        Some(Fault::StaleList) => special.is_stale = true,
+        Some(Fault::Late) => special.is_late = true,
         _ => {}
     }
-    let response = service.call(request.map(s3s::Body::from)).await.map_err(|_| hang_up())?;
+    let response = service.call(request, special).await.ok_or_else(hang_up)?;
     match fault {
-        Some(Fault::LostReply) => return Err(hang_up()),
+        Some(Fault::LostReply | Fault::Late) => return Err(hang_up()),
         Some(Fault::InternalErrorAfter) => return refusal(500, "InternalError"),
         _ => {}
     }
-    let (mut parts, body) = response.into_parts();
-    let bytes = body.collect().await.map_err(|_| hang_up())?.to_bytes();
-    tokio::time::sleep(shared.faults.delay(bytes.len() as u64).saturating_sub(shared.faults.delay(0))).await;
+    let (mut parts, bytes) = response.into_parts();
     let body = match fault {
         Some(Fault::TruncatedBody) if !bytes.is_empty() => {
             let half = bytes.slice(..bytes.len() / 2);
@@ -240,17 +267,33 @@ async fn answer(mut request: Request<Incoming>, service: S3Service, shared: Arc<
             let forever = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b' '; 65536]))));
             StreamBody::new(forever).boxed_unsync()
         }
-        _ => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+        _ => match shared.faults.delay(bytes.len() as u64).saturating_sub(shared.faults.delay(0)) {
+            Duration::ZERO => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+            takes => slow(bytes, takes),
+        },
     };
     Ok(Response::from_parts(parts, body))
 }
 
+/// A body that comes bit by bit.
+fn slow(bytes: Bytes, takes: Duration) -> UnsyncBoxBody<Bytes, io::Error> {
+    const PARTS: u32 = 32;
+    let part_bytes = bytes.len().div_ceil(PARTS as usize).max(1);
+    let parts = futures_util::stream::unfold(bytes, move |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(takes / PARTS).await;
+        let part = rest.split_to(part_bytes.min(rest.len()));
+        Some((Ok(Frame::data(part)), rest))
+    });
+    StreamBody::new(parts).boxed_unsync()
+}
+
 fn refusal(status: u16, code: &str) -> io::Result<Answer> {
-    let text =
-        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>As the test wants it</Message></Error>");
-    let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
-    Ok(response)
+    let status = StatusCode::from_u16(status).map_err(io::Error::other)?;
+    let response = service::refusal(status, code, "As the test wants it");
+    Ok(response.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync()))
 }
 
 fn verb_of(request: &Request<Incoming>) -> Verb {

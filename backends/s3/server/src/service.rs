@@ -1,212 +1,259 @@
 //! The operations of S3 that a storage needs, on the buckets in memory.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt as _;
-use s3s::auth::{S3Auth, SecretKey};
-use s3s::dto::{
-    CommonPrefix, CreateBucketInput, CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
-    DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, GetObjectInput, GetObjectOutput, HeadBucketInput,
-    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
-    PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
-};
-use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 
+use crate::signature::KeyPair;
+use crate::text::{decoded, element, pairs};
 use crate::world::{Conditional, NoBucket, Query, Stored, World};
 
 /// The largest page, as in S3.
 const PAGE_KEYS_MAX: usize = 1000;
 
-/// Marks a request whose listing is to be of a while ago.
-#[derive(Clone, Copy)]
-pub(crate) struct Stale;
+/// Nobody asks when: so it is always the same time.
+const MODIFIED: &str = "2023-11-14T22:13:20.000Z";
+const MODIFIED_IN_A_HEADER: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(crate) world: Arc<World>,
+    pub(crate) keys: KeyPair,
     pub(crate) conditional: Conditional,
     pub(crate) page_keys_max: usize,
+    pub(crate) lists_first_version: bool,
 }
 
-/// One key pair that is let in.
-pub(crate) struct KeyPair {
-    pub(crate) access_key: String,
-    pub(crate) secret_key: SecretKey,
+/// What is special about one request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Special {
+    /// Its listing is to be of a while ago.
+    pub(crate) is_stale: bool,
+    /// What it puts arrives later.
+    pub(crate) is_late: bool,
 }
 
-#[async_trait]
-impl S3Auth for KeyPair {
-    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key == self.access_key {
-            return Ok(self.secret_key.clone());
-        }
-        // With the key in the message, as servers do: nobody must show it.
-        Err(s3_error!(InvalidAccessKeyId, "The access key {access_key} does not exist in our records."))
+/// A refusal of S3.
+struct Refusal(StatusCode, &'static str, String);
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str) -> Self {
+        Self(status, code, "As S3 would say".to_owned())
     }
 }
 
-fn no_bucket(_: NoBucket) -> s3s::S3Error {
-    s3_error!(NoSuchBucket, "The specified bucket does not exist")
+impl From<NoBucket> for Refusal {
+    fn from(_: NoBucket) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NoSuchBucket")
+    }
+}
+
+type Answer = Result<Response<Bytes>, Refusal>;
+
+/// An answer without anything special to it.
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response
+}
+
+/// What a server says when it does not do something.
+pub(crate) fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Bytes> {
+    let text = format!("<Error>{}{}</Error>", element("Code", code), element("Message", message));
+    plain(status, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>{text}"))
 }
 
 /// A name for the content: it is compared, and proves nothing.
-fn etag(bytes: &Bytes) -> ETag {
+fn etag(bytes: &Bytes) -> String {
     let hash = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    ETag::Strong(format!("{hash:016x}-{}", bytes.len()))
+    format!("\"{hash:016x}-{}\"", bytes.len())
 }
 
-/// Nobody asks when: so it is always the same time.
-fn modified() -> Timestamp {
-    Timestamp::from(UNIX_EPOCH + Duration::from_secs(1_700_000_000))
-}
-
-fn length(bytes: usize) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-#[async_trait]
-impl S3 for Service {
-    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
-        self.world.create_bucket(&request.input.bucket);
-        Ok(S3Response::new(CreateBucketOutput::default()))
-    }
-
-    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-        match self.world.has_bucket(&request.input.bucket) {
-            true => Ok(S3Response::new(HeadBucketOutput::default())),
-            false => Err(no_bucket(NoBucket)),
-        }
-    }
-
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let input = request.input;
-        let only_new = matches!(input.if_none_match, Some(ETagCondition::Any));
-        let only_new = match self.conditional {
-            Conditional::Refused if only_new => {
-                return Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not there"));
-            }
-            Conditional::Ignored => false,
-            _ => only_new,
-        };
-        if self.conditional == Conditional::Racy && only_new {
+impl Service {
+    /// Answers a request; `None` where its body does not come.
+    pub(crate) async fn call(&self, request: Request<Incoming>, special: Special) -> Option<Response<Bytes>> {
+        let (parts, body) = request.into_parts();
+        let mut looked = None;
+        if self.conditional == Conditional::Racy && parts.method == Method::PUT {
             // Looked for before the body has come, and put after: whoever looks meanwhile finds nothing either.
-            if self.world.get(&input.bucket, &input.key).map_err(no_bucket)?.is_some() {
-                return Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions did not hold"));
-            }
+            let (bucket, key) = address(&parts);
+            looked = Some(self.world.get(&bucket, &key).is_ok_and(|found| found.is_some()));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let mut bytes = BytesMut::new();
-        if let Some(mut body) = input.body {
-            // Its end says that signature and length are right; what does not end changes nothing.
-            while let Some(part) = body.try_next().await.map_err(|error| s3_error!(IncompleteBody, "{error}"))? {
-                bytes.extend_from_slice(&part);
+        // Its end says that its length is right; what does not end changes nothing.
+        let body = body.collect().await.ok()?.to_bytes();
+        let answer = match self.keys.check(&parts, &body) {
+            Ok(()) => self.answer(&parts, body, looked, special),
+            Err((code, message)) => Err(Refusal(StatusCode::FORBIDDEN, code, message)),
+        };
+        let mut response = answer.unwrap_or_else(|Refusal(status, code, message)| refusal(status, code, &message));
+        if parts.method == Method::HEAD {
+            let length = response.body().len();
+            if !response.headers().contains_key(header::CONTENT_LENGTH) {
+                response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            }
+            *response.body_mut() = Bytes::new();
+        }
+        Some(response)
+    }
+
+    fn answer(&self, parts: &Parts, body: Bytes, looked: Option<bool>, special: Special) -> Answer {
+        let (bucket, key) = address(parts);
+        let is_bucket = key.is_empty();
+        match parts.method {
+            Method::PUT if is_bucket => {
+                self.world.create_bucket(&bucket);
+                Ok(plain(StatusCode::OK, ""))
+            }
+            Method::PUT => {
+                let is_conditional = parts.headers.get(header::IF_NONE_MATCH).is_some_and(|value| value == "*");
+                self.put(&bucket, &key, body, is_conditional, looked, special)
+            }
+            Method::GET if is_bucket => self.list(&bucket, parts, special),
+            Method::HEAD if is_bucket => match self.world.has_bucket(&bucket) {
+                true => Ok(plain(StatusCode::OK, "")),
+                false => Err(NoBucket.into()),
+            },
+            Method::GET | Method::HEAD => {
+                let bytes = self.world.get(&bucket, &key)?;
+                let bytes = bytes.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "NoSuchKey"))?;
+                read(parts, &bytes)
+            }
+            Method::DELETE => {
+                self.world.delete(&bucket, &key)?;
+                Ok(plain(StatusCode::NO_CONTENT, ""))
+            }
+            _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed")),
+        }
+    }
+
+    fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        bytes: Bytes,
+        is_conditional: bool,
+        looked: Option<bool>,
+        special: Special,
+    ) -> Answer {
+        let taken = || Refusal::new(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
+        let only_new = match self.conditional {
+            Conditional::Refused if is_conditional => {
+                return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented"));
+            }
+            Conditional::Ignored => false,
+            Conditional::Racy if is_conditional && looked == Some(true) => return Err(taken()),
+            Conditional::Racy => false,
+            _ => is_conditional,
+        };
+        let tag = etag(&bytes);
+        if special.is_late {
+            self.world.put_later(bucket, key, bytes, only_new);
+            return Ok(plain(StatusCode::OK, ""));
+        }
+        match self.world.put(bucket, key, bytes, only_new)? {
+            Stored::Taken => Err(taken()),
+            Stored::Done => {
+                let mut response = plain(StatusCode::OK, "");
+                if let Ok(tag) = tag.parse() {
+                    response.headers_mut().insert(header::ETAG, tag);
+                }
+                Ok(response)
             }
         }
-        let bytes = bytes.freeze();
-        if input.content_length.is_some_and(|announced| announced != length(bytes.len())) {
-            return Err(s3_error!(IncompleteBody, "The body is shorter than announced"));
-        }
-        let only_new = only_new && self.conditional != Conditional::Racy;
-        let e_tag = Some(etag(&bytes));
-        match self.world.put(&input.bucket, &input.key, bytes, only_new).map_err(no_bucket)? {
-            Stored::Done => Ok(S3Response::new(PutObjectOutput { e_tag, ..Default::default() })),
-            Stored::Taken => Err(s3_error!(PreconditionFailed, "At least one of the pre-conditions did not hold")),
-        }
     }
 
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let input = request.input;
-        let Some(bytes) = self.world.get(&input.bucket, &input.key).map_err(no_bucket)? else {
-            return Err(s3_error!(NoSuchKey, "The specified key does not exist."));
+    fn list(&self, bucket: &str, parts: &Parts, special: Special) -> Answer {
+        let query: Vec<_> = pairs(parts.uri.query().unwrap_or_default()).collect();
+        let parameter = |wanted: &str| {
+            query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
         };
-        let e_tag = Some(etag(&bytes));
-        let mut content_range = None;
-        let mut part = bytes.clone();
-        if let Some(range) = input.range {
-            let range = range.check(bytes.len() as u64).map_err(|_| s3_error!(InvalidRange))?;
-            content_range = Some(format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), bytes.len()));
-            let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-            part = bytes.slice(place(range.start)..place(range.end));
+        let wanted = parameter("max-keys").and_then(|keys| keys.parse().ok()).unwrap_or(PAGE_KEYS_MAX);
+        let after = match self.lists_first_version {
+            true => parameter("marker"),
+            false => parameter("continuation-token").or_else(|| parameter("start-after")),
+        };
+        let page = self.world.list(
+            bucket,
+            &Query {
+                prefix: parameter("prefix").unwrap_or_default(),
+                after: after.unwrap_or_default(),
+                delimiter: parameter("delimiter"),
+                keys_max: wanted.min(self.page_keys_max).min(PAGE_KEYS_MAX),
+                stale: special.is_stale,
+            },
+        )?;
+        let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult>");
+        text += &element("Name", bucket);
+        text += &element("IsTruncated", if page.next.is_some() { "true" } else { "false" });
+        if self.lists_first_version {
+            text += &element("Marker", after.unwrap_or_default());
+        } else {
+            text += &element("KeyCount", &(page.objects.len() + page.common_prefixes.len()).to_string());
+            if let Some(next) = &page.next {
+                text += &element("NextContinuationToken", next);
+            }
         }
-        Ok(S3Response::new(GetObjectOutput {
-            accept_ranges: Some("bytes".to_owned()),
-            content_length: Some(length(part.len())),
-            content_range,
-            e_tag,
-            last_modified: Some(modified()),
-            body: Some(StreamingBlob::from(Body::from(part))),
-            ..Default::default()
-        }))
-    }
-
-    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let input = request.input;
-        let Some(bytes) = self.world.get(&input.bucket, &input.key).map_err(no_bucket)? else {
-            return Err(s3_error!(NoSuchKey, "The specified key does not exist."));
-        };
-        Ok(S3Response::new(HeadObjectOutput {
-            content_length: Some(length(bytes.len())),
-            e_tag: Some(etag(&bytes)),
-            last_modified: Some(modified()),
-            ..Default::default()
-        }))
-    }
-
-    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.world.delete(&request.input.bucket, &request.input.key).map_err(no_bucket)?;
-        Ok(S3Response::with_status(DeleteObjectOutput::default(), http::StatusCode::NO_CONTENT))
-    }
-
-    async fn delete_objects(
-        &self,
-        request: S3Request<DeleteObjectsInput>,
-    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        let mut deleted = Vec::new();
-        for object in request.input.delete.objects {
-            self.world.delete(&request.input.bucket, &object.key).map_err(no_bucket)?;
-            deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
+        for (key, size) in &page.objects {
+            let _ = write!(
+                text,
+                "<Contents>{}<LastModified>{MODIFIED}</LastModified><Size>{size}</Size></Contents>",
+                element("Key", key),
+            );
         }
-        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() }))
+        for prefix in &page.common_prefixes {
+            let _ = write!(text, "<CommonPrefixes>{}</CommonPrefixes>", element("Prefix", prefix));
+        }
+        Ok(plain(StatusCode::OK, text + "</ListBucketResult>"))
     }
+}
 
-    async fn list_objects_v2(
-        &self,
-        request: S3Request<ListObjectsV2Input>,
-    ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let stale = request.extensions.get::<Stale>().is_some();
-        let input = request.input;
-        let wanted = input.max_keys.map_or(PAGE_KEYS_MAX, |keys| usize::try_from(keys).unwrap_or(0));
-        let query = Query {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            after: input.continuation_token.as_deref().or(input.start_after.as_deref()).unwrap_or_default(),
-            delimiter: input.delimiter.as_deref(),
-            keys_max: wanted.min(self.page_keys_max).min(PAGE_KEYS_MAX),
-            stale,
-        };
-        let page = self.world.list(&input.bucket, &query).map_err(no_bucket)?;
-        let object = |(key, size): (String, usize)| Object {
-            key: Some(key),
-            size: Some(length(size)),
-            last_modified: Some(modified()),
-            ..Default::default()
-        };
-        let common = |prefix| CommonPrefix { prefix: Some(prefix) };
-        let count = page.objects.len() + page.common_prefixes.len();
-        Ok(S3Response::new(ListObjectsV2Output {
-            name: Some(input.bucket.clone()),
-            prefix: input.prefix.clone(),
-            key_count: i32::try_from(count).ok(),
-            max_keys: i32::try_from(query.keys_max).ok(),
-            is_truncated: Some(page.next.is_some()),
-            contents: Some(page.objects.into_iter().map(object).collect()),
-            common_prefixes: Some(page.common_prefixes.into_iter().map(common).collect()),
-            next_continuation_token: page.next,
-            ..Default::default()
-        }))
+/// Bucket and key of a request.
+fn address(parts: &Parts) -> (String, String) {
+    let path = parts.uri.path().trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    // In paths a plus is a plus.
+    (decoded(bucket), decoded(&key.replace('+', "%2B")))
+}
+
+fn read(parts: &Parts, bytes: &Bytes) -> Answer {
+    let length = bytes.len();
+    let asked = parts.headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let (status, part, range) = match asked.and_then(|text| text.strip_prefix("bytes=")) {
+        None => (StatusCode::OK, bytes.clone(), None),
+        Some(range) => {
+            let unfit = || Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
+            let (first, last) = range.split_once('-').ok_or_else(unfit)?;
+            let (first, end) = match (first.parse::<usize>(), last.parse::<usize>()) {
+                (Ok(first), Ok(last)) => (first, last.saturating_add(1).min(length)),
+                (Ok(first), Err(_)) => (first, length),
+                (Err(_), Ok(count)) => (length.saturating_sub(count), length),
+                (Err(_), Err(_)) => return Err(unfit()),
+            };
+            if first >= end {
+                return Err(unfit());
+            }
+            (StatusCode::PARTIAL_CONTENT, bytes.slice(first..end), Some(format!("bytes {first}-{}/{length}", end - 1)))
+        }
+    };
+    let part_bytes = part.len();
+    let mut response = plain(status, part);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, part_bytes.into());
+    headers.insert(header::LAST_MODIFIED, http::HeaderValue::from_static(MODIFIED_IN_A_HEADER));
+    if let Ok(tag) = etag(bytes).parse() {
+        headers.insert(header::ETAG, tag);
     }
+    if let Some(range) = range.and_then(|range| range.parse().ok()) {
+        headers.insert(header::CONTENT_RANGE, range);
+    }
+    Ok(response)
 }

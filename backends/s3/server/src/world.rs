@@ -27,6 +27,16 @@ pub enum Conditional {
 #[derive(Debug, Default)]
 pub(crate) struct World {
     buckets: Mutex<BTreeMap<String, Bucket>>,
+    late: Mutex<Vec<Late>>,
+}
+
+/// A put that is on its way.
+#[derive(Debug)]
+struct Late {
+    bucket: String,
+    key: String,
+    bytes: Bytes,
+    only_new: bool,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +102,20 @@ impl World {
             bucket.changed();
             Stored::Done
         })
+    }
+
+    /// Puts it when [`World::deliver`] is called.
+    pub(crate) fn put_later(&self, bucket: &str, key: &str, bytes: Bytes, only_new: bool) {
+        let late = Late { bucket: bucket.to_owned(), key: key.to_owned(), bytes, only_new };
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).push(late);
+    }
+
+    /// What was on its way arrives.
+    pub(crate) fn deliver(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        for Late { bucket, key, bytes, only_new } in late {
+            let _ = self.put(&bucket, &key, bytes, only_new);
+        }
     }
 
     pub(crate) fn delete(&self, bucket: &str, key: &str) -> Result<(), NoBucket> {
