@@ -80,7 +80,8 @@ impl Marker {
         };
         let (places, evidence): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(AT));
         let places = places.iter().filter_map(|line| line.strip_prefix(AT));
-        let places = places.filter(|place| place.len() <= PLACE_BYTES_MAX).take(PLACES_MAX).map(str::to_owned).collect();
+        let places =
+            places.filter(|place| place.len() <= PLACE_BYTES_MAX).take(PLACES_MAX).map(str::to_owned).collect();
         Ok(Self { conditional_put, places, evidence: evidence.join("\n") })
     }
 }

@@ -161,13 +161,7 @@ impl S3Storage {
             timeout: options.timeout,
             alone: threads.alone().clone(),
         };
-        Ok(Self {
-            requests,
-            threads,
-            env: context.env.clone(),
-            standing: Standing::Exempt,
-            looked: OnceCell::new(),
-        })
+        Ok(Self { requests, threads, env: context.env.clone(), standing: Standing::Exempt, looked: OnceCell::new() })
     }
 
     async fn run<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
@@ -318,7 +312,7 @@ impl S3Storage {
                 }
             }
         });
-        looked.await.map(drop).map_err(|error| self.within(operation, &error).with_effect(Effect::None))
+        looked.await.copied().map_err(|error| self.within(operation, &error).with_effect(Effect::None))
     }
 
     /// Removes what `open` left, where there is nothing else.

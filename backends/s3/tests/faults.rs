@@ -14,8 +14,8 @@ use strongroom_conformance::block_on;
 use strongroom_conformance::storage::{sample_bytes, sample_name};
 use strongroom_core::layer::{Retry, RetryPolicy};
 use strongroom_core::storage::{
-    Effect, Error, ErrorKind, OpenContext, OpenMode, Operation, Put, Reach, Retry as Advice, Storage, StorageExt as _,
-    StorageUri,
+    Effect, Error, ErrorKind, OpenContext, OpenMode, Operation, Put, Reach, Retry as Advice, Storage,
+    StorageConstructor as _, StorageExt as _, StorageUri,
 };
 use strongroom_s3::{S3Constructor, S3Credentials, S3Options, S3Storage};
 use strongroom_s3_server::{ACCESS_KEY, Conditional, Fault, SECRET_KEY, Server, ServerOptions, Verb};
@@ -524,13 +524,18 @@ fn a_server_that_a_storage_was_copied_to_is_tried_before_anything_is_put_there()
                 // Reading asks for nothing.
                 assert_eq!(copy.get_all(name, 100).await.unwrap(), bytes);
                 assert!(second.take_seen().iter().all(|seen| seen.verb != Verb::Put));
-                for put in [copy.put_durable(name, sample_bytes(2, 100)).await, copy.put(name, sample_bytes(2, 9)).await]
+                for put in
+                    [copy.put_durable(name, sample_bytes(2, 100)).await, copy.put(name, sample_bytes(2, 9)).await]
                 {
                     match conditional {
                         Conditional::Exact => assert_eq!(put.unwrap(), Put::Exists),
                         _ => {
                             let error = put.unwrap_err();
-                            assert_eq!((error.kind(), error.effect()), (ErrorKind::Unsupported, Effect::None), "{error}");
+                            assert_eq!(
+                                (error.kind(), error.effect()),
+                                (ErrorKind::Unsupported, Effect::None),
+                                "{error}"
+                            );
                             assert!(error.to_string().contains("conditional-put=none"), "{error}");
                         }
                     }

@@ -182,10 +182,7 @@ impl Server {
         listener.set_nonblocking(true)?;
         let service = Arc::new(Service {
             world: self.shared.world.clone(),
-            keys: KeyPair {
-                access_key: self.options.access_key.clone(),
-                secret_key: self.options.secret_key.clone(),
-            },
+            keys: KeyPair { access_key: self.options.access_key.clone(), secret_key: self.options.secret_key.clone() },
             conditional: self.options.conditional,
             page_keys_max: self.options.page_keys_max,
             lists_first_version: self.options.lists_first_version,

@@ -174,7 +174,11 @@ impl Service {
     fn list(&self, bucket: &str, parts: &Parts, special: Special) -> Answer {
         let query: Vec<_> = pairs(parts.uri.query().unwrap_or_default()).collect();
         let parameter = |wanted: &str| {
-            query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+            query
+                .iter()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.as_str())
+                .filter(|value| !value.is_empty())
         };
         let wanted = parameter("max-keys").and_then(|keys| keys.parse().ok()).unwrap_or(PAGE_KEYS_MAX);
         let after = match self.lists_first_version {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::{digest, hmac};
 use http::request::Parts;
 
-use crate::text::{decoded, hex, pairs};
+use crate::text::{hex, pairs};
 
 /// One key pair that is let in.
 #[derive(Clone, Debug)]
@@ -23,11 +23,8 @@ impl KeyPair {
         let unsigned = || ("AccessDenied", "Access Denied".to_owned());
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let authorization = header("authorization").and_then(|value| value.strip_prefix("AWS4-HMAC-SHA256 "));
-        let fields: BTreeMap<_, _> = authorization
-            .ok_or_else(unsigned)?
-            .split(',')
-            .filter_map(|field| field.trim().split_once('='))
-            .collect();
+        let fields: BTreeMap<_, _> =
+            authorization.ok_or_else(unsigned)?.split(',').filter_map(|field| field.trim().split_once('=')).collect();
         let field = |name: &str| fields.get(name).copied().ok_or_else(unsigned);
         let (access_key, scope) = field("Credential")?.split_once('/').ok_or_else(unsigned)?;
         if access_key != self.access_key {
@@ -46,17 +43,10 @@ impl KeyPair {
         let signed = field("SignedHeaders")?;
         let headers: String =
             signed.split(';').map(|name| format!("{name}:{}\n", header(name).unwrap_or_default())).collect();
-        let canonical = format!(
-            "{}\n{}\n{}\n{headers}\n{signed}\n{body_hash}",
-            parts.method,
-            parts.uri.path(),
-            query.join("&"),
-        );
+        let canonical =
+            format!("{}\n{}\n{}\n{headers}\n{signed}\n{body_hash}", parts.method, parts.uri.path(), query.join("&"),);
         let canonical = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
-        let to_sign = format!(
-            "AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}",
-            header("x-amz-date").ok_or_else(unsigned)?
-        );
+        let to_sign = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}", header("x-amz-date").ok_or_else(unsigned)?);
         let mut key = format!("AWS4{}", self.secret_key).into_bytes();
         for part in scope.split('/').chain([to_sign.as_str()]) {
             key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), part.as_bytes()).as_ref().to_vec();
@@ -84,6 +74,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::text::decoded;
 
     // The example of the AWS documentation, "GET Bucket (List Objects)".
     #[test]
