@@ -133,11 +133,14 @@ mod tests {
     fn names_that_no_client_reads_are_left_out_and_all_others_stay() {
         let (ours, apostrophe) = (entry("p/00"), entry("it&#39;s/&amp;/00"));
         let foreign = [entry("p//x"), entry("p/../x"), entry("p/&#x1;"), entry("p/&unknown;"), entry("p/")];
-        let folder = "<CommonPrefixes><Prefix>p//</Prefix></CommonPrefixes>";
-        let mixed = [&foreign[0], &ours, &foreign[1], &foreign[2], &apostrophe, folder, &foreign[3], &foreign[4]];
-        let mixed: String = mixed.into_iter().map(String::as_str).collect();
+        let folder = "<CommonPrefixes><Prefix>p//</Prefix></CommonPrefixes>".to_owned();
+        let [first, second, third, fourth, fifth] = &foreign;
+        let mixed: String = [first, &ours, second, third, &apostrophe, &folder, fourth, fifth]
+            .into_iter()
+            .map(String::as_str)
+            .collect();
         assert_eq!(read(page(&mixed)).unwrap(), page(&format!("{ours}{apostrophe}")));
-        assert_eq!(read(page(folder)).unwrap(), page(""));
+        assert_eq!(read(page(&folder)).unwrap(), page(""));
         let plain = page(&ours);
         assert_eq!(read(plain.clone()).unwrap(), plain);
     }
