@@ -1,6 +1,7 @@
 //! What the command line holds: the flags of every command, and the commands.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -195,4 +196,15 @@ impl Command {
             _ => false,
         }
     }
+}
+
+/// What was named, each once however often it was: whoever lists the same twice means it once.
+pub(crate) fn once<P: AsRef<OsStr> + Clone>(paths: &[P]) -> Vec<P> {
+    let mut seen = HashSet::new();
+    paths
+        .iter()
+        .map(|path| (path.as_ref(), path))
+        .filter(|(name, _)| seen.insert(*name))
+        .map(|(_, path)| path.clone())
+        .collect()
 }

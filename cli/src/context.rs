@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction};
 use strongroom::kv::KvSnapshot;
-use strongroom::storage::{BlockingMode, Registry, StorageUri};
+use strongroom::storage::{BlockingMode, Durability, Registry, StorageUri};
 use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, SnapshotInfo};
 
 use crate::arguments::Global;
@@ -90,6 +90,24 @@ impl Context {
     /// Where the repository itself lies on this machine: never read as a source, and never written to.
     pub(crate) fn own(&self) -> &Own {
         self.own.get_or_init(|| Own::new(self.uri().map_or_else(|_| Vec::new(), |uri| self.registry.local_paths(&uri))))
+    }
+
+    /// What this command makes is the repository's own, too.
+    pub(crate) fn own_also(&mut self, target: &StorageUri) {
+        let source = self.uri().map_or_else(|_| Vec::new(), |uri| self.registry.local_paths(&uri));
+        let paths = source.into_iter().chain(self.registry.local_paths(target)).collect();
+        self.own = OnceLock::from(Own::new(paths));
+    }
+
+    /// Says of a new repository where its storage keeps less than the power may take.
+    pub(crate) fn tell_durability(&self, uri: &StorageUri) {
+        let durability = self.registry.constructor(uri).ok().and_then(|constructor| constructor.info().capabilities);
+        let what = match durability.map(|capabilities| capabilities.durability) {
+            Some(Durability::None) if uri.scheme() != "mem" => "keeps nothing beyond the end of this program",
+            Some(Durability::Process) => "may lose what was committed when the power goes, or the system crashes",
+            _ => return,
+        };
+        self.output.notice(&format!("`{}:` {what}: `backends` shows storages of durability `power`", uri.scheme()));
     }
 
     /// How the clear header is read.
@@ -177,7 +195,7 @@ impl Context {
                     "a repository is not created with a recovery key: leave --recovery-key out",
                 ));
             }
-            let text = secret_file::read(path, "the recovery key")?;
+            let text = secret_file::read(path, "the recovery key", self.own())?;
             let key = recovery_key(&text).map_err(|failure| failure.on(path.display()))?;
             return Ok(Credentials::recovery(&key));
         }
@@ -188,7 +206,7 @@ impl Context {
             }?;
             return Ok(Credentials::password(secret(password)));
         };
-        let content = secret(secret_file::read(&path, "the key file")?);
+        let content = secret(secret_file::read(&path, "the key file", self.own())?);
         let credentials = match password::beside_key_file(&self.global, &uri.to_string(), age)? {
             Some(password) => Credentials::password(secret(password)).and_key_file(content),
             None => Credentials::key_file(content),

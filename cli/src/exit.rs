@@ -37,12 +37,13 @@ pub(crate) struct Failure {
     exit: Exit,
     message: String,
     quiet: bool,
+    no_room: bool,
 }
 
 impl Failure {
     /// A failure with this code; `message` says what failed, on what, and what to do.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), quiet: false }
+        Self { exit, message: message.into(), quiet: false, no_room: false }
     }
 
     /// A failure of the general kind.
@@ -57,7 +58,13 @@ impl Failure {
 
     /// The reader of stdout went away: nothing is left to say, and nobody to say it to.
     pub(crate) fn reader_gone() -> Self {
-        Self { exit: Exit::Failed, message: String::new(), quiet: true }
+        Self { exit: Exit::Failed, message: String::new(), quiet: true, no_room: false }
+    }
+
+    /// This machine has no room for more, or grants none.
+    #[must_use]
+    pub(crate) fn for_want_of_room(self) -> Self {
+        Self { no_room: true, ..self }
     }
 
     /// Says on what it failed.
@@ -73,9 +80,23 @@ impl Failure {
         self
     }
 
+    /// Says what else there is to know.
+    #[must_use]
+    pub(crate) fn with(mut self, more: Option<&str>) -> Self {
+        if let Some(more) = more {
+            self.message = format!("{}; {more}", self.message);
+        }
+        self
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// Whether this machine has no room for more.
+    pub(crate) fn is_for_want_of_room(&self) -> bool {
+        self.no_room
     }
 
     /// Whether there is something to say.

@@ -80,6 +80,7 @@ fn ended(done: Result<(), Failure>) -> ExitCode {
 async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure> {
     context.global.refuse_at_where_nothing_is_looked_at(&command)?;
     context.layers()?;
+    context.own().refuse_stdout()?;
     match command {
         Command::Init(arguments) => command::init::run(arguments, context).await,
         Command::Import(arguments) => command::import::run(arguments, context).await,

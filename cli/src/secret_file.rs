@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure};
+use crate::local::own::Own;
 use crate::password::Password;
 
 /// Over this many bytes a key file is refused.
@@ -14,9 +15,10 @@ const SECRET_BYTES_MAX: usize = strongroom::CREDENTIAL_BYTES_MAX;
 /// What a key file that is made here holds: twice what anyone could need, and still one small file.
 const KEY_FILE_BYTES: usize = 64;
 
-/// Reads a whole file that holds a secret; an empty one, and one over 1 MiB, is refused.
-pub(crate) fn read(path: &Path, what: &str) -> Result<Password, Failure> {
+/// Reads a whole file that holds a secret; an empty one, one over 1 MiB, and what is the repository's is refused.
+pub(crate) fn read(path: &Path, what: &str, own: &Own) -> Result<Password, Failure> {
     let failed = |error: io::Error| Failure::usage(format!("cannot read {what} {}: {error}", path.display()));
+    own.refuse_reading(path).map_err(failed)?;
     let file = File::open(path).map_err(failed)?;
     // What has no length (a pipe) gets the largest buffer: it must never be moved, since a move leaves a copy behind.
     let length = match file.metadata().map_err(failed)? {
@@ -42,8 +44,10 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Writes a new file that its owner alone may read; one that is there is never touched.
-    pub(crate) fn new(path: &Path, what: &str, bytes: &[u8]) -> Result<Self, Failure> {
+    /// Writes a new file that its owner alone may read; one that is there is never touched, and what is to stay free for the
+    /// repository is not taken.
+    pub(crate) fn new(path: &Path, what: &str, bytes: &[u8], own: &Own) -> Result<Self, Failure> {
+        own.refuse(path)?;
         let failed = |error: io::Error| {
             let (exit, reason) = match error.kind() {
                 io::ErrorKind::AlreadyExists => (Exit::Usage, "a file is there already, and is kept".to_owned()),
@@ -67,10 +71,10 @@ impl Written {
     }
 
     /// A fresh key file, and what it holds.
-    pub(crate) fn new_key_file(path: &Path) -> Result<(Self, Password), Failure> {
+    pub(crate) fn new_key_file(path: &Path, own: &Own) -> Result<(Self, Password), Failure> {
         let env = strongroom::env::system().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
         let bytes = Zeroizing::new(env.random::<KEY_FILE_BYTES>().map_err(strongroom::core::Error::from)?);
-        let written = Self::new(path, "a key file", bytes.as_ref())?;
+        let written = Self::new(path, "a key file", bytes.as_ref(), own)?;
         Ok((written, Zeroizing::new(bytes.to_vec())))
     }
 
@@ -134,14 +138,14 @@ mod tests {
     fn a_secret_file_is_its_owners_is_never_overwritten_and_goes_unless_it_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let (written, content) = Written::new_key_file(&path).unwrap();
+        let (written, content) = Written::new_key_file(&path, &Own::default()).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(*fs::read(&path).unwrap(), **content);
-        assert!(Written::new(&path, "a key file", b"other").is_err());
+        assert!(Written::new(&path, "a key file", b"other", &Own::default()).is_err());
         assert_eq!(*fs::read(&path).unwrap(), **content);
         drop(written);
         assert!(!path.exists());
-        Written::new(&path, "a key file", b"kept").unwrap().keep();
+        Written::new(&path, "a key file", b"kept", &Own::default()).unwrap().keep();
         assert_eq!(fs::read(&path).unwrap(), b"kept");
     }
 
@@ -160,9 +164,9 @@ mod tests {
             (file("large", SECRET_BYTES_MAX + 1), "1MiB"),
             ("/dev/zero".into(), "1MiB"),
         ] {
-            let failure = read(&path, "the key file").unwrap_err();
+            let failure = read(&path, "the key file", &Own::default()).unwrap_err();
             assert!(failure.exit() == Exit::Usage && failure.to_string().contains(why), "{failure}");
         }
-        assert_eq!(read(&file("largest", SECRET_BYTES_MAX), "it").unwrap().len(), SECRET_BYTES_MAX);
+        assert_eq!(read(&file("largest", SECRET_BYTES_MAX), "it", &Own::default()).unwrap().len(), SECRET_BYTES_MAX);
     }
 }

@@ -212,7 +212,9 @@ impl Fetch<'_> {
 
 /// A failure of the file that is written on this machine.
 pub(crate) fn local_failed(error: io::Error) -> Failure {
-    Failure::failed(format!("cannot write: {error}"))
+    let failure = Failure::failed(format!("cannot write: {error}"));
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    if is_full { failure.for_want_of_room() } else { failure }
 }
 
 #[cfg(test)]

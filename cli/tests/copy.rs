@@ -6,11 +6,12 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::acceptance::{copy_folder, stored_bytes, text};
-use common::{Numbers, Scratch, compare_trees, generate_tree, mounts};
+use common::{Numbers, Scratch, compare_trees, generate_tree, list, mounts};
 
 const NEW: &str = "tr0ub4dor and three";
 
@@ -168,6 +169,22 @@ fn what_a_snapshot_keeps_is_copied_with_those_before_it() {
     copied(&scratch, &["check", "--data"]);
 }
 
+#[test]
+fn no_copy_is_made_within_its_source() {
+    let scratch = prepare();
+    let before = list(&scratch.path("repo"));
+    symlink("repo", scratch.path("link")).unwrap();
+    for target in ["repo/sub", "file:repo/new/deep", "link/sub", "absent/../repo/sub", "tree/../link/new"] {
+        let said = scratch.fails(2, ["copy", target, "--no-recovery", "--kdf-time=1", "--new-password-file", "new"]);
+        assert!(said.contains("here lies the repository itself") && said.contains("somewhere else"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(list(&scratch.path("repo")), before);
+    // Beside it, and under a name that begins likewise.
+    scratch.succeeds(["copy", "repo 2", "--no-recovery", "--kdf-time=1", "--new-password-file", "new"]);
+    scratch.succeeds(["check", "--data"]);
+}
+
 /// Starts a copy and sends it this signal after so long; answers how it ended.
 fn stopped_after(scratch: &Scratch, signal: &str, delay: Duration) -> Output {
     let mut command = scratch.command();
@@ -229,6 +246,61 @@ fn one_that_is_stopped_at_any_moment_is_whole_or_passes_for_no_repository() {
         assert_eq!(left, ["monday"], "{when}");
     }
     scratch.succeeds(["check", "--data"]);
+}
+
+/// Nothing can be put into a folder, or removed from it, below this one.
+fn shut(folder: &std::path::Path, mode: u32) {
+    for path in list(folder).into_iter().filter(|path| path.is_dir()) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+#[test]
+fn that_the_source_stays_kept_is_told_whether_the_copy_fails_or_not() {
+    let scratch = prepare();
+    let (source, target) = (scratch.path("repo"), scratch.path("copied"));
+    for fails in [true, false] {
+        let mut command = mounts::humble(std::path::Path::new(env!("CARGO_BIN_EXE_strongroom")));
+        command.current_dir(scratch.root.path()).env("XDG_STATE_HOME", scratch.path("state"));
+        command.env("STRONGROOM_REPO", &source).env("STRONGROOM_PASSWORD", &scratch.password);
+        command.args(COPY).arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let send = |signal: &str| {
+            assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        };
+        // The source is kept before the first blob of the copy is there, and most is still to be copied.
+        let holds_some =
+            |folder: fs::DirEntry| fs::read_dir(folder.path()).is_ok_and(|mut blobs| blobs.next().is_some());
+        while !fs::read_dir(&target).is_ok_and(|mut folders| folders.any(|folder| folder.is_ok_and(holds_some))) {
+            std::thread::yield_now();
+        }
+        send("-STOP");
+        shut(&source, 0o555);
+        if fails {
+            shut(&target, 0o555);
+        }
+        send("-CONT");
+        let output = child.wait_with_output().unwrap();
+        shut(&source, 0o755);
+        shut(&target, 0o755);
+        let said = text(&output.stderr);
+        let kept = snapshots(&scratch).into_iter().map(|snapshot| snapshot["name"].as_str().unwrap().to_owned());
+        let kept: Vec<_> = kept.filter(|name| name != "monday").collect();
+        assert_eq!(kept.len(), 1, "{said}");
+        assert!(said.contains(&format!("the snapshot {}, which kept the source", kept[0])), "{said}");
+        assert!(said.contains("or the next copy"), "{said}");
+        assert_eq!(output.status.code(), Some(i32::from(fails)), "{said}");
+        if fails {
+            assert_eq!(said.lines().count(), 1 + usize::from(said.contains("no recovery key")), "{said}");
+        } else {
+            assert_eq!(lines(&output.stdout)[0]["left_behind"], kept[0].as_str());
+            is_whole(&scratch);
+        }
+        fs::remove_dir_all(&target).unwrap();
+    }
+    let report = lines(&scratch.succeeds([&COPY[..], &["--json"]].concat()));
+    assert_eq!(report[0].get("left_behind"), None);
+    assert_eq!(snapshots(&scratch).len(), 1);
 }
 
 #[test]

@@ -5,12 +5,15 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use common::acceptance::{blobs, check_is_clean, copy_folder, did_not_panic, scaled, seed, text};
 use common::{Numbers, Scratch, list};
+use strongroom::blocking::{FsSnapshot, Repository};
+use strongroom::{Credentials, OpenOptions};
 
 /// A repository of a small tree, closed cleanly, that may be damaged.
 struct Victim {
@@ -193,4 +196,75 @@ fn an_older_copy_of_the_whole_repository_is_noticed_until_it_is_accepted() {
     let output = scratch.run(["check", "--data"]);
     did_not_panic(&output, "the other branch");
     assert_eq!(output.status.code(), Some(13), "{}", text(&output.stderr));
+}
+
+/// Takes a blob away, or puts it back.
+fn hide(blob: &Path) {
+    fs::rename(blob, blob.with_extension("hidden")).unwrap();
+}
+
+fn show(blob: &Path) {
+    fs::rename(blob.with_extension("hidden"), blob).unwrap();
+}
+
+fn opened(scratch: &Scratch) -> strongroom::Result<FsSnapshot> {
+    let options = OpenOptions::new(Credentials::password(common::PASSWORD)).read_only(true).without_trusted_state();
+    Ok(Repository::open(scratch.path("repo").to_str().unwrap(), options)?.fs().snapshot())
+}
+
+/// A blob without which a folder cannot be looked at, and others can, with all that is in them.
+fn blob_of_one(scratch: &Scratch, folder: &str, others: &[&str]) -> PathBuf {
+    let are_whole = |files: &FsSnapshot| -> strongroom::Result<()> {
+        for other in others {
+            for entry in files.open_dir(other)? {
+                files.read_link([other.as_bytes(), b"/", &entry?.name].concat())?;
+            }
+        }
+        Ok(())
+    };
+    let is_of_one = |blob: &PathBuf| {
+        hide(blob);
+        let found = opened(scratch).is_ok_and(|files| files.metadata(folder).is_err() && are_whole(&files).is_ok());
+        show(blob);
+        found
+    };
+    let found = blobs(&scratch.path("repo")).into_iter().find(is_of_one);
+    found.expect("a block has something of the folder and nothing of the others")
+}
+
+#[test]
+fn a_damaged_folder_that_is_named_is_told_and_the_others_are_written_out() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "4KiB"]);
+    let links = 200;
+    let mut operations = String::new();
+    // What is made one after the other lies together: what is around the folder is nothing of the others.
+    for folder in ["/0", "/between", "/1", "/2"] {
+        writeln!(operations, r#"{{"op":"mkdir","path":"{folder}"}}"#).unwrap();
+        for link in 0..links {
+            let target = "t".repeat(200);
+            writeln!(operations, r#"{{"op":"ln","link":"{folder}/{link}","target":"{target}","symbolic":true}}"#)
+                .unwrap();
+        }
+    }
+    assert!(scratch.feeds(["batch"], operations.as_bytes()).status.success());
+    scratch.succeeds(["compact", "--all"]);
+
+    let blob = blob_of_one(&scratch, "/1", &["/0", "/2"]);
+    hide(&blob);
+    for (more, code) in [(None, 13), (Some("--partial"), 3), (Some("--dry-run"), 13)] {
+        let output = scratch.run(["export", "/0", "/1", "/2", "out"].into_iter().chain(more));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.lines().any(|line| line.starts_with("strongroom: /1: ")), "{said}");
+        if more != Some("--dry-run") {
+            for folder in ["0", "2"] {
+                assert_eq!(fs::read_dir(scratch.path("out").join(folder)).unwrap().count(), links, "{said}");
+            }
+            fs::remove_dir_all(scratch.path("out")).unwrap();
+        }
+    }
+    show(&blob);
+    scratch.succeeds(["export", "/0", "/1", "/2", "out"]);
+    assert_eq!(fs::read_dir(scratch.path("out/1")).unwrap().count(), links);
 }

@@ -46,6 +46,20 @@ fn two_of_one_name_are_not_written_to_one_place() {
 }
 
 #[test]
+fn what_is_named_twice_is_written_once() {
+    let scratch = doubles();
+    for (paths, files) in [(&["/A/same", "/A/other", "/A/same"][..], 2), (&["/A", "/A"], 2), (&["/", "/", "/"], 3)] {
+        let output = scratch.run([&["export"], paths, &["out", "--json"]].concat());
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{paths:?}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["files"], files, "{paths:?}: {report}");
+        fs::remove_dir_all(scratch.path("out")).unwrap();
+    }
+    let once = scratch.succeeds(["export", "/A/same", "-"]);
+    assert_eq!(scratch.succeeds(["export", "/A/same", "/A/same", "-"]), once);
+}
+
+#[test]
 fn a_folder_named_by_dots_is_not_the_root() {
     let scratch = Scratch::with_repository();
     scratch.succeeds(["mkdir", "-p", "/.../inner"]);
@@ -65,6 +79,69 @@ fn a_folder_that_cannot_be_entered_is_not_counted() {
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["folders"], folders, "{path}: {report}");
     }
+}
+
+#[test]
+fn a_dry_run_says_what_the_run_does_and_touches_nothing() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/s/d", "/s/e", "/s/kept", "/s/f/inner"]);
+    for path in ["/s/d/file", "/s/d/other", "/s/kept/file", "/s/f/inner/file"] {
+        assert!(scratch.feeds(["put", "-", path], b"content").status.success());
+    }
+    scratch.succeeds(["ln", "-s", "nowhere", "/s/e/link"]);
+    scratch.succeeds(["ln", "/s/d/other", "/s/kept/same"]);
+    let out = scratch.path("out");
+    for folder in ["s/d/file/full", "s/e/link/full", "s/kept/same"] {
+        fs::create_dir_all(out.join(folder)).unwrap();
+    }
+    fs::write(out.join("s/f"), "a file in the way").unwrap();
+    symlink("elsewhere", out.join("s/d/other")).unwrap();
+    let run = |more: &[&str]| {
+        let output = scratch.run(["export", "/s", "out", "--json"].iter().chain(more));
+        let mut report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["seconds"] = 0.into();
+        (output.status.code(), text(&output.stderr), report)
+    };
+    let before = state(&out);
+    let would = run(&["--dry-run"]);
+    assert_eq!(state(&out), before);
+    assert_eq!(would, run(&[]));
+    assert_eq!((would.0, would.2["left_out"].as_array().unwrap().len()), (Some(3), 4), "{}", would.2);
+    let reasons = would.1.matches(": cannot write: a folder is in the way").count();
+    assert_eq!(reasons, 3, "a file, a link and one more name: {}", would.1);
+
+    // Where DEST itself is none, and where it is not there yet.
+    for (dest, code) in [("out/s/f", 1), ("out/s/f/deep", 1), ("new/deep", 0)] {
+        let would = scratch.run(["export", "/s", dest, "--dry-run", "-q"]);
+        assert!(!scratch.path("new").exists());
+        let did = scratch.run(["export", "/s", dest, "-q"]);
+        assert_eq!((would.status.code(), text(&would.stderr)), (Some(code), text(&did.stderr)), "{dest}");
+        assert_eq!(did.status.code(), Some(code), "{dest}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_opened_is_left_out_and_the_rest_is_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = doubles();
+    let shut = [scratch.path("out/A"), scratch.path("out/B/folder")];
+    for folder in &shut {
+        fs::create_dir_all(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let output = scratch.run_humbly(["export", "/A", "/B", "/same", "out"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for path in ["/A", "/B/folder"] {
+        assert!(said.contains(&format!("strongroom: {path}: cannot write: Permission denied")), "{said}");
+    }
+    assert!(scratch.path("out/B/same").is_file() && scratch.path("out/same").is_dir());
+    for folder in &shut {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    }
+    scratch.succeeds(["export", "/A", "/B", "/same", "out"]);
+    assert!(scratch.path("out/A/folder/a").is_dir() && scratch.path("out/B/folder/b").is_dir());
 }
 
 #[test]
@@ -231,9 +308,9 @@ mod access_lists {
                 0 => {
                     assert!(give(&out.join("d"), DEFAULT, &list_for(1_000, 0o750)));
                     assert!(give(&out.join("d"), ACCESS, &list_for(1_000, 0o750)));
-                    rustix::fs::setxattr(out.join("d"), "user.mark", b"gone", XattrFlags::empty()).unwrap();
+                    rustix::fs::setxattr(out.join("d"), "user.mark", b"kept", XattrFlags::empty()).unwrap();
                 }
-                _ => assert_eq!(rustix::fs::getxattr(out.join("d"), "user.mark", &mut [0; 9]), Err(Errno::NODATA)),
+                _ => assert_eq!(get(&out.join("d"), "user.mark").as_deref(), Some(&b"kept"[..])),
             }
         }
         // What was there before, and is no part of it, is as it was.

@@ -193,6 +193,51 @@ fn a_second_factor_is_not_lost_by_changing_the_password_of_another_slot() {
     scratch.succeeds(["--password-file", "password4", "--key-file", "key3", "ls"]);
 }
 
+/// A password that a variable gives is easily forgotten.
+#[test]
+fn whoever_makes_a_slot_that_needs_two_factors_is_told_so() {
+    const SAYS: &str = "needs the password and the key file";
+    let scratch = Scratch::new();
+    fs::write(scratch.path("photo"), [9; 1000]).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = scratch.command();
+        let output = command.env("STRONGROOM_NEW_PASSWORD", "new").args(arguments).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let said: Vec<_> = text(&output.stderr).lines().filter(|line| line.contains(SAYS)).map(str::to_owned).collect();
+        (report["needs"].clone(), said)
+    };
+    let both = serde_json::json!(["password", "key file"]);
+    let copy = ["copy", "--no-recovery", "--kdf-time", "1"];
+    for (arguments, what) in [
+        (&["init", "--kdf-time", "1", "--new-key-file", "key"][..], Some("repo")),
+        (&["--key-file", "key", "key", "add", "--new-key-file", "key1"], Some("slot 1")),
+        (&["--key-file", "key", "key", "add", "--with-key-file", "photo"], Some("slot 2")),
+        (&["--key-file", "key", "key", "add", "--label", "word"], None),
+        (&["--key-file", "key", "key", "passwd", "--slot", "word", "--new-key-file", "key2"], Some("slot 3")),
+        (&["--key-file", "key", "key", "passwd"], Some("slot 0")),
+        (
+            &["--password-command", "echo new", "--key-file", "key", copy[0], "both", "--new-key-file", "key4"],
+            Some("both"),
+        ),
+        (&["--password-command", "echo new", "--key-file", "key", copy[0], "one"], None),
+        (&["-r", "other", "init", "--kdf-time", "1"], None),
+    ] {
+        let arguments = if arguments.contains(&"copy") { [arguments, &copy[1..]].concat() } else { arguments.to_vec() };
+        let (needs, said) = run(&arguments);
+        match what {
+            Some(what) => {
+                assert_eq!((&needs, said.len()), (&both, 1), "{arguments:?}: {said:?}");
+                assert!(said[0].contains(&format!("{what} {SAYS}")), "{arguments:?}: {said:?}");
+            }
+            None => assert_eq!((&needs, said.len()), (&serde_json::json!(["password"]), 0), "{arguments:?}: {said:?}"),
+        }
+    }
+    // One that goes needs nothing any more.
+    let gone = scratch.run(["--password-command", "echo new", "--key-file", "key", "key", "rm", "1"]);
+    assert!(gone.status.success() && !text(&gone.stderr).contains(SAYS), "{}", text(&gone.stderr));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_files_that_open_a_repository_stay_where_its_creation_fails_after_it_is_there() {

@@ -90,6 +90,51 @@ fn the_names_of_a_file_stay_names_of_one_file_through_every_change() {
 }
 
 #[test]
+fn the_names_of_a_symbolic_link_stay_names_of_one_link() {
+    let scratch = Scratch::with_repository();
+    let tree = scratch.path("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    let [a, b] = ["a", "sub/b"].map(|name| tree.join(name));
+    std::os::unix::fs::symlink("nowhere", &a).unwrap();
+    fs::hard_link(&a, &b).unwrap();
+    let counts = |report: &serde_json::Value| ["links", "hard_links", "unchanged"].map(|count| report[count].clone());
+    assert_eq!(counts(&import(&scratch)), [1, 1, 0].map(serde_json::Value::from));
+    let one = files(&scratch, &["/tree/a", "/tree/sub/b"]);
+    assert_eq!((one[0], &stat(&scratch, "/tree/a")["links"]), (one[1], &2.into()));
+    assert_eq!(counts(&import(&scratch)), [0, 0, 4].map(serde_json::Value::from));
+    for _ in 0..2 {
+        let report = serde_json::from_slice(&scratch.succeeds(["export", "/tree", "out", "--json"])).unwrap();
+        assert_eq!(counts(&report)[..2], [1, 1].map(serde_json::Value::from));
+        let inode = |name: &str| scratch.path("out/tree").join(name).symlink_metadata().unwrap().ino();
+        assert_eq!(inode("a"), inode("sub/b"));
+    }
+    let stream = scratch.succeeds(["export", "/tree", "-", "-q"]);
+    fs::create_dir(scratch.path("untarred")).unwrap();
+    fs::write(scratch.path("tar"), stream).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    tar.arg("--extract").arg("--file").arg(scratch.path("tar")).arg("--directory").arg(scratch.path("untarred"));
+    assert!(tar.status().expect("tar is installed").success());
+    assert_eq!(scratch.path("untarred/tree/a").symlink_metadata().unwrap().nlink(), 2);
+    comes_back(&scratch, &tree);
+
+    // One becomes another link: the other is what it was.
+    fs::remove_file(&a).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &a).unwrap();
+    import(&scratch);
+    let apart = files(&scratch, &["/tree/a", "/tree/sub/b"]);
+    assert_ne!(apart[0], apart[1]);
+    comes_back(&scratch, &tree);
+    // And a file of two names.
+    for name in [&a, &b] {
+        fs::remove_file(name).unwrap();
+    }
+    fs::write(&a, "a file").unwrap();
+    fs::hard_link(&a, &b).unwrap();
+    import(&scratch);
+    comes_back(&scratch, &tree);
+}
+
+#[test]
 fn a_name_outside_of_what_is_imported_keeps_its_content() {
     let scratch = Scratch::with_repository();
     let tree = scratch.path("tree");

@@ -7,7 +7,6 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Stdio;
 
 use common::acceptance::{check_is_clean, text};
 use common::{Scratch, compare_trees, generate_tree, mounts};
@@ -91,26 +90,52 @@ fn where_something_cannot_be_read_nothing_is_removed() {
     let before = listed(&scratch);
     fs::remove_file(tree.join("a")).unwrap();
     fs::set_permissions(tree.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
-    let mut run = mounts::humble(Path::new(env!("CARGO_BIN_EXE_strongroom")));
-    let open = fs::Permissions::from_mode(0o777);
-    for path in common::list(&scratch.path("repo")).into_iter().chain([scratch.path("")]) {
-        fs::set_permissions(path, open.clone()).unwrap();
-    }
-    run.current_dir(scratch.root.path()).env("XDG_STATE_HOME", scratch.path("not there"));
-    run.env("STRONGROOM_REPO", scratch.path("repo")).env("STRONGROOM_PASSWORD", &scratch.password);
-    let output = run.args(["import", "tree", "--delete"]).stdin(Stdio::null()).output().unwrap();
+    let output = scratch.run_humbly(["import", "tree", "--delete"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("shut: cannot be read") && said.contains("nothing was removed"), "{said}");
     assert_eq!(listed(&scratch), before);
 
     // A source that is not there at all says nothing about what was in it, nor about its neighbours.
-    fs::set_permissions(tree.join("shut"), open).unwrap();
+    fs::set_permissions(tree.join("shut"), fs::Permissions::from_mode(0o700)).unwrap();
     let said = scratch.fails(3, ["import", "tree", "absent", "--delete"]);
     assert!(said.contains("nothing was removed"), "{said}");
     assert_eq!(listed(&scratch), before);
     scratch.succeeds(["import", "tree", "--delete"]);
     assert_eq!(listed(&scratch), ["tree", "tree/c", "tree/shut", "tree/shut/b"]);
+}
+
+#[test]
+fn a_source_that_cannot_be_opened_is_told_and_the_others_are_stored() {
+    let scratch = Scratch::with_repository();
+    let shut = scratch.path("shut");
+    make(&scratch.path("tree"), &["a", "in/shut/b", "in/c"]);
+    make(&shut, &["d"]);
+    scratch.succeeds(["import", "tree", "shut"]);
+    let mut expected = listed(&scratch);
+    fs::remove_file(scratch.path("tree/a")).unwrap();
+    make(&scratch.path("tree"), &["new"]);
+    expected.insert(expected.iter().position(|path| path == "tree/in/shut/b").unwrap() + 1, "tree/new".to_owned());
+    for folder in [&shut, &scratch.path("tree/in/shut")] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
+    }
+    let output = scratch.run_humbly(["import", "shut", "tree", "--delete", "--json"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    for says in ["strongroom: shut: cannot be read", "tree/in/shut: cannot be read", "nothing was removed"] {
+        assert!(said.contains(says), "{said}");
+    }
+    let report = json(&output.stdout);
+    let left_out: Vec<_> = report["left_out"].as_array().unwrap().iter().map(|path| path["name"].clone()).collect();
+    assert_eq!((left_out, &report["files"]), (vec!["shut".into(), "tree/in/shut".into()], &1.into()));
+    assert_eq!(listed(&scratch), expected);
+
+    for folder in [&shut, &scratch.path("tree/in/shut")] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    scratch.succeeds(["import", "shut", "tree", "--delete"]);
+    expected.retain(|path| path != "tree/a");
+    assert_eq!(listed(&scratch), expected);
 }
 
 #[test]

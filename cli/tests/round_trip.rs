@@ -98,6 +98,73 @@ fn import_goes_where_it_is_told_and_leaves_out_what_it_is_told() {
 }
 
 #[test]
+fn patterns_that_cannot_match_are_refused_and_those_that_matched_nothing_are_told() {
+    let scratch = Scratch::with_repository();
+    for path in ["ex/a/b/file", "ex/c/file"] {
+        let path = scratch.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "content").unwrap();
+    }
+    let here = scratch.root.path().canonicalize().unwrap();
+    let absolute = |path: &str| here.join(path).to_str().unwrap().to_owned();
+    for (pattern, says) in [
+        ("./a", "write `ex/a`"),
+        ("./ex/a", "write `ex/a`"),
+        ("../a/*", "write `ex/a/*`"),
+        (&absolute("ex/a"), "write `ex/a`"),
+        (&absolute("ex/*/b"), "write `ex/*/b`"),
+        (&absolute("ex"), "SRC itself"),
+        ("", "leave it out"),
+        ("/", "leave it out"),
+    ] {
+        let said = scratch.fails(2, ["import", "ex", "--exclude", pattern]);
+        assert!(said.contains(says) && said.lines().count() == 1, "{pattern}: {said}");
+        fs::write(scratch.path("patterns"), format!("# first\n{pattern}\n")).unwrap();
+        if !pattern.is_empty() {
+            let said = scratch.fails(2, ["import", "ex", "--exclude-file", "patterns"]);
+            assert!(said.contains(says), "{pattern}: {said}");
+        }
+    }
+    assert_eq!(scratch.succeeds(["ls"]), b"");
+
+    let patterns = ["--exclude", "ex", "--exclude", "/a/b/", "--exclude", "/ex/c/", "--exclude", "b"];
+    let output = scratch.run(["import", "ex"].iter().chain(&patterns));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("nothing was left out")).collect();
+    assert!(told.len() == 1 && told[0].ends_with("nothing was left out for `ex`, `/a/b/`"), "{said}");
+    let report = json(&scratch.succeeds(["import", "ex", "--json"].iter().chain(&patterns)));
+    assert_eq!(report["unmatched_patterns"], serde_json::json!(["ex", "/a/b/"]));
+    assert_eq!(String::from_utf8(scratch.succeeds(["ls", "-R"])).unwrap(), "ex\nex/a\n");
+    // What lies there under the name that it arrives by.
+    let all = format!("/{}", here.components().nth(1).unwrap().as_os_str().to_str().unwrap());
+    let output = scratch.run(["import", &all, "--to", "/all", "--exclude", &format!("{all}/*"), "--json"]);
+    assert_eq!(json(&output.stdout)["unmatched_patterns"], serde_json::json!([]));
+}
+
+#[test]
+fn what_is_named_twice_is_stored_once_and_two_of_one_name_are_refused() {
+    let scratch = Scratch::with_repository();
+    for folder in ["one", "two"] {
+        fs::create_dir(scratch.path(folder)).unwrap();
+        fs::write(scratch.path(folder).join("file"), folder).unwrap();
+    }
+    for (sources, says) in [
+        (["one/file", "two/file"], "one/file and two/file would both arrive as file"),
+        (["one/file", "two/../one/file"], "one/file and two/../one/file would both arrive as file"),
+        (["one", "one/"], "one and one/ would both arrive as one"),
+    ] {
+        let said = scratch.fails(2, ["import", sources[0], sources[1]]);
+        assert!(said.contains(says), "{said}");
+    }
+    let output = scratch.run(["import", "one", "two/file", "one", "two/file", "--json"]);
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+    let report = json(&output.stdout);
+    assert_eq!((&report["files"], &report["folders"], &report["unchanged"]), (&2.into(), &1.into(), &0.into()));
+    assert_eq!(scratch.succeeds(["ls", "-R"]), b"file\none\none/file\n");
+}
+
+#[test]
 fn the_repository_is_not_stored_into_itself() {
     let scratch = Scratch::with_repository();
     fs::write(scratch.path("file"), "content").unwrap();

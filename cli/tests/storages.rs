@@ -121,5 +121,12 @@ fn a_storage_of_ones_own_is_plugged_in_by_a_short_main() {
 
     fs::write(scratch.path("letter"), "Dear Anna").unwrap();
     let output = own_scheme(&scratch, &["-r", "shelf://x", "import", "--init", "--no-progress", "letter"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("`shelf:` keeps nothing beyond the end of this program"), "{said}");
+    for lasting in ["file:new", "sqlite:new.db", "redb:new.redb", "mem://new"] {
+        let output = own_scheme(&scratch, &["-r", lasting, "init", "--no-recovery", "--kdf-time", "1"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && !said.contains("durability"), "{lasting}: {said}");
+    }
 }

@@ -74,6 +74,67 @@ fn they_come_back_with_files_and_folders() {
     check_is_clean(&scratch, "after both");
 }
 
+/// Only the system's own names, which root alone may give, are for links.
+#[test]
+fn those_of_a_link_come_back_and_never_reach_what_it_leads_to() {
+    let scratch = Scratch::with_repository();
+    if !tree(&scratch) {
+        return;
+    }
+    let link = scratch.path("tree/link");
+    std::os::unix::fs::symlink("plain", &link).unwrap();
+    if rustix::fs::lsetxattr(&link, "trusted.of.link", b"link", XattrFlags::empty()).is_err() {
+        eprintln!("no extended attributes of links here: nothing to try");
+        return;
+    }
+    let of = |path: &Path| {
+        let mut buffer = vec![0; 100];
+        let bytes = rustix::fs::lgetxattr(path, "trusted.of.link", buffer.as_mut_slice()).ok()?;
+        Some(buffer[..bytes].to_vec())
+    };
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["export", "/tree", "out"]);
+    fs::create_dir(scratch.path("untarred")).unwrap();
+    fs::write(scratch.path("tar"), scratch.succeeds(["export", "/tree", "-", "-q"])).unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--xattrs", "--xattrs-include=*", "--directory"]).arg(scratch.path("untarred"));
+    let done = tar.stdin(Stdio::from(File::open(scratch.path("tar")).unwrap())).status().expect("tar is installed");
+    assert!(done.success());
+    for out in ["out/tree", "untarred/tree"] {
+        assert_eq!(of(&scratch.path(out).join("link")).as_deref(), Some(&b"link"[..]), "{out}");
+        assert_eq!(of(&scratch.path(out).join("plain")), None, "{out}");
+    }
+    // They change by themselves.
+    rustix::fs::lsetxattr(&link, "trusted.of.link", b"other", XattrFlags::empty()).unwrap();
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["export", "/tree", "out"]);
+    assert_eq!(of(&scratch.path("out/tree/link")).as_deref(), Some(&b"other"[..]));
+    check_is_clean(&scratch, "after all");
+}
+
+/// What an export writes into is somebody's: it gets what was stored, and loses nothing.
+#[test]
+fn folders_that_were_there_keep_their_own_beside_those_that_were_stored() {
+    let scratch = Scratch::with_repository();
+    if !tree(&scratch) {
+        return;
+    }
+    scratch.succeeds(["import", "tree"]);
+    fs::create_dir_all(scratch.path("out/tree/folder")).unwrap();
+    for (folder, name) in [("out", "user.own"), ("out/tree", "user.own"), ("out/tree/folder", "user.own")] {
+        assert!(set(&scratch.path(folder), name, b"own"));
+    }
+    assert!(set(&scratch.path("out/tree/folder"), "user.of.folder", b"before"));
+    for _ in 0..2 {
+        let output = scratch.run(["export", "/tree", "out"]);
+        assert_eq!((output.status.code(), common::acceptance::text(&output.stderr)), (Some(0), String::new()));
+        are_there(&scratch.path("out/tree"));
+        for folder in ["out", "out/tree", "out/tree/folder"] {
+            assert_eq!(get(&scratch.path(folder), "user.own").unwrap(), b"own", "{folder}");
+        }
+    }
+}
+
 #[test]
 fn they_go_through_tar() {
     let scratch = Scratch::with_repository();

@@ -3,6 +3,11 @@
 //! After each barrier the files are kept as they are. When the power is cut, each sector that was written since is the old one or the
 //! new one, by a seed, and the files go on in another folder. That is what a medium may do that was told to sync and did; that
 //! it was told is not seen here: count the calls for that, as `backends/sqlite/tests/syncs` does.
+//!
+//! **Not for a medium that this process has locked by `fcntl`**: the files are opened, read and closed here at each barrier, which ends
+//! all such locks that this process has on them, and another process would take itself for alone. It serves where no other process
+//! has the store open as long as this one has, as the tests of `backends/sqlite` see to; else the files are to be read through a
+//! child process, which this does not do. Locks by `flock`, and those of open file descriptions, do not end so.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

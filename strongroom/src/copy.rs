@@ -19,6 +19,8 @@ pub struct CopyOptions<'a> {
     /// Hears how many bytes of content are in the copy, as they are stored, and says whether to go on.
     /// [`strongroom_core::engine::EngineInfo::chunk_bytes`] tells how many that will be.
     pub progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
+    /// Gets what [`Copied::left_behind`] says, where the copy fails too.
+    pub left_behind: Option<&'a mut Option<String>>,
 }
 
 impl Repository {
@@ -30,7 +32,8 @@ impl Repository {
     /// Until it answers, the copy opens for nobody. Where it fails, what was made is deleted; what is left of one that was
     /// killed or dropped answers `UnfinishedCopy`, and [`crate::destroy`] deletes it. While it lasts, a snapshot keeps the
     /// state that is copied, unless this repository is open for reading only: then what others do meanwhile can end it with
-    /// `Expired`. A copy that was killed leaves that snapshot to the next one, which removes it.
+    /// `Expired`. A copy that was killed leaves that snapshot to the next one, which removes it; so does one that cannot remove
+    /// it, and says so in `left_behind`.
     ///
     /// What is read is authenticated; [`Repository::check`] proves of the copy what it proves of any repository.
     ///
@@ -64,8 +67,8 @@ impl Repository {
             self.engine().check_copy_fits(block_bytes)?;
         }
         let creation = Creation::begin(place.into(), create).await?;
-        let CopyOptions { at, progress } = options;
-        let options = engine::CopyOptions { contents: Arc::new(Contents), at, progress };
+        let CopyOptions { at, progress, left_behind } = options;
+        let options = engine::CopyOptions { contents: Arc::new(Contents), at, progress, left_behind };
         let (storage, env) = (creation.opened.storage.clone(), creation.opened.env.clone());
         let (engine, copied) = Engine::copy(self.engine(), storage, env, creation.options(), options).await?;
         Ok((creation.finish(engine).await?, copied))

@@ -1,6 +1,6 @@
 //! One database file: what it is, and what is made of one that is new.
 
-use std::fs::TryLockError;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,7 @@ pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
                 Error::new(ErrorKind::NotFound, Operation::Open, place.shown.as_str()).with_source("the file is empty")
             );
         }
-        refuse_without_locks(place)?;
+        forget_what_is_not_written(place)?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         let base = match builder.open(&place.path) {
@@ -139,13 +139,18 @@ pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
     })
 }
 
-/// On a file system without locks redb lets in everybody, each as the only one.
-fn refuse_without_locks(place: &Place) -> Result<()> {
+/// Sees to it that what redb reads is on the medium, where nobody has the database open. On a file system without locks redb lets
+/// in everybody, each as the only one: that is refused.
+fn forget_what_is_not_written(place: &Place) -> Result<()> {
     let refused = |error| Error::from_io(Operation::Open, place.shown.as_str(), error);
-    let file = std::fs::File::open(&place.path).map_err(refused)?;
+    let file = File::open(&place.path).map_err(refused)?;
     match file.try_lock_shared() {
-        // Closing it would do, but for a child process that shares it until it begins its program.
-        Ok(()) => file.unlock().map_err(refused),
+        Ok(()) => {
+            let forgotten = read_anew(&file);
+            // Closing it would do, but for a child process that shares it until it begins its program.
+            file.unlock().map_err(refused)?;
+            forgotten.map_err(refused)
+        }
         // redb itself says so, after trying for a while.
         Err(TryLockError::WouldBlock) => Ok(()),
         Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
@@ -155,6 +160,20 @@ fn refuse_without_locks(place: &Place) -> Result<()> {
         }
         Err(TryLockError::Error(error)) => Err(refused(error)),
     }
+}
+
+/// What a sync failed to write, the operating system may keep in memory all the same, and take it for written. redb would find a
+/// commit whole there that the medium never got, and build on it. So what still can be is written now, and the memory given
+/// up: what is read then is what is on the medium, and redb goes back to the commit that is.
+fn read_anew(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if !is_read_only(&error) => return Err(error),
+        _ => {}
+    }
+    // A wish: where it is none that the system knows, nothing better is to be had.
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(())
 }
 
 fn is_read_only(error: &io::Error) -> bool {
@@ -217,4 +236,58 @@ pub(crate) fn make_tables(database: &Database, shown: &str) -> Result<()> {
         Ok(transaction.commit()?)
     };
     make().map_err(|error| failed(Operation::Open, shown, error))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::IoSliceMut;
+
+    use rustix::fs::Advice;
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    use super::*;
+
+    const PIECE_BYTES: usize = 64 << 10;
+    const PIECES: usize = 64;
+
+    /// How many pieces of a file the system has in memory; `None` where the file system does not tell, or has no other place.
+    fn in_memory(file: &File) -> io::Result<Option<usize>> {
+        /// `linux/magic.h`.
+        const TMPFS: i128 = 0x0102_1994;
+        if i128::from(rustix::fs::fstatfs(file)?.f_type) == TMPFS {
+            return Ok(None);
+        }
+        // Else looking at one piece would bring those after it.
+        rustix::fs::fadvise(file, 0, None, Advice::Random)?;
+        let mut there = 0;
+        for piece in 0..PIECES {
+            let mut byte = [0];
+            let at = (piece * PIECE_BYTES) as u64;
+            match preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT) {
+                Ok(_) => there += 1,
+                Err(Errno::AGAIN) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(there))
+    }
+
+    #[test]
+    fn before_a_database_is_opened_the_system_forgets_what_it_has_of_it_in_memory() {
+        // Beside the sources, which are on a disk where a folder for what is temporary may be in memory.
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![7; PIECES * PIECE_BYTES]).unwrap();
+        let file = File::open(&path).unwrap();
+        let Some(before) = in_memory(&file).unwrap() else {
+            eprintln!("not tested: this file system does not tell what of a file is in memory");
+            return;
+        };
+        assert_eq!(before, PIECES);
+        let place = Place::find(&path, OpenMode::Existing, "the database", 0).unwrap();
+        forget_what_is_not_written(&place).unwrap();
+        let after = in_memory(&file).unwrap().unwrap();
+        assert!(after < PIECES / 4, "{after} of {PIECES} pieces are still in memory");
+    }
 }

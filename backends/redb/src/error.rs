@@ -12,6 +12,10 @@ pub(crate) fn failed(operation: Operation, context: &str, error: impl Into<redb:
     match error.into() {
         // It is not the blob that is not found.
         redb::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => new(ErrorKind::Other).with_source(error),
+        // A file ends where redb was told that it goes on: asking again does not help.
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            new(ErrorKind::Corrupt).with_source("the file ends too early: it was cut short")
+        }
         redb::Error::Io(error) => Error::from_io(operation, context, error),
         redb::Error::PreviousIo => new(ErrorKind::Other)
             .with_source("an earlier call failed to read or write the file: close it, and open it anew"),

@@ -78,6 +78,8 @@ impl Drop for Store {
 #[derive(Debug, Default)]
 struct Unsynced {
     is_dirty: bool,
+    /// Whether there was a sync since the database was opened: what was found then, who put it may not have synced.
+    had_barrier: bool,
     bytes: usize,
 }
 
@@ -206,8 +208,8 @@ impl Store {
         })?;
         // A synced commit makes all before it durable, too.
         *unsynced = match syncs {
-            true => Unsynced::default(),
-            false => Unsynced { is_dirty: true, bytes: unsynced.bytes + bytes },
+            true => Unsynced { had_barrier: true, ..Unsynced::default() },
+            false => Unsynced { is_dirty: true, bytes: unsynced.bytes + bytes, ..*unsynced },
         };
         Ok(answer)
     }
@@ -244,11 +246,12 @@ impl Store {
         for name in names {
             self.size(Operation::Persist, *name)?;
         }
-        // Nobody else can have put them.
-        if self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).is_dirty && !names.is_empty() {
-            return self.barrier(Operation::Persist);
-        }
-        Ok(())
+        // Since the first barrier nobody else can have put them.
+        let is_due = {
+            let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            unsynced.is_dirty || !unsynced.had_barrier
+        };
+        if is_due && !names.is_empty() { self.barrier(Operation::Persist) } else { Ok(()) }
     }
 
     fn barrier(&self, operation: Operation) -> Result<()> {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use strongroom_conformance::block_on;
 use strongroom_conformance::storage::{sample_bytes, sample_name};
-use strongroom_core::storage::{BlockingMode, OpenContext, OpenMode, Storage};
+use strongroom_core::storage::{BlockingMode, ErrorKind, OpenContext, OpenMode, Storage};
 use strongroom_redb::RedbStorage;
 use tempfile::TempDir;
 
@@ -51,4 +51,32 @@ fn what_was_changed_in_the_file_is_told_and_panics_nowhere() {
     }
     let _ = std::panic::take_hook();
     assert!(refused > 0 && served > 0, "{refused} were refused, {served} served");
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_damaged() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("db");
+    let env = strongroom::env::system().unwrap();
+    let context = OpenContext::new(env).with_mode(OpenMode::CreateIfMissing).with_blocking(BlockingMode::Inline);
+    let open = || block_on(RedbStorage::open(&path, &context));
+    let storage = open().unwrap();
+    for number in 0..20 {
+        block_on(storage.put(sample_name(number), sample_bytes(number, 20_000))).unwrap();
+    }
+    drop(storage);
+    let whole = fs::read(&path).unwrap();
+    for eighths in 1..8 {
+        fs::write(&path, whole.get(..whole.len() / 8 * eighths).unwrap()).unwrap();
+        let told = match open() {
+            Err(error) => error,
+            // What is missing is missed when it is read.
+            Ok(storage) => {
+                let mut read =
+                    (0..20).filter_map(|number| block_on(storage.get(sample_name(number), None, 1 << 20)).err());
+                read.next_back().unwrap_or_else(|| panic!("{eighths} eighths are whole"))
+            }
+        };
+        assert_eq!(told.kind(), ErrorKind::Corrupt, "{eighths} eighths: {told}");
+    }
 }

@@ -24,6 +24,14 @@ const FORMAT_VERSION: i32 = 1;
 /// Bytes a page: a blob is a row's head and a chain of such pages. Larger ones make shorter chains and larger small changes.
 pub(crate) const PAGE_BYTES: u32 = 16 * 1024;
 
+/// So long may the path of a database be: SQLite has room for 512 bytes, with `-journal`, which is also how a name may be too long
+/// that is not by itself.
+const PATH_BYTES_MAX: usize = 504;
+const NAME_BYTES_MAX: usize = 247;
+
+/// So much of the file each connection keeps in memory, in KiB. SQLite's default is what the file says.
+const CACHE_KIB: i32 = 2000;
+
 /// How long one call waits for another process in the middle of a change.
 pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(10);
 
@@ -86,17 +94,27 @@ impl Place {
     pub(crate) fn find(path: &Path, mode: OpenMode, shown: &str) -> Result<Self> {
         let refused = |error| Error::from_io(Operation::Open, shown, error);
         let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_log = header::has_log(path);
+        let (has_log, has_journal) = (header::has_log(path), header::has_journal(path));
         let metadata = match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && mode == OpenMode::CreateIfMissing => {
                 if has_log {
                     return Err(log_alone(shown));
                 }
+                if has_journal {
+                    return Err(other_journal(shown));
+                }
+                if path.is_symlink() {
+                    return Err(Error::new(ErrorKind::NotFound, Operation::Open, shown)
+                        .with_source("it is a link to a file that is not there: name that file"));
+                }
                 // Before there is an empty file on it.
-                std::path::absolute(path)
-                    .map_err(refused)?
-                    .parent()
-                    .map_or(Ok(()), |folder| refuse_shared(folder, shown))?;
+                let absolute = std::path::absolute(path).map_err(refused)?;
+                if let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) {
+                    refuse_shared(folder, shown)?;
+                    // Where the folder cannot be found, to make the file says so.
+                    let real = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+                    refuse_long(&real.join(name), shown)?;
+                }
                 make(path).map_err(|error| without_folder(path, shown, error))?;
                 std::fs::metadata(path).map_err(refused)?
             }
@@ -113,6 +131,7 @@ impl Place {
             return Err(invalid(shown, &what));
         }
         let path = std::fs::canonicalize(path).map_err(refused)?;
+        refuse_long(&path, shown)?;
         let identity = identity(&path, &metadata);
         Ok(Self { path, identity, shown: shown.to_owned() })
     }
@@ -155,6 +174,27 @@ fn log_alone(shown: &str) -> Error {
         shown,
         "a log is left here (`-wal`) that belongs to a database that is elsewhere: bring that back, or move the log away",
     )
+}
+
+/// What is called like a journal, and is none that belongs to what is there: SQLite would take the database back to what is in it,
+/// or remove it.
+pub(crate) fn other_journal(shown: &str) -> Error {
+    invalid(
+        shown,
+        "a file is beside it (`-journal`) that is none of this database, which SQLite would damage by it: move that file away",
+    )
+}
+
+/// SQLite says of such only that they cannot be opened.
+fn refuse_long(path: &Path, shown: &str) -> Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    if cfg!(unix) && (path.as_os_str().len() > PATH_BYTES_MAX || name.len() > NAME_BYTES_MAX) {
+        let what = format!(
+            "its path is longer than SQLite can take ({PATH_BYTES_MAX} bytes, and {NAME_BYTES_MAX} of its name): use a shorter path"
+        );
+        return Err(invalid(shown, &what));
+    }
+    Ok(())
 }
 
 /// To write where other hosts may do so, too, with a log of which they see nothing, would damage the database.
@@ -220,6 +260,7 @@ pub(crate) fn open(place: &Place) -> Result<(Connection, Access)> {
         Owner::Other => return named(Err(NotOurs::Foreign), place),
         Owner::None => return named(Err(NotOurs::NoDatabase), place),
         Owner::LogAlone => return Err(log_alone(&place.shown)),
+        Owner::OtherJournal => return Err(other_journal(&place.shown)),
     }
     let refused = |error: rusqlite::Error| failed(Operation::Open, place.shown.as_str(), error);
     let connection = connect(place, Access::Write)?;
@@ -302,11 +343,24 @@ fn frozen_uri(path: &Path) -> String {
 fn cannot_open(place: &Place, error: rusqlite::Error) -> Error {
     match std::fs::metadata(&place.path) {
         Err(error) => Error::from_io(Operation::Open, place.shown.as_str(), error),
-        Ok(_) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+        Ok(_) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && may_not_be_read(&place.path) => {
             Error::new(ErrorKind::PermissionDenied, Operation::Open, place.shown.as_str()).with_source(error)
         }
         Ok(_) => failed(Operation::Open, place.shown.as_str(), error),
     }
+}
+
+/// Asked without opening it, which may have locks in this process.
+#[cfg(unix)]
+fn may_not_be_read(path: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    let answer = accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS);
+    matches!(answer, Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM))
+}
+
+#[cfg(not(unix))]
+fn may_not_be_read(_: &Path) -> bool {
+    true
 }
 
 /// Whether a database that cannot be written to lacks what is needed to read the log beside it.
@@ -345,8 +399,11 @@ fn named<T>(found: std::result::Result<T, NotOurs>, place: &Place) -> Result<T> 
 
 fn content(connection: &Connection) -> std::result::Result<Content, NotOurs> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let read =
-        || -> rusqlite::Result<_> { Ok((number("application_id")?, number("user_version")?, schema(connection)?)) };
+    let read = || -> rusqlite::Result<_> {
+        let (id, version) = (number("application_id")?, number("user_version")?);
+        limit_cache(connection)?;
+        Ok((id, version, schema(connection)?))
+    };
     let (id, version, schema) = read().map_err(NotOurs::Refused)?;
     match (id, version) {
         (0 | APPLICATION_ID, 0) if schema.is_empty() => return Ok(Content::Nothing),
@@ -362,6 +419,11 @@ fn content(connection: &Connection) -> std::result::Result<Content, NotOurs> {
     } else {
         Err(NotOurs::OtherTables)
     }
+}
+
+/// How much of a file is kept in memory is not for the file to say. Reads it, as far as its schema.
+pub(crate) fn limit_cache(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)
 }
 
 /// All that is in the schema by type, name, table and definition, up to one more than belongs there; what is too long is cut.
@@ -409,4 +471,26 @@ fn make_tables(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     }
     transaction.execute("INSERT INTO barriers (number, count) VALUES (0, 0)", [])?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_does_not_say_how_much_of_it_is_kept_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("database");
+        let forged = Connection::open(&path).unwrap();
+        forged.execute_batch("PRAGMA default_cache_size = 1000000; CREATE TABLE t (x);").unwrap();
+        drop(forged);
+        let place = Place::find(&path, OpenMode::Existing, "the database").unwrap();
+        let pages = |connection: &Connection| {
+            connection.pragma_query_value(None, "cache_size", |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(pages(&connect(&place, Access::Write).unwrap()), 1_000_000);
+        let connection = connect(&place, Access::Write).unwrap();
+        let _ = content(&connection);
+        assert_eq!(pages(&connection), -i64::from(CACHE_KIB));
+    }
 }

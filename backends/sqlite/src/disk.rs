@@ -4,9 +4,10 @@
 use std::path::Path;
 
 /// By the numbers of Linux's `statfs(2)`: network file systems, those of clusters, what a host shows its guests, and FUSE, of which nobody
-/// can tell what is behind it. Not a list of what is allowed: local ones are many, and new ones come.
+/// can tell what is behind it; those that are known (`linux/magic.h`, and what `stat -f` of coreutils calls remote). Not a list of what
+/// is allowed: local ones are many, and new ones come.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const SHARED: [(u32, &str); 18] = [
+const SHARED: [(u32, &str); 23] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
     (0xff53_4d42, "CIFS"),
@@ -23,6 +24,11 @@ const SHARED: [(u32, &str); 18] = [
     (0x0116_1970, "GFS2"),
     (0x7461_636f, "OCFS2"),
     (0x1983_0326, "BeeGFS"),
+    (0x2003_0528, "OrangeFS"),
+    (0xaad7_aaea, "PanFS"),
+    (0xbeef_dead, "StorNext"),
+    (0x6163_6673, "ACFS"),
+    (0x7c7c_6673, "Parallels' shared folders"),
     (0x786f_4256, "VirtualBox's shared folders"),
     (0xbacb_acbc, "VMware's shared folders"),
 ];
@@ -59,6 +65,7 @@ mod tests {
             (i128::from(0xff53_4d42_u32.cast_signed()), Some("CIFS")),
             (0x0102_1997, Some("9p")),
             (0x6573_5546, Some("FUSE")),
+            (i128::from(0xbeef_dead_u32.cast_signed()), Some("StorNext")),
             // ext4, XFS, Btrfs, ZFS, tmpfs, overlayfs.
             (0xef53, None),
             (0x5846_5342, None),

@@ -79,6 +79,12 @@ pub(crate) fn log_lost(operation: Operation) -> Error {
     )
 }
 
+/// Another program holds the lock by which others see this process.
+pub(crate) fn unseen(operation: Operation) -> Error {
+    Error::new(ErrorKind::Busy, operation, "the locks")
+        .with_source("another program keeps the file `-here` beside the database locked: end that")
+}
+
 /// This storage does not let the last bytes be taken, which deleting needs.
 pub(crate) fn no_room(operation: Operation, context: impl Into<String>) -> Error {
     Error::new(ErrorKind::Full, operation, context)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! FILE                     the database: table `blobs`, from name to content
-//! FILE-wal, FILE-shm       SQLite's log and its index; gone when the last process has closed the database
+//! FILE-wal, FILE-shm       SQLite's log and its index; emptied by each process that closes the database, removed by the last
 //! FILE-here, FILE-gate     empty, for locks: who is there, and who may come in
 //! ```
 //!

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::database::{Access, identity};
@@ -33,6 +34,8 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Presence {
     files: Option<Files>,
+    /// Whether others can see this process. It could not take a lock back that it had given up for a moment: another program holds it.
+    is_here: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl Gate {
 
     /// Comes in, and leaves the gate open.
     pub(crate) fn try_enter(self) -> io::Result<Option<Presence>> {
-        let Some(files) = self.files else { return Ok(Some(Presence { files: None })) };
+        let Some(files) = self.files else { return Ok(Some(Presence::new(None))) };
         match files.here.file.try_lock_shared() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -99,11 +102,35 @@ impl Gate {
             return Ok(None);
         }
         files.gate.file.unlock()?;
-        Ok(Some(Presence { files: Some(files) }))
+        Ok(Some(Presence::new(Some(files))))
     }
 }
 
 impl Presence {
+    fn new(files: Option<Files>) -> Self {
+        Self { files, is_here: AtomicBool::new(true) }
+    }
+
+    /// Makes sure that others can see this process, without waiting; false where another holds the lock that tells them.
+    pub(crate) fn try_be_here(&self) -> io::Result<bool> {
+        let Some(files) = self.files.as_ref().filter(|_| !self.is_here.load(Ordering::SeqCst)) else { return Ok(true) };
+        match files.here.file.try_lock_shared() {
+            Ok(()) => {
+                self.is_here.store(true, Ordering::SeqCst);
+                Ok(true)
+            }
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Takes the shared lock again.
+    fn share_again(&self, files: &Files) -> io::Result<()> {
+        let shared = files.here.share_again();
+        self.is_here.store(shared.is_ok(), Ordering::SeqCst);
+        shared
+    }
+
     /// Keeps other processes out, without waiting; false where one is there, or where nobody can tell.
     pub(crate) fn try_alone(&self) -> io::Result<bool> {
         let Some(files) = &self.files else { return Ok(false) };
@@ -114,9 +141,9 @@ impl Presence {
         }
         let alone = files.try_take();
         if !matches!(alone, Ok(true)) {
-            let is_here = files.here.share_again();
+            let shared = self.share_again(files);
             let _ = files.gate.file.unlock();
-            is_here?;
+            shared?;
         }
         alone
     }
@@ -124,10 +151,23 @@ impl Presence {
     /// Lets them in again.
     pub(crate) fn no_longer_alone(&self) {
         if let Some(files) = &self.files {
-            // Nobody of ours can hold it exclusively while the gate is ours, so this does not wait.
-            let _ = files.here.share_again();
+            // Nobody of ours can hold it exclusively while the gate is ours, so this does not wait. Where it fails, the next call does.
+            let _ = self.share_again(files);
             let _ = files.gate.file.unlock();
         }
+    }
+}
+
+#[cfg(test)]
+impl Presence {
+    /// Another program takes the lock, in the moment in which this process tries whether it is alone; and holds it until this is closed.
+    pub(crate) fn lose(&self) -> File {
+        let files = self.files.as_ref().unwrap();
+        files.here.file.unlock().unwrap();
+        let foreign = File::options().read(true).write(true).open(&files.here.path).unwrap();
+        foreign.lock().unwrap();
+        assert!(self.try_alone().is_err());
+        foreign
     }
 }
 
@@ -321,7 +361,9 @@ mod tests {
         foreign.lock().unwrap();
         let error = one.try_alone().unwrap_err().to_string();
         assert!(error.contains("another program"), "{error}");
+        assert!(!one.try_be_here().unwrap(), "nobody sees it");
         drop(foreign);
+        assert!(one.try_be_here().unwrap());
         assert!(enter(&path).is_some(), "the gate is left closed");
         assert!(one.try_alone().unwrap());
     }

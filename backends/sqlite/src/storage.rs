@@ -48,7 +48,8 @@ impl SqliteStorage {
     ///
     /// # Errors
     /// [`ErrorKind`](strongroom_core::storage::ErrorKind)`::NotFound` where the file is absent and may not be created, or its
-    /// folder is; `Invalid` where something else is there, the file has several names, or a log is left of one that is elsewhere;
+    /// folder is; `Invalid` where something else is there, the file has several names or too long a path, a log is left of one that is
+    /// elsewhere, or what is called like its journal is none;
     /// `Unsupported` for a later format, or where SQLite's log cannot be, as on a network file system; what SQLite raises.
     pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
         let blocking = context.blocking();

@@ -13,8 +13,13 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, Transaction, Transac
 use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{Change, Error, ErrorKind, Name, OpenMode, Operation, Put, Result};
 
-use crate::database::{Access, BUSY_WAIT, Content, PAGE_BYTES, Place, Stamp, connect, initialise, look, open};
-use crate::error::{corrupt, failed, gone, in_doubt, is_put_off, is_refused_write, leaves_doubt, log_lost, no_room};
+use crate::database::{
+    Access, BUSY_WAIT, Content, PAGE_BYTES, Place, Stamp, connect, initialise, limit_cache, look, open, other_journal,
+};
+use crate::error::{
+    corrupt, failed, gone, in_doubt, is_put_off, is_refused_write, leaves_doubt, log_lost, no_room, unseen,
+};
+use crate::header::has_journal;
 use crate::lock::{Gate, Presence};
 use crate::log::Log;
 use crate::room::{self, Need};
@@ -35,9 +40,12 @@ const LOG_PAGES_MAX: u64 = 8 * CHECKPOINT_PAGES;
 /// written into the database, and when the last handle is closed, which may be in a thread that must not wait for long.
 const GIVEN_BACK_PAGES_MAX: u64 = 1024;
 
-/// How often a checkpoint is tried again while another process makes one, and how long in between: for [`BUSY_WAIT`].
-const CHECKPOINT_LOOKS: u128 = BUSY_WAIT.as_millis() / CHECKPOINT_PAUSE.as_millis();
+/// How long it is waited between two attempts at a checkpoint while another process makes one.
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long closing waits for other processes, at each attempt; and how many it makes, where they leave something in the log.
+const CLOSING_WAIT: Duration = Duration::from_millis(20);
+const CLOSING_LOOKS: u32 = 5;
 
 const PUT: &str = "INSERT INTO blobs (name, content) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
 const DELETE: &str = "DELETE FROM blobs WHERE name = ?1";
@@ -72,6 +80,8 @@ struct Writer {
     /// Of these, so many were there when the log was last written into the database.
     checkpointed_pages: u64,
     has_deleted: bool,
+    /// How long others are waited for.
+    patience: Duration,
 }
 
 /// SQLite's `synchronous`: whether a commit waits until the log is on the medium. What comes before it in the log is there then,
@@ -233,6 +243,7 @@ impl Store {
         if self.access != Access::Write {
             return Err(Error::new(ErrorKind::ReadOnly, operation, context));
         }
+        self.check_presence(operation)?;
         let mut writer = self.writer();
         if self.place.is_gone() {
             return Err(gone(operation));
@@ -367,6 +378,15 @@ impl Store {
         if self.is_in_doubt() { Err(in_doubt(operation)) } else { Ok(()) }
     }
 
+    /// Nothing is read or changed where others take themselves for alone.
+    fn check_presence(&self, operation: Operation) -> Result<()> {
+        match self.presence.try_be_here() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(unseen(operation)),
+            Err(error) => Err(Error::from_io(operation, "the locks", error)),
+        }
+    }
+
     fn check_log(&self, operation: Operation) -> Result<()> {
         match &self.log {
             Some(log) if !log.is_in_place() => Err(self.noted(log_lost(operation))),
@@ -430,6 +450,7 @@ impl Store {
         context: impl Into<String>,
         read: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        self.check_presence(operation)?;
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = readers.pop();
         drop(readers);
@@ -458,10 +479,14 @@ impl Store {
         if self.place.is_gone() {
             return Err(gone(operation));
         }
+        if has_journal(&self.place.path) {
+            return Err(self.reconnecting(operation, other_journal(&self.place.shown)));
+        }
         let connection = connect(&self.place, self.access).map_err(|error| self.reconnecting(operation, error))?;
         if self.place.is_gone() {
             return Err(gone(operation));
         }
+        limit_cache(&connection).map_err(|error| failed(operation, "the database", error))?;
         Ok(connection)
     }
 
@@ -497,6 +522,7 @@ impl Writer {
             log_pages,
             checkpointed_pages: 0,
             has_deleted: false,
+            patience: BUSY_WAIT,
         })
     }
 
@@ -535,7 +561,7 @@ impl Writer {
         let (mut busy, mut in_log, mut done) = self.connection.query_row(sql, [], numbers)?;
         if how != Checkpoint::Passive {
             // For whoever makes a checkpoint at this moment SQLite does not wait, as it does for all others.
-            for _ in 0..CHECKPOINT_LOOKS {
+            for _ in 0..self.patience.as_millis() / CHECKPOINT_PAUSE.as_millis() {
                 if busy == 0 || in_log >= 0 {
                     break;
                 }
@@ -570,31 +596,66 @@ impl Writer {
 }
 
 impl Drop for Store {
-    /// The last connection of all writes the log into the database, and removes it: 8 MiB and what is given back here, so nobody
-    /// waits for long. It is dropped in the thread of the last handle: on a worker, it would go on when the caller takes the
-    /// database for closed, and moves it.
+    /// Writes the log into the database, whoever else is there, so that nothing stays in the log alone; who is the last gives space
+    /// back, and SQLite removes the log. That is 8 MiB and what is given back here, and no process is waited for for long. It is
+    /// dropped in the thread of the last handle: on a worker, it would go on when the caller takes the database for closed, and
+    /// moves it.
     fn drop(&mut self) {
         if self.access != Access::Write {
             return;
         }
-        // Where the file is gone, what is called like its log may be another's.
-        let is_whole = || !self.place.is_gone() && self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt();
-        if is_whole()
-            && let Err(error) = self.writer().give_back()
-        {
-            self.note(&error);
+        if self.empty_log_and_be_alone() {
+            if let Err(error) = self.writer().give_back() {
+                self.note(&error);
+            }
+            if self.is_whole() {
+                return;
+            }
         }
         // What is in doubt, whoever opens it next takes from the log by its checksums. SQLite takes itself for the last one, too, where
         // the locks of another process are lost, and would take away the log that it writes to. Ours are not lost so. While alone,
         // nobody comes in before all is closed.
-        if is_whole() && matches!(self.presence.try_alone(), Ok(true)) {
-            return;
-        }
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let writer = self.writer();
         for connection in readers.iter().chain(slice::from_ref(&writer.connection)) {
             let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
+    }
+}
+
+impl Store {
+    /// Where the file is gone, what is called like its log may be another's.
+    fn is_whole(&self) -> bool {
+        !self.place.is_gone() && self.check_log(Operation::Sync).is_ok() && !self.is_in_doubt()
+    }
+
+    /// Writes the log into the database and cuts it to nothing, as far as others allow; answers whether this process is alone then,
+    /// and nothing is in doubt. Of two that close at once each may find the other still there, and neither be alone: so each has
+    /// written what there is before it goes.
+    fn empty_log_and_be_alone(&self) -> bool {
+        let mut writer = self.writer();
+        writer.patience = CLOSING_WAIT;
+        // Of readers none is at work: whoever reads has a handle.
+        if writer.connection.busy_timeout(CLOSING_WAIT).is_err() {
+            return false;
+        }
+        for _ in 0..CLOSING_LOOKS {
+            if !self.is_whole() {
+                return false;
+            }
+            let is_empty = self.checkpoint(&mut writer, Checkpoint::Truncate);
+            if !self.is_whole() {
+                return false;
+            }
+            if matches!(self.presence.try_alone(), Ok(true)) {
+                return true;
+            }
+            if is_empty {
+                return false;
+            }
+            std::thread::sleep(CHECKPOINT_PAUSE);
+        }
+        false
     }
 }
 
@@ -628,6 +689,30 @@ fn delete(connection: &Connection, name: Name) -> rusqlite::Result<()> {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn while_others_cannot_see_this_process_nothing_is_read_or_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::find(&folder.path().join("database"), OpenMode::CreateIfMissing, "the database").unwrap();
+        let store = Store::open(place, OpenMode::CreateIfMissing, &mut false).unwrap();
+        let (name, bytes) = (Name::new([7; Name::BYTES]), Bytes::from_static(b"content"));
+        store.put(Operation::Put, name, &bytes).unwrap();
+        let foreign = store.presence.lose();
+        for outcome in [
+            store.size(name).map(drop),
+            store.put(Operation::Put, name, &bytes).map(drop),
+            store.delete(name),
+            store.persist(&[name]),
+        ] {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        }
+        drop(foreign);
+        assert_eq!(store.size(name).unwrap(), 7);
+        store.delete(name).unwrap();
+        // Seen again.
+        assert!(store.try_keep_others_out().unwrap());
+    }
 
     #[test]
     fn a_file_that_was_replaced_since_it_was_found_is_not_opened() {

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test may
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -82,6 +83,14 @@ fn do_as_told() {
                 for number in [1, 2, 100] {
                     assert!(storage.exists(sample_name(number)).await.unwrap(), "{number}");
                 }
+            }
+            "close when told" => {
+                let storage = open(&path).await;
+                let number = u64::from(std::process::id());
+                storage.put_durable(sample_name(number), sample_bytes(number, 1000)).await.unwrap();
+                std::io::stderr().write_all(b".").unwrap();
+                std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+                drop(storage);
             }
             _ => {
                 let connection = Connection::open(&path).unwrap();
@@ -316,6 +325,158 @@ fn a_log_that_is_left_alone_is_not_taken_away_by_a_new_database() {
             assert!(open(&path).await.exists(sample_name(1)).await.unwrap());
         });
     }
+}
+
+/// A journal by which SQLite cuts a database to nothing, where it finds it beside one: of no page, to a file of no page.
+fn journal() -> Vec<u8> {
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    // Records, nonce, pages that there were, bytes of a sector and of a page.
+    for number in [0_u32, 7, 0, 512, 16 * 1024] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    journal
+}
+
+#[test]
+fn what_is_called_like_a_journal_does_not_undo_a_database() {
+    for has_log in [false, true] {
+        let (root, path) = place();
+        block_on(async {
+            let storage = open(&path).await;
+            storage.put_durable(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+            let (_elsewhere, other) = place();
+            for suffix in ["", "-wal"] {
+                fs::copy(beside(&path, suffix), beside(&other, suffix)).unwrap();
+            }
+            drop(storage);
+            if has_log {
+                // As a process leaves it that dies: the version of what is in it is in the log alone.
+                for suffix in ["", "-wal"] {
+                    fs::rename(beside(&other, suffix), beside(&path, suffix)).unwrap();
+                }
+            }
+            fs::write(beside(&path, "-journal"), journal()).unwrap();
+            let before = all(&root);
+            for mode in [OpenMode::CreateIfMissing, OpenMode::Existing] {
+                let error = try_open(&path, mode).await.err().unwrap();
+                assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+                assert!(error.to_string().contains("-journal"), "{error}");
+            }
+            assert!(all(&root) == before, "something was changed, or left");
+            fs::remove_file(beside(&path, "-journal")).unwrap();
+            assert!(open(&path).await.exists(sample_name(1)).await.unwrap());
+        });
+    }
+}
+
+#[test]
+fn what_is_called_like_a_journal_is_not_taken_away_by_a_new_database() {
+    let (root, path) = place();
+    fs::write(beside(&path, "-journal"), "Dear diary").unwrap();
+    let before = all(&root);
+    block_on(async {
+        let error = refused(&path).await;
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("-journal"), "{error}");
+    });
+    assert!(all(&root) == before, "something was changed, or left");
+}
+
+#[test]
+fn nothing_is_read_beside_a_journal_that_came_while_it_was_open() {
+    let (_root, path) = place();
+    block_on(async {
+        let storage = open(&path).await;
+        storage.put_durable(sample_name(1), sample_bytes(1, 1000)).await.unwrap();
+        fs::write(beside(&path, "-journal"), journal()).unwrap();
+        let error = storage.exists(sample_name(1)).await.unwrap_err();
+        assert!(error.to_string().contains("-journal"), "{error}");
+        fs::remove_file(beside(&path, "-journal")).unwrap();
+        assert!(storage.exists(sample_name(1)).await.unwrap());
+    });
+}
+
+#[test]
+fn of_processes_that_close_at_once_none_leaves_anything_in_the_log_alone() {
+    do_as_told();
+    let test = "of_processes_that_close_at_once_none_leaves_anything_in_the_log_alone";
+    let (_root, path) = place();
+    let begin = || -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(DOES, "close when told")
+            .env(DATABASE, &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    block_on(async { drop(open(&path).await) });
+    for round in 0..25 {
+        let mut children = [begin(), begin()];
+        for child in &mut children {
+            child.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        }
+        for child in &mut children {
+            drop(child.stdin.take());
+        }
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        let left = fs::metadata(beside(&path, "-wal")).map_or(0, |log| log.len());
+        assert_eq!(left, 0, "bytes left in the log, in round {round}");
+    }
+    let (_elsewhere, alone) = place();
+    fs::copy(&path, &alone).unwrap();
+    block_on(async { assert_eq!(open(&alone).await.list(&[], None).await.unwrap().len(), 50) });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_too_long_for_sqlite_is_told_before_anything_is_made() {
+    let (root, _) = place();
+    let real = fs::canonicalize(root.path()).unwrap();
+    let of_length = |bytes: usize| {
+        let mut folder = real.clone();
+        while folder.as_os_str().len() + 210 < bytes {
+            folder.push("f".repeat(100));
+        }
+        fs::create_dir_all(&folder).unwrap();
+        let name = "n".repeat(bytes - folder.as_os_str().len() - 1);
+        folder.join(name)
+    };
+    block_on(async {
+        let longest = of_length(504);
+        open(&longest).await.put(sample_name(1), sample_bytes(1, 10)).await.unwrap();
+        for path in [of_length(505), of_length(900), real.join("n".repeat(248))] {
+            let error = refused(&path).await;
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.to_string().contains("use a shorter path"), "{error}");
+            assert!(!path.exists());
+        }
+        drop(open(&real.join("n".repeat(247))).await);
+        // Found by a short way, too, its log would be beside the long name.
+        let link = real.join("link");
+        std::os::unix::fs::symlink(of_length(505).parent().unwrap(), &link).unwrap();
+        let error = refused(&link.join(of_length(505).file_name().unwrap())).await;
+        assert!(error.to_string().contains("use a shorter path"), "{error}");
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_file_that_is_not_there_is_told() {
+    let (root, path) = place();
+    std::os::unix::fs::symlink("nowhere", &path).unwrap();
+    block_on(async {
+        let error = refused(&path).await;
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(error.to_string().contains("link to a file that is not there"), "{error}");
+    });
+    assert!(!root.path().join("nowhere").exists());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use strongroom::fs::{AttributeChange, Follow, Op, Timestamp, XattrMode};
 use crate::command::mv::refuse_dots;
 use crate::context::{Access, Context};
 use crate::exit::Failure;
+use crate::local::own::Own;
 use crate::output::shown;
 use crate::units;
 
@@ -48,6 +49,10 @@ punch: path, offset, length
 set: path, [mode], [uid], [gid], [mtime], [follow]
 setxattr: path, name, value, [follow]
 rmxattr: path, name, [follow]
+
+\"force\": true lets rm name \"/\" and remove all that is in it; what is not there fails the batch all the same. mv takes the
+place of what is there, but with \"replace\": false. mtime is in whole seconds. All that can be true is false where it is not
+given, but for replace and follow.
 
 A path, name, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
 
@@ -166,7 +171,7 @@ struct Report {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let from_stdin = arguments.file == "-";
     // A file is read before anyone is asked for a password, stdin after: the password may come from it.
-    let early = if from_stdin { None } else { Some(parse(&read(Path::new(&arguments.file))?)?) };
+    let early = if from_stdin { None } else { Some(parse(&read(Path::new(&arguments.file), context.own())?)?) };
     let repository = context.open(Access::Write).await?;
     let (ops, lines) = match early {
         Some(parsed) => parsed,
@@ -187,8 +192,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     context.output.summary(&format!("{} operations in commit {}", report.operations, report.commit))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+fn read(path: &Path, own: &Own) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::failed(format!("{}: cannot read: {error}", path.display()));
+    own.refuse_reading(path).map_err(failed)?;
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut input = Vec::new();
     file.take(u64::try_from(INPUT_BYTES_MAX).unwrap_or(u64::MAX) + 1).read_to_end(&mut input).map_err(failed)?;

@@ -99,7 +99,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         ))?;
     }
     if damaged > 0 {
-        let what = format!("{damaged} findings, listed above: restore from a copy, or rescue with export --partial");
+        // What is stored again is found as there, and not stored: the damage would be its own, too.
+        let what = format!(
+            "{damaged} findings, listed above: restore the repository from a copy, or rescue with export --partial into a new one; \
+             what is stored here again shares the damage"
+        );
         return Err(Failure::new(Exit::Damaged, what));
     }
     context.output.summary("no damage found")

@@ -8,7 +8,7 @@ use strongroom::core::Error as E;
 use strongroom::storage::{ErrorKind, StorageUri};
 use strongroom::{Copied, CopyOptions, Credentials, Repository, SecretBytes};
 
-use super::init::{Shape, prepare, refuse_existing};
+use super::init::{Opened, Shape, prepare, refuse_existing};
 use super::key::NewSecret;
 use crate::context::{Access, Age, Context, parse_uri, snapshot_at};
 use crate::exit::Failure;
@@ -44,6 +44,8 @@ struct Report {
     uri: String,
     cipher: &'static str,
     block_bytes: u32,
+    /// What opens it, together.
+    needs: Vec<&'static str>,
     recovery_key: bool,
     files: u64,
     folders: u64,
@@ -53,12 +55,22 @@ struct Report {
     chunks: u64,
     /// Of content, as it is stored.
     bytes: u64,
+    /// The snapshot that keeps the source still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_behind: Option<String>,
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let (uri, target) = (context.uri()?, parse_uri(&arguments.target)?);
     context.refuse_absent(&uri).await?;
     refuse_existing(&target, context).await?;
+    // What one process holds in memory has a name like a path, and no place.
+    if target.scheme() != "mem"
+        && let Ok(path) = target.local_path()
+    {
+        context.own().refuse(&path)?;
+    }
+    context.own_also(&target);
     let source = open(&uri, context).await?;
     let at = match context.global.at.clone() {
         Some(at) => Some(snapshot_at(&source, &at).await?),
@@ -78,20 +90,27 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         shown = copied;
         !interrupt.asked()
     };
-    let options = CopyOptions { at: at.as_deref(), progress: Some(&mut hear) };
+    let mut left_behind = None;
+    let options = CopyOptions { at: at.as_deref(), progress: Some(&mut hear), left_behind: Some(&mut left_behind) };
     let done = source.copy(&target, create.without_defragmenting(), options).await;
     progress.finish();
-    let recovery_key = ways_in.settle(&done, &target, context).await?;
-    let (copy, copied) = done.map_err(|error| failed(error, &target))?;
+    let opened = ways_in.settle(&done, &target, context).await?;
+    let still_kept = left_behind.as_ref().map(|name| {
+        let what = "which kept the source as it was, could not be removed: `snapshot rm` does it, or the next copy";
+        format!("the snapshot {name}, {what}")
+    });
+    let (copy, copied) = done.map_err(|error| failed(error, &target).with(still_kept.as_deref()))?;
     if !copy.remembers() && source.remembers() && target.scheme() != "mem" {
         context.output.notice("no folder to remember the copy's state in: a rollback would go unnoticed");
     }
-    let report = report(&copy, &copied, &target, recovery_key).await?;
+    let report = report(&copy, &copied, &target, opened).await?;
     copy.close().await?;
-    source.close().await?;
-    if let Some(name) = &copied.left_behind {
-        let what = "which kept the source as it was, could not be removed: `snapshot rm` does it, or the next copy";
-        context.output.notice(&format!("the snapshot {name}, {what}"));
+    // The copy is whole, whatever becomes of the source.
+    if let Err(error) = source.close().await {
+        context.output.notice(&format!("{uri}: was copied, and could not be closed in order: {error}"));
+    }
+    if let Some(still_kept) = still_kept {
+        context.output.notice(&still_kept);
     }
     if context.output.json() {
         return context.output.document("strongroom/copied/1", &report);
@@ -155,7 +174,7 @@ async fn report(
     copy: &Repository,
     copied: &Copied,
     target: &StorageUri,
-    recovery_key: bool,
+    Opened { needs, recovery_key }: Opened,
 ) -> Result<Report, Failure> {
     let (usage, info) = (copy.fs().usage("/").await?, copy.info().await?);
     let mut keys = 0;
@@ -168,6 +187,7 @@ async fn report(
         uri: target.to_string(),
         cipher: info.suite.name(),
         block_bytes: info.block_bytes,
+        needs,
         recovery_key,
         files: usage.files,
         folders: usage.directories,
@@ -176,6 +196,7 @@ async fn report(
         snapshots: copied.snapshots,
         chunks: copied.chunks,
         bytes: copied.chunk_bytes,
+        left_behind: copied.left_behind.clone(),
     })
 }
 

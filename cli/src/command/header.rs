@@ -12,6 +12,7 @@ use strongroom::storage::BlockingMode;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::layers::layered;
+use crate::local::own::Own;
 use crate::secret_file::Written;
 
 /// No blob is larger: what is taken is the header's content or a copy of its blob.
@@ -55,7 +56,7 @@ async fn export(file: &Path, context: &mut Context) -> Result<(), Failure> {
     let repository = context.open(Access::Read).await?;
     let header = repository.export_header().await?;
     repository.close().await?;
-    let written = Written::new(file, "the header", header.content())?;
+    let written = Written::new(file, "the header", header.content(), context.own())?;
     let report = Export { generation: header.generation(), bytes: header.content().len() };
     if context.output.json() {
         context.output.document("strongroom/header-export/1", &report)?;
@@ -69,7 +70,7 @@ async fn export(file: &Path, context: &mut Context) -> Result<(), Failure> {
 
 async fn import(file: &Path, context: &mut Context) -> Result<(), Failure> {
     let uri = context.uri()?;
-    let content = read(file)?;
+    let content = read(file, context.own())?;
     let credentials = context.credentials(&uri, Age::Existing)?;
     let options = layered!(OpenOptions::new(credentials), context.layers()?)
         .registry(context.registry.clone())
@@ -91,8 +92,9 @@ async fn import(file: &Path, context: &mut Context) -> Result<(), Failure> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+fn read(path: &Path, own: &Own) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::usage(format!("cannot read the header in {}: {error}", path.display()));
+    own.refuse_reading(path).map_err(failed)?;
     let mut content = Vec::new();
     File::open(path).map_err(failed)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(failed)?;
     if u64::try_from(content.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {

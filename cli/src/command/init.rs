@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use strongroom::storage::{BlockingMode, Effect, StorageUri};
-use strongroom::{Compression, CreateOptions, Credentials, RecoveryKey, Repository, Suite};
+use strongroom::{Compression, CreateOptions, Credentials, Factors, RecoveryKey, Repository, Suite};
 use zeroize::Zeroizing;
 
-use super::recovery;
+use super::{key, recovery};
 use crate::context::{Age, Context};
 use crate::exit::{Exit, Failure};
 use crate::layers::layered;
@@ -98,6 +98,8 @@ pub(crate) struct Report {
     uri: String,
     cipher: &'static str,
     block_bytes: u32,
+    /// What opens it, together.
+    needs: Vec<&'static str>,
     recovery_key: bool,
 }
 
@@ -107,7 +109,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let mut made = Vec::new();
     if let Some(path) = &arguments.new_key_file {
         context.global.key_file = Some(path.clone());
-        made.push(Written::new_key_file(path)?.0);
+        made.push(Written::new_key_file(path, context.own())?.0);
     }
     let credentials = context.credentials(&uri, Age::New)?;
     let (repository, report) = create(&arguments, &uri, credentials, made, context).await?;
@@ -152,7 +154,7 @@ pub(crate) async fn create(
     let (options, ways_in) = prepare(&arguments.shape, credentials, made, context)?;
     let options = options.compression(compression).dedup(arguments.dedup == Switch::On).versions(arguments.versions);
     let created = Repository::create(uri, options).await;
-    let recovery_key = ways_in.settle(&created, uri, context).await?;
+    let Opened { needs, recovery_key } = ways_in.settle(&created, uri, context).await?;
     let repository = created.map_err(|error| Failure::from(error).on(uri))?;
     let info = repository.info().await?;
     let report = Report {
@@ -160,6 +162,7 @@ pub(crate) async fn create(
         uri: uri.to_string(),
         cipher: info.suite.name(),
         block_bytes: info.block_bytes,
+        needs,
         recovery_key,
     };
     Ok((repository, report))
@@ -167,10 +170,19 @@ pub(crate) async fn create(
 
 /// What opens a repository that is being created: files that were made for it, and a recovery key.
 pub(crate) struct WaysIn {
+    factors: Factors,
     made: Vec<Written>,
     recovery_file: Option<PathBuf>,
     /// One that nobody has seen yet.
     shown: Option<Zeroizing<String>>,
+}
+
+/// What opens a repository that was created.
+pub(crate) struct Opened {
+    /// These together.
+    pub(crate) needs: Vec<&'static str>,
+    /// And this alone.
+    pub(crate) recovery_key: bool,
 }
 
 /// How it is created, but for what it is to hold. `made` are the key files that were made for it.
@@ -180,6 +192,7 @@ pub(crate) fn prepare(
     mut made: Vec<Written>,
     context: &mut Context,
 ) -> Result<(CreateOptions, WaysIn), Failure> {
+    let factors = credentials.factors().map_err(strongroom::Error::from)?;
     let mut options = layered!(CreateOptions::new(credentials), context.layers()?)
         .registry(context.registry.clone())
         .storage_calls(BlockingMode::Inline);
@@ -202,24 +215,24 @@ pub(crate) fn prepare(
         let key = RecoveryKey::generate(&env).map_err(strongroom::Error::from)?;
         match wish {
             // Before the repository is created, so that no crash leaves one whose key nobody has.
-            Wish::File(path) => made.push(recovery::write(path, &key)?),
+            Wish::File(path) => made.push(recovery::write(path, &key, context.own())?),
             _ => shown = Some(key.to_text()),
         }
         options = options.recovery_key(key);
     }
-    Ok((options, WaysIn { made, recovery_file: shape.new_recovery_key.clone(), shown }))
+    Ok((options, WaysIn { factors, made, recovery_file: shape.new_recovery_key.clone(), shown }))
 }
 
 impl WaysIn {
     /// Keeps what opens it where it was created, or may have been, and says what there is to know of it; else takes it away.
-    /// Answers whether a recovery key opens it.
     pub(crate) async fn settle<T>(
         self,
         created: &Result<T, strongroom::Error>,
         uri: &StorageUri,
         context: &mut Context,
-    ) -> Result<bool, Failure> {
-        let Self { made, recovery_file, shown } = self;
+    ) -> Result<Opened, Failure> {
+        let Self { factors, made, recovery_file, shown } = self;
+        let needs = key::needs(factors);
         match created {
             // What opens it stays, whatever fails from here on.
             Ok(_) => made.into_iter().for_each(Written::keep),
@@ -231,9 +244,11 @@ impl WaysIn {
                         written.keep();
                     }
                 }
-                return Ok(false);
+                return Ok(Opened { needs, recovery_key: false });
             }
         }
+        key::tell_needs(&uri.to_string(), factors, context);
+        context.tell_durability(uri);
         let recovery_key = recovery_file.is_some() || shown.is_some();
         if let Some(key) = shown {
             recovery::show(key, context)?;
@@ -250,7 +265,7 @@ impl WaysIn {
                 `recovery new` makes one",
             );
         }
-        Ok(recovery_key)
+        Ok(Opened { needs, recovery_key })
     }
 }
 

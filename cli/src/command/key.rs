@@ -111,11 +111,11 @@ impl NewSecret {
         let mut written = None;
         let content = match (&self.new_key_file, self.with_key_file.clone().or(kept)) {
             (Some(path), _) => {
-                let (file, content) = Written::new_key_file(path)?;
+                let (file, content) = Written::new_key_file(path, context.own())?;
                 written = Some(file);
                 Some(content)
             }
-            (None, Some(path)) => Some(secret_file::read(&path, "the key file")?),
+            (None, Some(path)) => Some(secret_file::read(&path, "the key file", context.own())?),
             (None, None) => None,
         };
         if let Some(content) = content {
@@ -130,6 +130,7 @@ impl NewSecret {
 pub(crate) struct JsonSlot {
     slot: u8,
     kind: String,
+    needs: Vec<&'static str>,
     label: String,
     created: String,
     in_use: bool,
@@ -140,6 +141,7 @@ impl JsonSlot {
         Self {
             slot: slot.index,
             kind: slot.factors.to_string(),
+            needs: needs(slot.factors),
             label: slot.label.clone(),
             created: created(slot),
             in_use: in_use == Some(slot),
@@ -185,7 +187,7 @@ async fn list(context: &mut Context) -> Result<(), Failure> {
     if context.output.json() {
         return context.output.document("strongroom/key-list/1", &List { slots });
     }
-    for JsonSlot { slot, kind, label, created, in_use } in slots {
+    for JsonSlot { slot, kind, label, created, in_use, .. } in slots {
         let mark = if in_use { '*' } else { ' ' };
         let line = format!("{slot}{mark} {kind:<21}  {created}  {}", shown(label.as_bytes()));
         context.output.line(line.trim_end())?;
@@ -203,7 +205,11 @@ async fn add(arguments: &Add, context: &mut Context) -> Result<(), Failure> {
     let slots = done?;
     repository.close().await?;
     let added = slots.iter().find(|slot| !before.contains(slot) && slot.label == arguments.label);
-    report("key add", "added", added, context)
+    report("key add", "added", added, context)?;
+    if let Some(added) = added {
+        tell_needs(&format!("slot {}", added.index), added.factors, context);
+    }
+    Ok(())
 }
 
 async fn remove(arguments: &Rm, context: &mut Context) -> Result<(), Failure> {
@@ -267,6 +273,9 @@ async fn change(arguments: &Passwd, context: &mut Context) -> Result<(), Failure
     repository.close().await?;
     let changed = slots.iter().find(|changed| changed.index == slot.index);
     report("key passwd", "changed", changed, context)?;
+    if let Some(changed) = changed {
+        tell_needs(&format!("slot {}", changed.index), changed.factors, context);
+    }
     revokes_nothing(context);
     Ok(())
 }
@@ -320,6 +329,20 @@ pub(crate) fn report(
     }
     context.output.notice("a header that was exported before is out of date: export it again");
     Ok(())
+}
+
+/// The names of factors that are needed together.
+pub(crate) fn needs(factors: Factors) -> Vec<&'static str> {
+    let names = [(Factors::PASSWORD, "password"), (Factors::KEY_FILE, "key file"), (Factors::RECOVERY, "recovery key")];
+    names.into_iter().filter(|(factor, _)| factors.contains(*factor)).map(|(_, name)| name).collect()
+}
+
+/// Says of what was made that it opens with several factors together: one of them may come from a variable, unnoticed.
+pub(crate) fn tell_needs(what: &str, factors: Factors, context: &Context) {
+    let needs = needs(factors);
+    if needs.len() > 1 {
+        context.output.notice(&format!("{what} needs the {}: neither opens it alone", needs.join(" and the ")));
+    }
 }
 
 pub(crate) fn revokes_nothing(context: &Context) {

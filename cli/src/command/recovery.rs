@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::key::{JsonSlot, check_label, report, revokes_nothing, settle};
 use crate::context::{Access, Age, Context, recovery_key};
 use crate::exit::Failure;
+use crate::local::own::Own;
 use crate::password;
 use crate::secret_file::Written;
 
@@ -62,7 +63,7 @@ async fn new(arguments: &New, context: &mut Context) -> Result<(), Failure> {
     // Before it counts: whatever happens then, whoever has the repository has the key.
     let mut written = None;
     match &arguments.output {
-        Some(path) => written = Some(write(path, &key)?),
+        Some(path) => written = Some(write(path, &key, context.own())?),
         None => show(key.to_text(), context)?,
     }
     let credentials = Credentials::recovery(&key);
@@ -119,11 +120,11 @@ async fn verify(context: &mut Context) -> Result<(), Failure> {
 }
 
 /// Writes it to a new file for its owner alone.
-pub(crate) fn write(path: &std::path::Path, key: &RecoveryKey) -> Result<Written, Failure> {
+pub(crate) fn write(path: &std::path::Path, key: &RecoveryKey, own: &Own) -> Result<Written, Failure> {
     let mut text = key.to_text();
     // There is room for it: nothing is moved.
     text.push('\n');
-    Written::new(path, "a recovery key", text.as_bytes())
+    Written::new(path, "a recovery key", text.as_bytes(), own)
 }
 
 /// Shows it on the terminal, once.

@@ -58,7 +58,7 @@ pub(crate) struct Diff {
 pub(crate) struct Restore {
     /// The snapshot
     name: String,
-    /// Only this file or folder and what is in it; without it, all files and keys
+    /// Only this file or folder and what is in it, at this very path: not through links; without it, all files and keys
     path: Option<OsString>,
 }
 

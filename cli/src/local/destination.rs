@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::own::Own;
 use super::source::Identity;
+use super::way::{self, FOLDER};
 use super::xattrs::{self, Xattrs};
 use super::{Attributes, name_of};
 
@@ -24,8 +25,6 @@ use super::{Attributes, name_of};
 const HOLE_BYTES: usize = 4096;
 /// Bits that mean something else when the owner is another.
 const SET_ID_BITS: u32 = 0o6000;
-
-const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// An open folder that is written into.
 #[derive(Clone)]
@@ -38,6 +37,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// The folder that the user named; it is created where it is missing.
     pub(crate) fn at(path: &Path, own: Own) -> io::Result<Self> {
+        way::refuse_file(path)?;
         std::fs::create_dir_all(path)?;
         Self::existing(path, own)
     }
@@ -49,20 +49,14 @@ impl Folder {
 
     /// The folder of that name in this one; it is created where it is missing.
     pub(crate) fn enter(&self, name: &[u8]) -> io::Result<Self> {
-        let name = name_of(checked(name)?);
+        let name = name_of(way::to_be(&*self.descriptor, name, &self.own)?);
         match rustix::fs::mkdirat(&*self.descriptor, &name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let opened = rustix::fs::openat(&*self.descriptor, &name, FOLDER.union(OFlags::NOFOLLOW), Mode::empty());
-        let descriptor = opened.map_err(|error| match error {
-            Errno::NOTDIR | Errno::LOOP => io::Error::other("something that is not a folder is in the way"),
-            error => error.into(),
-        })?;
-        let stat = rustix::fs::fstat(&descriptor)?;
-        if self.own.is(Identity::of_stat(&stat)) {
-            return Err(own_is_in_the_way());
-        }
+        let Some((descriptor, stat)) = way::folder(&*self.descriptor, &name, &self.own)? else {
+            return Err(Errno::NOENT.into());
+        };
         // An earlier export may have left it read-only; its final mode is set when it is finished.
         if stat.st_mode & 0o700 != 0o700 {
             let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(stat.st_mode | 0o700));
@@ -74,7 +68,7 @@ impl Folder {
     fn below(&self, names: &[Vec<u8>]) -> io::Result<Self> {
         names.iter().try_fold(self.clone(), |folder, name| {
             let flags = FOLDER.union(OFlags::NOFOLLOW);
-            let inner = rustix::fs::openat(&*folder.descriptor, name_of(checked(name)?), flags, Mode::empty())?;
+            let inner = rustix::fs::openat(&*folder.descriptor, name_of(way::checked(name)?), flags, Mode::empty())?;
             Ok(Self { descriptor: Arc::new(inner), own: self.own.clone() })
         })
     }
@@ -84,7 +78,7 @@ impl Folder {
         let name = self.replaceable(name)?;
         let (first, folders) = first.split_last().ok_or_else(|| io::Error::other("no name to link to"))?;
         let from = top.below(folders)?;
-        let first = name_of(checked(first)?);
+        let first = name_of(way::checked(first)?);
         let (draft, ()) = self
             .fresh(|draft| rustix::fs::linkat(&*from.descriptor, &first, &*self.descriptor, draft, AtFlags::empty()))?;
         let done = rustix::fs::statat(&*self.descriptor, &draft, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from);
@@ -92,7 +86,7 @@ impl Folder {
             if Identity::of_stat(&there) != identity {
                 return Err(io::Error::other("another file has taken its place"));
             }
-            Ok(rustix::fs::renameat(&*self.descriptor, &draft, &*self.descriptor, name_of(name))?)
+            self.put_in_place(&draft, name)
         });
         // Renaming one name of a file over another of the same file does nothing, and leaves it.
         let _ = rustix::fs::unlinkat(&*self.descriptor, &draft, AtFlags::empty());
@@ -108,19 +102,29 @@ impl Folder {
         Ok(Draft { folder: self.clone(), name, draft: Some(draft), file: File::from(descriptor), length: 0 })
     }
 
-    /// Writes a link; its target is data and is never followed.
-    pub(crate) fn symlink(&self, name: &[u8], target: &[u8], attributes: &Attributes) -> io::Result<()> {
+    /// Writes a link; its target is data and is never followed. Answers which link it is, and how many extended attributes
+    /// could not be set.
+    pub(crate) fn symlink(
+        &self,
+        name: &[u8],
+        target: &[u8],
+        attributes: &Attributes,
+        xattrs: &Xattrs,
+    ) -> io::Result<(Identity, u64)> {
         let name = self.replaceable(name)?;
         let (draft, ()) = self.fresh(|draft| rustix::fs::symlinkat(name_of(target), &*self.descriptor, draft))?;
         let (owner, group) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
         // Only root can give files away; the owner of a link means little otherwise.
         let _ = rustix::fs::chownat(&*self.descriptor, &draft, Some(owner), Some(group), AtFlags::SYMLINK_NOFOLLOW);
+        let unset = xattrs::set_of_link(&*self.descriptor, &draft, xattrs);
         let done = rustix::fs::utimensat(&*self.descriptor, &draft, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)
-            .and_then(|()| rustix::fs::renameat(&*self.descriptor, &draft, &*self.descriptor, name_of(name)));
+            .and_then(|()| rustix::fs::statat(&*self.descriptor, &draft, AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(io::Error::from)
+            .and_then(|stat| self.put_in_place(&draft, name).map(|()| (Identity::of_stat(&stat), unset)));
         if done.is_err() {
             let _ = rustix::fs::unlinkat(&*self.descriptor, &draft, AtFlags::empty());
         }
-        Ok(done?)
+        done
     }
 
     /// Gives the folder its attributes, after everything in it was written.
@@ -131,11 +135,16 @@ impl Folder {
 
     /// Refuses a name whose place is not to be taken.
     fn replaceable<'a>(&self, name: &'a [u8]) -> io::Result<&'a [u8]> {
-        let name = checked(name)?;
-        match rustix::fs::statat(&*self.descriptor, name_of(name), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) if self.own.is(Identity::of_stat(&there)) => Err(own_is_in_the_way()),
-            _ => Ok(name),
-        }
+        way::replaceable(&*self.descriptor, name, &self.own)
+    }
+
+    /// Gives what is whole its name.
+    fn put_in_place(&self, draft: &str, name: &[u8]) -> io::Result<()> {
+        let folder = &*self.descriptor;
+        rustix::fs::renameat(folder, draft, folder, name_of(name)).map_err(|error| match error {
+            Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => way::folder_is_in_the_way(),
+            error => error.into(),
+        })
     }
 
     /// Makes something under a name that nothing has.
@@ -203,11 +212,7 @@ impl Draft {
         self.file.set_len(self.length)?;
         let unset = apply(&self.file, attributes, xattrs)?;
         if let Some(draft) = &self.draft {
-            let folder = &*self.folder.descriptor;
-            rustix::fs::renameat(folder, draft, folder, name_of(&self.name)).map_err(|error| match error {
-                Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => io::Error::other("a folder is in the way"),
-                error => error.into(),
-            })?;
+            self.folder.put_in_place(draft, &self.name)?;
         }
         self.draft = None;
         Ok((Identity::of_stat(&rustix::fs::fstat(&self.file)?), unset))
@@ -222,11 +227,7 @@ impl Drop for Draft {
     }
 }
 
-fn own_is_in_the_way() -> io::Error {
-    io::Error::other("the repository itself is in the way")
-}
-
-/// Answers how many extended attributes could not be set, or taken away.
+/// Answers how many extended attributes could not be set.
 fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<u64> {
     let descriptor = descriptor.as_fd();
     let stat = rustix::fs::fstat(descriptor)?;
@@ -241,10 +242,10 @@ fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io:
     }
     // Before the mode: in an access list that the folder around it has given, the bits of the group would be what all of
     // the list may have.
-    let kept = xattrs::remove_others(descriptor, xattrs)?;
+    xattrs::remove_other_access_lists(descriptor, xattrs)?;
     rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
     // After the owner, whose change takes capabilities away.
-    let unset = kept + xattrs::set(descriptor, xattrs);
+    let unset = xattrs::set(descriptor, xattrs);
     rustix::fs::futimens(descriptor, &times(attributes))?;
     Ok(unset)
 }
@@ -254,12 +255,6 @@ fn times(attributes: &Attributes) -> Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: attributes.seconds, tv_nsec: attributes.nanos.into() },
     }
-}
-
-/// Refuses what is not the name of something in this very folder.
-fn checked(name: &[u8]) -> io::Result<&[u8]> {
-    let fit = !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0);
-    if fit { Ok(name) } else { Err(io::Error::other("this name would leave its folder")) }
 }
 
 #[cfg(test)]
@@ -310,8 +305,24 @@ mod tests {
         for name in [&b".."[..], b".", b"", b"a/b", b"../outside/x", b"/etc/x", b"a\0b"] {
             assert!(folder.enter(name).is_err());
             assert!(folder.create(name).is_err());
-            assert!(folder.symlink(name, b"target", &ATTRIBUTES).is_err());
+            assert!(folder.symlink(name, b"target", &ATTRIBUTES, &Xattrs::new()).is_err());
         }
+    }
+
+    #[test]
+    fn a_name_that_the_repository_may_look_for_is_not_given_to_anything() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("folder")).unwrap();
+        let own = Own::new(vec![root.path().join("folder/db-journal")]);
+        let top = Folder::at(root.path(), own).unwrap();
+        let folder = top.enter(b"folder").unwrap();
+        let name = b"db-journal";
+        assert!(folder.create(name).is_err() && folder.enter(name).is_err());
+        assert!(folder.symlink(name, b"target", &ATTRIBUTES, &Xattrs::new()).is_err());
+        let (identity, _) = top.create(name).unwrap().finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
+        assert!(folder.link(name, &top, &[name.to_vec()], identity).is_err());
+        folder.link(b"other", &top, &[name.to_vec()], identity).unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join("folder")).unwrap().count(), 1);
     }
 
     #[test]
@@ -319,11 +330,22 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::at(root.path(), Own::default()).unwrap();
         for target in [&b"one"[..], b"/two"] {
-            folder.symlink(b"link", target, &ATTRIBUTES).unwrap();
+            folder.symlink(b"link", target, &ATTRIBUTES, &Xattrs::new()).unwrap();
             assert_eq!(std::fs::read_link(root.path().join("link")).unwrap(), Path::new(&name_of(target)));
         }
         std::fs::create_dir(root.path().join("taken")).unwrap();
-        assert!(folder.create(b"taken").unwrap().finish(&ATTRIBUTES, &Xattrs::new()).is_err());
+        let draft = folder.create(b"late").unwrap();
+        for name in ["taken", "late"] {
+            let _ = std::fs::create_dir(root.path().join(name));
+        }
+        // Nothing is written for what has no place, and a folder that comes later is in the way as well.
+        let refusals = [
+            folder.create(b"taken").err().unwrap(),
+            folder.symlink(b"taken", b"target", &ATTRIBUTES, &Xattrs::new()).err().unwrap(),
+            draft.finish(&ATTRIBUTES, &Xattrs::new()).err().unwrap(),
+        ];
+        assert!(refusals.iter().all(|refusal| refusal.to_string() == "a folder is in the way"), "{refusals:?}");
+        std::fs::remove_dir(root.path().join("late")).unwrap();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod exclude;
 pub(crate) mod own;
 pub(crate) mod reach;
 pub(crate) mod source;
+pub(crate) mod way;
 pub(crate) mod xattrs;
 
 use std::ffi::{OsStr, OsString};

@@ -42,7 +42,7 @@ pub(crate) struct Entry {
     /// When anything about it changed last, in milliseconds since the epoch: unlike the time of its content, nobody can set
     /// it.
     pub(crate) changed: i64,
-    /// How many names the file has.
+    /// How many names the file or link has.
     pub(crate) names: u64,
     /// Of a folder: what is in it is left out, whatever it is.
     pub(crate) bare: bool,
@@ -189,7 +189,7 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, mut entry: Entry, bare: bool) -> Event {
-        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path);
+        entry.bare = bare || self.limits.exclude_caches && exclude::is_cache(&entry.path, &self.limits.own);
         let names = if entry.bare { Ok(Vec::new()) } else { sorted_names(&entry.path) };
         self.own = self.limits.own.now();
         match names {
@@ -259,7 +259,7 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
         kind if kind.is_block_device() || kind.is_char_device() => Kind::Special("device"),
         _ => Kind::Special("special file"),
     };
-    let names = if matches!(kind, Kind::File { .. }) { metadata.nlink() } else { 1 };
+    let names = if matches!(kind, Kind::File { .. } | Kind::Symlink { .. }) { metadata.nlink() } else { 1 };
     let (attributes, identity) = (attributes(&metadata), Identity::of(&metadata));
     let changed = metadata.ctime().saturating_mul(1_000).saturating_add(metadata.ctime_nsec() / 1_000_000);
     let path = path.to_owned();
@@ -274,6 +274,18 @@ fn attributes(metadata: &Metadata) -> Attributes {
         seconds: metadata.mtime(),
         nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
     }
+}
+
+/// What [`SourceFile::state`] is of a file.
+fn state(metadata: &Metadata) -> String {
+    let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    let [modified, changed] =
+        [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
+    let size = metadata.size();
+    // Moments of the years that file systems know fit in 64 bits.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let state = format!("{size:x}-{:x}-{:x}-{:x}", modified as u64, changed as u64, metadata.ino() ^ metadata.dev());
+    state
 }
 
 /// A file of the source, open: its data, its holes, and what it was when it was opened.
@@ -301,13 +313,7 @@ impl SourceFile {
         }
         let size = metadata.size();
         let sparse = metadata.blocks().saturating_mul(512) < size;
-        let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let [modified, changed] =
-            [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
-        // Moments of the years that file systems know fit in 64 bits.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let state =
-            format!("{size:x}-{:x}-{:x}-{:x}", modified as u64, changed as u64, metadata.ino() ^ metadata.dev());
+        let state = state(&metadata);
         Ok(Self { attributes: attributes(&metadata), file, size, state, sparse })
     }
 
@@ -330,6 +336,11 @@ impl SourceFile {
         Ok((start < self.size).then_some((start, end.min(self.size))))
     }
 
+    /// Whether nothing about it changed since it was opened, whatever its times were set to.
+    pub(crate) fn is_untouched(&self) -> io::Result<bool> {
+        Ok(state(&self.file.metadata()?) == self.state)
+    }
+
     /// Whether it was changed since it was opened.
     pub(crate) fn has_changed(&self) -> io::Result<bool> {
         let metadata = self.file.metadata()?;
@@ -338,9 +349,9 @@ impl SourceFile {
 }
 
 /// Bytes of a tree, as far as they can be counted; for the progress display alone.
-pub(crate) fn measure(path: &Path, limits: &Limits, stop: impl Fn() -> bool) -> u64 {
+pub(crate) fn measure(path: &Path, relative: &[u8], limits: &Limits, stop: impl Fn() -> bool) -> u64 {
     let mut bytes = 0;
-    for event in Walk::new(path.to_owned(), Vec::new(), limits) {
+    for event in Walk::new(path.to_owned(), relative.to_vec(), limits) {
         if stop() {
             break;
         }

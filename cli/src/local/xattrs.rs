@@ -1,7 +1,7 @@
 //! Extended attributes of files of this machine, as far as it has such and lets us.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 
 use rustix::fs::XattrFlags;
@@ -54,29 +54,26 @@ fn names(bytes: rustix::io::Result<usize>, list: impl FnOnce(&mut [u8]) -> rusti
 /// Access lists, which a file gets from the folder that it is made in: of itself, and of what is made in it.
 const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// Takes away what an open file has beside these, and no system put there for itself: access lists that would let in others
-/// than are known of, and what anyone marks files with. Answers how many could not be taken away.
+/// Takes away the access lists that an open file has and that are not among these: they would let in others than are known
+/// of. Nothing else comes from the folder that it was made in; what else a folder has that was there before is somebody's.
 ///
 /// # Errors
-/// An access list could not be taken away.
-pub(crate) fn remove_others(descriptor: impl AsFd, xattrs: &Xattrs) -> io::Result<u64> {
+/// One could not be taken away.
+pub(crate) fn remove_other_access_lists(descriptor: impl AsFd, xattrs: &Xattrs) -> io::Result<()> {
     let descriptor = descriptor.as_fd();
-    let mut kept = 0;
     for name in names(rustix::fs::flistxattr_query(descriptor), |buffer| rustix::fs::flistxattr(descriptor, buffer)) {
         let is_list = ACCESS_LISTS.contains(&name.as_slice());
-        let is_mark = name.starts_with(b"user.") || name.starts_with(b"trusted.");
-        if !(is_list || is_mark) || xattrs.iter().any(|(known, _)| *known == name) {
+        if !is_list || xattrs.iter().any(|(known, _)| *known == name) {
             continue;
         }
         match rustix::fs::fremovexattr(descriptor, name_of(&name)) {
             Ok(()) | Err(Errno::NODATA) => {}
-            Err(error) if is_list => {
+            Err(error) => {
                 return Err(io::Error::other(format!("the access list that its folder gives it stays: {error}")));
             }
-            Err(_) => kept += 1,
         }
     }
-    Ok(kept)
+    Ok(())
 }
 
 /// Makes these the extended attributes of an open file, beside those that it has; answers how many could not be set.
@@ -84,6 +81,17 @@ pub(crate) fn set(descriptor: impl AsFd, xattrs: &Xattrs) -> u64 {
     let failed = xattrs.iter().filter(|(name, value)| {
         let set = rustix::fs::fsetxattr(descriptor.as_fd(), name_of(name), value, XattrFlags::empty());
         // What the system has given it already.
+        set.is_err_and(|error| error != Errno::EXIST)
+    });
+    u64::try_from(failed.count()).unwrap_or(u64::MAX)
+}
+
+/// Makes these the extended attributes of a link in a folder; answers how many could not be set.
+pub(crate) fn set_of_link(folder: impl AsFd, name: &str, xattrs: &Xattrs) -> u64 {
+    // No call names what is in a folder by that. The descriptor of the folder is a path where the system shows those.
+    let path = format!("/proc/self/fd/{}/{name}", folder.as_fd().as_raw_fd());
+    let failed = xattrs.iter().filter(|(name, value)| {
+        let set = rustix::fs::lsetxattr(&path, name_of(name), value, XattrFlags::empty());
         set.is_err_and(|error| error != Errno::EXIST)
     });
     u64::try_from(failed.count()).unwrap_or(u64::MAX)

@@ -18,8 +18,11 @@ pub mod mounts;
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// The storages that are databases of this machine.
+/// The storages that are databases of this machine, in this build.
+#[cfg(feature = "sled")]
 pub const DATABASES: [&str; 3] = ["sqlite", "redb", "sled"];
+#[cfg(not(feature = "sled"))]
+pub const DATABASES: [&str; 2] = ["sqlite", "redb"];
 
 /// A generator of numbers that is the same everywhere for one seed (splitmix64).
 #[derive(Clone)]
@@ -302,6 +305,17 @@ impl Scratch {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         stderr
+    }
+
+    /// Runs as a program that obeys the permissions of files, whoever runs the tests; it is let into the repository.
+    pub fn run_humbly<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        for path in list(&self.path("repo")).into_iter().chain([self.path("")]) {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let mut command = mounts::humble(Path::new(env!("CARGO_BIN_EXE_strongroom")));
+        command.current_dir(self.root.path()).env("XDG_STATE_HOME", self.path("not there"));
+        command.env("STRONGROOM_REPO", self.path("repo")).env("STRONGROOM_PASSWORD", &self.password);
+        command.args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs with something on stdin.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, shown};
 use crate::extents;
 use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, ROOT, Versions, inode_key};
 use crate::inodes;
-use crate::path::{Last, locate};
+use crate::path::{Last, locate, lookup, names};
 use crate::reflink::{self, Stretch};
 use crate::time::Timestamp;
 use crate::versions::ContentChange;
@@ -232,28 +232,91 @@ impl FsTransaction {
         Ok(())
     }
 
-    /// Puts what is at a path in another state of the repository, and all that is in it, in place of what is there now;
-    /// directories that lead to it are made where they are missing.
+    /// Puts what is at a path in another state of the repository, and all that is in it, in place of what is there now.
+    /// Directories that lead to it are made where they are missing, with the attributes that they had in that state. No
+    /// symbolic link leads there, neither then nor now: what is put in place of something is at this very path.
     ///
     /// # Errors
-    /// [`Error::InvalidPath`] for the root; as [`Self::copy_from`].
+    /// [`Error::InvalidPath`] for the root, and where a symbolic link is on the way; as [`Self::copy_from`].
     pub async fn restore_from(&mut self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
-        let path = trimmed(path.as_ref());
+        let given = trimmed(path.as_ref());
         // Nothing is removed for what was not there.
-        if state.symlink_metadata(path).await?.inode == ROOT {
+        state.symlink_metadata(given).await?;
+        let mut way: Vec<&[u8]> = Vec::new();
+        for name in names(given) {
+            // Without links, this is what going up means.
+            if name == b".." {
+                way.pop();
+            } else {
+                way.push(name);
+            }
+        }
+        let Some((_, above)) = way.split_last() else {
             let reason = "the root is brought back with the whole repository, or name by name";
-            return Err(Error::InvalidPath { path: shown(path), reason });
-        }
-        let Some(split) = path.iter().rposition(|&byte| byte == b'/').or((!path.is_empty()).then_some(0)) else {
-            return Err(Error::InvalidPath { path: shown(path), reason: "it names nothing" });
+            return Err(Error::InvalidPath { path: shown(given), reason });
         };
-        if let Some(parent) = path.get(..split).filter(|parent| !parent.is_empty()) {
-            self.create_dir_all(parent).await?;
+        let then = self.way_then(state, above).await?;
+        self.unfinished = true;
+        let made = self.make_way(state, above, then).await?;
+        self.unfinished = false;
+        let path = whole(&way);
+        if self.locate(&path, Last::Itself).await?.entry.is_some() {
+            while !self.remove_some(&path, usize::MAX).await? {}
         }
-        if self.locate(path, Last::Itself).await?.entry.is_some_and(|there| there.inode != ROOT) {
-            while !self.remove_some(path, usize::MAX).await? {}
+        self.copy_from(state, &path, &path).await?;
+        for (directory, mtime) in made {
+            self.put_mtime(directory, mtime).await?;
         }
-        self.copy_from(state, path, path).await
+        Ok(())
+    }
+
+    /// The directories that lead to something in a state, by the names of the way.
+    async fn way_then(&self, state: &FsSnapshot, above: &[&[u8]]) -> Result<Vec<EntryRow>> {
+        let mut then = Vec::with_capacity(above.len());
+        let mut parent = ROOT;
+        for (depth, name) in above.iter().enumerate() {
+            let path = || shown(&whole(above.get(..=depth).unwrap_or(above)));
+            let entry = lookup(&state.snapshot, parent, name).await?;
+            let entry = entry.ok_or_else(|| Error::NotFound { path: path() })?;
+            match entry.kind {
+                Kind::Directory => parent = entry.inode,
+                Kind::Symlink => {
+                    let reason = "it was a symbolic link: name what is to be restored by a path without links";
+                    return Err(Error::InvalidPath { path: path(), reason });
+                }
+                _ => return Err(Error::NotADirectory { path: path() }),
+            }
+            then.push(entry);
+        }
+        Ok(then)
+    }
+
+    /// Makes what is missing of the directories that lead to something; answers those, with the times that they get when all
+    /// is in them.
+    async fn make_way(
+        &mut self,
+        state: &FsSnapshot,
+        above: &[&[u8]],
+        then: Vec<EntryRow>,
+    ) -> Result<Vec<(u64, Timestamp)>> {
+        let mut progress = Progress { state: Some(state.clone()), ..Progress::default() };
+        let mut parent = ROOT;
+        for (depth, (name, then)) in above.iter().zip(then).enumerate() {
+            let path = || shown(&whole(above.get(..=depth).unwrap_or(above)));
+            parent = match lookup(&self.transaction, parent, name).await? {
+                Some(EntryRow { kind: Kind::Directory, inode }) => inode,
+                Some(EntryRow { kind: Kind::Symlink, .. }) => {
+                    let reason = "it is a symbolic link now, and was a directory then: move the link away first";
+                    return Err(Error::InvalidPath { path: path(), reason });
+                }
+                Some(_) => return Err(Error::NotADirectory { path: path() }),
+                None => {
+                    self.copy_entry(then, parent, name, &mut progress).await?;
+                    progress.levels.last().map_or(parent, |level| level.to)
+                }
+            };
+        }
+        Ok(progress.levels.into_iter().map(|level| (level.to, level.mtime)).collect())
     }
 
     /// Goes on with the copy of a tree, from its root down, at most `names_max` names; answers whether all is copied.
@@ -294,10 +357,7 @@ impl FsTransaction {
                 }
                 let (to, mtime) = (level.to, level.mtime);
                 progress.levels.pop();
-                let mut row = inodes::load(&self.transaction, to).await?;
-                row.mtime = mtime;
-                row.mtime_set = self.shared.moment();
-                put_inode(&mut self.transaction, to, &row)?;
+                self.put_mtime(to, mtime).await?;
                 continue;
             };
             if names_left == 0 || (names_max < usize::MAX && self.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX) {
@@ -368,6 +428,14 @@ impl FsTransaction {
         Ok(())
     }
 
+    /// What was put into a directory changed its time.
+    async fn put_mtime(&mut self, directory: u64, mtime: Timestamp) -> Result<()> {
+        let mut row = inodes::load(&self.transaction, directory).await?;
+        row.mtime = mtime;
+        row.mtime_set = self.shared.moment();
+        put_inode(&mut self.transaction, directory, &row)
+    }
+
     /// What is copied from.
     fn source<'s>(&'s self, state: &'s Option<FsSnapshot>) -> &'s dyn View {
         match state {
@@ -382,6 +450,11 @@ impl FsTransaction {
             None => None,
         })
     }
+}
+
+/// The path of names.
+fn whole(names: &[&[u8]]) -> Vec<u8> {
+    names.iter().flat_map(|name| [b"/", *name]).flatten().copied().collect()
 }
 
 impl Level {

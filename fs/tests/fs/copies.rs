@@ -1,9 +1,15 @@
 //! Copies that share what they copy.
 
 use futures_lite::future::block_on;
-use strongroom_fs::{Attributes, Error, FileSystem, Follow, Kind, Timestamp, XattrMode};
+use strongroom_fs::{AttributeChange, Attributes, Error, FileSystem, Follow, FsSnapshot, Kind, Timestamp, XattrMode};
 
 use crate::support::{Bed, Seen, assert_sound, noise, tree};
+
+/// The state of now, which stays.
+async fn kept(fs: &FileSystem) -> FsSnapshot {
+    fs.engine().create_snapshot("then").await.unwrap();
+    fs.at(fs.engine().open_snapshot("then").await.unwrap())
+}
 
 async fn chunks(fs: &FileSystem) -> u64 {
     fs.engine().info().await.unwrap().chunks
@@ -264,6 +270,69 @@ fn a_large_tree_is_copied_in_several_transactions() {
             assert_eq!(metadata.mtime, fs.metadata(format!("t/{directory}")).await.unwrap().mtime);
         }
         assert_eq!(fs.metadata("u/2/00002").await.unwrap().nlink, FILES as u64 + 1);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn what_is_restored_from_a_state_gets_the_directories_that_it_was_in_back_too() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.create_dir_all("a/private").await.unwrap();
+        fs.write("a/private/key", b"key").await.unwrap();
+        fs.set_xattr("a/private", "user.kept", b"yes", XattrMode::Set, Follow::No).await.unwrap();
+        let change = AttributeChange {
+            mode: Some(0o700),
+            uid: Some(77),
+            gid: Some(78),
+            mtime: Some(Timestamp::from_nanos(1_000_000_000)),
+            atime: None,
+        };
+        fs.set_attributes("a/private", change).await.unwrap();
+        let then = kept(&fs).await;
+        fs.remove_all("a").await.unwrap();
+        fs.restore_from(&then, "a/../a//private/key/").await.unwrap();
+        let metadata = fs.metadata("a/private").await.unwrap();
+        let kept = (metadata.mode, metadata.uid, metadata.gid, metadata.mtime);
+        assert_eq!(kept, (0o700, 77, 78, Timestamp::from_nanos(1_000_000_000)));
+        assert_eq!(fs.xattr("a/private", "user.kept", Follow::No).await.unwrap().unwrap(), b"yes"[..]);
+        assert_eq!(fs.read("a/private/key").await.unwrap(), b"key"[..]);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn nothing_is_restored_through_a_link() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.create_dir_all("d/in").await.unwrap();
+        fs.write("d/in/f", b"then").await.unwrap();
+        fs.symlink("d", "l").await.unwrap();
+        let then = kept(&fs).await;
+        // By a link that was there: the file itself is named.
+        let error = fs.restore_from(&then, "l/in/f").await.unwrap_err();
+        assert!(matches!(&error, Error::InvalidPath { path, .. } if path == "/l"), "{error}");
+        // By a link that came since: what is behind it is another file.
+        fs.remove_all("d").await.unwrap();
+        fs.create_dir_all("other/in").await.unwrap();
+        fs.write("other/in/f", b"of others").await.unwrap();
+        fs.symlink("other", "d").await.unwrap();
+        let error = fs.restore_from(&then, "d/in/f").await.unwrap_err();
+        assert!(matches!(&error, Error::InvalidPath { path, .. } if path == "/d"), "{error}");
+        assert_eq!(fs.read("other/in/f").await.unwrap(), b"of others"[..]);
+        // One that leads nowhere is no way to make something there.
+        fs.remove_file("d").await.unwrap();
+        fs.symlink("nowhere", "d").await.unwrap();
+        fs.restore_from(&then, "d/in/f").await.unwrap_err();
+        assert!(matches!(fs.metadata("nowhere").await, Err(Error::NotFound { .. })));
+        // In place of the link itself, it comes back.
+        fs.restore_from(&then, "d").await.unwrap();
+        assert_eq!(fs.read("d/in/f").await.unwrap(), b"then"[..]);
+        fs.remove_all("d").await.unwrap();
+        fs.write("d", b"a file").await.unwrap();
+        let error = fs.restore_from(&then, "d/in/f").await.unwrap_err();
+        assert!(matches!(&error, Error::NotADirectory { path } if path == "/d"), "{error}");
+        assert_eq!(fs.read("d").await.unwrap(), b"a file"[..]);
         assert_sound(&fs).await;
     });
 }

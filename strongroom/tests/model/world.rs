@@ -554,16 +554,32 @@ impl World {
         Ok(())
     }
 
-    /// Puts what is at a path in another state in place of what is there.
+    /// Puts what is at a path in another state in place of what is there; no link leads there, then or now.
     pub(crate) fn restore_from(&mut self, state: &Self, path: &str) -> Answer {
         state.inode(path, false)?;
-        let above = parent(path);
-        if !above.is_empty() {
-            self.apply_file(&Op::CreateDirAll { path: above.into() })?;
+        let above: Vec<&str> = path.match_indices('/').skip(1).map(|(end, _)| &path[..end]).collect();
+        for place in &above {
+            match state.at(place).map(|inode| &inode.kind) {
+                Some(Kind::Directory) => {}
+                Some(Kind::Symlink(_)) => return Err("invalid"),
+                Some(_) => return Err("not a directory"),
+                None => return Err("not found"),
+            }
         }
-        let place = self.resolve(path, false)?;
-        if self.names.remove(&place).is_some() {
-            self.drop_inside(&place);
+        for place in above {
+            match self.at(place).map(|inode| &inode.kind) {
+                Some(Kind::Directory) => {}
+                Some(Kind::Symlink(_)) => return Err("invalid"),
+                Some(_) => return Err("not a directory"),
+                None => {
+                    let inode = state.at(place).unwrap();
+                    let versions = BTreeMap::from([(1, inode.content().clone())]);
+                    self.make(place.to_owned(), Inode { versions, draft: None, is_new: true, ..inode.clone() });
+                }
+            }
+        }
+        if self.names.remove(path).is_some() {
+            self.drop_inside(path);
         }
         self.copy_from(Some(state), path, path)
     }

@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
+use crate::arguments::once;
 use crate::command::mv::{last_name, refuse_same_names};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -17,6 +18,7 @@ use crate::first_name::FirstNames;
 use crate::local::bytes_of;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
+use crate::local::way::Way;
 use crate::local::xattrs::Xattrs;
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
@@ -29,7 +31,8 @@ use out::Out;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// What to write out, and at the end the folder of this machine that it goes into: files of the same name are
-    /// replaced, links there are never followed; or `-` for a tar stream to stdout
+    /// replaced, links there are never followed; or `-` for a tar stream to stdout, in which holes are zeros, and access lists are
+    /// extended attributes (SCHILY.xattr.system.posix_acl_*)
     #[arg(required = true, num_args = 2..)]
     paths: Vec<OsString>,
     /// Write every intact part of damaged files, and zeros in place of the rest
@@ -94,6 +97,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             return Err(Failure::usage("a tar stream is not for a terminal: send stdout to a file or a program"));
         }
     }
+    let paths = &once(paths);
     refuse_same_names(paths.iter().map(|path| bytes_of(path)))?;
     let own = context.own().clone();
     if !is_stream {
@@ -106,11 +110,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         progress.set_total(measure(&snapshot, paths).await);
     }
     let out = match (arguments.dry_run, is_stream) {
-        (true, _) => Out::nowhere(),
-        (_, true) => Out::tar(),
-        _ => {
+        (true, true) => Out::nowhere(),
+        (false, true) => Out::tar(),
+        (is_dry_run, false) => {
             let dest = Path::new(dest);
-            Out::folder(Folder::at(dest, own).map_err(|error| local_failed(error).on(dest.display()))?)
+            let out =
+                if is_dry_run { Way::at(dest, own).map(Out::way) } else { Folder::at(dest, own).map(Out::folder) };
+            out.map_err(|error| local_failed(error).on(dest.display()))?
         }
     };
     let mut export = Export {
@@ -163,7 +169,11 @@ async fn refuse_beside_root(snapshot: &FsSnapshot, paths: &[OsString]) -> Result
         let name = last_name(path)?;
         match snapshot.symlink_metadata(join(b"/", name)).await {
             Err(strongroom::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => match Failure::from(error) {
+                // What cannot be read does not arrive.
+                failure if failure.exit() == Exit::Damaged => {}
+                failure => return Err(failure),
+            },
             Ok(_) => {
                 let what =
                     format!("what is in {} and {} would both arrive as {}", shown(root), shown(path), shown(name));
@@ -182,7 +192,15 @@ impl Export<'_> {
     async fn all(&mut self, paths: &[OsString]) -> Result<(), Failure> {
         for path in paths {
             let path = bytes_of(path);
-            let metadata = self.snapshot.symlink_metadata(path).await?;
+            let metadata = match self.snapshot.symlink_metadata(path).await.map_err(Failure::from) {
+                Ok(metadata) => metadata,
+                // The others may be whole.
+                Err(failure) if failure.exit() == Exit::Damaged => {
+                    self.left_out(path, failure)?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             if is_root(path) {
                 // The root has no name: what is in it goes into DEST.
                 self.tree(path).await?;
@@ -210,18 +228,24 @@ impl Export<'_> {
     /// All that is in a folder; answers whether all names in it could be read.
     async fn tree(&mut self, path: &[u8]) -> Result<bool, Failure> {
         let snapshot = self.snapshot.clone();
-        let mut walk = Walk::new(snapshot.clone(), path, true).await?;
+        let mut walk = match Walk::new(snapshot.clone(), path, true).await {
+            Ok(walk) => walk,
+            Err(failure) => {
+                self.left_out(path, failure)?;
+                return Ok(false);
+            }
+        };
         let mut folders = Vec::new();
         let mut is_whole = true;
         while let Some(step) = walk.next().await {
             self.stop_if_asked()?;
             match step {
                 Step::Entry(found) => {
-                    let metadata = match found.metadata(&snapshot).await {
+                    let metadata = match snapshot.inode_metadata(found.entry.inode).await {
                         Ok(metadata) => metadata,
-                        Err(failure) => {
+                        Err(error) => {
                             walk.skip();
-                            self.left_out(&found.path, failure)?;
+                            self.left_out(&found.path, error.into())?;
                             continue;
                         }
                     };
@@ -297,21 +321,35 @@ impl Export<'_> {
     }
 
     async fn link(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
+        if self.one_more_name(name, metadata)?.is_some() {
+            return Ok(());
+        }
         let target = self.snapshot.read_link(path).await?;
-        self.out.symlink(name, &target, metadata, &mut self.context.output)?;
+        let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
+        let identity = self.out.symlink(name, &target, (metadata, &xattrs), &mut self.context.output)?;
+        let written = Written { identity, lost: Vec::new() };
+        self.links.met(metadata.inode, metadata.nlink, &self.out.path(name), written);
         self.report.links += 1;
         Ok(())
     }
 
-    async fn file(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<Vec<transfer::Lost>, Failure> {
-        let output = &mut self.context.output;
+    /// Gives what was written under another name of it this one, too, where there is such and it can be done; answers what
+    /// was lost of it.
+    fn one_more_name(&mut self, name: &[u8], metadata: &Metadata) -> Result<Option<Vec<transfer::Lost>>, Failure> {
         if metadata.nlink > 1
             && let Some(first) = self.links.of(&metadata.inode)
-            && self.out.link(name, &first.path, first.note.identity, metadata, output)?
+            && self.out.link(name, &first.path, first.note.identity, metadata, &mut self.context.output)?
         {
-            self.progress.add(metadata.size);
             self.report.hard_links += 1;
-            return Ok(first.note.lost);
+            return Ok(Some(first.note.lost));
+        }
+        Ok(None)
+    }
+
+    async fn file(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<Vec<transfer::Lost>, Failure> {
+        if let Some(lost) = self.one_more_name(name, metadata)? {
+            self.progress.add(metadata.size);
+            return Ok(lost);
         }
         let file = self.snapshot.open_file(path).await?;
         let xattrs = transfer::xattrs(&self.snapshot, path, metadata).await?;
@@ -319,7 +357,7 @@ impl Export<'_> {
         let mut fetch = Fetch { buffer: &mut self.buffer, interrupt: &interrupt, partial: self.arguments.partial };
         let progress = |bytes| self.progress.add(bytes);
         let of = (metadata, &xattrs);
-        let (lost, identity) = self.out.file(name, &file, of, &mut fetch, output, progress).await?;
+        let (lost, identity) = self.out.file(name, &file, of, &mut fetch, &mut self.context.output, progress).await?;
         let written = Written { identity, lost: lost.clone() };
         self.links.met(metadata.inode, metadata.nlink, &self.out.path(name), written);
         self.report.files += 1;
@@ -337,6 +375,11 @@ impl Export<'_> {
             let what = "the stream ends within this file";
             let what = if failure.exit() == Exit::Damaged { format!("{what}: --partial goes on") } else { what.into() };
             return Err(Failure::new(failure.exit(), format!("{failure}: {what}")).on(shown(path)));
+        }
+        // Nor is there for what follows.
+        if failure.is_for_want_of_room() {
+            let what = "what was written so far is whole; make room, and run it again for the rest";
+            return Err(Failure::failed(format!("{failure}: {what}")).on(shown(path)));
         }
         match failure.exit() {
             Exit::Damaged => self.damaged = true,

@@ -1,4 +1,4 @@
-//! Where an export goes: a folder of this machine, a tar stream, or nowhere at all.
+//! Where an export goes: a folder of this machine, or only a look at it; a tar stream; or nowhere at all.
 
 use strongroom::fs::{File, Metadata};
 
@@ -6,6 +6,7 @@ use super::tar::Tar;
 use crate::exit::Failure;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
+use crate::local::way::Way;
 use crate::local::xattrs::Xattrs;
 use crate::output::Output;
 use crate::transfer::{self, Fetch, Lost, local_failed};
@@ -26,17 +27,27 @@ enum Place {
         top: Folder,
         open: Vec<Folder>,
     },
+    /// The same, where it is only to be shown what would be written.
+    Way {
+        top: Way,
+        open: Vec<Way>,
+    },
     Tar(Tar),
 }
 
 impl Out {
-    /// Only shows what would be written.
+    /// Only shows what would be in a stream.
     pub(super) fn nowhere() -> Self {
         Self { place: Place::Nowhere, names: Vec::new(), xattrs_unset: 0 }
     }
 
     pub(super) fn folder(top: Folder) -> Self {
         Self { place: Place::Folders { top, open: Vec::new() }, names: Vec::new(), xattrs_unset: 0 }
+    }
+
+    /// Only shows what would be written to a folder.
+    pub(super) fn way(top: Way) -> Self {
+        Self { place: Place::Way { top, open: Vec::new() }, names: Vec::new(), xattrs_unset: 0 }
     }
 
     pub(super) fn tar() -> Self {
@@ -60,8 +71,8 @@ impl Out {
                 tar.xattrs_unnamed(),
                 "were left out: a tar stream has no place for names with `=` or that are no text",
             ),
-            Place::Nowhere | Place::Folders { .. } => {
-                (self.xattrs_unset, "could not be set, or taken away: the folder or this user has no such")
+            Place::Nowhere | Place::Folders { .. } | Place::Way { .. } => {
+                (self.xattrs_unset, "could not be set: the folder or this user has no such")
             }
         };
         (count > 0).then(|| format!("{count} extended attributes {what}"))
@@ -91,6 +102,10 @@ impl Out {
                 let inner = open.last().unwrap_or(top).enter(name).map_err(local_failed)?;
                 open.push(inner);
             }
+            Place::Way { top, open } => {
+                let inner = open.last().unwrap_or(top).enter(name).map_err(local_failed)?;
+                open.push(inner);
+            }
             Place::Tar(tar) => tar.folder(&path, metadata, xattrs, output)?,
         }
         self.names.push(name.to_vec());
@@ -99,33 +114,47 @@ impl Out {
 
     pub(super) fn leave(&mut self, metadata: &Metadata, xattrs: &Xattrs) -> Result<(), Failure> {
         self.names.pop();
-        if let Place::Folders { open, .. } = &mut self.place
-            && let Some(folder) = open.pop()
-        {
-            self.xattrs_unset += folder.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+        match &mut self.place {
+            Place::Folders { open, .. } => {
+                if let Some(folder) = open.pop() {
+                    self.xattrs_unset += folder.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+                }
+            }
+            Place::Way { open, .. } => {
+                open.pop();
+            }
+            Place::Nowhere | Place::Tar(_) => {}
         }
         Ok(())
     }
 
+    /// Writes a link; answers which it is here.
     pub(super) fn symlink(
         &mut self,
         name: &[u8],
         target: &[u8],
-        metadata: &Metadata,
+        (metadata, xattrs): (&Metadata, &Xattrs),
         output: &mut Output,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Identity>, Failure> {
         let path = self.path(name);
         match &mut self.place {
-            Place::Nowhere => Ok(()),
+            Place::Nowhere => Ok(None),
             Place::Folders { top, open } => {
                 let folder = open.last().unwrap_or(top);
-                folder.symlink(name, target, &transfer::to_local(metadata)).map_err(local_failed)
+                let (identity, unset) =
+                    folder.symlink(name, target, &transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+                self.xattrs_unset += unset;
+                Ok(Some(identity))
             }
-            Place::Tar(tar) => tar.symlink(&path, target, metadata, output),
+            Place::Way { top, open } => {
+                open.last().unwrap_or(top).refuse(name).map_err(local_failed)?;
+                Ok(None)
+            }
+            Place::Tar(tar) => tar.symlink(&path, target, (metadata, xattrs), output).map(|()| None),
         }
     }
 
-    /// Gives a file that was written one more name; answers whether that could be done.
+    /// Gives a file or link that was written one more name; answers whether that could be done.
     pub(super) fn link(
         &mut self,
         name: &[u8],
@@ -143,6 +172,7 @@ impl Out {
                 // Some file systems have no links, or not so many; and what we wrote may be gone by now.
                 Ok(identity.is_some_and(|identity| folder.link(name, top, &first, identity).is_ok()))
             }
+            Place::Way { top, open } => Ok(open.last().unwrap_or(top).refuse(name).is_ok()),
             Place::Tar(tar) => tar.link(&path, first, metadata, output).map(|()| true),
         }
     }
@@ -167,6 +197,10 @@ impl Out {
                 self.xattrs_unset += unset;
                 Ok((lost, Some(identity)))
             }
+            Place::Way { top, open } => {
+                open.last().unwrap_or(top).refuse(name).map_err(local_failed)?;
+                Ok((Vec::new(), None))
+            }
             Place::Tar(tar) => {
                 let mut member = tar.file(&path, metadata, xattrs, output)?;
                 let lost = fetch.file(file, metadata.size, &mut member, progress).await?;
@@ -180,7 +214,7 @@ impl Out {
     pub(super) fn finish(&mut self, output: &mut Output) -> Result<(), Failure> {
         match &mut self.place {
             Place::Tar(tar) => tar.finish(output),
-            Place::Nowhere | Place::Folders { .. } => Ok(()),
+            Place::Nowhere | Place::Folders { .. } | Place::Way { .. } => Ok(()),
         }
     }
 }

@@ -71,10 +71,10 @@ impl Tar {
         &mut self,
         path: &[u8],
         target: &[u8],
-        metadata: &Metadata,
+        of: (&Metadata, &Xattrs),
         output: &mut Output,
     ) -> Result<(), Failure> {
-        self.header(path, (EntryType::Symlink, 0), Some(target), (metadata, &Xattrs::new()), output)
+        self.header(path, (EntryType::Symlink, 0), Some(target), of, output)
     }
 
     /// One more name for a member that came before.

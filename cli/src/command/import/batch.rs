@@ -331,8 +331,8 @@ impl Batch {
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
             Step::File { path, source, apart, .. } => {
-                let stored =
-                    store(&self.fs, transaction, path, source, *apart, &mut self.buffer, context, progress).await?;
+                let source = SourceFile::open(source, context.own()).map_err(unreadable)?;
+                let stored = store(&self.fs, transaction, path, &source, *apart, &mut self.buffer, progress).await?;
                 self.bytes += stored.bytes;
                 self.note_torn(path, &stored);
                 return Ok(stored.bytes);
@@ -399,23 +399,21 @@ async fn store(
     fs: &FileSystem,
     transaction: &mut FsTransaction,
     path: &[u8],
-    local: &std::path::Path,
+    source: &SourceFile,
     apart: bool,
     buffer: &mut [u8],
-    context: &Context,
     progress: &Progress,
 ) -> Result<Stored, Stopped> {
-    let source = SourceFile::open(local, context.own()).map_err(unreadable)?;
     let attributes = transfer::to_repository(&source.attributes);
     if apart || kind(transaction, path).await? != Some(Kind::File) || draft::is_one(transaction, path).await? {
         make_way(transaction, path).await?;
-    } else if has_history(fs, transaction, path).await? && is_same(transaction, path, &source, None).await? {
+    } else if has_history(fs, transaction, path).await? && is_same(transaction, path, source, None).await? {
         transaction.set_attributes(path, change(&attributes)).await?;
         progress.add(source.size);
         return Ok(Stored { bytes: source.size, torn: source.has_changed().unwrap_or(true) });
     }
     let mut writer = transaction.write_file(path, attributes).await?;
-    transfer::store(&source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
+    transfer::store(source, 0, &mut writer, buffer, |bytes| progress.add(bytes)).await?;
     let bytes = writer.finish().await?;
     Ok(Stored { bytes, torn: source.has_changed().unwrap_or(true) })
 }

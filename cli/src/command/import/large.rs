@@ -36,6 +36,20 @@ pub(super) struct Large<'a> {
     pub(super) progress: &'a Progress,
 }
 
+/// A draft that is whole, and what it becomes.
+struct Whole<'a> {
+    /// In the repository.
+    path: &'a [u8],
+    /// It, and others of the same file.
+    drafts: &'a Drafts,
+    /// What the file in its place was becomes a version of it. That takes some rows for each stretch of the two, in one commit
+    /// and in memory, so otherwise a name changes.
+    within: bool,
+    /// How many versions the file keeps, where that is its own.
+    versions: Option<u32>,
+    change: AttributeChange,
+}
+
 /// What putting a draft in its place came to.
 enum Placed {
     Done,
@@ -92,7 +106,9 @@ impl Large<'_> {
         let stored = Stored { bytes: sink.offset, torn: source.has_changed().unwrap_or(true) };
         sink.file.close().await?;
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
-        self.give_place(&drafts, &draft, keeps_versions && !self.apart, settings.versions, change).await?;
+        let within = keeps_versions && !self.apart;
+        let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change };
+        self.give_place(whole).await?;
         Ok(stored)
     }
 
@@ -127,21 +143,13 @@ impl Large<'_> {
     }
 
     /// Gives a draft its place, and removes all others.
-    async fn give_place(
-        &self,
-        drafts: &Drafts,
-        draft: &[u8],
-        within: bool,
-        versions: Option<u32>,
-        change: AttributeChange,
-    ) -> Result<(), Stopped> {
-        let mut within = within;
+    async fn give_place(&self, mut draft: Whole<'_>) -> Result<(), Stopped> {
         for _ in 0..ATTEMPTS_MAX {
-            match self.put_in_place(drafts, draft, within, versions, change).await? {
+            match self.put_in_place(&draft).await? {
                 Placed::Done => return Ok(()),
                 Placed::Raced => self.refresh().await?,
                 Placed::TooLarge => {
-                    within = false;
+                    draft.within = false;
                     let path = shown(self.path);
                     let text = format!("{path}: is too large to keep its older versions: they are given up");
                     self.progress.aside(|| self.context.output.notice(&text));
@@ -151,16 +159,8 @@ impl Large<'_> {
         Err(Stopped::Conflict)
     }
 
-    /// `within`: what the file there was becomes a version of it. That takes some rows for each stretch of the two, in one
-    /// commit and in memory, so otherwise a name changes.
-    async fn put_in_place(
-        &self,
-        drafts: &Drafts,
-        draft: &[u8],
-        within: bool,
-        versions: Option<u32>,
-        change: AttributeChange,
-    ) -> Result<Placed, Stopped> {
+    async fn put_in_place(&self, whole: &Whole<'_>) -> Result<Placed, Stopped> {
+        let Whole { path: draft, drafts, within, versions, change } = *whole;
         let path = self.path;
         let mut transaction = self.fs.begin();
         if !draft::is_one(&transaction, draft).await? {

@@ -22,10 +22,12 @@ impl Measuring {
             return Self { stop, thread: None };
         }
         let (stopped, bar, limits) = (stop.clone(), progress.clone(), limits.clone());
-        let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
+        let sources: Vec<(PathBuf, Vec<u8>)> =
+            sources.iter().map(|source| (source.path.clone(), source.name.clone())).collect();
         let thread = std::thread::spawn(move || {
-            let count = |path: &Path| source::measure(path, &limits, || stopped.load(Ordering::Relaxed));
-            bar.set_total(paths.iter().map(|path| count(path)).sum());
+            let count =
+                |path: &Path, name: &[u8]| source::measure(path, name, &limits, || stopped.load(Ordering::Relaxed));
+            bar.set_total(sources.iter().map(|(path, name)| count(path, name)).sum());
         });
         Self { stop, thread: Some(thread) }
     }

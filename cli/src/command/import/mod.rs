@@ -2,15 +2,16 @@
 //!
 //! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
 //! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
-//! time are the same are taken as unchanged and not read, unless something about them changed since they were stored that
-//! the rest does not explain. A transaction that loses a race against another writer, or
-//! that a failing source file has spoilt, is dropped and its steps are taken again. What is gone is removed last.
+//! time are the same are taken as unchanged and not read, unless anything about them changed since they were stored: those
+//! are compared. A transaction that loses a race against another writer, or that a failing source file has spoilt, is
+//! dropped and its steps are taken again. What is gone is removed last.
 
 mod batch;
 mod draft;
 mod gone;
 mod known;
 mod large;
+mod likeness;
 mod links;
 mod measuring;
 mod removal;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use strongroom::storage::BlockingMode;
 use strongroom::{CreateOptions, Credentials, Repository};
 
+use crate::arguments::once;
 use crate::command::init;
 use crate::context::{Access, Age, Context};
 use crate::exit::{Exit, Failure};
@@ -57,7 +59,8 @@ pub(crate) struct Arguments {
     /// is excluded stays
     #[arg(long)]
     delete: bool,
-    /// Leave out what matches: `*.o` any name, `docs/draft/*` a path from SRC on
+    /// Leave out what matches: `*.o` any name; with a slash a path, whose first part is the name of SRC itself: `docs/draft/*`
+    /// of `docs`
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// Leave out what matches a line of a file
@@ -91,6 +94,8 @@ pub(super) struct Report {
     seconds: f64,
     special: Vec<LeftOut>,
     left_out: Vec<LeftOut>,
+    /// Of what to leave out.
+    unmatched_patterns: Vec<String>,
     /// How many of those were stored, though not as they are here.
     #[serde(skip)]
     stored_even_so: u64,
@@ -112,7 +117,9 @@ struct Source {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let exclude = Exclude::new(&arguments.exclude, &arguments.exclude_file)?;
-    let sources = name_sources(&arguments.sources)?;
+    let sources = name_sources(&once(&arguments.sources))?;
+    let named: Vec<_> = sources.iter().map(|source| (source.path.as_path(), source.name.as_slice())).collect();
+    exclude.refuse_unnamed(&named)?;
     if arguments.delete && is_root(bytes_of(&arguments.to)) && sources.iter().any(|source| source.name.is_empty()) {
         let what = "with --delete, `/` would arrive in the place of all that is in the repository: pass --to DIR";
         return Err(Failure::usage(what));
@@ -154,6 +161,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         context
             .output
             .notice(&format!("{count} files with several names were too many: names became files of their own"));
+    }
+    report.unmatched_patterns = limits.exclude.unmatched();
+    if !report.unmatched_patterns.is_empty() {
+        let patterns: Vec<String> = report.unmatched_patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+        context.output.notice(&format!("nothing was left out for {}", patterns.join(", ")));
     }
     summarise(&report, &arguments, elapsed, context)?;
     match u64::try_from(report.left_out.len()).unwrap_or(u64::MAX) {

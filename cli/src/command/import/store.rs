@@ -7,7 +7,8 @@ use strongroom::fs::{FsSnapshot, Kind as FsKind, Metadata};
 
 use crate::context::Context;
 use crate::exit::Failure;
-use crate::local::source::{Entry, Event, Identity, Kind, Limits, Walk};
+use crate::first_name::First;
+use crate::local::source::{Entry, Event, Identity, Kind, Limits, SourceFile, Walk};
 use crate::local::{Attributes, bytes_of, xattrs};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
@@ -18,6 +19,7 @@ use super::batch::{Batch, News, Step};
 use super::draft;
 use super::gone::Gone;
 use super::known::Known;
+use super::likeness::Likeness;
 use super::links::Links;
 use super::{Arguments, LeftOut, Report, Source, is_root};
 
@@ -175,23 +177,56 @@ impl Import<'_> {
                 self.report.special.push(LeftOut { path, reason: what.to_owned() });
                 Ok(())
             }
-            Kind::Symlink { target } => {
-                if let Some(metadata) = &there
-                    && metadata.kind == FsKind::Symlink
-                    && same_attributes(&entry.attributes, metadata)
-                    && snapshot.read_link(&path).await? == target
-                {
-                    self.report.unchanged += 1;
-                    return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
-                }
-                self.touch_parent();
-                self.report.links += 1;
-                self.detail(&path);
-                self.take(Step::Link { path: path.clone(), target, attributes: entry.attributes }).await?;
-                self.xattrs(&path, &entry.path, None, snapshot).await
-            }
+            Kind::Symlink { .. } => self.link(entry, path, there, snapshot).await,
             Kind::File { size } => self.file(entry, size, path, there, snapshot).await,
         }
+    }
+
+    async fn link(
+        &mut self,
+        entry: Entry,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+        snapshot: &FsSnapshot,
+    ) -> Result<(), Failure> {
+        let Kind::Symlink { target } = &entry.kind else { return Ok(()) };
+        let there = there.filter(|metadata| metadata.kind == FsKind::Symlink);
+        if let Some(first) = self.links.first(&entry) {
+            return self.one_more_name(first, path, there).await;
+        }
+        if let Some(metadata) = &there
+            && same_attributes(&entry.attributes, metadata)
+            && snapshot.read_link(&path).await? == *target
+            && (metadata.nlink < 2 || self.links.is_original(metadata.inode, entry.identity))
+        {
+            self.report.unchanged += 1;
+            self.links.met(&entry, &path, Some(metadata.inode));
+            return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
+        }
+        self.touch_parent();
+        self.report.links += 1;
+        self.detail(&path);
+        self.links.met(&entry, &path, None);
+        let (link, target) = (path.clone(), target.clone());
+        self.take(Step::Link { path: link, target, attributes: entry.attributes }).await?;
+        self.xattrs(&path, &entry.path, None, snapshot).await
+    }
+
+    /// Of a file or link that was met under another name before.
+    async fn one_more_name(
+        &mut self,
+        first: First<Option<u64>>,
+        path: Vec<u8>,
+        there: Option<Metadata>,
+    ) -> Result<(), Failure> {
+        if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
+            self.report.unchanged += 1;
+            return Ok(());
+        }
+        self.touch_parent();
+        self.report.hard_links += 1;
+        self.detail(&path);
+        self.take(Step::Name { path, existing: first.path }).await
     }
 
     async fn file(
@@ -205,32 +240,36 @@ impl Import<'_> {
         let there = there.filter(|metadata| metadata.kind == FsKind::File);
         if let Some(first) = self.links.first(&entry) {
             self.progress.add(size);
-            if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
-                self.report.unchanged += 1;
-                return Ok(());
-            }
-            self.touch_parent();
-            self.report.hard_links += 1;
-            self.detail(&path);
-            return self.take(Step::Name { path, existing: first.path }).await;
+            return self.one_more_name(first, path, there).await;
         }
         let attributes = entry.attributes;
         // Other names of the file there may stand for another file here, or for nothing that is imported now.
         let shared = there.is_some_and(|metadata| metadata.nlink > 1);
-        if let Some(metadata) = &there
-            && metadata.size == size
-            && same_time(&attributes, metadata)
-            && !self.is_suspect(&entry, &path, metadata, snapshot).await?
-            && (!shared || self.links.is_original(metadata.inode, entry.identity))
-        {
-            self.report.unchanged += 1;
-            self.progress.add(size);
-            self.links.met(&entry, &path, Some(metadata.inode));
-            self.xattrs(&path, &entry.path, Some(metadata), snapshot).await?;
-            if same_attributes(&attributes, metadata) {
-                return Ok(());
+        if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there)) {
+            self.progress.on(|| shown(&path));
+            let fs = self.repository.fs();
+            let is_noted = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
+                Likeness::Untouched => Some(true),
+                Likeness::Same { is_worth_noting } => Some(!is_worth_noting),
+                Likeness::Different => None,
+                Likeness::Unknown(reason) => {
+                    self.left_out(&path, reason);
+                    return Ok(());
+                }
+            };
+            self.stop_if_asked().await?;
+            if let Some(is_noted) = is_noted
+                && (!shared || self.links.is_original(metadata.inode, entry.identity))
+            {
+                self.report.unchanged += 1;
+                self.progress.add(size);
+                self.links.met(&entry, &path, Some(metadata.inode));
+                self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
+                if is_noted && same_attributes(&attributes, &metadata) {
+                    return Ok(());
+                }
+                return self.take(Step::Attributes { path, attributes }).await;
             }
-            return self.take(Step::Attributes { path, attributes }).await;
         }
         // A large file is written under another name first.
         if self.batch.is_large(size) || shared || there.is_none() {
@@ -249,23 +288,6 @@ impl Import<'_> {
             self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
         }
         Ok(())
-    }
-
-    /// Whether something about a file changed since it was stored that nothing else explains: somebody may have written to
-    /// it and set its time back.
-    async fn is_suspect(
-        &self,
-        entry: &Entry,
-        path: &[u8],
-        there: &Metadata,
-        snapshot: &FsSnapshot,
-    ) -> Result<bool, Failure> {
-        let stored = there.ctime.seconds.saturating_mul(1_000).saturating_add((there.ctime.nanos / 1_000_000).into());
-        let explained = !same_attributes(&entry.attributes, there) || entry.names != there.nlink;
-        if entry.changed <= stored || explained {
-            return Ok(false);
-        }
-        Ok(xattrs::read(&entry.path) == transfer::xattrs(snapshot, path, there).await?)
     }
 
     /// Extended attributes, where they are not the same: they change without a change of the content's time.
@@ -316,7 +338,11 @@ impl Import<'_> {
     async fn take_whole(&mut self, step: Step) -> Result<bool, Failure> {
         let is_file = matches!(step, Step::File { .. });
         if self.arguments.dry_run {
-            if let Step::File { size, .. } = &step {
+            if let Step::File { path, source, size, .. } = &step {
+                if let Err(error) = SourceFile::open(source, self.context.own()) {
+                    self.left_out(path, format!("cannot be read: {error}"));
+                    return Ok(false);
+                }
                 self.report.files += 1;
                 self.report.bytes += size;
             }

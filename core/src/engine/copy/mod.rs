@@ -64,6 +64,8 @@ pub struct CopyOptions<'a> {
     pub at: Option<&'a str>,
     /// Hears how many bytes of payloads are in the copy, and says whether to go on.
     pub progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
+    /// Gets what [`Copied::left_behind`] says, where the copy fails too.
+    pub left_behind: Option<&'a mut Option<String>>,
 }
 
 /// What was copied.
@@ -77,7 +79,8 @@ pub struct Copied {
     pub chunks: u64,
     /// Bytes of their payloads.
     pub chunk_bytes: u64,
-    /// The snapshot that was to keep the source as it was, where it could not be removed: the next copy does it.
+    /// The snapshot that was to keep the source as it was, where it could not be removed, or where that is not known: the
+    /// next copy does it.
     pub left_behind: Option<String>,
 }
 
@@ -97,12 +100,22 @@ impl Engine {
         storage: Arc<dyn Storage>,
         env: Env,
         create: CreateOptions<'_>,
-        options: CopyOptions<'_>,
+        mut options: CopyOptions<'_>,
     ) -> Result<(Self, Copied)> {
+        let told = options.left_behind.take();
         self.check_copy_fits(create.block_bytes)?;
-        let mut source = Source::take(self, options.at).await?;
-        let done = copy(&mut source, storage, env, create, options).await;
-        let left_behind = source.release().await;
+        let mut left_behind = None;
+        let done = match Source::take(self, options.at, &mut left_behind).await {
+            Ok(mut source) => {
+                let done = copy(&mut source, storage, env, create, options).await;
+                left_behind = source.release().await.or(left_behind);
+                done
+            }
+            Err(error) => Err(error),
+        };
+        if let Some(told) = told {
+            told.clone_from(&left_behind);
+        }
         done.map(|(engine, copied)| (engine, Copied { left_behind, ..copied }))
     }
 

@@ -54,15 +54,15 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// All of it, or all up to the snapshot of this name.
-    pub(super) async fn take(engine: &Engine, at: Option<&str>) -> Result<Self> {
+    /// All of it, or all up to the snapshot of this name. `left_behind`: what may keep the source though this failed to.
+    pub(super) async fn take(engine: &Engine, at: Option<&str>, left_behind: &mut Option<String>) -> Result<Self> {
         engine.refresh().await?;
-        let hold = if engine.is_read_only() || at.is_some() { None } else { hold(engine).await? };
+        let hold = if engine.is_read_only() || at.is_some() { None } else { hold(engine, left_behind).await? };
         match Self::look(engine, hold.as_deref().or(at)).await {
             Ok((snapshots, newest)) => Ok(Self { engine: engine.clone(), hold, snapshots, newest }),
             Err(error) => {
                 if let Some(hold) = hold {
-                    let _ = engine.remove_snapshot(&hold).await;
+                    *left_behind = let_go(engine, hold).await;
                 }
                 Err(error)
             }
@@ -113,23 +113,37 @@ impl Source {
     pub(super) async fn release(self) -> Option<String> {
         let Self { engine, hold, newest, .. } = self;
         drop(newest);
-        let name = hold?;
-        match engine.remove_snapshot(&name).await {
-            Ok(()) | Err(Error::NoSnapshot { .. }) => None,
-            Err(error) => {
-                tracing::warn!(%error, name, "the snapshot that kept the source as it was stays; the next copy removes it");
-                Some(name)
-            }
+        let_go(&engine, hold?).await
+    }
+}
+
+/// Removes what kept a source; answers its name where it may be there still.
+async fn let_go(engine: &Engine, name: String) -> Option<String> {
+    match engine.remove_snapshot(&name).await {
+        Ok(()) | Err(Error::NoSnapshot { .. }) => None,
+        // What it kept is freed by the next that is taken or removed.
+        Err(_) if engine.snapshots().await.is_ok_and(|kept| kept.iter().all(|info| info.name != name)) => None,
+        Err(error) => {
+            tracing::warn!(%error, name, "the snapshot that kept the source as it was stays; the next copy removes it");
+            Some(name)
         }
     }
 }
 
 /// Keeps the newest state, and removes what copies that died kept. `None` where the storage takes nothing.
-async fn hold(engine: &Engine) -> Result<Option<String>> {
+async fn hold(engine: &Engine, left_behind: &mut Option<String>) -> Result<Option<String>> {
     let held = async {
         remove_leftovers(engine).await?;
         let name = format!("{HOLD_PREFIX}{:016x}", engine.begin().number().await?);
-        engine.create_snapshot_of(&name, None).await.map(|_| name)
+        match engine.create_snapshot_of(&name, None).await {
+            Ok(_) => Ok(name),
+            Err(error) => {
+                // It may have been taken all the same.
+                let is_unknown = matches!(error, Error::CommitUnknown { .. }) && engine.refresh().await.is_err();
+                *left_behind = if is_unknown { Some(name) } else { let_go(engine, name).await };
+                Err(error)
+            }
+        }
     };
     match held.await {
         Err(error)

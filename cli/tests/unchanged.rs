@@ -1,0 +1,181 @@
+//! What an import takes as unchanged, and what it looks into: times can be set back, the time of the last change of any kind
+//! cannot.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
+
+mod common;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::SystemTime;
+
+use common::Scratch;
+use common::acceptance::{check_is_clean, stored_bytes, text};
+
+fn import(scratch: &Scratch, more: &[&str]) -> serde_json::Value {
+    let arguments = ["import", "tree", "--json"];
+    serde_json::from_slice(&scratch.succeeds(arguments.iter().chain(more))).unwrap()
+}
+
+fn set_time(path: &Path, time: SystemTime) {
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Other content of the same length and time.
+fn change_unseen(path: &Path, content: &str) {
+    let time = path.metadata().unwrap().modified().unwrap();
+    fs::write(path, content).unwrap();
+    set_time(path, time);
+}
+
+/// Of a file, for which there is a free name outside of the tree.
+type Change = fn(&Path, PathBuf);
+
+/// What else may have changed about a file, beside its content.
+const OTHER_CHANGES: [(&str, Change); 5] = [
+    ("nothing", |_, _| {}),
+    ("its mode", |file, _| fs::set_permissions(file, Permissions::from_mode(0o750)).unwrap()),
+    ("its extended attributes", |file, _| {
+        let set = rustix::fs::setxattr(file, "user.new", b"1", rustix::fs::XattrFlags::empty());
+        assert!(set.is_ok() || cfg!(not(target_os = "linux")) || set == Err(rustix::io::Errno::NOTSUP));
+    }),
+    ("a name in the tree", |file, _| fs::hard_link(file, file.with_file_name("second")).unwrap()),
+    ("a name elsewhere", |file, outside| fs::hard_link(file, outside).unwrap()),
+];
+
+#[test]
+fn a_change_whose_time_was_set_back_is_seen_whatever_else_changed() {
+    for (what, change) in OTHER_CHANGES {
+        let scratch = Scratch::with_repository();
+        fs::create_dir(scratch.path("tree")).unwrap();
+        let file = scratch.path("tree/file");
+        fs::write(&file, "one").unwrap();
+        import(&scratch, &[]);
+        change_unseen(&file, "two");
+        change(&file, scratch.path("outside"));
+        let would = import(&scratch, &["--dry-run"]);
+        let did = import(&scratch, &[]);
+        assert_eq!(scratch.succeeds(["cat", "/tree/file"]), b"two", "{what}");
+        for count in ["files", "hard_links", "unchanged", "folders"] {
+            assert_eq!(would[count], did[count], "{count}, {what}");
+        }
+        assert_eq!((&did["files"], &import(&scratch, &[])["files"]), (&1.into(), &0.into()), "{what}");
+        // And once more, now that it is so.
+        change_unseen(&file, "six");
+        assert_eq!(import(&scratch, &[])["files"], 1, "{what}");
+        assert_eq!(scratch.succeeds(["cat", "/tree/file"]), b"six", "{what}");
+    }
+}
+
+#[test]
+fn a_change_whose_time_was_set_back_is_seen_though_a_name_went() {
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let [file, second] = ["tree/file", "tree/second"].map(|name| scratch.path(name));
+    fs::write(&file, "one").unwrap();
+    fs::hard_link(&file, &second).unwrap();
+    import(&scratch, &[]);
+    change_unseen(&file, "two");
+    fs::remove_file(&second).unwrap();
+    import(&scratch, &["--delete"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/file"]), b"two");
+    check_is_clean(&scratch, "after both");
+}
+
+/// A program that replaces files keeps their times where it is asked to, and need not keep anything else.
+#[test]
+fn another_file_in_the_place_of_one_is_seen_though_it_has_its_size_and_time() {
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let [program, new] = ["tree/program", "new"].map(|name| scratch.path(name));
+    for (path, content, mode) in [(&program, "v1", 0o644), (&new, "v2", 0o755)] {
+        fs::write(path, content).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        set_time(path, SystemTime::UNIX_EPOCH);
+        if mode == 0o644 {
+            import(&scratch, &[]);
+        }
+    }
+    fs::rename(&new, &program).unwrap();
+    assert_eq!(import(&scratch, &[])["files"], 1);
+    assert_eq!(scratch.succeeds(["cat", "/tree/program"]), b"v2");
+}
+
+#[test]
+fn what_is_looked_into_and_is_the_same_makes_no_version_and_is_not_looked_into_again() {
+    for dedup in ["on", "off"] {
+        let scratch = Scratch::new();
+        scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--versions", "3", "--dedup", dedup]);
+        fs::create_dir(scratch.path("tree")).unwrap();
+        let file = scratch.path("tree/file");
+        fs::write(&file, common::Numbers::new(1).bytes(3 << 20)).unwrap();
+        import(&scratch, &[]);
+        let before = stored_bytes(&scratch.path("repo"));
+        let changed = |scratch: &Scratch| {
+            let said = text(&scratch.succeeds(["stat", "/tree/file"]));
+            assert!(said.contains("versions  0 older"), "dedup {dedup}: {said}");
+            said.lines().find(|line| line.starts_with("changed")).unwrap().to_owned()
+        };
+        for change in [
+            |file: &Path| set_time(file, file.metadata().unwrap().modified().unwrap()),
+            |file: &Path| {
+                fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+            },
+        ] {
+            change(&file);
+            let first = changed(&scratch);
+            let report = import(&scratch, &[]);
+            assert_eq!((&report["files"], &report["unchanged"]), (&0.into(), &2.into()), "dedup {dedup}");
+            let second = changed(&scratch);
+            assert_ne!(first, second, "it is noted that it was looked into");
+            import(&scratch, &[]);
+            assert_eq!(changed(&scratch), second, "it was not looked into again");
+        }
+        let more = stored_bytes(&scratch.path("repo")).saturating_sub(before);
+        assert!(more < 1 << 20, "{more} bytes more, dedup {dedup}");
+        check_is_clean(&scratch, "after all");
+    }
+}
+
+/// As another user, who may read the repository and not the file.
+fn import_as_nobody(scratch: &Scratch, more: &[&str]) -> Output {
+    scratch.command().uid(65_534).gid(65_534).args(["import", "tree"]).args(more).output().unwrap()
+}
+
+#[test]
+fn an_unchanged_file_is_not_opened_and_one_that_changed_and_cannot_be_is_told() {
+    let scratch = Scratch::with_repository();
+    if scratch.root.path().metadata().unwrap().uid() != 0 {
+        eprintln!("only root can be somebody else: nothing to try");
+        return;
+    }
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let file = scratch.path("tree/file");
+    fs::write(&file, "one").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    import(&scratch, &[]);
+    let everything = ["--recursive", "a+rwX"];
+    let done = std::process::Command::new("chmod").args(everything).arg(scratch.path("repo")).status().unwrap();
+    assert!(done.success());
+    fs::create_dir_all(scratch.path("state")).unwrap();
+    for folder in ["", "state"] {
+        fs::set_permissions(scratch.path(folder), Permissions::from_mode(0o777)).unwrap();
+    }
+    let chmod = std::process::Command::new("chmod").args(everything).arg(scratch.path("state")).status().unwrap();
+    assert!(chmod.success());
+
+    let output = import_as_nobody(&scratch, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    change_unseen(&file, "two");
+    for more in [&["--dry-run"][..], &[], &[]] {
+        let output = import_as_nobody(&scratch, more);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{more:?}: {said}");
+        assert!(said.contains("/tree/file: cannot be read: Permission denied"), "{more:?}: {said}");
+    }
+    import(&scratch, &[]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/file"]), b"two");
+}
