@@ -1,6 +1,7 @@
 //! `s3://bucket/prefix?region=…&endpoint=…`
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,6 +194,11 @@ impl StorageConstructor for S3Constructor {
             .capabilities(CAPABILITIES)
     }
 
+    /// None, whatever the bucket is called.
+    fn local_paths(&self, _: &StorageUri) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// With the endpoint of the environment or the profile: the same bucket of another server is another place.
     fn location(&self, uri: &StorageUri) -> StorageUri {
         let place = uri.with_parameters_of(&[]);
@@ -254,5 +260,11 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.to_string().contains(told), "{error}");
         }
+    }
+
+    #[test]
+    fn no_bucket_is_a_folder_of_this_machine() {
+        let uri = StorageUri::parse("s3://localhost/home").unwrap();
+        assert_eq!(S3Constructor::default().local_paths(&uri), Vec::<PathBuf>::new());
     }
 }
