@@ -74,7 +74,9 @@ fn location(registry: &Registry, uri: &StorageUri) -> Option<String> {
     if uri.scheme() == "mem" {
         return None;
     }
-    let real = uri.local_path().ok().and_then(|path| std::fs::canonicalize(path).ok());
+    // A bucket may be called `localhost`.
+    let is_here = !registry.local_paths(uri).is_empty();
+    let real = uri.local_path().ok().filter(|_| is_here).and_then(|path| std::fs::canonicalize(path).ok());
     match real.map(|path| StorageUri::from_path(&path)) {
         Some(Ok(real)) => Some(format!("{}:{real}", uri.scheme())),
         _ => Some(registry.constructor(uri).map_or_else(|_| uri.clone(), |scheme| scheme.location(uri)).to_string()),
@@ -95,7 +97,12 @@ mod tests {
         assert_ne!(of(format!("file://{path}")), of(format!("sqlite://{path}")));
         assert_eq!(of("mem://x".to_owned()), None);
         #[cfg(feature = "s3")]
-        assert_eq!(of("s3://b/x?region=y&timeout=9".to_owned()), of("s3://b/x".to_owned()));
+        {
+            assert_eq!(of("s3://b/x?region=y&timeout=9".to_owned()), of("s3://b/x".to_owned()));
+            assert!(
+                of(format!("s3://localhost{path}")).is_some_and(|location| location.starts_with("s3://localhost/"))
+            );
+        }
         #[cfg(feature = "faulty")]
         {
             assert_eq!(of(format!("faulty+file://{path}?seed=1")), of(format!("file://{path}")));
