@@ -187,6 +187,8 @@ impl Address {
         // The certificates of AWS are for one label before `.s3`.
         let is_virtual = options.virtual_hosts.unwrap_or(is_aws && !options.bucket.contains('.'));
         let authority = if is_virtual { format!("{}.{authority}", options.bucket) } else { authority.to_string() };
+        // As it is signed.
+        let authority = authority.to_ascii_lowercase();
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
             endpoint: one_spelling(&endpoint),
@@ -226,6 +228,7 @@ mod tests {
         assert_eq!(of(None, "b").url, "https://b.s3.eu-west-1.amazonaws.com");
         assert_eq!(of(None, "b.c").url, "https://s3.eu-west-1.amazonaws.com");
         assert_eq!(of(Some("https://h:9/x/"), "b").url, "https://h:9/x");
+        assert_eq!(of(Some("https://Host:9/X"), "b").url, "https://host:9/X");
         let virtual_hosts = address(Some("https://h:9"), "b", |options| options.virtual_hosts = Some(true)).unwrap();
         assert_eq!((virtual_hosts.url.as_str(), virtual_hosts.is_virtual), ("https://b.h:9", true));
     }
