@@ -375,7 +375,7 @@ fn peak_of_streaming(name: &'static str, bytes: u64, store: &Store) -> usize {
 }
 
 #[test]
-fn a_content_streamed_into_a_transaction_takes_the_same_memory_whatever_its_length() {
+fn a_content_streamed_into_a_transaction_takes_no_more_memory_than_any_may_whatever_its_length() {
     let create =
         |changes: &mut Changes, mut stream: Stream| changes.create_file_from("/f", Attributes::file(), &mut stream);
     // Over a file that is there, and piece by piece.
@@ -392,9 +392,9 @@ fn a_content_streamed_into_a_transaction_takes_the_same_memory_whatever_its_leng
     };
     let ways: [(&str, &Store); 2] = [("create_file_from", &create), ("write_file", &write)];
     for (name, store) in ways {
-        let [short, long] = [16_u64, 128].map(|mebibytes| peak_of_streaming(name, mebibytes << 20, store));
-        assert!(short.max(long) <= CONTENT_BYTES_MAX, "{name}: {short} and {long} bytes");
-        assert!(long <= short + (6 << 20), "{name}: {short} bytes for 16 MiB, {long} for 128 MiB");
+        // How much of a short content is in memory at once is chance; a long one has time to fill all that may be.
+        let peaks = [16_u64, 128].map(|mebibytes| peak_of_streaming(name, mebibytes << 20, store));
+        assert!(peaks.iter().all(|&peak| peak <= CONTENT_BYTES_MAX), "{name}: {peaks:?} bytes for 16 and 128 MiB");
     }
 }
 
