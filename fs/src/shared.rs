@@ -116,6 +116,12 @@ impl Shared {
         self.common.chunks.as_ref()?.get(&number)
     }
 
+    pub(crate) fn forget_chunks(&self) {
+        if let Some(chunks) = &self.common.chunks {
+            chunks.clear();
+        }
+    }
+
     pub(crate) fn keep(&self, number: ChunkNumber, plain: &Bytes) {
         if let Some(chunks) = &self.common.chunks {
             chunks.insert(number, plain.clone());

@@ -159,6 +159,30 @@ impl Repository {
         Ok(self.engine.compact(options).await?)
     }
 
+    /// Forgets what is kept in memory for no other reason than to be fast, such as before the application sleeps, or when
+    /// memory is wanted elsewhere: decoded tree nodes and chunks, and keys of blocks, which are erased. Nothing is lost by
+    /// it, and nothing has to be opened again: open files keep what was written to them, and everybody reads from the
+    /// storage again. The cache of ciphertext before a remote storage stays; where it is not to, give the options a
+    /// [`cache`](OpenOptions::cache) of your own.
+    ///
+    /// ```
+    /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
+    /// # use strongroom::{CreateOptions, Credentials, Repository, fs::OpenOptions};
+    /// # let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+    /// # let repository = Repository::create("mem://drop-caches", options).await?;
+    /// repository.fs().write("/letter", b"Dear Anna").await?;
+    /// let letter = repository.fs().open_file("/letter", OpenOptions::new().write(true)).await?;
+    /// letter.append(b", ...").await?;
+    /// repository.drop_caches();
+    /// letter.close().await?;
+    /// assert_eq!(repository.fs().read("/letter").await?, b"Dear Anna, ...");
+    /// # repository.close().await
+    /// # }) }
+    /// ```
+    pub fn drop_caches(&self) {
+        self.fs.drop_caches();
+    }
+
     /// How the defragmentation in the background stands; `None` where there is none.
     #[must_use]
     pub fn defragment_status(&self) -> Option<DefragmentStatus> {

@@ -51,6 +51,11 @@ impl BlockReader {
         Self { context, keys: Arc::new(Cache::new(KEYS_COUNT_MAX)) }
     }
 
+    /// Forgets the keys of blocks, and so erases those that nobody reads with; they are derived again when they are needed.
+    pub fn forget_keys(&self) {
+        self.keys.clear();
+    }
+
     /// What it reads with.
     #[must_use]
     pub const fn context(&self) -> &Arc<BlockContext> {

@@ -534,6 +534,14 @@ impl Engine {
         self.shared.close().await
     }
 
+    /// Forgets what is kept in memory for no other reason than to be fast: decoded tree nodes, and the keys of blocks, which
+    /// are erased. What is committed and not in the trees yet stays, and so does what readers and transactions hold. What a
+    /// [`crate::layer::Cached`] below keeps is that cache's.
+    pub fn drop_caches(&self) {
+        self.shared.nodes.forget();
+        self.shared.blocks.reader.forget_keys();
+    }
+
     /// The identity of a chunk's plaintext, for dedup: a keyed hash.
     #[must_use]
     pub fn identity(&self, plaintext: &[u8]) -> [u8; 32] {

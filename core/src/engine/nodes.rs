@@ -34,6 +34,11 @@ impl Nodes {
         let items = usize::try_from(cache_bytes_max / node_bytes_max.max(1) as u64).unwrap_or(usize::MAX).max(64);
         Self { blocks, cache: Cache::with_weighter(items, cache_bytes_max, NodeWeight), node_bytes_max }
     }
+
+    /// Forgets all decoded nodes; whoever looks at one keeps it for as long.
+    pub(crate) fn forget(&self) {
+        self.cache.clear();
+    }
 }
 
 #[cfg_attr(not(target_family = "wasm"), async_trait)]

@@ -159,6 +159,14 @@ impl FileSystem {
         self.shared.common.handles.gathered_bytes()
     }
 
+    /// Forgets what is kept in memory for no other reason than to be fast: decoded chunks, and what
+    /// [`Engine::drop_caches`] says. Open files go on: what was written to them and not flushed stays, and what they read
+    /// comes from the storage again.
+    pub fn drop_caches(&self) {
+        self.shared.forget_chunks();
+        self.shared.engine.drop_caches();
+    }
+
     /// What was chosen at creation.
     #[must_use]
     pub fn options(&self) -> Options {

@@ -66,6 +66,37 @@ fn dropping_one_handle_loses_nothing_while_another_is_there() {
 }
 
 #[test]
+fn caches_that_are_dropped_under_open_files_cost_reads_and_nothing_else() {
+    block_on(async {
+        let (bed, fs) = Bed::new(4096).await;
+        let mut expected = noise(1, 60_000);
+        fs.write("f", &expected).await.unwrap();
+        fs.engine().checkpoint().await.unwrap();
+        let then = fs.snapshot();
+        let file = fs.open_file("f", writing()).await.unwrap();
+        file.write_at(10_000, &noise(2, 5_000)).await.unwrap();
+        expected[10_000..15_000].copy_from_slice(&noise(2, 5_000));
+        assert!(content(&file).await == expected && then.read("f").await.unwrap() == noise(1, 60_000));
+
+        let calls = || bed.storage.calls().all();
+        let before = calls();
+        assert!(content(&file).await == expected && then.read("f").await.unwrap() == noise(1, 60_000));
+        assert_eq!(calls(), before, "all of it is in memory");
+        fs.drop_caches();
+        assert!(content(&file).await == expected);
+        assert!(calls() > before, "it comes from the storage again");
+        fs.drop_caches();
+        assert!(then.read("f").await.unwrap() == noise(1, 60_000));
+        file.append(b"end").await.unwrap();
+        expected.extend(b"end");
+        fs.drop_caches();
+        file.flush().await.unwrap();
+        assert!(fs.read("f").await.unwrap() == expected);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
 fn appends_of_several_handles_do_not_overlap() {
     let (_bed, fs) = block_on(Bed::threaded(4096, Options::default()));
     const EACH: usize = 200;

@@ -27,6 +27,12 @@ impl FileSystem {
         self.inner.gathered_bytes()
     }
 
+    /// Forgets what is kept in memory for no other reason than to be fast; see
+    /// [`strongroom_fs::FileSystem::drop_caches`].
+    pub fn drop_caches(&self) {
+        self.inner.drop_caches();
+    }
+
     /// What was chosen at creation.
     #[must_use]
     pub fn options(&self) -> Options {

@@ -140,6 +140,11 @@ impl Repository {
         block_on(self.inner.compact(options))
     }
 
+    /// Forgets what is kept in memory for no other reason than to be fast; see [`crate::Repository::drop_caches`].
+    pub fn drop_caches(&self) {
+        self.inner.drop_caches();
+    }
+
     /// How the defragmentation in the background stands; see [`crate::Repository::defragment_status`].
     #[must_use]
     pub fn defragment_status(&self) -> Option<DefragmentStatus> {
