@@ -1,10 +1,13 @@
 //! A repository on the crashing double, and the processes that open it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use proptest::prelude::*;
+use strongroom::cache::{Cache, Load, MemoryCache, Part, Usage};
 use strongroom::core::env::Env;
-use strongroom::core::storage::Storage;
+use strongroom::core::storage::{Name, Result as StorageResult, Storage};
 use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions, Repository, Result, Suite, Tuning};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 
@@ -48,8 +51,48 @@ pub(crate) enum Memory {
     Cold,
 }
 
+/// Ciphertext of a storage that is far away, in memory, all of which can be forgotten.
+#[derive(Debug, Default)]
+struct Forgetful(Mutex<Option<Arc<MemoryCache>>>);
+
+impl Forgetful {
+    fn now(&self) -> Arc<MemoryCache> {
+        self.0.lock().unwrap().get_or_insert_with(|| Arc::new(MemoryCache::new(64 << 20))).clone()
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+#[async_trait]
+impl Cache for Forgetful {
+    async fn get(&self, name: Name, part: Part) -> Option<Bytes> {
+        self.now().get(name, part).await
+    }
+
+    async fn insert(&self, name: Name, part: Part, bytes: Bytes) {
+        self.now().insert(name, part, bytes).await;
+    }
+
+    async fn remove(&self, name: Name) {
+        self.now().remove(name).await;
+    }
+
+    async fn fetch(&self, name: Name, part: Part, load: Load<'_>) -> StorageResult<Bytes> {
+        self.now().fetch(name, part, load).await
+    }
+
+    async fn usage(&self) -> Usage {
+        self.now().usage().await
+    }
+}
+
 pub(crate) struct Bed {
     pub(crate) storage: CrashingStorage,
+    profile: Profile,
+    /// Of the process that has it open.
+    cache: Arc<Forgetful>,
     seed: u64,
 }
 
@@ -79,23 +122,36 @@ impl Bed {
             .without_retry()
             .timeout(std::time::Duration::MAX)
             .tuning(tuning(Memory::Warm));
+        let cache = Arc::<Forgetful>::default();
+        let options = if profile == Profile::Objects { options.cache(cache.clone()) } else { options };
         let repository = Repository::create(place(storage.another()), options).await.unwrap();
-        (Self { storage, seed }, repository)
+        (Self { storage, profile, cache, seed }, repository)
+    }
+
+    /// What the process keeps of a storage that is far away is gone.
+    pub(crate) fn drop_cache(&self) {
+        self.cache.forget();
     }
 
     /// Another process opens it, in place of the one before.
     pub(crate) async fn open(&mut self, memory: Memory) -> Repository {
-        let (storage, opened) = self.open_as(memory, false).await;
-        self.storage = storage;
+        let cache = Arc::<Forgetful>::default();
+        let (storage, opened) = self.open_as(memory, false, cache.clone()).await;
+        (self.storage, self.cache) = (storage, cache);
         opened.unwrap()
     }
 
     /// Another process opens it beside the one that is there, with nothing in memory.
     pub(crate) async fn open_beside(&mut self, read_only: bool) -> Repository {
-        self.open_as(Memory::Cold, read_only).await.1.unwrap()
+        self.open_as(Memory::Cold, read_only, Arc::default()).await.1.unwrap()
     }
 
-    async fn open_as(&mut self, memory: Memory, read_only: bool) -> (CrashingStorage, Result<Repository>) {
+    async fn open_as(
+        &mut self,
+        memory: Memory,
+        read_only: bool,
+        cache: Arc<Forgetful>,
+    ) -> (CrashingStorage, Result<Repository>) {
         self.seed = self.seed.wrapping_add(1);
         let storage = self.storage.reopen();
         let options = OpenOptions::new(credentials())
@@ -104,6 +160,7 @@ impl Bed {
             .timeout(std::time::Duration::MAX)
             .tuning(tuning(memory))
             .read_only(read_only);
+        let options = if self.profile == Profile::Objects { options.cache(cache) } else { options };
         let process = storage.another();
         (process, Repository::open(place(storage), options).await)
     }

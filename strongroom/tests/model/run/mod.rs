@@ -1,6 +1,7 @@
 //! Runs a history on the repository and on the model, and compares.
 
 mod by_handle;
+mod defragment;
 mod look;
 mod snapshots;
 mod together;
@@ -219,12 +220,16 @@ impl Run {
             | Kind::CompactCutShort
             | Kind::Check
             | Kind::Reopen
+            | Kind::ReopenCold
             | Kind::DropCaches
             | Kind::Kill
             | Kind::PowerCut
             | Kind::PowerCutWithin
             | Kind::ReadBeside
             | Kind::WriteBeside => self.upkeep(step.kind, dice).await,
+            Kind::Defragment | Kind::DefragmentBeside | Kind::DefragmentCutOff => {
+                self.defragment(step.kind, dice).await
+            }
             Kind::PutKey => {
                 let (key, value) = (choose::key(dice), dice.bytes());
                 self.repository.kv().put(&key, &value).await.unwrap();

@@ -16,11 +16,16 @@ impl Run {
                 self.repository.compact(options).await.unwrap();
             }
             Kind::Check => assert_sound(&self.repository, dice.chance(2)).await,
-            Kind::Reopen | Kind::DropCaches => {
+            Kind::Reopen | Kind::ReopenCold => {
                 self.gone();
                 self.repository.close().await.unwrap();
                 let memory = if kind == Kind::Reopen { Memory::Warm } else { Memory::Cold };
                 self.repository = self.bed.open(memory).await;
+            }
+            // Under those who have files open, and hold a state.
+            Kind::DropCaches => {
+                self.repository.drop_caches();
+                self.bed.drop_cache();
             }
             Kind::Kill => {
                 self.bed.storage.process_kill();
@@ -58,7 +63,7 @@ impl Run {
     }
 
     /// The process ends, and with it what it had open.
-    fn gone(&mut self) {
+    pub(super) fn gone(&mut self) {
         self.handles.clear();
         self.held = None;
         self.world.collect(|_| false);
