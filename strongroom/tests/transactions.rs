@@ -1,6 +1,7 @@
 //! Files and keys in one transaction, and lists of changes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
+use std::fs::File;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
@@ -11,11 +12,13 @@ use async_trait::async_trait;
 use futures_lite::future::block_on;
 use strongroom::check::CheckOptions;
 use strongroom::core::env::Env;
+use strongroom::fs::Attributes;
 use strongroom::layer::Metrics;
 use strongroom::storage::{Name, Operation, Result as StorageResult, Storage};
 use strongroom::{CreateOptions, Credentials, Error, KdfParameters, Op, Repository, blocking, fs};
 use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_conformance::storage::sample_bytes;
 
 fn options() -> CreateOptions {
     CreateOptions::new(Credentials::password("test")).kdf(KdfParameters::MINIMUM).without_trusted_state()
@@ -72,6 +75,64 @@ fn a_transaction_that_another_overtakes_runs_again() {
             .unwrap();
         assert_eq!((runs, repository.fs().read("/count").await.unwrap()), (2, b"2".to_vec()));
     });
+}
+
+/// Another transaction is faster the first time, and that shows when all of the reader has been read.
+#[test]
+fn a_reader_that_is_opened_within_a_transaction_gives_all_of_it_to_each_run() {
+    let content = sample_bytes(1, 700_000);
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::write(&source, &content).unwrap();
+    let open = || File::open(&source).unwrap();
+    let length = content.len() as u64;
+
+    block_on(async {
+        let repository = Repository::create("mem://streamed", options()).await.unwrap();
+        let mut runs = 0;
+        let stored = repository.transact(async |transaction| {
+            runs += 1;
+            transaction.kv().get(b"faster").await?;
+            let stored = transaction.fs().create_file_from("/file", Attributes::file(), &mut open()).await?;
+            if runs == 1 {
+                repository.kv().put(b"faster", b"1").await?;
+            }
+            Ok::<_, Error>(stored)
+        });
+        assert_eq!((stored.await.unwrap(), runs), (length, 2));
+        assert!(repository.fs().read("/file").await.unwrap() == content);
+
+        // Over a file that the other makes, and without keys.
+        let (fs, mut runs) = (repository.fs(), 0);
+        let stored = fs.transact(async |transaction| {
+            runs += 1;
+            let mut writer = transaction.write_file("/other", Attributes::file()).await?;
+            writer.write(b"head").await?;
+            let stored = writer.write_from(&mut open()).await?;
+            writer.finish().await?;
+            if runs == 1 {
+                fs.write("/other", b"faster").await?;
+            }
+            Ok::<_, Error>(stored)
+        });
+        assert_eq!((stored.await.unwrap(), runs), (length, 2));
+        assert!(fs.read("/other").await.unwrap() == [&b"head"[..], &content[..]].concat());
+        repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).await.unwrap();
+    });
+
+    let repository = blocking::Repository::create("mem://streamed-blocking", options()).unwrap();
+    let (fs, mut runs) = (repository.fs(), 0);
+    let stored = repository.transact(|transaction| {
+        runs += 1;
+        let stored = transaction.fs().create_file_from("/file", Attributes::file(), &mut open())?;
+        if runs == 1 {
+            fs.write("/file", b"faster")?;
+        }
+        Ok::<_, Error>(stored)
+    });
+    assert_eq!((stored.unwrap(), runs), (length, 2));
+    assert!(fs.read("/file").unwrap() == content);
+    repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
 }
 
 #[test]
