@@ -89,7 +89,7 @@ pub use strongroom_core::format::slot::Factors;
 pub use strongroom_core::layer;
 pub use strongroom_core::storage;
 pub use strongroom_fs as fs;
-pub use strongroom_fs::{Compression, Error, Result};
+pub use strongroom_fs::{Compression, Error, Result, Tuning as FileTuning};
 
 pub use copy::{Copied, CopyOptions};
 pub use destroy::destroy;

@@ -11,7 +11,7 @@ use strongroom_core::engine::{DefragmentOptions, TrustedState, Tuning};
 use strongroom_core::env::Env;
 use strongroom_core::layer::{Metrics, RetryPolicy};
 use strongroom_core::storage::{BlockingMode, Registry, Storage, StorageUri};
-use strongroom_fs::Compression;
+use strongroom_fs::{Compression, Tuning as FileTuning};
 
 use crate::layers::{Caching, Layers};
 
@@ -65,6 +65,7 @@ pub(crate) struct Surroundings {
     pub(crate) blocking: BlockingMode,
     pub(crate) trust: Trust,
     pub(crate) tuning: Tuning,
+    pub(crate) file_tuning: FileTuning,
     pub(crate) layers: Layers,
     pub(crate) defragment: Option<DefragmentOptions>,
 }
@@ -88,6 +89,7 @@ impl Default for Surroundings {
             blocking: BlockingMode::Offload,
             trust: Trust::User,
             tuning: Tuning::default(),
+            file_tuning: FileTuning::default(),
             layers: Layers::default(),
             defragment: Some(DefragmentOptions::default()),
         }
@@ -131,10 +133,30 @@ macro_rules! surroundings {
             self
         }
 
-        /// Bounds of the engine's work.
+        /// Bounds of the engine's work; those of the file system's are [`Self::file_tuning`]'s.
         #[must_use]
         pub fn tuning(mut self, tuning: Tuning) -> Self {
             self.surroundings.tuning = tuning;
+            self
+        }
+
+        /// How much memory the files take while the repository is open: decoded chunks that are kept, what is read ahead, what
+        /// is prepared to be stored, and what is gathered before it is written back. Nothing of it is stored, so that it may be
+        /// another each time; 0 is allowed everywhere, and slow. In [`crate::blocking`] too, which takes the same options.
+        ///
+        /// ```
+        /// # fn main() -> strongroom::Result<()> {
+        /// use strongroom::{CreateOptions, Credentials, FileTuning, blocking::Repository};
+        /// let small = FileTuning { cache_bytes: 1 << 20, write_back_bytes: 256 << 10, ..FileTuning::default() };
+        /// let options = CreateOptions::new(Credentials::password("correct horse")).file_tuning(small);
+        /// # let options = options.kdf_millis(1);
+        /// let repository = Repository::create("mem://file-tuning", options)?;
+        /// # repository.close()
+        /// # }
+        /// ```
+        #[must_use]
+        pub fn file_tuning(mut self, tuning: FileTuning) -> Self {
+            self.surroundings.file_tuning = tuning;
             self
         }
 

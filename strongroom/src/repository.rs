@@ -65,7 +65,7 @@ impl Repository {
     /// Of [`strongroom_core::Error`]: `NotARepository` where none is, `WrongCredentials`, `RolledBack` where this device
     /// has seen a newer state, `Damaged`, `NewerFormat`; what the storage raises.
     pub async fn open(place: impl Into<Place>, options: OpenOptions) -> Result<Self> {
-        let (tuning, defragment) = (options.surroundings.tuning, options.surroundings.defragment);
+        let Surroundings { tuning, file_tuning, defragment, .. } = options.surroundings;
         if let Some(defragment) = &defragment {
             defragment.validate()?;
         }
@@ -80,10 +80,10 @@ impl Repository {
         let engine = Engine::open(opened.storage.clone(), opened.env.clone(), open).await?;
         let mut attempts_left = tuning.attempts_max;
         let fs = loop {
-            match FileSystem::open(engine.clone()).await {
+            match FileSystem::open_with(engine.clone(), file_tuning).await {
                 // An application made the repository by the engine alone, which knows no files.
                 Err(Error::NoFileSystem) if !options.read_only => {
-                    break FileSystem::create(engine.clone(), strongroom_fs::Options::default()).await?;
+                    FileSystem::create(engine.clone(), strongroom_fs::Options::default()).await?;
                 }
                 // Others gave up the state between our finding it and our reading it.
                 Err(error) if error.is_conflict() && attempts_left > 0 => {
@@ -225,6 +225,7 @@ pub(crate) struct Creation {
     block_bytes: u32,
     kdf: KdfParameters,
     tuning: engine::Tuning,
+    file_tuning: strongroom_fs::Tuning,
     defragment: Option<DefragmentOptions>,
 }
 
@@ -236,7 +237,7 @@ impl Creation {
         if let Some(bytes) = options.block_bytes {
             check_block_bytes(bytes).map_err(|error| strongroom_core::Error::Invalid(error.to_string()))?;
         }
-        let (tuning, defragment) = (options.surroundings.tuning, options.surroundings.defragment);
+        let Surroundings { tuning, file_tuning, defragment, .. } = options.surroundings;
         if let Some(defragment) = &defragment {
             defragment.validate()?;
         }
@@ -260,6 +261,7 @@ impl Creation {
             opened,
             kdf,
             tuning,
+            file_tuning,
             defragment,
         })
     }
@@ -278,7 +280,7 @@ impl Creation {
 
     /// The handle on what was created.
     pub(crate) async fn finish(self, engine: Engine) -> Result<Repository> {
-        let fs = FileSystem::open(engine.clone()).await?;
+        let fs = FileSystem::open_with(engine.clone(), self.file_tuning).await?;
         Repository::assemble(engine, fs, self.opened, self.defragment)
     }
 }

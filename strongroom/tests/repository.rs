@@ -13,10 +13,11 @@ use strongroom::layer::{Metrics, RetryPolicy};
 use strongroom::storage::ErrorKind;
 use strongroom::trust::LocalTrust;
 use strongroom::{
-    CreateOptions, Credentials, Error, KdfParameters, OpenOptions, Repository, Suite, blocking, registry,
+    CreateOptions, Credentials, Error, FileTuning, KdfParameters, OpenOptions, Repository, Suite, blocking, registry,
 };
 use strongroom_conformance::Dice;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
+use strongroom_conformance::storage::sample_bytes;
 
 fn password() -> Credentials {
     Credentials::password("test")
@@ -67,6 +68,43 @@ fn the_layers_are_the_callers_choice() {
         assert!(read[0] > 200_000 && read[1] < read[0] - 200_000, "{read:?}");
         assert!(cache.usage().await.bytes > 200_000);
     });
+}
+
+#[test]
+fn how_much_memory_files_take_is_the_callers_choice() {
+    let nothing = FileTuning { cache_bytes: 0, read_ahead_bytes: 0, in_flight_bytes: 0, write_back_bytes: 0 };
+    for (tuning, keeps) in [(FileTuning::default(), true), (nothing, false)] {
+        let (_folder, place) = folder();
+        let mut content = sample_bytes(1, 2 << 20).to_vec();
+        let overwrite = |repository: &blocking::Repository, content: &mut Vec<u8>, seed: u8| {
+            let fs = repository.fs();
+            let file = fs.open_file_with("/file", strongroom::fs::OpenOptions::new().write(true)).unwrap();
+            for offset in (0..content.len()).step_by(64 << 10) {
+                file.write_at(offset as u64, &[seed; 1_000]).unwrap();
+                content[offset..offset + 1_000].fill(seed);
+            }
+            let gathered = fs.gathered_bytes();
+            assert!(if keeps { gathered >= 32_000 } else { gathered == 0 }, "{gathered} bytes are gathered");
+            file.close().unwrap();
+        };
+        let repository = blocking::Repository::create(&*place, create().file_tuning(tuning)).unwrap();
+        repository.fs().write("/file", &content).unwrap();
+        overwrite(&repository, &mut content, 1);
+        repository.close().unwrap();
+        drop(repository);
+
+        let metrics = Metrics::new();
+        let options = open().file_tuning(tuning).metrics(metrics.clone());
+        let repository = blocking::Repository::open(&*place, options).unwrap();
+        overwrite(&repository, &mut content, 2);
+        let read = [(); 2].map(|()| {
+            let before = metrics.snapshot();
+            assert!(repository.fs().read("/file").unwrap() == content);
+            metrics.snapshot().since(&before).downloaded_bytes()
+        });
+        assert!(if keeps { read[1] == 0 } else { read[1] > 1 << 20 }, "{read:?}");
+        assert_eq!(repository.check(CheckOptions { data: true }, |_| {}).unwrap().findings, 0);
+    }
 }
 
 #[test]
