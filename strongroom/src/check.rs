@@ -38,7 +38,7 @@ pub struct CheckReport {
     pub logical_bytes: u64,
     /// Versions of files beside the current ones.
     pub versions: u64,
-    /// Keys of the key-value store.
+    /// Keys of the key-value store, of all its tables.
     pub keys: u64,
     /// Chunks.
     pub chunks: u64,

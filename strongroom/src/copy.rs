@@ -25,7 +25,7 @@ pub struct CopyOptions<'a> {
 
 impl Repository {
     /// Creates a repository that has all that this one has: files with their metadata, links, attributes, holes and versions,
-    /// keys and values, settings, and every snapshot with its name and time. What is stored once here is stored once there.
+    /// keys and values of all tables, settings, and every snapshot with its name and time. What is stored once here is stored once there.
     /// New are the keys, the identity, and what `create` says of credentials, cipher, size of blocks and key derivation; what
     /// it says of compression, dedup and versions does not count.
     ///

@@ -116,7 +116,32 @@ impl Repository {
         self.kv.clone()
     }
 
-    /// The engine under both.
+    /// Keys and values of the application's own, apart from those of [`Repository::kv`], which are table 0: for what is to be
+    /// ordered, scanned and emptied by itself, such as an index. Numbers go up to [`kv::TABLE_NUMBER_MAX`](crate::kv::TABLE_NUMBER_MAX);
+    /// what they mean is the application's to say, and none has to be made before. To change several, or files with them:
+    /// [`crate::Transaction::table`].
+    ///
+    /// ```
+    /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
+    /// # use strongroom::{CreateOptions, Credentials, Repository};
+    /// # let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+    /// # let repository = Repository::create("mem://table", options).await?;
+    /// const BY_DATE: u8 = 1;
+    /// let by_date = repository.table(BY_DATE)?;
+    /// by_date.put(b"2026-11-29", b"/letters/to-anna").await?;
+    /// assert!(repository.kv().get(b"2026-11-29").await?.is_none());
+    /// # repository.close().await
+    /// # }) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`strongroom_core::Error::LimitExceeded`] for a number that no table has.
+    pub fn table(&self, number: u8) -> Result<Kv> {
+        Ok(self.kv.numbered(number)?)
+    }
+
+    /// The engine under both. Its tables from 0xc0 on are for rows of any shape of the application's; see
+    /// [`strongroom_fs::FsTransaction::engine`] for what they may hold.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine

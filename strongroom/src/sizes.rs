@@ -13,7 +13,7 @@ pub struct Sizes {
     pub file_bytes: u64,
     /// The holes among them.
     pub hole_bytes: u64,
-    /// Lengths of all values of keys.
+    /// Lengths of all values of keys, of all tables.
     pub value_bytes: u64,
     /// What older versions of files have that the current ones have no longer.
     pub version_bytes: u64,

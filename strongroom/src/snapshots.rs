@@ -11,7 +11,7 @@ use crate::kv;
 use crate::repository::Repository;
 
 impl Repository {
-    /// Keeps files and keys as they are now under a name. Costs what has changed since the last checkpoint, whatever the
+    /// Keeps files and keys, those of all tables, as they are now under a name. Costs what has changed since the last checkpoint, whatever the
     /// size of the repository: rows of at most [`Tuning::checkpoint_bytes`](crate::Tuning::checkpoint_bytes),
     /// 16 MiB unless it says otherwise, and of the last transactions beyond that, with the tree nodes that they go into. No
     /// content is read or written anew, save that of small files, which lies in such rows until then.
@@ -96,12 +96,20 @@ impl Repository {
         }
     }
 
-    /// The keys and values as a snapshot keeps them.
+    /// The keys and values as a snapshot keeps them; those of other tables: [`Repository::table_at`].
     ///
     /// # Errors
     /// As [`Repository::files_at`].
     pub async fn keys_at(&self, name: &str) -> Result<kv::KvSnapshot> {
         Ok(self.kv().at(self.engine().open_snapshot(name).await?))
+    }
+
+    /// The keys and values of a table as a snapshot keeps them; see [`Repository::table`].
+    ///
+    /// # Errors
+    /// As [`Repository::files_at`], and as [`Repository::table`].
+    pub async fn table_at(&self, name: &str, number: u8) -> Result<kv::KvSnapshot> {
+        Ok(self.table(number)?.at(self.engine().open_snapshot(name).await?))
     }
 
     /// Removes a snapshot; what only it needed can be given back then, by [`Repository::compact`] at once.
@@ -112,7 +120,7 @@ impl Repository {
         Ok(self.engine().remove_snapshot(name).await?)
     }
 
-    /// Makes all files and keys what they are in a snapshot, in one transaction that moves no content; what they were before
+    /// Makes all files and keys, those of all tables, what they are in a snapshot, in one transaction that moves no content; what they were before
     /// is gone, unless another snapshot keeps it. Versions of files are those of then, and numbered as they were then. A file
     /// that is open through [`Repository::fs`] and not in the snapshot stays for its handles, as any that is removed; what
     /// handles have written to one that is changed by it, and not flushed, is lost to it. Answers how many rows differed.
@@ -134,7 +142,7 @@ fn taken(info: &SnapshotInfo) -> Timestamp {
     Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
 }
 
-/// Knows the rows of files and keys.
+/// Knows the rows of files and keys. Those of the tables above, that an application puts through the engine, own no chunks.
 pub(crate) struct Contents;
 
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
@@ -147,7 +155,7 @@ impl References for Contents {
         _key: &[u8],
         value: &[u8],
     ) -> strongroom_core::Result<Vec<ChunkNumber>> {
-        if table == kv::TABLE { kv::chunks_of(state, value).await } else { strongroom_fs::chunks_of(table, value) }
+        if kv::is_table(table) { kv::chunks_of(state, value).await } else { strongroom_fs::chunks_of(table, value) }
     }
 }
 

@@ -24,6 +24,22 @@ pub enum Op {
         /// The key.
         key: Vec<u8>,
     },
+    /// Sets a key in a table of the application's own; see [`Repository::table`].
+    PutIn {
+        /// The number of the table.
+        table: u8,
+        /// The key.
+        key: Vec<u8>,
+        /// Its value.
+        value: Vec<u8>,
+    },
+    /// Removes a key from a table of the application's own; an absent one is no error.
+    DeleteIn {
+        /// The number of the table.
+        table: u8,
+        /// The key.
+        key: Vec<u8>,
+    },
 }
 
 impl From<strongroom_fs::Op> for Op {
@@ -45,9 +61,18 @@ impl Transaction {
         &mut self.files
     }
 
-    /// The keys and values.
+    /// The keys and values; those of other tables: [`Self::table`].
     pub fn kv(&mut self) -> KvRows<'_> {
-        KvRows::new(self.files.engine(), &self.engine)
+        KvRows::new(self.files.engine(), &self.engine, kv::FIRST)
+    }
+
+    /// The keys and values of a table of the application's own; see [`Repository::table`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn table(&mut self, number: u8) -> Result<KvRows<'_>> {
+        let table = kv::table(number)?;
+        Ok(KvRows::new(self.files.engine(), &self.engine, table))
     }
 
     /// Applies one change.
@@ -59,6 +84,8 @@ impl Transaction {
             Op::File(op) => self.files.apply(op).await,
             Op::Put { key, value } => Ok(self.kv().put(key, value).await?),
             Op::Delete { key } => Ok(self.kv().delete(key).await.map(|_| ())?),
+            Op::PutIn { table, key, value } => Ok(self.table(*table)?.put(key, value).await?),
+            Op::DeleteIn { table, key } => Ok(self.table(*table)?.delete(key).await.map(|_| ())?),
         }
     }
 

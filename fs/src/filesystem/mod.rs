@@ -180,7 +180,8 @@ impl FileSystem {
         FsTransaction::new(self.shared.clone(), self.shared.engine.begin())
     }
 
-    /// The file system over a transaction that the caller began, to change files and application tables together.
+    /// The file system over a transaction that the caller began, to change files and application tables together; see
+    /// [`FsTransaction::engine`] for what those may hold.
     #[must_use]
     pub fn within(&self, transaction: Transaction) -> FsTransaction {
         FsTransaction::new(self.shared.clone(), transaction)

@@ -60,7 +60,14 @@ impl FsTransaction {
         Ok(result?)
     }
 
-    /// The engine's transaction, to change application tables along with files.
+    /// The engine's transaction, to change application tables along with files: rows of the caller's own shape. Those below
+    /// 0x80 are the file system's, and those from there to 0xbf the key-value stores of the `strongroom` crate, where it is
+    /// used; from 0xc0 to [`strongroom_core::engine::Table::LAST`] nobody else has rows.
+    ///
+    /// Such tables hold rows, and chunks are the file system's and those stores' own: whoever copies a repository or brings a
+    /// snapshot back takes the rows along as they are, and knows of no chunk that they might refer to; a check calls one that
+    /// only they own damage. What does not fit a row belongs into a file, or into a value of those stores; or the caller brings
+    /// [`strongroom_core::engine::References`] of its own for whatever it does to the whole.
     pub fn engine(&mut self) -> &mut Transaction {
         &mut self.transaction
     }

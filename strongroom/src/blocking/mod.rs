@@ -82,6 +82,14 @@ impl Repository {
         Kv::new(self.inner.kv())
     }
 
+    /// Keys and values of the application's own; see [`crate::Repository::table`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn table(&self, number: u8) -> Result<Kv> {
+        Ok(Kv::new(self.inner.table(number)?))
+    }
+
     /// The async handle on the same repository. Its storage is called in the thread that awaits.
     #[must_use]
     pub fn asynchronous(&self) -> &crate::Repository {
@@ -222,6 +230,14 @@ impl Repository {
     /// As [`crate::Repository::keys_at`].
     pub fn keys_at(&self, name: &str) -> Result<KvSnapshot> {
         Ok(KvSnapshot::new(block_on(self.inner.keys_at(name))?))
+    }
+
+    /// The keys and values of a table as a snapshot keeps them; see [`crate::Repository::table_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn table_at(&self, name: &str, number: u8) -> Result<KvSnapshot> {
+        Ok(KvSnapshot::new(block_on(self.inner.table_at(name, number))?))
     }
 
     /// Removes a snapshot; see [`crate::Repository::remove_snapshot`].

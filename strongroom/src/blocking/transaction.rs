@@ -23,6 +23,14 @@ impl RepositoryTransaction {
         TransactionKeys::new(self.inner.kv())
     }
 
+    /// The keys and values of a table of the application's own; see [`crate::Repository::table`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn table(&mut self, number: u8) -> Result<TransactionKeys<'_>> {
+        Ok(TransactionKeys::new(self.inner.table(number)?))
+    }
+
     /// Applies one change.
     ///
     /// # Errors

@@ -1,6 +1,10 @@
 //! An encrypted, transactional, ordered key-value store: the engine itself, for values of up to 16 MiB.
 //!
 //! Keys are ordered by their bytes. Small values lie beside their key; larger ones are cut into chunks of their own.
+//!
+//! A repository has [`TABLE_NUMBER_MAX`] + 1 such stores beside its files, of which none sees the keys of another: table 0 is
+//! [`crate::Repository::kv`], the others are [`crate::Repository::table`]'s. All of them are the application's, change in one
+//! transaction with files ([`crate::Transaction::table`]), and are part of every snapshot and every copy.
 
 mod scan;
 mod value;
@@ -18,14 +22,36 @@ pub(crate) use value::chunks_of;
 
 use value::{CHUNKS, INLINE, LISTED, NUMBER_BYTES, PREFIX_BYTES, Value, fetch, get};
 
-/// The table that keys lie in.
-pub(crate) const TABLE: Table = Table(0x80);
+/// The engine's table that the keys of table 0 lie in; those of the others follow it.
+pub(crate) const FIRST: Table = Table(0x80);
+
+/// The last table of keys and values that a repository has; the first is 0.
+pub const TABLE_NUMBER_MAX: u8 = 63;
 
 /// The largest value in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
 /// How often [`Kv::transact`] runs its closure before it gives up.
 pub(crate) const ATTEMPTS_MAX: u32 = 64;
+
+/// The engine's table of a number.
+pub(crate) fn table(number: u8) -> Result<Table> {
+    check_limit("table_number", number.into(), TABLE_NUMBER_MAX.into())?;
+    Ok(Table(FIRST.0 + number))
+}
+
+/// The last of them.
+const LAST: Table = Table(FIRST.0 + TABLE_NUMBER_MAX);
+
+/// All of them.
+fn tables() -> impl Iterator<Item = Table> {
+    (FIRST.0..=LAST.0).map(Table)
+}
+
+/// Whether it is one of them.
+pub(crate) fn is_table(table: Table) -> bool {
+    (FIRST..=LAST).contains(&table)
+}
 
 /// Operations as one transaction, run again on a conflict. A macro, so that futures stay `Send` where theirs are.
 macro_rules! transact {
@@ -55,17 +81,23 @@ macro_rules! transact {
     }};
 }
 
-/// The key-value store of a repository; cheap to clone, usable from many tasks.
+/// A key-value store of a repository; cheap to clone, usable from many tasks.
 #[derive(Clone)]
 pub struct Kv {
     engine: Engine,
+    table: Table,
 }
 
 impl Kv {
-    /// The store on an engine.
+    /// The store on an engine: table 0.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, table: FIRST }
+    }
+
+    /// The one of another number.
+    pub(crate) fn numbered(&self, number: u8) -> Result<Self> {
+        Ok(Self { engine: self.engine.clone(), table: table(number)? })
     }
 
     /// The largest key in bytes.
@@ -79,7 +111,7 @@ impl Kv {
     /// # Errors
     /// [`Error::Damaged`]; what the storage raises.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        get(&self.engine.snapshot(), key).await
+        get(&self.engine.snapshot(), self.table, key).await
     }
 
     /// Sets a key, in one durable transaction.
@@ -110,12 +142,12 @@ impl Kv {
     /// # Ok(()) }
     /// ```
     pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
-        Scan::new(self.engine.snapshot(), range, Direction::Ascending)
+        Scan::new(self.engine.snapshot(), self.table, range, Direction::Ascending)
     }
 
     /// As [`Kv::scan`], the last key first.
     pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
-        Scan::new(self.engine.snapshot(), range, Direction::Descending)
+        Scan::new(self.engine.snapshot(), self.table, range, Direction::Descending)
     }
 
     /// All keys as they are now, kept so for as long as the snapshot is held.
@@ -127,7 +159,7 @@ impl Kv {
     /// All keys at the state of an engine snapshot.
     #[must_use]
     pub fn at(&self, snapshot: Snapshot) -> KvSnapshot {
-        KvSnapshot { snapshot }
+        KvSnapshot { snapshot, table: self.table }
     }
 
     /// Learns what other processes have committed since.
@@ -135,22 +167,24 @@ impl Kv {
         self.engine.refresh().await
     }
 
-    /// Counts the keys and what they refer to, and with `data` reads every value.
+    /// Counts the keys of all tables and what they refer to, and with `data` reads every value.
     pub(crate) async fn check(&self, data: bool, references: &mut Counts) -> Result<u64> {
         let snapshot = self.engine.snapshot();
-        let mut scan = snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
         let mut keys = 0;
-        while let Some((_, row)) = scan.next().await? {
-            keys += 1;
-            let value = Value::read(&row)?;
-            for number in value.numbers(&snapshot).await? {
-                references.add(number.0);
-            }
-            if let Value::Listed { list, .. } = value {
-                references.add(list.0);
-            }
-            if data {
-                fetch(&snapshot, &row).await?;
+        for table in tables() {
+            let mut scan = snapshot.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+            while let Some((_, row)) = scan.next().await? {
+                keys += 1;
+                let value = Value::read(&row)?;
+                for number in value.numbers(&snapshot).await? {
+                    references.add(number.0);
+                }
+                if let Value::Listed { list, .. } = value {
+                    references.add(list.0);
+                }
+                if data {
+                    fetch(&snapshot, &row).await?;
+                }
             }
         }
         Ok(keys)
@@ -159,7 +193,7 @@ impl Kv {
     /// Begins a transaction on the newest state that this process knows.
     #[must_use]
     pub fn begin(&self) -> Transaction {
-        Transaction { transaction: self.engine.begin(), engine: self.engine.clone() }
+        Transaction { transaction: self.engine.begin(), engine: self.engine.clone(), table: self.table }
     }
 
     /// Runs the closure in a transaction and commits it; runs it again where another transaction changed what it had read.
@@ -179,6 +213,7 @@ impl Kv {
 #[derive(Clone)]
 pub struct KvSnapshot {
     snapshot: Snapshot,
+    table: Table,
 }
 
 impl KvSnapshot {
@@ -193,17 +228,17 @@ impl KvSnapshot {
     /// # Errors
     /// As [`Kv::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        get(&self.snapshot, key).await
+        get(&self.snapshot, self.table, key).await
     }
 
     /// The rows in a range of keys.
     pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
-        Scan::new(self.snapshot.clone(), range, Direction::Ascending)
+        Scan::new(self.snapshot.clone(), self.table, range, Direction::Ascending)
     }
 
     /// As [`KvSnapshot::scan`], the last key first.
     pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<Snapshot> {
-        Scan::new(self.snapshot.clone(), range, Direction::Descending)
+        Scan::new(self.snapshot.clone(), self.table, range, Direction::Descending)
     }
 }
 
@@ -211,11 +246,12 @@ impl KvSnapshot {
 pub struct Transaction {
     transaction: EngineTransaction,
     engine: Engine,
+    table: Table,
 }
 
 impl Transaction {
     fn rows(&mut self) -> KvRows<'_> {
-        KvRows::new(&mut self.transaction, &self.engine)
+        KvRows::new(&mut self.transaction, &self.engine, self.table)
     }
 
     /// The value of a key, as this transaction sees it.
@@ -223,7 +259,7 @@ impl Transaction {
     /// # Errors
     /// As [`Kv::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        get(&self.transaction, key).await
+        get(&self.transaction, self.table, key).await
     }
 
     /// Sets a key.
@@ -244,12 +280,12 @@ impl Transaction {
 
     /// The rows in a range of keys, this transaction's own writes included. The whole range counts as read.
     pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
-        Scan::new(&self.transaction, range, Direction::Ascending)
+        Scan::new(&self.transaction, self.table, range, Direction::Ascending)
     }
 
     /// As [`Transaction::scan`], the last key first.
     pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
-        Scan::new(&self.transaction, range, Direction::Descending)
+        Scan::new(&self.transaction, self.table, range, Direction::Descending)
     }
 
     /// Bytes that this transaction holds in memory until it commits.
@@ -267,15 +303,17 @@ impl Transaction {
     }
 }
 
-/// The keys and values of a transaction that holds more than those: see [`crate::Transaction::kv`].
+/// The keys and values of a transaction that holds more than those: see [`crate::Transaction::kv`] and
+/// [`crate::Transaction::table`].
 pub struct KvRows<'t> {
     transaction: &'t mut EngineTransaction,
     engine: &'t Engine,
+    table: Table,
 }
 
 impl<'t> KvRows<'t> {
-    pub(crate) fn new(transaction: &'t mut EngineTransaction, engine: &'t Engine) -> Self {
-        Self { transaction, engine }
+    pub(crate) fn new(transaction: &'t mut EngineTransaction, engine: &'t Engine, table: Table) -> Self {
+        Self { transaction, engine, table }
     }
 
     /// The value of a key, as the transaction sees it.
@@ -283,7 +321,7 @@ impl<'t> KvRows<'t> {
     /// # Errors
     /// As [`Kv::get`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        get(&*self.transaction, key).await
+        get(&*self.transaction, self.table, key).await
     }
 
     /// Sets a key.
@@ -295,7 +333,7 @@ impl<'t> KvRows<'t> {
         check_limit("key_bytes", key.len(), self.engine.key_bytes_max())?;
         self.free(key).await?;
         let row = self.store(key, value).await?;
-        self.transaction.put(TABLE, key, &row)
+        self.transaction.put(self.table, key, &row)
     }
 
     /// Removes a key; answers whether it was there.
@@ -305,24 +343,24 @@ impl<'t> KvRows<'t> {
     pub async fn delete(&mut self, key: &[u8]) -> Result<bool> {
         let was_there = self.free(key).await?;
         if was_there {
-            self.transaction.delete(TABLE, key)?;
+            self.transaction.delete(self.table, key)?;
         }
         Ok(was_there)
     }
 
     /// The rows in a range of keys, the transaction's own writes included. The whole range counts as read.
     pub fn scan(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
-        Scan::new(&*self.transaction, range, Direction::Ascending)
+        Scan::new(&*self.transaction, self.table, range, Direction::Ascending)
     }
 
     /// As [`KvRows::scan`], the last key first.
     pub fn scan_reverse(&self, range: impl RangeBounds<[u8]>) -> Scan<&EngineTransaction> {
-        Scan::new(&*self.transaction, range, Direction::Descending)
+        Scan::new(&*self.transaction, self.table, range, Direction::Descending)
     }
 
     /// Gives up the chunks of the value that a key has now; answers whether it has one.
     async fn free(&mut self, key: &[u8]) -> Result<bool> {
-        let Some(row) = self.transaction.get(TABLE, key).await? else { return Ok(false) };
+        let Some(row) = self.transaction.get(self.table, key).await? else { return Ok(false) };
         let value = Value::read(&row)?;
         for number in value.numbers(&*self.transaction).await? {
             self.transaction.release_chunk(number)?;

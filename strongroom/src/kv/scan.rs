@@ -4,9 +4,8 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use strongroom_core::Result;
-use strongroom_core::engine::{self, Direction, View};
+use strongroom_core::engine::{self, Direction, Table, View};
 
-use super::TABLE;
 use super::value::{Value, fetch};
 
 /// A running scan; see [`Kv::scan`](super::Kv::scan).
@@ -16,9 +15,9 @@ pub struct Scan<V> {
 }
 
 impl<V: Borrowed> Scan<V> {
-    pub(super) fn new(view: V, range: impl RangeBounds<[u8]>, direction: Direction) -> Self {
+    pub(super) fn new(view: V, table: Table, range: impl RangeBounds<[u8]>, direction: Direction) -> Self {
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (range.start_bound(), range.end_bound());
-        Self { scan: view.view().scan(TABLE, range, direction), view }
+        Self { scan: view.view().scan(table, range, direction), view }
     }
 
     /// The next key and its value.

@@ -9,10 +9,10 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use strongroom_core::engine::{ChunkNumber, Direction, View};
+use strongroom_core::engine::{ChunkNumber, Direction, Table, View};
 use strongroom_core::{Error, Result};
 
-use super::{KvSnapshot, TABLE, VALUE_BYTES_MAX};
+use super::{KvSnapshot, VALUE_BYTES_MAX, tables};
 
 pub(super) const INLINE: u8 = 0;
 pub(super) const CHUNKS: u8 = 1;
@@ -78,8 +78,8 @@ fn number_of(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_le_bytes)
 }
 
-pub(super) async fn get(view: &impl View, key: &[u8]) -> Result<Option<Bytes>> {
-    match view.get(TABLE, key).await? {
+pub(super) async fn get(view: &impl View, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
+    match view.get(table, key).await? {
         Some(row) => fetch(view, &row).await.map(Some),
         None => Ok(None),
     }
@@ -122,25 +122,32 @@ pub(crate) struct ValueBytes {
     pub(crate) list_bytes: u64,
 }
 
+impl ValueBytes {
+    fn add(&mut self, value: &Value, chunk_bytes_max: usize) {
+        let bytes = match value {
+            Value::Inline(value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
+            Value::Chunks { length, .. } | Value::Listed { length, .. } => *length,
+        };
+        self.value_bytes = self.value_bytes.saturating_add(bytes);
+        match value {
+            Value::Inline(_) => self.inline_bytes = self.inline_bytes.saturating_add(bytes),
+            Value::Listed { .. } => {
+                let chunks = bytes.div_ceil(u64::try_from(chunk_bytes_max).unwrap_or(u64::MAX).max(1));
+                self.list_bytes = self.list_bytes.saturating_add(chunks.saturating_mul(NUMBER_BYTES as u64));
+            }
+            Value::Chunks { .. } => {}
+        }
+    }
+}
+
 impl KvSnapshot {
-    /// Looks at every row, and at no value that is not in it.
+    /// Looks at every row of all tables, and at no value that is not in it.
     pub(crate) async fn value_bytes(&self, chunk_bytes_max: usize) -> Result<ValueBytes> {
         let mut counted = ValueBytes::default();
-        let mut scan = self.snapshot.scan(TABLE, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-        while let Some((_, row)) = scan.next().await? {
-            let value = Value::read(&row)?;
-            let bytes = match value {
-                Value::Inline(ref value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
-                Value::Chunks { length, .. } | Value::Listed { length, .. } => length,
-            };
-            counted.value_bytes = counted.value_bytes.saturating_add(bytes);
-            match value {
-                Value::Inline(_) => counted.inline_bytes = counted.inline_bytes.saturating_add(bytes),
-                Value::Listed { .. } => {
-                    let chunks = bytes.div_ceil(u64::try_from(chunk_bytes_max).unwrap_or(u64::MAX).max(1));
-                    counted.list_bytes = counted.list_bytes.saturating_add(chunks.saturating_mul(NUMBER_BYTES as u64));
-                }
-                Value::Chunks { .. } => {}
+        for table in tables() {
+            let mut scan = self.snapshot.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+            while let Some((_, row)) = scan.next().await? {
+                counted.add(&Value::read(&row)?, chunk_bytes_max);
             }
         }
         Ok(counted)

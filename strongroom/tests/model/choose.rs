@@ -158,7 +158,7 @@ fn moment(dice: &mut Dice) -> Option<Timestamp> {
 }
 
 /// Kinds of changes that can be part of a transaction.
-const CHANGES: [Kind; 27] = [
+const CHANGES: [Kind; 29] = [
     Kind::Write,
     Kind::WriteAt,
     Kind::Append,
@@ -186,6 +186,8 @@ const CHANGES: [Kind; 27] = [
     Kind::RemoveXattr,
     Kind::PutKey,
     Kind::DeleteKey,
+    Kind::PutInTable,
+    Kind::DeleteInTable,
 ];
 
 /// Some changes, each chosen by what those before it make. Those that would be refused are left out, where that is asked.
@@ -206,6 +208,8 @@ pub(crate) fn change(kind: Kind, dice: &mut Dice, world: &World) -> strongroom::
     match kind {
         Kind::PutKey => return strongroom::Op::Put { key: key(dice), value: dice.bytes() },
         Kind::DeleteKey => return strongroom::Op::Delete { key: key(dice) },
+        Kind::PutInTable => return strongroom::Op::PutIn { table: world::TABLE, key: key(dice), value: dice.bytes() },
+        Kind::DeleteInTable => return strongroom::Op::DeleteIn { table: world::TABLE, key: key(dice) },
         _ => {}
     }
     strongroom::Op::File(file_change(kind, dice, world))

@@ -6,7 +6,7 @@ use strongroom::fs::{Follow, FsSnapshot, Kind as FsKind};
 use strongroom::kv::KvSnapshot;
 use strongroom::{Repository, check};
 
-use crate::world::{Content, Kind, World};
+use crate::world::{Content, Kind, TABLE, World};
 
 /// What differs, in words.
 pub(crate) type Difference = String;
@@ -125,13 +125,13 @@ pub(crate) fn content(found: &[u8], expected: &[u8], what: &str) -> Result<(), D
 }
 
 /// Whether keys and values are as the model says.
-pub(crate) async fn keys(state: &KvSnapshot, world: &World) -> Result<(), Difference> {
+pub(crate) async fn keys(state: &KvSnapshot, expected: &BTreeMap<Vec<u8>, Content>) -> Result<(), Difference> {
     let (mut scan, mut found) = (state.scan(..), Vec::new());
     while let Some((key, value)) = scan.next().await.unwrap() {
         found.push((key.to_vec(), value.to_vec()));
     }
     let names = |pairs: &[(Vec<u8>, Vec<u8>)]| pairs.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
-    let expected: Vec<_> = world.keys.iter().map(|(key, value)| (key.clone(), value.to_vec())).collect();
+    let expected: Vec<_> = expected.iter().map(|(key, value)| (key.clone(), value.to_vec())).collect();
     same!(names(&found), names(&expected), "keys");
     if found == expected { Ok(()) } else { Err("values differ".into()) }
 }
@@ -143,7 +143,8 @@ pub(crate) async fn all(
     snapshots: &[(String, World)],
 ) -> Result<(), Difference> {
     files(&repository.fs().snapshot(), world).await?;
-    keys(&repository.kv().snapshot(), world).await?;
+    keys(&repository.kv().snapshot(), &world.keys).await?;
+    keys(&repository.table(TABLE).unwrap().snapshot(), &world.rows).await?;
     let kept: Vec<_> = repository.snapshots().await.unwrap().into_iter().map(|info| info.name).collect();
     let expected: Vec<_> = snapshots.iter().map(|(name, _)| name.clone()).collect();
     same!(kept, expected, "snapshots");

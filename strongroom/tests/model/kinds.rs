@@ -112,6 +112,8 @@ kinds! {
     10 DeleteKey,
     10 ScanKeys,
     12 KeysAndFiles,
+    12 PutInTable,
+    12 DeleteInTable,
     // Upkeep, and what goes wrong.
     10 Checkpoint,
     10 Compact,

@@ -124,12 +124,17 @@ pub(crate) struct World {
     pub(crate) names: BTreeMap<String, usize>,
     pub(crate) inodes: BTreeMap<usize, Inode>,
     pub(crate) keys: BTreeMap<Vec<u8>, Content>,
+    /// Those of [`TABLE`].
+    pub(crate) rows: BTreeMap<Vec<u8>, Content>,
     /// Files whose number is one more, or not: see [`Touched::Perhaps`].
     pub(crate) perhaps: BTreeSet<usize>,
     /// How many versions are kept where a file does not say.
     versions: u32,
     next: usize,
 }
+
+/// The one table beside that of `keys` that has any.
+pub(crate) const TABLE: u8 = strongroom::kv::TABLE_NUMBER_MAX;
 
 pub(crate) fn parent(path: &str) -> &str {
     &path[..path.rfind('/').unwrap()]
@@ -155,6 +160,7 @@ impl World {
             names: BTreeMap::from([(String::new(), 0)]),
             inodes: BTreeMap::from([(0, root)]),
             keys: BTreeMap::new(),
+            rows: BTreeMap::new(),
             perhaps: BTreeSet::new(),
             versions,
             next: 1,
@@ -384,6 +390,14 @@ impl World {
             }
             strongroom::Op::Delete { key } => {
                 self.keys.remove(key);
+                Ok(())
+            }
+            strongroom::Op::PutIn { table: TABLE, key, value } => {
+                self.rows.insert(key.clone(), Arc::new(value.clone()));
+                Ok(())
+            }
+            strongroom::Op::DeleteIn { table: TABLE, key } => {
+                self.rows.remove(key);
                 Ok(())
             }
             other => unreachable!("{other:?}"),

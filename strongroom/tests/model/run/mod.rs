@@ -22,7 +22,7 @@ use crate::compare::{self, Difference, assert_sound, same};
 use crate::handles::Handles;
 use crate::kinds::{Kind, Step};
 use crate::report::Report;
-use crate::world::{Answer, Inode, Kind as ModelKind, Touched, World, refusal};
+use crate::world::{Answer, Inode, Kind as ModelKind, TABLE, Touched, World, refusal};
 
 /// What a step answers, unless repository and model differ.
 type Outcome = Result<Answer, Difference>;
@@ -241,6 +241,13 @@ impl Run {
                 let was_there = self.repository.kv().delete(&key).await.unwrap();
                 same!(was_there, self.world.keys.remove(&key).is_some(), "deleting a key");
                 Ok(Ok(()))
+            }
+            Kind::PutInTable | Kind::DeleteInTable => {
+                let op = choose::change(step.kind, dice, &self.world);
+                let found = answer(self.repository.apply(std::slice::from_ref(&op)).await.map(|_| ()));
+                same!(found, self.world.together(std::slice::from_ref(&op)), "a change of a table");
+                self.committed();
+                Ok(found)
             }
             kind => match choose::change(kind, dice, &self.world) {
                 strongroom::Op::File(op) => self.change(op).await,

@@ -41,7 +41,8 @@ impl Run {
         match kind {
             Kind::ReadSnapshot => {
                 compare::files(state, &mut then).await?;
-                compare::keys(&self.repository.keys_at(&name).await.unwrap(), &then).await?;
+                compare::keys(&self.repository.keys_at(&name).await.unwrap(), &then.keys).await?;
+                compare::keys(&self.repository.table_at(&name, TABLE).await.unwrap(), &then.rows).await?;
             }
             Kind::DiffSnapshot => self.diff(state, &then).await?,
             Kind::RestorePath => {
