@@ -12,6 +12,7 @@ mod opening;
 mod place;
 mod reads;
 mod sequential;
+mod summary;
 
 use strongroom_benches::figures::Recorder;
 use strongroom_benches::settings::{HELP, Settings};
@@ -69,7 +70,7 @@ const SMOKE: Scale = Scale {
 };
 
 /// Each with the part of its name after the storage's.
-const WORKLOADS: [(&str, Workload); 12] = [
+const WORKLOADS: [(&str, Workload); 13] = [
     ("sequential/dedup-on", |recorder, place, scale| sequential::run(recorder, place, scale, true)),
     ("sequential/dedup-off", |recorder, place, scale| sequential::run(recorder, place, scale, false)),
     ("random-reads", reads::run),
@@ -80,6 +81,7 @@ const WORKLOADS: [(&str, Workload); 12] = [
     ("kv/large", keys::large),
     ("kv/small", keys::small),
     ("open", opening::run),
+    ("summary", summary::run),
     ("beside", beside::run),
     ("memory", memory::run),
 ];

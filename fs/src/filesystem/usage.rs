@@ -9,7 +9,9 @@ use super::directory::entries;
 use super::{FileSystem, FsSnapshot, ReadDir};
 use crate::error::Result;
 use crate::extents;
-use crate::format::{EXTENT, EntryRow, Extent, Kind, PAST, XATTR, XattrRow};
+use crate::format::{
+    EXTENT, EntryRow, Extent, INODE, InodeRow, Kind, PAST, XATTR, XattrRow, split_extent_key, split_inode_key,
+};
 use crate::inodes;
 use crate::path::{Last, locate};
 
@@ -62,13 +64,17 @@ pub struct Summary {
 }
 
 impl FileSystem {
-    /// What the file system holds, and what its repository takes. Costs a walk through all rows ([`Self::usage`] of the root,
-    /// and a count of chunks) and one listing of the storage; no content is read.
+    /// What the file system holds, and what its repository takes.
+    ///
+    /// Costs a look at the rows of all inodes, extents, chunks and blocks, each table once in its order, and one listing of the
+    /// storage; no content is read. So it grows with the number of files, and is not for every call of `statfs`: whoever answers
+    /// those keeps the last answer for a while. Nothing keeps count as commits go by, since each would pay for it.
+    /// `cargo bench -p strongroom-benches --bench workloads -- --filter summary` says what it takes at 100,000 files.
     ///
     /// # Errors
     /// Those of the engine.
     pub async fn summary(&self) -> Result<Summary> {
-        let usage = self.usage("/").await?;
+        let usage = self.snapshot().usage_of_all().await?;
         let info = self.shared.engine.info().await?;
         Ok(Summary {
             usage,
@@ -171,6 +177,41 @@ impl FsSnapshot {
                 None => {
                     levels.pop();
                 }
+            }
+        }
+        Ok(usage)
+    }
+
+    /// What [`Self::usage`] of the root counts, from the rows in their order: each inode once, whatever names lead to it.
+    async fn usage_of_all(&self) -> Result<Usage> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let mut usage = Usage::default();
+        let mut inodes = self.snapshot.scan(INODE, all, Direction::Ascending);
+        let mut extents = self.snapshot.scan(EXTENT, all, Direction::Ascending);
+        let mut extent = extents.next().await?;
+        while let Some((key, row)) = inodes.next().await? {
+            let (inode, row) = (split_inode_key("inode", &key)?, InodeRow::decode(&row)?);
+            let kind = (row.nlink > 0).then_some(row.kind);
+            match kind {
+                Some(Kind::Directory) => usage.directories += 1,
+                Some(Kind::Symlink) => usage.symlinks += 1,
+                Some(Kind::File) => usage.files += 1,
+                // Open, and without a name.
+                None => {}
+            }
+            while let Some((key, row)) = &extent {
+                let (owner, _) = split_extent_key(key)?;
+                if owner > inode {
+                    break;
+                }
+                if owner == inode && kind == Some(Kind::File) {
+                    let extent = Extent::decode(row)?;
+                    usage.logical_bytes = usage.logical_bytes.saturating_add(extent.length());
+                    if let Extent::Data { length, .. } = extent {
+                        usage.data_bytes = usage.data_bytes.saturating_add(length.into());
+                    }
+                }
+                extent = extents.next().await?;
             }
         }
         Ok(usage)

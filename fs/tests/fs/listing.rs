@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_lite::future::block_on;
-use strongroom_fs::{DirCursor, Error, Usage};
+use strongroom_fs::{DirCursor, Error, OpenOptions, Usage};
 
 use crate::support::{Bed, noise};
 
@@ -102,6 +102,11 @@ fn usage_counts_files_once_and_holes_apart() {
         assert_eq!(fs.usage("/").await.unwrap().files, 3);
         assert_eq!(fs.usage("t/l").await.unwrap(), Usage { symlinks: 1, ..Usage::default() });
         assert!(matches!(fs.usage("x").await, Err(Error::NotFound { .. })));
+        // Targets that lie in extents are no content of files, and a file that is open and has no name is not there.
+        fs.symlink("x/".repeat(1_500), "long").await.unwrap();
+        fs.write("gone", noise(3, 5_000)).await.unwrap();
+        let _open = fs.open_file("gone", OpenOptions::new()).await.unwrap();
+        fs.remove_file("gone").await.unwrap();
         let summary = fs.summary().await.unwrap();
         assert_eq!((summary.usage, summary.block_bytes), (fs.usage("/").await.unwrap(), 4096));
         assert!(summary.stored_bytes == summary.blobs * 4096 && summary.chunks > 0);
