@@ -148,12 +148,12 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
         let extents = extents::walk(&self.transaction, source, 0);
         reflink::share_all(&mut self.transaction, extents, target).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(size)
     }
 
@@ -183,11 +183,11 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         let stretch = Stretch { from: source, from_offset, to_offset, length, to_size: before.size };
         let size = reflink::share(&mut self.transaction, &mut change, stretch).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(length)
     }
 
@@ -204,10 +204,10 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         reflink::punch(&mut self.transaction, &mut change, offset, end).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -260,10 +260,8 @@ impl FsTransaction {
         let around = then.last().map_or(ROOT, |entry| entry.inode);
         lookup(&state.snapshot, around, last).await?.ok_or_else(|| Error::NotFound { path: shown(&path) })?;
         let made = self.make_way(state, above, then).await?;
-        let is_there = self.locate(&path, Last::Itself).await?.entry.is_some();
-        // Each part ends as if it were all.
-        self.unfinished = true;
-        if is_there {
+        self.begin_change();
+        if self.locate(&path, Last::Itself).await?.entry.is_some() {
             while !self.remove_some(&path, usize::MAX).await? {}
             self.unfinished = true;
         }
@@ -272,7 +270,7 @@ impl FsTransaction {
         for (directory, mtime) in made {
             self.put_mtime(directory, mtime).await?;
         }
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -317,13 +315,18 @@ impl FsTransaction {
                 }
                 Some(_) => return Err(Error::NotADirectory { path: path() }),
                 None => {
-                    self.unfinished = true;
+                    if progress.levels.is_empty() {
+                        self.begin_change();
+                    }
                     self.copy_entry(then, parent, name, &mut progress).await?;
                     progress.levels.last().map_or(parent, |level| level.to)
                 }
             };
         }
         Ok(progress.levels.into_iter().map(|level| (level.to, level.mtime)).collect())
+        if !progress.levels.is_empty() {
+            self.end_change();
+        }
     }
 
     /// Goes on with the copy of a tree, from its root down, at most `names_max` names; answers whether all is copied.
@@ -351,11 +354,12 @@ impl FsTransaction {
             if progress.state.is_none() {
                 check_no_cycle(source, &target, from)?;
             }
-            self.unfinished = true;
+            self.begin_change();
             self.copy_entry(source, target.parent(), &name, progress).await?;
             progress.has_begun = true;
         }
-        self.unfinished = true;
+        self.begin_change();
+            self.end_change();
         while let Some(level) = progress.levels.last_mut() {
             let Some(DirEntry { name, inode, kind }) = level.page.pop_front() else {
                 if !level.complete {
@@ -369,7 +373,7 @@ impl FsTransaction {
             };
             if names_left == 0 || (names_max < usize::MAX && self.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX) {
                 level.page.push_front(DirEntry { name, inode, kind });
-                self.unfinished = false;
+                self.end_change();
                 return Ok(false);
             }
             names_left -= 1;
@@ -381,7 +385,7 @@ impl FsTransaction {
             }
             self.copy_entry(EntryRow { inode, kind }, to, &name, progress).await?;
         }
-        self.unfinished = false;
+        self.end_change();
         Ok(true)
     }
 

@@ -124,10 +124,10 @@ impl FsTransaction {
         let moment = self.shared.moment();
         row.nlink += 1;
         row.ctime = Timestamp::from_nanos(moment);
-        self.unfinished = true;
+        self.begin_change();
         put_inode(&mut self.transaction, entry.inode, &row)?;
         self.put_entry(located.parent(), &name, entry, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -145,13 +145,13 @@ impl FsTransaction {
                 let inode = file_only(located.existing(path)?, path)?;
                 shared = self.shared_for(inode).await?;
                 let (mut change, before) = self.take_change(inode).await?;
-                self.unfinished = true;
+                self.begin_change();
                 extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
                 (inode, Origin::Emptied { before, change })
             }
             None => {
                 let (inode, moment) = self.make(&located, path, Kind::File, attributes, None).await?;
-                self.unfinished = true;
+                self.begin_change();
                 (inode, Origin::Made { moment })
             }
         };
@@ -208,7 +208,7 @@ impl FsTransaction {
         let (inside, beyond) = bytes.split_at(within);
         let shared = self.shared_for(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         extents::replace(&shared, &mut self.transaction, &mut change, offset, inside).await?;
         if !beyond.is_empty() {
             let mut ingest = extents::append(&shared, &mut self.transaction, &mut change, before.size).await?;
@@ -217,7 +217,7 @@ impl FsTransaction {
             ingest.finish(&mut self.transaction).await?;
         }
         self.finish_change(change, before, before.size.max(end), moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -248,11 +248,11 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         extents::truncate(&mut self.transaction, &mut change, before.size, size).await?;
         extents::extend(&mut self.transaction, inode, before.size, size).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -295,7 +295,7 @@ impl FsTransaction {
         let inode = self.transaction.number().await?;
         let moment = self.shared.moment();
         let inline = target.filter(|target| target.len() <= self.shared.inline_bytes_max());
-        self.unfinished = true;
+        self.begin_change();
         let row = attributes.row(kind, moment, inline.map(<[u8]>::to_vec));
         put_inode(&mut self.transaction, inode, &row)?;
         self.put_entry(located.parent(), name, EntryRow { inode, kind }, moment).await?;
@@ -309,7 +309,7 @@ impl FsTransaction {
             ingest.finish(&mut self.transaction).await?;
             self.put_first_content(inode, target.len() as u64, moment)?;
         }
-        self.unfinished = false;
+        self.end_change();
         Ok((inode, moment))
     }
 }
@@ -398,7 +398,7 @@ impl FileWriter<'_> {
                 }
             }
         }
-        transaction.unfinished = false;
+        transaction.end_change();
         Ok(size)
     }
 }

@@ -37,12 +37,13 @@ impl FsTransaction {
         let entry = located.existing(path)?;
         if entry.kind == Kind::Directory {
             return Err(Error::IsADirectory { path: shown(path) });
+        let name = located.named(path)?;
         }
         let moment = self.shared.moment();
-        self.unfinished = true;
-        self.delete_entry(located.parent(), located.named(path)?, entry.kind, moment).await?;
+        self.begin_change();
+        self.delete_entry(located.parent(), name, entry.kind, moment).await?;
         self.unlink(entry, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -61,10 +62,10 @@ impl FsTransaction {
         let name = located.named(path)?;
         self.check_empty(entry.inode, path).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         self.delete_entry(located.parent(), name, entry.kind, moment).await?;
         self.unlink(entry, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -87,11 +88,11 @@ impl FsTransaction {
         let mut names_left = names_max.max(1);
         let is_bounded = names_max < usize::MAX;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         if entry.kind != Kind::Directory {
             self.delete_entry(located.parent(), located.named(path)?, entry.kind, moment).await?;
             self.unlink(entry, moment).await?;
-            self.unfinished = false;
+            self.end_change();
             return Ok(true);
         }
         let top = Level::new(entry.inode, located.name.clone());
@@ -113,7 +114,7 @@ impl FsTransaction {
                 Some(DirEntry { name, inode, kind: Kind::Directory }) => levels.push(Level::new(inode, Some(name))),
                 Some(DirEntry { name, inode, kind }) => {
                     if names_left == 0 {
-                        self.unfinished = false;
+                        self.end_change();
                         return Ok(false);
                     }
                     names_left -= 1;
@@ -126,7 +127,7 @@ impl FsTransaction {
                     let parent = levels.last().map_or(located.parent(), |level| level.inode);
                     if let Some(name) = name {
                         if names_left == 0 {
-                            self.unfinished = false;
+                            self.end_change();
                             return Ok(false);
                         }
                         names_left -= 1;
@@ -136,7 +137,7 @@ impl FsTransaction {
                 }
             }
         }
-        self.unfinished = false;
+        self.end_change();
         Ok(true)
     }
 

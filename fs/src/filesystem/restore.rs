@@ -33,7 +33,7 @@ impl FsTransaction {
             }
         }
         let mut deleted = Vec::new();
-        self.unfinished = true;
+        self.begin_change();
         let stays = |table: Table, key: &[u8], is_there: bool| {
             let inode = FILE_TABLES.contains(&table).then(|| key.first_chunk()).flatten();
             let Some(inode) = inode.map(|inode| u64::from_be_bytes(*inode)) else { return false };
@@ -57,7 +57,7 @@ impl FsTransaction {
             self.orphaned.push(open);
         }
         self.abandon_returned(&kept).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(count)
     }
 
