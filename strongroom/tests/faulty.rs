@@ -137,3 +137,34 @@ fn a_put_that_fails_leaves_the_value_that_was_there_and_the_transaction_goes_on(
     assert!(repository.kv().get(b"key").unwrap().unwrap() == vec![1; 600_000]);
     repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
 }
+
+#[test]
+fn a_scan_whose_value_could_not_be_read_goes_on_with_that_row() {
+    let registry = registry::default();
+    let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+    let inner = futures_lite::future::block_on(registry.open(&StorageUri::parse("mem://scan").unwrap(), &context));
+    let flaky = Arc::new(FlakyStorage::new(inner.unwrap(), FlakyOptions { seed: 1, ..FlakyOptions::default() }));
+    let storage: Arc<dyn Storage> = flaky.clone();
+    let repository = Repository::create(storage.clone(), create()).unwrap();
+    for (fill, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        repository.kv().put(key, vec![fill as u8; 600_000]).unwrap();
+    }
+    repository.close().unwrap();
+    let repository = Repository::open(storage, open()).unwrap();
+    let mut scan = repository.kv().scan(..);
+    assert_eq!(scan.next().unwrap().unwrap().0, "a");
+    flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
+    assert!(scan.next().unwrap().is_err());
+    assert!(scan.next().unwrap().is_err());
+    flaky.clear_faults();
+    let (key, value) = scan.next().unwrap().unwrap();
+    assert!(key == "b" && value == vec![1; 600_000], "{key:?}");
+    // Who does not want the value passes it.
+    flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
+    assert!(scan.next().unwrap().is_err());
+    assert_eq!(scan.next_key().unwrap().unwrap(), ("c".into(), 600_000));
+    flaky.clear_faults();
+    let (key, value) = scan.next().unwrap().unwrap();
+    assert!(key == "d" && value == vec![3; 600_000], "{key:?}");
+    assert!(scan.next().is_none());
+}
