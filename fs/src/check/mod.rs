@@ -2,6 +2,8 @@
 //!
 //! Memory: a few bytes for each inode and each chunk; names and content are looked at one by one.
 
+mod reached;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 
@@ -21,6 +23,7 @@ use crate::inodes;
 use crate::path::check_name;
 use crate::versions::{self, Past};
 use crate::xattrs;
+use reached::Reached;
 
 /// What a check looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +100,7 @@ impl FsSnapshot {
             versioned: HashMap::new(),
             with_xattrs: HashSet::new(),
             broken: HashSet::new(),
+            reached: Reached::default(),
             reading: VecDeque::new(),
             is_cut_short: false,
         };
@@ -119,6 +123,8 @@ struct Check<'s, R> {
     /// Those of them that say that they have extended attributes.
     with_xattrs: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
+    /// Up to where each chunk was read for the extents that were met.
+    reached: Reached,
     reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
     /// Whether rows could not be read, which was told.
     is_cut_short: bool,
@@ -377,7 +383,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
 
     async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) -> Result<()> {
         let Extent::Data { chunk, length, skip } = placed.extent else { return Ok(()) };
-        let first = self.summary.references.add(chunk.0) == 1;
+        self.summary.references.add(chunk.0);
         if !self.options.data {
             return Ok(());
         }
@@ -385,8 +391,8 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             self.found(path, inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
             return Ok(());
         }
-        // Read again for a part of it: the length was not checked for that part.
-        if !first && skip == 0 {
+        // Read again for whoever wants more of it than those before: its length was checked for what they want.
+        if !self.reached.is_further(chunk, skip.saturating_add(length)) {
             return Ok(());
         }
         let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
