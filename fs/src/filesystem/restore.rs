@@ -8,7 +8,8 @@ use strongroom_core::engine::{Direction, References, Table, View};
 use super::{FsSnapshot, FsTransaction, orphans};
 use crate::error::Result;
 use crate::format::{
-    CONTENT, EXTENT, INODE, InodeRow, Kind, ORPHAN, PAST, VERSION, XATTR, decode_orphan, inode_key, split_inode_key,
+    CONTENT, EXTENT, INODE, InodeRow, Kind, NO_EPOCH, ORPHAN, PAST, VERSION, XATTR, decode_orphan, inode_key,
+    split_inode_key,
 };
 use crate::time::Timestamp;
 
@@ -61,7 +62,7 @@ impl FsTransaction {
         Ok(count)
     }
 
-    /// Files that were without a name in that state, and that this process no longer has open: they go again.
+    /// Files that were without a name in that state, and that this process no longer has open, or nobody: they go again.
     async fn abandon_returned(&mut self, kept: &BTreeSet<u64>) -> Result<()> {
         let mut returned = Vec::new();
         let mut scan = self.transaction.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
@@ -76,7 +77,7 @@ impl FsTransaction {
             return Ok(());
         }
         let epoch = orphans::epoch(&mut self.transaction).await?;
-        let ours = returned.into_iter().filter(|(_, left_under)| *left_under == epoch);
+        let ours = returned.into_iter().filter(|(_, left_under)| [epoch, NO_EPOCH].contains(left_under));
         self.shared.common.handles.put_back_abandoned(&ours.map(|(inode, _)| inode).collect::<Vec<_>>());
         Ok(())
     }

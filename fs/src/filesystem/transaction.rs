@@ -30,6 +30,8 @@ pub struct FsTransaction {
     pub(super) deleted: Vec<u64>,
     /// Files whose last name it removes, and that are open: kept until it is settled.
     pub(super) orphaned: Vec<Arc<OpenFile>>,
+    /// Of those that it deletes, the ones of which more is left than one transaction frees.
+    pub(super) remains: Vec<u64>,
 }
 
 impl FsTransaction {
@@ -41,6 +43,7 @@ impl FsTransaction {
             changes: HashMap::new(),
             deleted: Vec::new(),
             orphaned: Vec::new(),
+            remains: Vec::new(),
         }
     }
 
@@ -64,10 +67,13 @@ impl FsTransaction {
         if self.unfinished > 0 {
             return Err(Error::Interrupted);
         }
-        let Self { shared, transaction, deleted, orphaned, .. } = self;
+        let Self { shared, transaction, deleted, orphaned, remains, .. } = self;
         let going = shared.common.handles.go(&deleted)?;
         let result = transaction.commit().await;
         drop((going, orphaned));
+        if result.is_ok() {
+            shared.common.handles.put_back_abandoned(&remains);
+        }
         shared.reclaim_abandoned().await;
         Ok(result?)
     }

@@ -63,9 +63,19 @@ impl Bed {
 
     /// Another process opens it.
     pub(crate) async fn open(&mut self) -> Result<FileSystem> {
+        self.open_with(false).await
+    }
+
+    /// Another process opens it, and changes nothing.
+    pub(crate) async fn open_to_read(&mut self) -> Result<FileSystem> {
+        self.open_with(true).await
+    }
+
+    async fn open_with(&mut self, read_only: bool) -> Result<FileSystem> {
         self.seed += 1;
         let mut options = engine::OpenOptions::new(Unlock::Root(&self.root));
         options.tuning = tuning();
+        options.read_only = read_only;
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
