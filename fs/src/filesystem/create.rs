@@ -203,10 +203,11 @@ impl FsTransaction {
         if bytes.is_empty() {
             return Ok(());
         }
+        // Looked up first: what is taken and not given back would be a change of its own, and another version.
+        let shared = self.shared_for(inode).await?;
         let (mut change, before) = self.take_change(inode).await?;
         let within = usize::try_from(before.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
         let (inside, beyond) = bytes.split_at(within);
-        let shared = self.shared_for(inode).await?;
         let moment = self.shared.moment();
         self.begin_change();
         extents::replace(&shared, &mut self.transaction, &mut change, offset, inside).await?;
