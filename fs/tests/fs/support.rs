@@ -164,6 +164,25 @@ pub(crate) fn threaded(seed: u64) -> Env {
     Env::new(inner.clone(), inner, Some(Arc::new(Workers::new())))
 }
 
+/// An environment whose workers are done with what they are given before whoever gave it goes on: deterministic, and as if
+/// there were several.
+pub(crate) fn at_once(seed: u64) -> Env {
+    let inner = Arc::new(Inner(Env::deterministic(seed)));
+    Env::new(inner.clone(), inner, Some(Arc::new(AtOnce)))
+}
+
+struct AtOnce;
+
+impl Spawn for AtOnce {
+    fn spawn(&self, task: BoxTask) {
+        futures_lite::future::block_on(task);
+    }
+
+    fn parallelism(&self) -> usize {
+        2
+    }
+}
+
 struct Inner(Env);
 
 impl Clock for Inner {
