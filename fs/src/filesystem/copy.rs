@@ -118,7 +118,8 @@ impl FileSystem {
     /// transaction. Content is shared with that state; what comes back gets inodes of its own.
     ///
     /// # Errors
-    /// As [`FsTransaction::restore_from`]; those of the engine, where there is more than one commit holds.
+    /// As [`FsTransaction::restore_from`]; [`strongroom_core::Error::ContentGone`] where that state has no name, and content of
+    /// it has been given up; those of the engine, where there is more than one commit holds.
     pub async fn restore_from(&self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
         let path = path.as_ref();
         transact!(self, transaction => transaction.restore_from(state, path).await)
@@ -222,10 +223,12 @@ impl FsTransaction {
     }
 
     /// Copies whatever is at a path in another state of the repository, and all that is in it, to a name that is free, in this
-    /// transaction; otherwise as [`FileSystem::copy_all`]: what is copied is shared with that state, and nothing is read.
+    /// transaction; otherwise as [`FileSystem::copy_all`]: what is copied is shared with that state, and nothing is read. A state
+    /// without a name ([`FileSystem::snapshot`]) does not keep content: what has been given up since cannot be shared again.
     ///
     /// # Errors
-    /// As [`FileSystem::copy_all`].
+    /// As [`FileSystem::copy_all`]. The commit answers [`strongroom_core::Error::ContentGone`] where content of that state has
+    /// been given up.
     pub async fn copy_from(&mut self, state: &FsSnapshot, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         let mut progress = Progress { state: Some(state.clone()), ..Progress::default() };
         while !self.copy_some(from.as_ref(), to.as_ref(), &mut progress, usize::MAX).await? {}
@@ -263,10 +266,8 @@ impl FsTransaction {
         self.begin_change();
         if self.locate(&path, Last::Itself).await?.entry.is_some() {
             while !self.remove_some(&path, usize::MAX).await? {}
-            self.unfinished = true;
         }
         self.copy_from(state, &path, &path).await?;
-        self.unfinished = true;
         for (directory, mtime) in made {
             self.put_mtime(directory, mtime).await?;
         }
@@ -323,10 +324,10 @@ impl FsTransaction {
                 }
             };
         }
-        Ok(progress.levels.into_iter().map(|level| (level.to, level.mtime)).collect())
         if !progress.levels.is_empty() {
             self.end_change();
         }
+        Ok(progress.levels.into_iter().map(|level| (level.to, level.mtime)).collect())
     }
 
     /// Goes on with the copy of a tree, from its root down, at most `names_max` names; answers whether all is copied.
@@ -358,8 +359,8 @@ impl FsTransaction {
             self.copy_entry(source, target.parent(), &name, progress).await?;
             progress.has_begun = true;
         }
-        self.begin_change();
             self.end_change();
+        self.begin_change();
         while let Some(level) = progress.levels.last_mut() {
             let Some(DirEntry { name, inode, kind }) = level.page.pop_front() else {
                 if !level.complete {
