@@ -339,10 +339,11 @@ impl FsTransaction {
                 level.page.clear();
                 level.complete = false;
             }
-            if let Some(level) = progress.levels.last()
-                && self.row(level.to).await?.is_none()
-            {
-                return Err(Error::NotFound { path: shown(to) });
+            // Each gets names still, or a time: others may have moved the deepest out, and removed what it was in.
+            for level in &progress.levels {
+                if self.row(level.to).await?.is_none() {
+                    return Err(Error::NotFound { path: shown(to) });
+                }
             }
         } else {
             let source = locate(&self.shared, self.source(&progress.state), trimmed(from), Last::Itself).await?;
@@ -358,8 +359,8 @@ impl FsTransaction {
             self.begin_change();
             self.copy_entry(source, target.parent(), &name, progress).await?;
             progress.has_begun = true;
-        }
             self.end_change();
+        }
         self.begin_change();
         while let Some(level) = progress.levels.last_mut() {
             let Some(DirEntry { name, inode, kind }) = level.page.pop_front() else {
@@ -482,5 +483,56 @@ impl Level {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_lite::future::block_on;
+    use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+    use strongroom_core::crypto::{KdfParameters, Suite};
+    use strongroom_core::engine::keyring::Credentials;
+    use strongroom_core::engine::{CreateOptions, Engine, Tuning};
+    use strongroom_core::env::Env;
+
+    use super::*;
+    use crate::Options;
+
+    async fn file_system() -> FileSystem {
+        let storage = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+        let create = CreateOptions {
+            credentials: &Credentials::password("correct horse"),
+            recovery: None,
+            suite: Suite::Aes256Gcm,
+            block_bytes: 4096,
+            kdf: KdfParameters::MINIMUM,
+            trusted: None,
+            tuning: Tuning::default(),
+        };
+        let engine = Engine::create(Arc::new(storage), Env::deterministic(1), create).await.unwrap();
+        FileSystem::create(engine, Options::default()).await.unwrap()
+    }
+
+    /// What goes on between the transactions of a large copy, with a small one.
+    #[test]
+    fn a_copy_whose_target_was_removed_between_two_transactions_ends_though_the_deepest_part_was_moved_out() {
+        block_on(async {
+            let fs = file_system().await;
+            fs.create_dir_all("t/a/b").await.unwrap();
+            for name in ["t/a/b/1", "t/a/b/2", "t/a/b/3", "t/a/z"] {
+                fs.write(name, name).await.unwrap();
+            }
+            let mut progress = Progress::default();
+            let mut transaction = fs.begin();
+            assert!(!transaction.copy_some(b"t", b"u", &mut progress, 3).await.unwrap());
+            transaction.commit().await.unwrap();
+            fs.rename("u/a/b", "moved").await.unwrap();
+            fs.remove_all("u/a").await.unwrap();
+            let mut transaction = fs.begin();
+            let copied = transaction.copy_some(b"t", b"u", &mut progress, 1).await;
+            assert!(matches!(copied, Err(Error::NotFound { .. })), "{copied:?}");
+        });
     }
 }
