@@ -153,8 +153,8 @@ impl FileSystem {
         &self.shared.engine
     }
 
-    /// Bytes of memory that what was overwritten through handles takes until it is written back, of all files, counted as for
-    /// [`Tuning::write_back_bytes`]: to hold that bound against it.
+    /// Bytes of memory that what was overwritten or appended through handles takes until it is written back or stored, of all
+    /// files, counted as for [`Tuning::write_back_bytes`]: to hold that bound against it.
     #[doc(hidden)]
     #[must_use]
     pub fn gathered_bytes(&self) -> usize {
