@@ -77,6 +77,12 @@ pub enum Error {
     /// The state that a reader looks at has been given up by the writers.
     #[error("the state being read has expired: open the repository again")]
     Expired,
+    /// Content that was to be shared is gone: it was in a state that nobody had kept, and was given up before this transaction
+    /// began. To run it again helps nothing.
+    #[error(
+        "the content to be shared is gone: the state that it was in was not kept; take a snapshot to copy from first"
+    )]
+    ContentGone,
     /// Another transaction changed what this one had read or written.
     #[error("conflict with another transaction: run it again")]
     Conflict,

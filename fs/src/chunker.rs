@@ -201,6 +201,11 @@ impl Chunker {
         self.long
     }
 
+    /// Holds on to no window for what little of it is not cut.
+    pub(crate) fn let_go(&mut self) {
+        self.buffer = BytesMut::from(&*self.buffer);
+    }
+
     fn split(&mut self, length: usize) -> Bytes {
         self.searched = 0;
         let length = length.clamp(1, self.buffer.len());

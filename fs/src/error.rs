@@ -185,7 +185,7 @@ impl Error {
             Self::NameTooLong { .. } => K::InvalidFilename,
             Self::TooManyLinks { .. } => K::TooManyLinks,
             Self::FileTooLarge { .. } | Self::Core(E::LimitExceeded { .. }) => K::FileTooLarge,
-            Self::Stale | Self::Core(E::Expired) => K::StaleNetworkFileHandle,
+            Self::Stale | Self::Core(E::Expired | E::ContentGone) => K::StaleNetworkFileHandle,
             Self::OutOfMemory { .. } => K::OutOfMemory,
             Self::WrongAccess { .. } | Self::Core(E::WrongCredentials) => K::PermissionDenied,
             Self::Source(source) => source.kind(),

@@ -201,7 +201,7 @@ pub(crate) async fn truncate(
 }
 
 /// Drops all extents that start at `from` or after it.
-pub(crate) async fn remove_from(transaction: &mut Transaction, change: &mut ContentChange, from: u64) -> Result<()> {
+async fn remove_from(transaction: &mut Transaction, change: &mut ContentChange, from: u64) -> Result<()> {
     const PAGE: usize = 1024;
     let mut from = from;
     loop {

@@ -55,7 +55,9 @@ pub struct Tuning {
     pub in_flight_bytes: usize,
     /// Random writes gathered before their chunks are cut anew, per file; all files together gather at most four times
     /// that, and one write each. What they take in memory is counted: the bytes written, and 96 more for each stretch of
-    /// them that touches no other. Writing back takes as much again at a time, for what lies between them.
+    /// them that touches no other. Writing back takes as much again at a time, for what lies between them. What was appended
+    /// and is not stored yet ([`Self::in_flight_bytes`]) counts too for all together; of each file that is appended to, less
+    /// than the longest chunk is held besides, until it is flushed.
     pub write_back_bytes: usize,
 }
 

@@ -106,6 +106,11 @@ impl Ingest {
         self.queue.front().map_or(waiting, |batch| batch.chunks.offset)
     }
 
+    /// Bytes of chunks that are cut and not stored.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue_bytes
+    }
+
     /// The last bytes written, not yet cut into a chunk.
     pub(crate) fn uncut(&self) -> &[u8] {
         self.chunker.uncut()
@@ -165,6 +170,13 @@ impl Ingest {
     /// Everything that is cut is in rows after this.
     pub(crate) async fn settle_cut(&mut self, transaction: &mut Transaction) -> Result<()> {
         self.settle(transaction, 0).await
+    }
+
+    /// Everything that is cut is in rows after this, and no more memory is held than for what is not.
+    pub(crate) async fn let_go(&mut self, transaction: &mut Transaction) -> Result<()> {
+        self.settle(transaction, 0).await?;
+        self.chunker.let_go();
+        Ok(())
     }
 
     async fn cut_ready(&mut self, transaction: &mut Transaction) -> Result<()> {

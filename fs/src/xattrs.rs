@@ -137,18 +137,6 @@ pub(crate) async fn remove(transaction: &mut Transaction, inode: u64, name: &[u8
     Ok(rows(transaction, inode).next().await?.is_some())
 }
 
-/// Removes all attributes, with the inode.
-pub(crate) async fn remove_all(transaction: &mut Transaction, inode: u64) -> Result<()> {
-    let mut rows = rows(transaction, inode);
-    while let Some((name, row)) = rows.next().await? {
-        transaction.delete(XATTR, &xattr_key(inode, &name))?;
-        for chunk in row.chunks() {
-            transaction.release_chunk(*chunk)?;
-        }
-    }
-    Ok(())
-}
-
 /// Gives a new inode the attributes of another; values in chunks are shared.
 pub(crate) async fn copy_all(transaction: &mut Transaction, mut rows: Rows, to: u64) -> Result<()> {
     while let Some((name, row)) = rows.next().await? {

@@ -49,7 +49,8 @@ impl From<strongroom_fs::Op> for Op {
 }
 
 /// Changes of files and keys, all or nothing. It sees its own changes; others see them when it is committed. Dropping it
-/// aborts it. What becomes of one in which an operation failed: see [`FsTransaction`].
+/// aborts it. What becomes of one in which an operation on files failed: see [`FsTransaction`]; one on keys that fails, or whose
+/// future is dropped, changes nothing, and the transaction goes on.
 pub struct Transaction {
     files: FsTransaction,
     engine: Engine,
@@ -78,7 +79,8 @@ impl Transaction {
     /// Applies one change.
     ///
     /// # Errors
-    /// Those of the method that it stands for; then it has changed nothing.
+    /// Those of the method that it stands for. A change that is refused has changed nothing; one of files that failed half way
+    /// keeps the transaction from being committed.
     pub async fn apply(&mut self, op: &Op) -> Result<()> {
         match op {
             Op::File(op) => self.files.apply(op).await,

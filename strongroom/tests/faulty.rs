@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strongroom::blocking::Repository;
+use strongroom::check::CheckOptions;
 use strongroom::registry::faulty::{FlakyOptions, FlakyStorage, Rate, Rates};
 use strongroom::storage::{ErrorKind, Name, OpenContext, OpenMode, Storage, StorageUri};
 use strongroom::{CreateOptions, Credentials, Error, OpenOptions, registry};
@@ -112,4 +113,58 @@ fn typed_options_stand_beside_the_uri() {
     assert!(repository.kv().put(b"key", b"after").is_err());
     flaky.clear_faults();
     assert_eq!(repository.kv().get(b"key").unwrap().unwrap(), b"before".as_slice());
+}
+
+#[test]
+fn a_put_that_fails_leaves_the_value_that_was_there_and_the_transaction_goes_on() {
+    let registry = registry::default();
+    let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+    let inner = futures_lite::future::block_on(registry.open(&StorageUri::parse("mem://put").unwrap(), &context));
+    let flaky = Arc::new(FlakyStorage::new(inner.unwrap(), FlakyOptions { seed: 1, ..FlakyOptions::default() }));
+    let storage: Arc<dyn Storage> = flaky.clone();
+    let repository = Repository::create(storage.clone(), create()).unwrap();
+    repository.kv().put(b"key", &vec![1; 600_000]).unwrap();
+    repository.close().unwrap();
+    // Opened anew, it claims an epoch with the first chunk.
+    let repository = Repository::open(storage, open()).unwrap();
+    let mut transaction = repository.begin();
+    flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
+    assert!(transaction.kv().put(b"key", &vec![2; 700_000]).is_err());
+    flaky.clear_faults();
+    transaction.kv().put(b"other", b"small").unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(repository.kv().get(b"other").unwrap().unwrap(), b"small".as_slice());
+    assert!(repository.kv().get(b"key").unwrap().unwrap() == vec![1; 600_000]);
+    repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
+}
+
+#[test]
+fn a_scan_whose_value_could_not_be_read_goes_on_with_that_row() {
+    let registry = registry::default();
+    let context = OpenContext::new(strongroom::env::system().unwrap()).with_mode(OpenMode::CreateIfMissing);
+    let inner = futures_lite::future::block_on(registry.open(&StorageUri::parse("mem://scan").unwrap(), &context));
+    let flaky = Arc::new(FlakyStorage::new(inner.unwrap(), FlakyOptions { seed: 1, ..FlakyOptions::default() }));
+    let storage: Arc<dyn Storage> = flaky.clone();
+    let repository = Repository::create(storage.clone(), create()).unwrap();
+    for (fill, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        repository.kv().put(key, vec![fill as u8; 600_000]).unwrap();
+    }
+    repository.close().unwrap();
+    let repository = Repository::open(storage, open()).unwrap();
+    let mut scan = repository.kv().scan(..);
+    assert_eq!(scan.next().unwrap().unwrap().0, "a");
+    flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
+    assert!(scan.next().unwrap().is_err());
+    assert!(scan.next().unwrap().is_err());
+    flaky.clear_faults();
+    let (key, value) = scan.next().unwrap().unwrap();
+    assert!(key == "b" && value == vec![1; 600_000], "{key:?}");
+    // Who does not want the value passes it.
+    flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
+    assert!(scan.next().unwrap().is_err());
+    assert_eq!(scan.next_key().unwrap().unwrap(), ("c".into(), 600_000));
+    flaky.clear_faults();
+    let (key, value) = scan.next().unwrap().unwrap();
+    assert!(key == "d" && value == vec![3; 600_000], "{key:?}");
+    assert!(scan.next().is_none());
 }

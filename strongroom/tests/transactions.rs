@@ -9,13 +9,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_lite::future::block_on;
+use futures_lite::future::{block_on, poll_fn};
 use strongroom::check::CheckOptions;
 use strongroom::core::env::Env;
 use strongroom::fs::Attributes;
 use strongroom::layer::Metrics;
 use strongroom::storage::{Name, Operation, Result as StorageResult, Storage};
-use strongroom::{CreateOptions, Credentials, Error, KdfParameters, Op, Repository, blocking, fs};
+use strongroom::{CreateOptions, Credentials, Error, KdfParameters, Op, OpenOptions, Repository, blocking, fs};
 use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_conformance::storage::sample_bytes;
@@ -163,6 +163,51 @@ fn a_thousand_changes_of_files_and_keys_cost_one_commit() {
     }
     assert!(repository.kv().get(b"key 1").unwrap().is_some());
     repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
+}
+
+/// `None` where it was dropped, after so many polls.
+async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut left) = (pin!(work), polls);
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[test]
+fn a_put_that_is_dropped_leaves_the_value_that_was_there_and_the_transaction_goes_on() {
+    block_on(async {
+        let medium = CrashingStorage::new(CrashOptions::default());
+        let place = || -> Arc<dyn Storage> { Arc::new(medium.another()) };
+        let (before, after) = (vec![1; 600_000], vec![2; 700_000]);
+        let repository = Repository::create(place(), options().env(Env::deterministic(1))).await.unwrap();
+        repository.kv().put(b"key", &before).await.unwrap();
+        repository.close().await.unwrap();
+        let mut polls = 0;
+        loop {
+            // Opened anew, it claims an epoch with the first chunk, and waits for that.
+            let open = OpenOptions::new(Credentials::password("test")).without_trusted_state();
+            let open = open.env(Env::deterministic(2 + polls));
+            let repository = Repository::open(place(), open).await.unwrap();
+            let mut transaction = repository.begin();
+            let put = cut(polls, transaction.kv().put(b"key", &after)).await;
+            transaction.kv().put(b"other", &polls.to_le_bytes()).await.unwrap();
+            transaction.commit().await.unwrap();
+            let expected = if put.is_some() { &after } else { &before };
+            assert!(repository.kv().get(b"key").await.unwrap().unwrap() == expected, "after {polls} polls");
+            repository.check(CheckOptions { data: true }, |finding| panic!("{polls}: {finding:?}")).await.unwrap();
+            repository.close().await.unwrap();
+            if put.is_some() {
+                break;
+            }
+            polls += 1;
+        }
+        assert!(polls > 5, "{polls}");
+    });
 }
 
 const THREADS: usize = 32;

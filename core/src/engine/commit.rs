@@ -323,9 +323,17 @@ impl Shared {
                 }
                 Op::Add(0) => {}
                 Op::Add(delta) if key.first() == Some(&rows::CHUNK) => {
-                    // A chunk that is gone was condemned since we looked: it is never revived. One that snapshots keep is.
-                    let mut chunk = self.current_chunk(base, draft, key).await?.ok_or(Error::Conflict)?;
+                    // A chunk that is gone is never revived. One that snapshots keep is.
                     let number = chunk_number(key)?;
+                    let Some(mut chunk) = self.current_chunk(base, draft, key).await? else {
+                        let since_we_looked =
+                            draft.rows.contains_key(key) || since.iter().any(|keys| keys.any(|other| other == &**key));
+                        return Err(match delta {
+                            _ if since_we_looked => Error::Conflict,
+                            1.. => Error::ContentGone,
+                            _ => Error::damaged("chunk", None, format!("chunk {number:#x} has no row")),
+                        });
+                    };
                     if chunk.references == 0 {
                         rows.push((rows::parked_chunk_key(chunk.death, number), None));
                         chunk.death = 0;

@@ -191,7 +191,7 @@ impl Transaction {
         self.check_opened_here(state)?;
         let first = rows::table_key(rows::CONTENT_FIRST, &[]);
         let (_, end) = table_range(Table::LAST, (Bound::Unbounded, Bound::Unbounded));
-        lock(self.reads()).ranges.push((Bound::Included(first), end));
+        lock(self.reads()).ranges.insert((Bound::Included(first), end));
         let newest = self.state();
         let mut changes = state.changes_since(&newest);
         let mut count = 0;

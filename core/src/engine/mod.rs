@@ -33,6 +33,7 @@ pub mod keyring;
 mod nodes;
 mod options;
 mod publish;
+mod reads;
 mod recent;
 mod remembered;
 mod room;

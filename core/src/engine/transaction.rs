@@ -1,12 +1,13 @@
 //! A read-write transaction: reads at its root, keeps its writes to itself, and is judged when it commits.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::reads::ReadSet;
 use super::remembered::Remembered;
 use super::root::{Overlay, Root};
 use super::shared::{Appending, Pin, Shared, lock};
@@ -41,26 +42,6 @@ pub(crate) enum Op {
     FreeNode(Pointer),
     /// Identity -> chunk, unless the identity has one by then.
     Identity(u64),
-}
-
-/// What a transaction has looked at.
-#[derive(Default)]
-pub(crate) struct ReadSet {
-    pub(crate) points: HashSet<Bytes>,
-    pub(crate) ranges: Vec<(Bound<Bytes>, Bound<Bytes>)>,
-}
-
-impl ReadSet {
-    pub(crate) fn holds(&self, key: &[u8]) -> bool {
-        use std::ops::RangeBounds;
-        fn borrowed(bound: &Bound<Bytes>) -> Bound<&[u8]> {
-            bound.as_ref().map(|key| &**key)
-        }
-        let is_in = |(start, end): &(Bound<Bytes>, Bound<Bytes>)| {
-            <(Bound<&[u8]>, Bound<&[u8]>) as RangeBounds<[u8]>>::contains(&(borrowed(start), borrowed(end)), key)
-        };
-        self.points.contains(key) || self.ranges.iter().any(is_in)
-    }
 }
 
 /// What the commit needs of a transaction.
@@ -524,7 +505,7 @@ impl Transaction {
 
     pub(crate) fn scan_own(&self, table: u8) -> Scan {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        lock(&self.reads).ranges.push(table_range(table, all));
+        lock(&self.reads).ranges.insert(table_range(table, all));
         self.shared.scan_root(&self.root, &self.pin, table, all, Direction::Ascending)
     }
 
@@ -586,7 +567,7 @@ impl View for Transaction {
 
     fn scan(&self, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Scan {
         let range = table_range(table.0, range);
-        lock(&self.reads).ranges.push(range.clone());
+        lock(&self.reads).ranges.insert(range.clone());
         Scan::new(self.shared.clone(), self.pin.clone(), self.root.content.tree, self.content.clone(), range, direction)
     }
 

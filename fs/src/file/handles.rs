@@ -25,8 +25,9 @@ pub(crate) struct Handles {
     files: Mutex<HashMap<u64, Entry>>,
     /// Removed files of which the last handle was dropped.
     abandoned: Mutex<BTreeSet<u64>>,
-    /// Bytes of memory in which overwritten bytes wait for their chunks to be cut anew, of all files.
-    dirty_bytes: AtomicUsize,
+    /// Bytes of memory in which overwritten bytes wait for their chunks to be cut anew, and chunks that were appended to be
+    /// stored, of all files.
+    gathered_bytes: AtomicUsize,
 }
 
 enum Entry {
@@ -243,18 +244,18 @@ impl Handles {
 
     /// Bytes of memory that all files gather.
     pub(crate) fn gathered_bytes(&self) -> usize {
-        self.dirty_bytes.load(Ordering::Relaxed)
+        self.gathered_bytes.load(Ordering::Relaxed)
     }
 
-    /// Counts the bytes that a file gathers: `before` it counted last, `now` it has. Answers whether it must write them
-    /// back, for its own bound's sake or that of all.
+    /// Counts the bytes that a file gathers: `before` it counted last, `now` it has. Answers whether all files together are
+    /// over the bound that follows from that of one.
     pub(super) fn gathers(&self, before: usize, now: usize, bound: usize) -> bool {
         let all = if now >= before {
-            self.dirty_bytes.fetch_add(now - before, Ordering::Relaxed).saturating_add(now - before)
+            self.gathered_bytes.fetch_add(now - before, Ordering::Relaxed).saturating_add(now - before)
         } else {
-            self.dirty_bytes.fetch_sub(before - now, Ordering::Relaxed).saturating_sub(before - now)
+            self.gathered_bytes.fetch_sub(before - now, Ordering::Relaxed).saturating_sub(before - now)
         };
-        now > bound || all > bound.saturating_mul(WRITERS_AT_BOUND_MAX)
+        all > bound.saturating_mul(WRITERS_AT_BOUND_MAX)
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) struct Pending {
     gathered: Gathered,
 }
 
-/// What of the dirty ranges is counted with what all files gather: what they take in memory.
+/// What is counted with what all files gather: what the dirty ranges take in memory, and the chunks that the appender has not
+/// stored.
 struct Gathered {
     bytes: usize,
     common: Arc<Common>,
@@ -41,7 +42,7 @@ impl Drop for Gathered {
 }
 
 impl Gathered {
-    /// Counts what there is now; answers whether it is to be written back.
+    /// Counts what there is now; answers whether all files together gather too much.
     fn now(&mut self, bytes: usize, bound: usize) -> bool {
         let before = std::mem::replace(&mut self.bytes, bytes);
         self.common.handles.gathers(before, bytes, bound)
@@ -79,7 +80,8 @@ impl Pending {
                 self.finish_appender().await?;
             }
             self.dirty.insert(offset, inside);
-            if self.gathered.now(self.dirty.bytes(), shared.tuning.write_back_bytes) {
+            let bound = shared.tuning.write_back_bytes;
+            if self.is_too_much(bound) || self.dirty.bytes() > bound {
                 self.write_back(shared).await?;
             }
         }
@@ -91,8 +93,24 @@ impl Pending {
             appender.hole(transaction, gap).await?;
             appender.write(transaction, beyond).await?;
             self.appender = Some(appender);
+            if self.is_too_much(shared.tuning.write_back_bytes)
+                && let Some(appender) = &mut self.appender
+            {
+                appender.let_go(&mut self.transaction).await?;
+                self.count();
+            }
         }
         Ok(())
+    }
+
+    /// Counts what is gathered here; answers whether all files together gather too much, by the bound for one.
+    fn is_too_much(&mut self, bound: usize) -> bool {
+        let queued = self.appender.as_ref().map_or(0, Ingest::queued_bytes);
+        self.gathered.now(self.dirty.bytes().saturating_add(queued), bound)
+    }
+
+    fn count(&mut self) {
+        self.is_too_much(usize::MAX);
     }
 
     /// Takes the appender, or makes one.
@@ -111,6 +129,7 @@ impl Pending {
         if let Some(mut appender) = self.appender.take() {
             appender.finish(&mut self.transaction).await?;
             self.rows_size = appender.end();
+            self.count();
         }
         Ok(())
     }
@@ -134,7 +153,7 @@ impl Pending {
             }
             extents::replace(shared, &mut self.transaction, &mut self.change, start, &bytes).await?;
         }
-        self.gathered.now(0, usize::MAX);
+        self.count();
         Ok(())
     }
 
@@ -152,7 +171,7 @@ impl Pending {
         self.finish_appender().await?;
         if self.dirty.reaches(size) {
             self.dirty.truncate(size);
-            self.gathered.now(self.dirty.bytes(), usize::MAX);
+            self.count();
         }
         extents::truncate(&mut self.transaction, &mut self.change, self.rows_size, size).await?;
         extents::extend(&mut self.transaction, self.change.inode(), self.rows_size, size).await?;

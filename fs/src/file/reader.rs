@@ -204,11 +204,13 @@ impl Reader {
                 return Ok(());
             }
             state.ahead_end = placed.end();
-            if let Extent::Data { chunk, length, .. } = placed.extent
+            if let Extent::Data { chunk, length, skip } = placed.extent
                 && shared.cached(chunk).is_none()
             {
                 gathered.chunks.push(chunk);
-                gathered.bytes += u64::from(length);
+                // It comes whole, however little of it the file has left; how long it is shows when it is there.
+                let reach = u64::from(skip.saturating_add(length));
+                gathered.bytes += reach.max(shared.boundaries().average_bytes() as u64);
                 if gathered.bytes >= BATCH_BYTES {
                     state.fetch(shared, snapshot, std::mem::take(&mut gathered));
                 }

@@ -120,7 +120,8 @@ impl FileSystem {
     /// transaction. Content is shared with that state; what comes back gets inodes of its own.
     ///
     /// # Errors
-    /// As [`FsTransaction::restore_from`]; those of the engine, where there is more than one commit holds.
+    /// As [`FsTransaction::restore_from`]; [`strongroom_core::Error::ContentGone`] where that state has no name, and content of
+    /// it has been given up; those of the engine, where there is more than one commit holds.
     pub async fn restore_from(&self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
         let path = path.as_ref();
         transact!(self, transaction => transaction.restore_from(state, path).await)
@@ -150,12 +151,12 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
         let extents = extents::walk(&self.transaction, source, 0);
         reflink::share_all(&mut self.transaction, extents, target).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(size)
     }
 
@@ -185,11 +186,11 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(target).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         let stretch = Stretch { from: source, from_offset, to_offset, length, to_size: before.size };
         let size = reflink::share(&mut self.transaction, &mut change, stretch).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(length)
     }
 
@@ -206,10 +207,10 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         reflink::punch(&mut self.transaction, &mut change, offset, end).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -224,11 +225,13 @@ impl FsTransaction {
     }
 
     /// Copies whatever is at a path in another state of the repository, and all that is in it, to a name that is free, in this
-    /// transaction; otherwise as [`FileSystem::copy_all`]: what is copied is shared with that state, and nothing is read.
+    /// transaction; otherwise as [`FileSystem::copy_all`]: what is copied is shared with that state, and nothing is read. A state
+    /// without a name ([`FileSystem::snapshot`]) does not keep content: what has been given up since cannot be shared again.
     ///
     /// # Errors
     /// [`strongroom_core::Error::Invalid`] for a state of another repository, or of this one opened once more; as
-    /// [`FileSystem::copy_all`].
+    /// [`FileSystem::copy_all`]. The commit answers [`strongroom_core::Error::ContentGone`] where content of that state has been
+    /// given up.
     pub async fn copy_from(&mut self, state: &FsSnapshot, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
         self.transaction.check_opened_here(&state.snapshot)?;
         let mut progress = Progress { state: Some(state.clone()), ..Progress::default() };
@@ -265,19 +268,15 @@ impl FsTransaction {
         let around = then.last().map_or(ROOT, |entry| entry.inode);
         lookup(&state.snapshot, around, last).await?.ok_or_else(|| Error::NotFound { path: shown(&path) })?;
         let made = self.make_way(state, above, then).await?;
-        let is_there = self.locate(&path, Last::Itself).await?.entry.is_some();
-        // Each part ends as if it were all.
-        self.unfinished = true;
-        if is_there {
+        self.begin_change();
+        if self.locate(&path, Last::Itself).await?.entry.is_some() {
             while !self.remove_some(&path, usize::MAX).await? {}
-            self.unfinished = true;
         }
         self.copy_from(state, &path, &path).await?;
-        self.unfinished = true;
         for (directory, mtime) in made {
             self.put_mtime(directory, mtime).await?;
         }
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -322,11 +321,16 @@ impl FsTransaction {
                 }
                 Some(_) => return Err(Error::NotADirectory { path: path() }),
                 None => {
-                    self.unfinished = true;
+                    if progress.levels.is_empty() {
+                        self.begin_change();
+                    }
                     self.copy_entry(then, parent, name, &mut progress).await?;
                     progress.levels.last().map_or(parent, |level| level.to)
                 }
             };
+        }
+        if !progress.levels.is_empty() {
+            self.end_change();
         }
         Ok(progress.levels.into_iter().map(|level| (level.to, level.mtime)).collect())
     }
@@ -340,10 +344,11 @@ impl FsTransaction {
                 level.page.clear();
                 level.complete = false;
             }
-            if let Some(level) = progress.levels.last()
-                && self.row(level.to).await?.is_none()
-            {
-                return Err(Error::NotFound { path: shown(to) });
+            // Each gets names still, or a time: others may have moved the deepest out, and removed what it was in.
+            for level in &progress.levels {
+                if self.row(level.to).await?.is_none() {
+                    return Err(Error::NotFound { path: shown(to) });
+                }
             }
         } else {
             let source = locate(&self.shared, self.source(&progress.state), trimmed(from), Last::Itself).await?;
@@ -356,11 +361,12 @@ impl FsTransaction {
             if progress.state.is_none() {
                 check_no_cycle(source, &target, from)?;
             }
-            self.unfinished = true;
+            self.begin_change();
             self.copy_entry(source, target.parent(), &name, progress).await?;
             progress.has_begun = true;
+            self.end_change();
         }
-        self.unfinished = true;
+        self.begin_change();
         while let Some(level) = progress.levels.last_mut() {
             let Some(DirEntry { name, inode, kind }) = level.page.pop_front() else {
                 if !level.complete {
@@ -374,7 +380,7 @@ impl FsTransaction {
             };
             if names_left == 0 || (names_max < usize::MAX && self.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX) {
                 level.page.push_front(DirEntry { name, inode, kind });
-                self.unfinished = false;
+                self.end_change();
                 return Ok(false);
             }
             names_left -= 1;
@@ -386,7 +392,7 @@ impl FsTransaction {
             }
             self.copy_entry(EntryRow { inode, kind }, to, &name, progress).await?;
         }
-        self.unfinished = false;
+        self.end_change();
         Ok(true)
     }
 
@@ -484,5 +490,56 @@ impl Level {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_lite::future::block_on;
+    use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+    use strongroom_core::crypto::{KdfParameters, Suite};
+    use strongroom_core::engine::keyring::Credentials;
+    use strongroom_core::engine::{CreateOptions, Engine, Tuning};
+    use strongroom_core::env::Env;
+
+    use super::*;
+    use crate::Options;
+
+    async fn file_system() -> FileSystem {
+        let storage = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+        let create = CreateOptions {
+            credentials: &Credentials::password("correct horse"),
+            recovery: None,
+            suite: Suite::Aes256Gcm,
+            block_bytes: 4096,
+            kdf: KdfParameters::MINIMUM,
+            trusted: None,
+            tuning: Tuning::default(),
+        };
+        let engine = Engine::create(Arc::new(storage), Env::deterministic(1), create).await.unwrap();
+        FileSystem::create(engine, Options::default()).await.unwrap()
+    }
+
+    /// What goes on between the transactions of a large copy, with a small one.
+    #[test]
+    fn a_copy_whose_target_was_removed_between_two_transactions_ends_though_the_deepest_part_was_moved_out() {
+        block_on(async {
+            let fs = file_system().await;
+            fs.create_dir_all("t/a/b").await.unwrap();
+            for name in ["t/a/b/1", "t/a/b/2", "t/a/b/3", "t/a/z"] {
+                fs.write(name, name).await.unwrap();
+            }
+            let mut progress = Progress::default();
+            let mut transaction = fs.begin();
+            assert!(!transaction.copy_some(b"t", b"u", &mut progress, 3).await.unwrap());
+            transaction.commit().await.unwrap();
+            fs.rename("u/a/b", "moved").await.unwrap();
+            fs.remove_all("u/a").await.unwrap();
+            let mut transaction = fs.begin();
+            let copied = transaction.copy_some(b"t", b"u", &mut progress, 1).await;
+            assert!(matches!(copied, Err(Error::NotFound { .. })), "{copied:?}");
+        });
     }
 }

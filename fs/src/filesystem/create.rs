@@ -124,10 +124,10 @@ impl FsTransaction {
         let moment = self.shared.moment();
         row.nlink += 1;
         row.ctime = Timestamp::from_nanos(moment);
-        self.unfinished = true;
+        self.begin_change();
         put_inode(&mut self.transaction, entry.inode, &row)?;
         self.put_entry(located.parent(), &name, entry, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -146,13 +146,13 @@ impl FsTransaction {
                 let inode = file_only(located.existing(path)?, path)?;
                 shared = self.shared_for(inode).await?;
                 let (mut change, before) = self.take_change(inode).await?;
-                self.unfinished = true;
+                self.begin_change();
                 extents::truncate(&mut self.transaction, &mut change, before.size, 0).await?;
                 (inode, Origin::Emptied { before, change })
             }
             None => {
                 let (inode, moment) = self.make(&located, path, Kind::File, attributes, None).await?;
-                self.unfinished = true;
+                self.begin_change();
                 (inode, Origin::Made { moment })
             }
         };
@@ -204,12 +204,13 @@ impl FsTransaction {
         if bytes.is_empty() {
             return Ok(());
         }
+        // Looked up first: what is taken and not given back would be a change of its own, and another version.
+        let shared = self.shared_for(inode).await?;
         let (mut change, before) = self.take_change(inode).await?;
         let within = usize::try_from(before.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
         let (inside, beyond) = bytes.split_at(within);
-        let shared = self.shared_for(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         extents::replace(&shared, &mut self.transaction, &mut change, offset, inside).await?;
         if !beyond.is_empty() {
             let mut ingest = extents::append(&shared, &mut self.transaction, &mut change, before.size).await?;
@@ -218,7 +219,7 @@ impl FsTransaction {
             ingest.finish(&mut self.transaction).await?;
         }
         self.finish_change(change, before, before.size.max(end), moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -249,11 +250,11 @@ impl FsTransaction {
         }
         let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         extents::truncate(&mut self.transaction, &mut change, before.size, size).await?;
         extents::extend(&mut self.transaction, inode, before.size, size).await?;
         self.finish_change(change, before, size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -297,7 +298,7 @@ impl FsTransaction {
         let inode = self.transaction.number().await?;
         let moment = self.shared.moment();
         let inline = target.filter(|target| target.len() <= self.shared.inline_bytes_max());
-        self.unfinished = true;
+        self.begin_change();
         let row = attributes.row(kind, moment, inline.map(<[u8]>::to_vec));
         put_inode(&mut self.transaction, inode, &row)?;
         self.put_entry(located.parent(), name, EntryRow { inode, kind }, moment).await?;
@@ -311,7 +312,7 @@ impl FsTransaction {
             ingest.finish(&mut self.transaction).await?;
             self.put_first_content(inode, target.len() as u64, moment)?;
         }
-        self.unfinished = false;
+        self.end_change();
         Ok((inode, moment))
     }
 }
@@ -400,7 +401,7 @@ impl FileWriter<'_> {
                 }
             }
         }
-        transaction.unfinished = false;
+        transaction.end_change();
         Ok(size)
     }
 }

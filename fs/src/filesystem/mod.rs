@@ -8,6 +8,7 @@ mod create;
 mod diff;
 mod directory;
 mod orphans;
+mod remains;
 mod remove;
 mod rename;
 mod restore;
@@ -38,6 +39,7 @@ pub use create::FileWriter;
 pub use diff::{Fate, PathChange};
 pub(crate) use directory::entries;
 pub use directory::{DirEntry, ReadDir};
+pub(crate) use remains::rows_of;
 pub use settings::Settings;
 pub use snapshot::FsSnapshot;
 pub use stream::{DirCursor, DirStream};
@@ -151,8 +153,8 @@ impl FileSystem {
         &self.shared.engine
     }
 
-    /// Bytes of memory that what was overwritten through handles takes until it is written back, of all files, counted as for
-    /// [`Tuning::write_back_bytes`]: to hold that bound against it.
+    /// Bytes of memory that what was overwritten or appended through handles takes until it is written back or stored, of all
+    /// files, counted as for [`Tuning::write_back_bytes`]: to hold that bound against it.
     #[doc(hidden)]
     #[must_use]
     pub fn gathered_bytes(&self) -> usize {

@@ -1,15 +1,16 @@
-//! Files that were removed while open: they have no name, and stay for as long as their process has them open.
+//! Files that were removed while open: they have no name, and stay for as long as their process has them open. And what is
+//! left of large files that are deleted ([`super::remains`]).
 //!
 //! The row of an orphan says under which writer epoch it was left. While that has not ended, the file is its process's to
-//! delete, with the last handle; after that, anybody's.
+//! delete, with the last handle; after that, anybody's. Remains are left under none, and anybody's at once.
 
 use std::ops::Bound;
 
 use strongroom_core::engine::{Direction, Transaction, View};
 
-use super::FileSystem;
 use super::attributes::put_inode;
 use super::remove::free_inode;
+use super::{FileSystem, PENDING_AT_ONCE_BYTES_MAX, remains};
 use crate::error::Result;
 use crate::format::{INODE, InodeRow, ORPHAN, decode_orphan, encode_orphan, inode_key, split_inode_key};
 use crate::shared::Shared;
@@ -43,41 +44,56 @@ impl Shared {
         }
     }
 
-    /// Deletes those of these files that are orphans and not open here.
+    /// Deletes those of these files that are orphans and not open here, and what is left of those that are deleted, in
+    /// transactions of bounded size.
     async fn reclaim(&self, inodes: &[u64]) -> Result<()> {
-        for some in inodes.chunks(RECLAIMED_AT_ONCE_MAX) {
-            let mut attempt = 0;
-            while let Err(error) = self.reclaim_once(some).await {
-                if !error.is_conflict() || attempt == ATTEMPTS_MAX {
-                    return Err(error);
+        let (mut left, mut attempt) = (inodes, 0);
+        while !left.is_empty() {
+            match self.reclaim_some(left).await {
+                Ok(done) => {
+                    left = left.get(done..).unwrap_or_default();
+                    attempt = 0;
                 }
-                attempt += 1;
-                self.engine.refresh().await?;
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
+                    attempt += 1;
+                    self.engine.refresh().await?;
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    async fn reclaim_once(&self, inodes: &[u64]) -> Result<()> {
+    /// One transaction of that. Answers of how many of them, from the first on, nothing is left to be done.
+    async fn reclaim_some(&self, inodes: &[u64]) -> Result<usize> {
         let mut transaction = self.engine.begin();
-        let mut deleted = Vec::new();
-        for &inode in inodes {
+        let (mut deleted, mut done) = (Vec::new(), 0);
+        for &inode in inodes.iter().take(RECLAIMED_AT_ONCE_MAX) {
+            if transaction.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX {
+                break;
+            }
             let key = inode_key(inode);
-            if self.common.handles.get(inode).is_some() || transaction.get(ORPHAN, &key).await?.is_none() {
-                continue;
+            if self.common.handles.get(inode).is_none() && transaction.get(ORPHAN, &key).await?.is_some() {
+                let is_gone = match transaction.get(INODE, &key).await? {
+                    Some(row) => {
+                        transaction.delete(ORPHAN, &key)?;
+                        deleted.push(inode);
+                        free_inode(&mut transaction, inode, &InodeRow::decode(&row)?).await?
+                    }
+                    None => remains::free_some(&mut transaction, inode).await?,
+                };
+                if !is_gone {
+                    break;
+                }
             }
-            transaction.delete(ORPHAN, &key)?;
-            if let Some(row) = transaction.get(INODE, &key).await? {
-                free_inode(&mut transaction, inode, &InodeRow::decode(&row)?).await?;
-            }
-            deleted.push(inode);
+            done += 1;
         }
         // One who saw it when it had a name may be about to open it.
         let going = self.common.handles.go(&deleted)?;
         let result = transaction.commit().await;
         drop(going);
         result?;
-        Ok(())
+        Ok(done)
     }
 
     /// Orphans, and the epochs under which they were left.
@@ -93,8 +109,9 @@ impl Shared {
 }
 
 impl FileSystem {
-    /// Deletes files that were removed while open, by processes that have ended since: opening for writing does it. Answers
-    /// how many there were. Costs one look-up where there are none.
+    /// Deletes files that were removed while open, by processes that have ended since, and frees what is left of large files
+    /// that were deleted: opening for writing does it. Answers how many there were. Costs one look-up where there are none;
+    /// memory stays bounded however large they are.
     ///
     /// # Errors
     /// Those of the engine.

@@ -2,15 +2,14 @@ use strongroom_core::engine::Transaction;
 
 use super::attributes::put_inode;
 use super::directory::entries;
-use super::{DirEntry, FsTransaction, PENDING_AT_ONCE_BYTES_MAX, orphans};
+use super::{DirEntry, FsTransaction, PENDING_AT_ONCE_BYTES_MAX, orphans, remains};
 use crate::error::{Error, Result, shown};
-use crate::extents;
-use crate::format::{CONTENT, EntryRow, INODE, InodeRow, Kind, ROOT, SUBDIRECTORIES, inode_key};
+use crate::format::{
+    CONTENT, EXTENT, EntryRow, INODE, InodeRow, Kind, PAST, ROOT, SUBDIRECTORIES, VERSION, XATTR, inode_key,
+};
 use crate::inodes;
 use crate::path::Last;
 use crate::time::Timestamp;
-use crate::versions::{self, ContentChange};
-use crate::xattrs;
 
 /// How many names of a directory are held at once while a tree is removed.
 const PAGE_ENTRIES: usize = 512;
@@ -38,11 +37,12 @@ impl FsTransaction {
         if entry.kind == Kind::Directory {
             return Err(Error::IsADirectory { path: shown(path) });
         }
+        let name = located.named(path)?;
         let moment = self.shared.moment();
-        self.unfinished = true;
-        self.delete_entry(located.parent(), located.named(path)?, entry.kind, moment).await?;
+        self.begin_change();
+        self.delete_entry(located.parent(), name, entry.kind, moment).await?;
         self.unlink(entry, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -61,10 +61,10 @@ impl FsTransaction {
         let name = located.named(path)?;
         self.check_empty(entry.inode, path).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         self.delete_entry(located.parent(), name, entry.kind, moment).await?;
         self.unlink(entry, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -87,11 +87,11 @@ impl FsTransaction {
         let mut names_left = names_max.max(1);
         let is_bounded = names_max < usize::MAX;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         if entry.kind != Kind::Directory {
             self.delete_entry(located.parent(), located.named(path)?, entry.kind, moment).await?;
             self.unlink(entry, moment).await?;
-            self.unfinished = false;
+            self.end_change();
             return Ok(true);
         }
         let top = Level::new(entry.inode, located.name.clone());
@@ -113,7 +113,7 @@ impl FsTransaction {
                 Some(DirEntry { name, inode, kind: Kind::Directory }) => levels.push(Level::new(inode, Some(name))),
                 Some(DirEntry { name, inode, kind }) => {
                     if names_left == 0 {
-                        self.unfinished = false;
+                        self.end_change();
                         return Ok(false);
                     }
                     names_left -= 1;
@@ -126,7 +126,7 @@ impl FsTransaction {
                     let parent = levels.last().map_or(located.parent(), |level| level.inode);
                     if let Some(name) = name {
                         if names_left == 0 {
-                            self.unfinished = false;
+                            self.end_change();
                             return Ok(false);
                         }
                         names_left -= 1;
@@ -136,7 +136,7 @@ impl FsTransaction {
                 }
             }
         }
-        self.unfinished = false;
+        self.end_change();
         Ok(true)
     }
 
@@ -147,7 +147,8 @@ impl FsTransaction {
         }
     }
 
-    /// One name less for an inode; without names it goes, and what it holds, unless it is open here.
+    /// One name less for an inode; without names it goes, and what it holds, unless it is open here. Where it holds much, its
+    /// space comes back after the commit.
     pub(super) async fn unlink(&mut self, entry: EntryRow, moment: u64) -> Result<()> {
         let EntryRow { inode, kind } = entry;
         let mut row = inodes::load(&self.transaction, inode).await?;
@@ -165,16 +166,22 @@ impl FsTransaction {
             }
             self.deleted.push(inode);
         }
-        free_inode(&mut self.transaction, inode, &row).await
+        if !free_inode(&mut self.transaction, inode, &row).await? {
+            self.remains.push(inode);
+        }
+        Ok(())
     }
 }
 
-/// Deletes an inode and all that it holds.
-pub(super) async fn free_inode(transaction: &mut Transaction, inode: u64, row: &InodeRow) -> Result<()> {
+/// Deletes an inode and all that it holds; of more than one transaction frees, the rest is an orphan of nobody's. Answers
+/// whether nothing is left.
+pub(super) async fn free_inode(transaction: &mut Transaction, inode: u64, row: &InodeRow) -> Result<bool> {
     let key = inode_key(inode);
     transaction.delete(INODE, &key)?;
+    // What it does not have is not looked for.
+    let mut tables = Vec::new();
     if row.xattrs {
-        xattrs::remove_all(transaction, inode).await?;
+        tables.push(XATTR);
     }
     let has_content = match row.kind {
         Kind::File => true,
@@ -183,15 +190,17 @@ pub(super) async fn free_inode(transaction: &mut Transaction, inode: u64, row: &
     };
     if has_content {
         let content = inodes::file_content(transaction, inode).await?;
-        versions::drop_all(transaction, inode, content.versions).await?;
-        extents::remove_from(transaction, &mut ContentChange::of_removed(inode), 0).await?;
+        tables.push(EXTENT);
+        if content.versions.older_count() > 0 {
+            tables.extend([VERSION, PAST]);
+        }
         transaction.delete(CONTENT, &key)?;
     }
     if row.kind == Kind::Directory {
         transaction.delete(CONTENT, &key)?;
         transaction.delete(SUBDIRECTORIES, &key)?;
     }
-    Ok(())
+    remains::free_or_leave(transaction, inode, &tables).await
 }
 
 impl Level {

@@ -48,7 +48,7 @@ impl FsTransaction {
             }
         }
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         self.delete_entry(source.parent(), old_name, moved.kind, moment).await?;
         if let Some(replaced) = target.entry {
             self.delete_entry(target.parent(), new_name, replaced.kind, moment).await?;
@@ -56,7 +56,7 @@ impl FsTransaction {
         }
         self.put_entry(target.parent(), new_name, moved, moment).await?;
         self.note_move(moved.inode, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -81,14 +81,14 @@ impl FsTransaction {
         check_no_cycle(left_entry, &right, one)?;
         check_no_cycle(right_entry, &left, other)?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         self.delete_entry(left.parent(), left_name, left_entry.kind, moment).await?;
         self.delete_entry(right.parent(), right_name, right_entry.kind, moment).await?;
         self.put_entry(left.parent(), left_name, right_entry, moment).await?;
         self.put_entry(right.parent(), right_name, left_entry, moment).await?;
         self.note_move(left_entry.inode, moment).await?;
         self.note_move(right_entry.inode, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 

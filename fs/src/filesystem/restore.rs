@@ -8,7 +8,8 @@ use strongroom_core::engine::{Direction, References, Table, View};
 use super::{FsSnapshot, FsTransaction, orphans};
 use crate::error::Result;
 use crate::format::{
-    CONTENT, EXTENT, INODE, InodeRow, Kind, ORPHAN, PAST, VERSION, XATTR, decode_orphan, inode_key, split_inode_key,
+    CONTENT, EXTENT, INODE, InodeRow, Kind, NO_EPOCH, ORPHAN, PAST, VERSION, XATTR, decode_orphan, inode_key,
+    split_inode_key,
 };
 use crate::time::Timestamp;
 
@@ -33,7 +34,7 @@ impl FsTransaction {
             }
         }
         let mut deleted = Vec::new();
-        self.unfinished = true;
+        self.begin_change();
         let stays = |table: Table, key: &[u8], is_there: bool| {
             let inode = FILE_TABLES.contains(&table).then(|| key.first_chunk()).flatten();
             let Some(inode) = inode.map(|inode| u64::from_be_bytes(*inode)) else { return false };
@@ -57,11 +58,11 @@ impl FsTransaction {
             self.orphaned.push(open);
         }
         self.abandon_returned(&kept).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(count)
     }
 
-    /// Files that were without a name in that state, and that this process no longer has open: they go again.
+    /// Files that were without a name in that state, and that this process no longer has open, or nobody: they go again.
     async fn abandon_returned(&mut self, kept: &BTreeSet<u64>) -> Result<()> {
         let mut returned = Vec::new();
         let mut scan = self.transaction.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
@@ -76,7 +77,7 @@ impl FsTransaction {
             return Ok(());
         }
         let epoch = orphans::epoch(&mut self.transaction).await?;
-        let ours = returned.into_iter().filter(|(_, left_under)| *left_under == epoch);
+        let ours = returned.into_iter().filter(|(_, left_under)| [epoch, NO_EPOCH].contains(left_under));
         self.shared.common.handles.put_back_abandoned(&ours.map(|(inode, _)| inode).collect::<Vec<_>>());
         Ok(())
     }

@@ -17,18 +17,21 @@ use crate::versions::ContentChange;
 ///
 /// An operation that is refused, say because a name is taken, changes nothing, and the transaction goes on. One that fails
 /// half way (storage failed, or its future was dropped) leaves the transaction fit for nothing but dropping, and
-/// [`Self::commit`] says so.
+/// [`Self::commit`] says so, whatever was done after it.
 pub struct FsTransaction {
     pub(crate) shared: Arc<Shared>,
     pub(crate) transaction: Transaction,
-    /// An operation began to change rows and has not come to its end.
-    pub(super) unfinished: bool,
+    /// Operations that began to change rows and have not come to their end. One that failed or was dropped never does, whatever
+    /// comes after it.
+    unfinished: u32,
     /// What it does to contents, by inode: all changes to one file make one version.
     pub(super) changes: HashMap<u64, ContentChange>,
     /// Files that it deletes.
     pub(super) deleted: Vec<u64>,
     /// Files whose last name it removes, and that are open: kept until it is settled.
     pub(super) orphaned: Vec<Arc<OpenFile>>,
+    /// Of those that it deletes, the ones of which more is left than one transaction frees.
+    pub(super) remains: Vec<u64>,
 }
 
 impl FsTransaction {
@@ -36,26 +39,41 @@ impl FsTransaction {
         Self {
             shared,
             transaction,
-            unfinished: false,
+            unfinished: 0,
             changes: HashMap::new(),
             deleted: Vec::new(),
             orphaned: Vec::new(),
+            remains: Vec::new(),
         }
     }
 
-    /// Makes it durable, all or nothing.
+    /// An operation changes rows from here on, and must not be left half done.
+    pub(super) fn begin_change(&mut self) {
+        self.unfinished = self.unfinished.saturating_add(1);
+    }
+
+    /// The operation that began is done.
+    pub(super) fn end_change(&mut self) {
+        self.unfinished = self.unfinished.saturating_sub(1);
+    }
+
+    /// Makes it durable, all or nothing. What files held that it deletes is given back with it, or right after it in
+    /// transactions of bounded size, where that is much; should those not come to their end, the next writer goes on.
     ///
     /// # Errors
     /// [`strongroom_core::Error::Conflict`] where another transaction changed what this one read or changed: begin anew.
     /// [`Error::Interrupted`] after an operation that failed half way. Those of the engine.
     pub async fn commit(self) -> Result<CommitInfo> {
-        if self.unfinished {
+        if self.unfinished > 0 {
             return Err(Error::Interrupted);
         }
-        let Self { shared, transaction, deleted, orphaned, .. } = self;
+        let Self { shared, transaction, deleted, orphaned, remains, .. } = self;
         let going = shared.common.handles.go(&deleted)?;
         let result = transaction.commit().await;
         drop((going, orphaned));
+        if result.is_ok() {
+            shared.common.handles.put_back_abandoned(&remains);
+        }
         shared.reclaim_abandoned().await;
         Ok(result?)
     }

@@ -105,7 +105,7 @@ impl FileSystem {
 }
 
 impl FsSnapshot {
-    /// Counts the content of all files, those included that are open and have no name any more, and targets of symbolic links
+    /// Counts the content of all files, those included that are open and have no name any more or are being deleted, and targets of symbolic links
     /// that are too long for their row. Costs a look at the rows of all extents, of older versions too, and a few dozen bytes
     /// of memory for each chunk; no content is read.
     ///

@@ -101,7 +101,7 @@ impl FsTransaction {
         let differing = versions::differing(&self.transaction, inode, [&from, &to], current, stride).await?;
         let (mut change, before) = self.take_change(inode).await?;
         let moment = self.shared.moment();
-        self.unfinished = true;
+        self.begin_change();
         let transaction = &mut self.transaction;
         for range in differing.iter() {
             let mut at = range.start;
@@ -123,7 +123,7 @@ impl FsTransaction {
         }
         extents::truncate(transaction, &mut change, before.size, from.size).await?;
         self.finish_change(change, before, from.size, moment).await?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -158,10 +158,10 @@ impl FsTransaction {
         if row.versions.older_count() <= kept {
             return Ok(());
         }
-        self.unfinished = true;
+        self.begin_change();
         versions::evict(&mut self.transaction, inode, &mut row.versions, kept).await?;
         put_row(&mut self.transaction, inode, &row)?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 }

@@ -178,12 +178,12 @@ impl FsTransaction {
         }
         xattrs::check_room(&self.transaction, inode, name, value.len()).await?;
         let mut row = inodes::load(&self.transaction, inode).await?;
-        self.unfinished = true;
+        self.begin_change();
         xattrs::put(&self.shared, &mut self.transaction, inode, name, value).await?;
         row.xattrs = true;
         row.ctime = Timestamp::from_nanos(self.shared.moment());
         put_inode(&mut self.transaction, inode, &row)?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 
@@ -199,11 +199,11 @@ impl FsTransaction {
             return Err(Error::NoXattr { path: shown(path), name: shown(name) });
         }
         let mut row = inodes::load(&self.transaction, inode).await?;
-        self.unfinished = true;
+        self.begin_change();
         row.xattrs = xattrs::remove(&mut self.transaction, inode, name).await?;
         row.ctime = Timestamp::from_nanos(self.shared.moment());
         put_inode(&mut self.transaction, inode, &row)?;
-        self.unfinished = false;
+        self.end_change();
         Ok(())
     }
 }

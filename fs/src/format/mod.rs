@@ -12,7 +12,7 @@
 //! | `0x14` content | inode `u64` | [`ContentRow`] |
 //! | `0x15` subdirectories | inode `u64` | count `u64`, merged by addition |
 //! | `0x16` extended attribute | inode `u64` ‖ name | [`XattrRow`] |
-//! | `0x17` orphan | inode `u64` | writer epoch `u32` |
+//! | `0x17` orphan | inode `u64` | writer epoch `u32`, 0 of what is deleted and not yet freed |
 //! | `0x18` version | inode `u64` ‖ number `u64` | [`VersionRow`] |
 //! | `0x19` past extent | inode `u64` ‖ number of the version that replaced it `u64` ‖ offset `u64` | [`Extent`] |
 
@@ -41,7 +41,7 @@ pub(crate) use entry::{EntryKey, entry_key, entry_range, split_entry_key};
 pub(crate) use extent::{extent_key, split_extent_key};
 pub(crate) use inode::inode_key;
 pub(crate) use options::OPTIONS_KEY;
-pub(crate) use orphan::{decode_orphan, encode_orphan};
+pub(crate) use orphan::{NO_EPOCH, decode_orphan, encode_orphan};
 pub(crate) use version::{past_key, split_past_key, split_version_key, version_key};
 pub(crate) use xattr::{split_xattr_key, xattr_key};
 
@@ -59,7 +59,7 @@ pub const CONTENT: Table = Table(0x14);
 pub const SUBDIRECTORIES: Table = Table(0x15);
 /// Extended attributes.
 pub const XATTR: Table = Table(0x16);
-/// Files without a name that a process still has open.
+/// Files without a name: a process still has them open, or they are deleted and not all that they held is freed.
 pub const ORPHAN: Table = Table(0x17);
 /// The versions of a file beside the current one.
 pub const VERSION: Table = Table(0x18);

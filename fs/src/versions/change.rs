@@ -56,11 +56,6 @@ impl ContentChange {
         Self { inode, number: 1, fate: Fate::New }
     }
 
-    /// Of a file that the transaction removes.
-    pub(crate) fn of_removed(inode: u64) -> Self {
-        Self { inode, number: 0, fate: Fate::Released }
-    }
-
     /// Goes on after other operations of the transaction, which left this content row. Where they gave up the version that
     /// is being saved, there is nothing more to save.
     pub(crate) fn resumed(mut self, now: &ContentRow) -> Self {

@@ -90,11 +90,6 @@ pub(crate) async fn evict(transaction: &mut Transaction, inode: u64, versions: &
     Ok(())
 }
 
-/// Gives up all versions of a file that is removed.
-pub(crate) async fn drop_all(transaction: &mut Transaction, inode: u64, mut versions: Versions) -> Result<()> {
-    evict(transaction, inode, &mut versions, 0).await
-}
-
 /// Refuses a limit over the limit.
 pub(crate) fn check_limit(limit: u32) -> Result<()> {
     if limit > VERSIONS_MAX {

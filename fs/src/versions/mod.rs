@@ -19,5 +19,5 @@ mod past;
 pub(crate) use change::ContentChange;
 pub(crate) use diff::differing;
 pub use history::Version;
-pub(crate) use history::{check_limit, drop_all, evict, list, load};
+pub(crate) use history::{check_limit, evict, list, load};
 pub(crate) use past::{Past, pieces, seek, stride};

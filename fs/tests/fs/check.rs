@@ -1,8 +1,8 @@
 //! The check finds what is planted.
 
 use futures_lite::future::block_on;
-use strongroom_core::engine::Table;
-use strongroom_fs::format::{CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, INODE, SUBDIRECTORIES};
+use strongroom_core::engine::{Table, View as _};
+use strongroom_fs::format::{CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, Extent, INODE, SUBDIRECTORIES};
 use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, XattrMode};
 
 use crate::support::{Bed, noise};
@@ -65,6 +65,24 @@ fn each_broken_row_is_found_and_named() {
             let found = findings(&fs).await;
             assert!(found.iter().any(|finding| finding.contains(expected)), "{damage}: {found:#?}");
         }
+    });
+}
+
+#[test]
+fn who_shares_a_chunk_and_wants_more_of_it_than_there_is_is_found() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(16 << 10).await;
+        fs.write("first", noise(1, 3000)).await.unwrap();
+        fs.copy("first", "second").await.unwrap();
+        let second = fs.metadata("second").await.unwrap().inode;
+        let key = [second.to_be_bytes(), [0; 8]].concat();
+        let row = fs.engine().snapshot().get(EXTENT, &key).await.unwrap().unwrap();
+        let Extent::Data { chunk, length: 3000, skip: 0 } = Extent::decode(&row).unwrap() else { panic!("{row:?}") };
+        plant(&fs, EXTENT, &key, Some(&Extent::Data { chunk, length: 4000, skip: 0 }.encode())).await;
+        let row = ContentRow { changed: 1, size: 4000, ..ContentRow::default() };
+        plant(&fs, CONTENT, &second.to_be_bytes(), Some(&row.encode())).await;
+        let found = findings(&fs).await;
+        assert!(found.len() == 1 && found[0].contains("names bytes 0..4000 of a chunk of 3000"), "{found:#?}");
     });
 }
 

@@ -414,3 +414,39 @@ fn nothing_is_restored_through_a_link() {
         assert_sound(&fs).await;
     });
 }
+
+#[test]
+fn content_of_a_state_that_nobody_kept_is_gone_once_it_was_given_up_and_nothing_is_run_again_for_it() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let is_gone = |result: Result<(), Error>| {
+            assert!(matches!(result, Err(Error::Core(strongroom_core::Error::ContentGone))), "{result:?}");
+        };
+        fs.write("f", noise(1, 20_000)).await.unwrap();
+        let then = fs.snapshot();
+        fs.remove_file("f").await.unwrap();
+        let mut runs = 0;
+        let restored = fs.transact(async |transaction| {
+            runs += 1;
+            transaction.restore_from(&then, "f").await
+        });
+        is_gone(restored.await);
+        assert_eq!(runs, 1);
+        is_gone(fs.restore_from(&then, "f").await);
+        // Given up while it runs, that is a conflict like others, and the next run is told.
+        fs.write("g", noise(2, 20_000)).await.unwrap();
+        let (then, mut runs) = (fs.snapshot(), 0);
+        let copied = fs.transact(async |transaction| {
+            runs += 1;
+            transaction.copy_from(&then, "g", "h").await?;
+            if runs == 1 {
+                fs.remove_file("g").await?;
+            }
+            Ok::<_, Error>(())
+        });
+        is_gone(copied.await);
+        assert_eq!(runs, 2);
+        assert!(fs.read_dir("/").await.unwrap().is_empty());
+        assert_sound(&fs).await;
+    });
+}

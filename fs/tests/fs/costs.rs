@@ -13,6 +13,8 @@ use strongroom_core::env::Env;
 use strongroom_core::layer::{Metrics, MetricsSnapshot};
 use strongroom_fs::{Error, FileSystem, OpenOptions, Options};
 
+use crate::support::at_once;
+
 /// Every blob has so many bytes, commits too; chunks are half as long on average.
 const BLOCK_BYTES: u64 = 32 << 10;
 const MIB: usize = 1 << 20;
@@ -55,13 +57,17 @@ impl Counted {
 
     /// Opened again, and ready to commit.
     async fn cold(self) -> Self {
+        self.cold_with(Env::deterministic(2), strongroom_fs::Tuning::default()).await
+    }
+
+    async fn cold_with(self, env: Env, tuning: strongroom_fs::Tuning) -> Self {
         let Self { medium, metrics, root, fs } = self;
         fs.engine().checkpoint().await.unwrap();
         fs.engine().close().await.unwrap();
         drop(fs);
         let storage = Arc::new(metrics.over(Arc::new(medium.reopen())));
         let open = engine::OpenOptions::new(Unlock::Root(&root));
-        let fs = FileSystem::open(Engine::open(storage, Env::deterministic(2), open).await.unwrap()).await.unwrap();
+        let fs = FileSystem::open_with(Engine::open(storage, env, open).await.unwrap(), tuning).await.unwrap();
         // The first commit claims an epoch, whatever it is of.
         fs.create_dir("warm").await.unwrap();
         Self { medium, metrics, root, fs }
@@ -124,6 +130,39 @@ fn a_copy_of_as_many_extents_costs_the_same_however_long_they_are() {
         }
         println!("copy of 64 islands: {}", costs[0]);
         assert_eq!(costs[0], costs[1]);
+    });
+}
+
+#[test]
+fn what_is_fetched_ahead_is_bounded_though_the_file_has_little_left_of_each_chunk() {
+    const LEFT: u64 = 1 << 10;
+    const SPACING: u64 = 64 << 10;
+    block_on(async {
+        let counted = Counted::new().await;
+        counted
+            .fs
+            .transact(async |transaction| {
+                transaction.write("f", random(1, 16 * MIB)).await?;
+                for at in (0..16 * MIB as u64).step_by(SPACING as usize) {
+                    transaction.punch_hole("f", at + LEFT, SPACING - LEFT).await?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+            .unwrap();
+        let tuning = strongroom_fs::Tuning { read_ahead_bytes: 128 << 10, ..strongroom_fs::Tuning::default() };
+        let counted = counted.cold_with(at_once(2), tuning).await;
+        let file = counted.fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let cost = counted.cost(async {
+            let mut piece = [0; 512];
+            file.read_exact_at(0, &mut piece).await?;
+            file.read_exact_at(512, &mut piece).await
+        });
+        let cost = cost.await;
+        println!("1 KiB of every 64 KiB, two reads: {cost}");
+        // Eight chunks of average length, and what is read; of the longest, four times that.
+        assert!(cost.downloaded_bytes() <= 9 * 4 * (BLOCK_BYTES / 2) + 8 * BLOCK_BYTES, "{cost}");
+        assert!(cost.downloaded_bytes() >= 4 * (BLOCK_BYTES / 2), "nothing is fetched ahead: {cost}");
     });
 }
 

@@ -250,6 +250,36 @@ fn what_is_gathered_is_bounded_for_all_files_together() {
 }
 
 #[test]
+fn what_is_appended_to_many_files_and_not_stored_is_bounded_for_all_together() {
+    block_on(async {
+        let (_bed, fs) = Bed::threaded(4096, Options::default()).await;
+        let tuning = Tuning { write_back_bytes: 10_000, ..Tuning::default() };
+        let fs = FileSystem::open_with(fs.engine().clone(), tuning).await.unwrap();
+        let (mut files, mut highest) = (Vec::new(), 0);
+        for number in 0..8 {
+            let path = format!("f{number}");
+            files.push((path.clone(), fs.open_file(path, writing()).await.unwrap(), Vec::new()));
+        }
+        for round in 0..40_u64 {
+            for (number, (_, file, expected)) in files.iter_mut().enumerate() {
+                let bytes = noise(round * 8 + number as u64, 5_000);
+                file.append(&bytes).await.unwrap();
+                expected.extend_from_slice(&bytes);
+                highest = highest.max(fs.gathered_bytes());
+            }
+        }
+        assert!((25_000..=40_000).contains(&highest), "{highest} bytes were gathered at most");
+        for (path, file, expected) in files {
+            assert!(content(&file).await == expected);
+            file.close().await.unwrap();
+            assert!(fs.read(path).await.unwrap() == expected);
+        }
+        assert_eq!(fs.gathered_bytes(), 0);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
 fn bytes_far_apart_are_gathered_for_what_they_take_in_memory() {
     block_on(async {
         let (_bed, fs) = Bed::new(4096).await;

@@ -82,7 +82,7 @@ fn run(dice: &mut Dice, futures: Vec<std::pin::Pin<Box<dyn Future<Output = ()> +
 }
 
 /// `None` where it was dropped, after so many polls.
-async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
     let (mut work, mut left) = (pin!(work), polls);
     poll_fn(|context| {
         if left == 0 {

@@ -17,6 +17,7 @@ mod interleaved;
 mod listing;
 mod model;
 mod names;
+mod remains;
 mod scale;
 mod simulated;
 mod support;

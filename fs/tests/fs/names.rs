@@ -505,6 +505,24 @@ fn a_transaction_with_an_unfinished_file_cannot_be_committed() {
 }
 
 #[test]
+fn a_transaction_in_which_an_operation_was_left_half_done_cannot_be_committed_whatever_comes_after_it() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.write("kept", b"kept").await.unwrap();
+        let mut transaction = fs.begin();
+        let mut writer = transaction.write_file("kept", Attributes::file()).await.unwrap();
+        writer.write(b"half").await.unwrap();
+        drop(writer);
+        transaction.write("g", b"whole").await.unwrap();
+        transaction.create_dir_all("d/e").await.unwrap();
+        refused!(transaction.commit().await, Error::Interrupted);
+        assert_eq!(fs.read_dir("/").await.unwrap().len(), 1);
+        assert_eq!(fs.read("kept").await.unwrap(), b"kept");
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
 fn a_snapshot_stays_as_it_was() {
     block_on(async {
         let (_bed, fs) = Bed::new(4096).await;

@@ -63,9 +63,19 @@ impl Bed {
 
     /// Another process opens it.
     pub(crate) async fn open(&mut self) -> Result<FileSystem> {
+        self.open_with(false).await
+    }
+
+    /// Another process opens it, and changes nothing.
+    pub(crate) async fn open_to_read(&mut self) -> Result<FileSystem> {
+        self.open_with(true).await
+    }
+
+    async fn open_with(&mut self, read_only: bool) -> Result<FileSystem> {
         self.seed += 1;
         let mut options = engine::OpenOptions::new(Unlock::Root(&self.root));
         options.tuning = tuning();
+        options.read_only = read_only;
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
@@ -152,6 +162,25 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 pub(crate) fn threaded(seed: u64) -> Env {
     let inner = Arc::new(Inner(Env::deterministic(seed)));
     Env::new(inner.clone(), inner, Some(Arc::new(Workers::new())))
+}
+
+/// An environment whose workers are done with what they are given before whoever gave it goes on: deterministic, and as if
+/// there were several.
+pub(crate) fn at_once(seed: u64) -> Env {
+    let inner = Arc::new(Inner(Env::deterministic(seed)));
+    Env::new(inner.clone(), inner, Some(Arc::new(AtOnce)))
+}
+
+struct AtOnce;
+
+impl Spawn for AtOnce {
+    fn spawn(&self, task: BoxTask) {
+        futures_lite::future::block_on(task);
+    }
+
+    fn parallelism(&self) -> usize {
+        2
+    }
 }
 
 struct Inner(Env);

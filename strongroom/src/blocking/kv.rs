@@ -257,7 +257,8 @@ fn collect(mut scan: kv::Scan<&EngineTransaction>) -> Result<Vec<(Bytes, Bytes)>
     })
 }
 
-/// The rows of a range, one by one.
+/// The rows of a range, one by one. After an error it begins with the same row again, save for one that is damaged: see
+/// [`kv::Scan::next`].
 pub struct Scan {
     inner: kv::Scan<Snapshot>,
 }

@@ -13,7 +13,8 @@ use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 use strongroom_core::engine::{
-    CommitInfo, ConflictTest as _, Counts, Direction, Engine, Snapshot, Table, Transaction as EngineTransaction, View,
+    ChunkNumber, CommitInfo, ConflictTest as _, Counts, Direction, Engine, Snapshot, Table,
+    Transaction as EngineTransaction, View,
 };
 use strongroom_core::{Error, Result};
 
@@ -242,7 +243,8 @@ impl KvSnapshot {
     }
 }
 
-/// A read-write transaction on keys. Dropping it aborts it.
+/// A read-write transaction on keys. Dropping it aborts it. An operation that fails, or whose future is dropped, changes nothing,
+/// and the transaction goes on.
 pub struct Transaction {
     transaction: EngineTransaction,
     engine: Engine,
@@ -304,7 +306,7 @@ impl Transaction {
 }
 
 /// The keys and values of a transaction that holds more than those: see [`crate::Transaction::kv`] and
-/// [`crate::Transaction::table`].
+/// [`crate::Transaction::table`]. An operation that fails, or whose future is dropped, changes nothing.
 pub struct KvRows<'t> {
     transaction: &'t mut EngineTransaction,
     engine: &'t Engine,
@@ -331,9 +333,15 @@ impl<'t> KvRows<'t> {
     pub async fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         check_limit("value_bytes", value.len(), VALUE_BYTES_MAX)?;
         check_limit("key_bytes", key.len(), self.engine.key_bytes_max())?;
-        self.free(key).await?;
-        let row = self.store(key, value).await?;
-        self.transaction.put(self.table, key, &row)
+        let before = self.held(key).await?.unwrap_or_default();
+        let room = self.engine.row_bytes_max().saturating_sub(key.len());
+        let mut stored = Stored { transaction: &mut *self.transaction, numbers: Vec::new() };
+        let row = stored.value(value, room, self.engine.chunk_bytes_max().max(1)).await?;
+        // From here on nothing waits: what the key had goes, and what it has now stays, at one stroke.
+        stored.transaction.put(self.table, key, &row)?;
+        stored.numbers.clear();
+        drop(stored);
+        self.release(before)
     }
 
     /// Removes a key; answers whether it was there.
@@ -341,11 +349,10 @@ impl<'t> KvRows<'t> {
     /// # Errors
     /// As [`Kv::delete`].
     pub async fn delete(&mut self, key: &[u8]) -> Result<bool> {
-        let was_there = self.free(key).await?;
-        if was_there {
-            self.transaction.delete(self.table, key)?;
-        }
-        Ok(was_there)
+        let Some(before) = self.held(key).await? else { return Ok(false) };
+        self.transaction.delete(self.table, key)?;
+        self.release(before)?;
+        Ok(true)
     }
 
     /// The rows in a range of keys, the transaction's own writes included. The whole range counts as read.
@@ -358,39 +365,60 @@ impl<'t> KvRows<'t> {
         Scan::new(&*self.transaction, self.table, range, Direction::Descending)
     }
 
-    /// Gives up the chunks of the value that a key has now; answers whether it has one.
-    async fn free(&mut self, key: &[u8]) -> Result<bool> {
-        let Some(row) = self.transaction.get(self.table, key).await? else { return Ok(false) };
-        let value = Value::read(&row)?;
-        for number in value.numbers(&*self.transaction).await? {
-            self.transaction.release_chunk(number)?;
+    /// The chunks of the value that a key has now; `None` where it has none.
+    async fn held(&self, key: &[u8]) -> Result<Option<Vec<ChunkNumber>>> {
+        match self.transaction.get(self.table, key).await? {
+            Some(row) => chunks_of(&*self.transaction, &row).await.map(Some),
+            None => Ok(None),
         }
-        if let Value::Listed { list, .. } = value {
-            self.transaction.release_chunk(list)?;
-        }
-        Ok(true)
     }
 
-    /// The row for a value; what does not fit into it is stored in chunks.
-    async fn store(&mut self, key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
-        let room = self.engine.row_bytes_max().saturating_sub(key.len());
+    fn release(&mut self, numbers: Vec<ChunkNumber>) -> Result<()> {
+        numbers.into_iter().try_for_each(|number| self.transaction.release_chunk(number))
+    }
+}
+
+/// Chunks of a value that no row names yet. Dropped before one does, as where storage fails or nobody waits any more, they are
+/// given up again: nothing would ever release them.
+struct Stored<'t> {
+    transaction: &'t mut EngineTransaction,
+    numbers: Vec<ChunkNumber>,
+}
+
+impl Drop for Stored<'_> {
+    fn drop(&mut self) {
+        for number in std::mem::take(&mut self.numbers) {
+            // Refused only where nothing can be committed any more.
+            let _ = self.transaction.release_chunk(number);
+        }
+    }
+}
+
+impl Stored<'_> {
+    /// The row for a value, at most `room` bytes long; what does not fit into it is stored in chunks.
+    async fn value(&mut self, value: &[u8], room: usize, chunk_bytes: usize) -> Result<Vec<u8>> {
         if value.len() < room {
             return Ok([&[INLINE], value].concat());
         }
-        let chunk_bytes = self.engine.chunk_bytes_max().max(1);
         let mut list = Vec::with_capacity(value.len().div_ceil(chunk_bytes) * NUMBER_BYTES);
         for piece in value.chunks(chunk_bytes) {
-            let number = self.transaction.put_chunk(None, Bytes::copy_from_slice(piece)).await?;
+            let number = self.chunk(Bytes::copy_from_slice(piece)).await?;
             list.extend_from_slice(&number.0.to_le_bytes());
         }
         let mut kind = CHUNKS;
         if PREFIX_BYTES + list.len() > room {
             kind = LISTED;
-            let number = self.transaction.put_chunk(None, Bytes::from(list)).await?;
+            let number = self.chunk(Bytes::from(list)).await?;
             list = number.0.to_le_bytes().to_vec();
         }
         let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
         Ok([&[kind], &length.to_le_bytes()[..], &list].concat())
+    }
+
+    async fn chunk(&mut self, payload: Bytes) -> Result<ChunkNumber> {
+        let number = self.transaction.put_chunk(None, payload).await?;
+        self.numbers.push(number);
+        Ok(number)
     }
 }
 

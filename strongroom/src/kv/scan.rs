@@ -3,8 +3,8 @@
 use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
-use strongroom_core::Result;
 use strongroom_core::engine::{self, Direction, Table, View};
+use strongroom_core::{Error, Result};
 
 use super::value::{Value, fetch};
 
@@ -12,21 +12,32 @@ use super::value::{Value, fetch};
 pub struct Scan<V> {
     scan: engine::Scan,
     view: V,
+    /// The row that is next, where it was looked up and its value not given yet.
+    row: Option<(Bytes, Bytes)>,
 }
 
 impl<V: Borrowed> Scan<V> {
     pub(super) fn new(view: V, table: Table, range: impl RangeBounds<[u8]>, direction: Direction) -> Self {
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (range.start_bound(), range.end_bound());
-        Self { scan: view.view().scan(table, range, direction), view }
+        Self { scan: view.view().scan(table, range, direction), view, row: None }
     }
 
-    /// The next key and its value.
+    /// The next key and its value. Where reading the value fails, or the future is dropped, the next call begins with the same
+    /// key; [`Self::next_key`] passes it. What is damaged is told once, and passed.
     ///
     /// # Errors
     /// As [`Kv::get`](super::Kv::get).
     pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        let Some((key, row)) = self.scan.next().await? else { return Ok(None) };
-        Ok(Some((key, fetch(self.view.view(), &row).await?)))
+        if self.row.is_none() {
+            self.row = self.scan.next().await?;
+        }
+        let Some((key, row)) = self.row.clone() else { return Ok(None) };
+        let value = fetch(self.view.view(), &row).await;
+        if matches!(value, Ok(_) | Err(Error::Damaged(_))) {
+            // Damage shows again at each look: whoever goes on wants what comes after it.
+            self.row = None;
+        }
+        value.map(|value| Some((key, value)))
     }
 
     /// The next key and the length of its value in bytes; the value is not read.
@@ -34,7 +45,11 @@ impl<V: Borrowed> Scan<V> {
     /// # Errors
     /// As [`Kv::get`](super::Kv::get).
     pub async fn next_key(&mut self) -> Result<Option<(Bytes, u64)>> {
-        let Some((key, row)) = self.scan.next().await? else { return Ok(None) };
+        let next = match self.row.take() {
+            Some(row) => Some(row),
+            None => self.scan.next().await?,
+        };
+        let Some((key, row)) = next else { return Ok(None) };
         let length = match Value::read(&row)? {
             Value::Inline(value) => u64::try_from(value.len()).unwrap_or(u64::MAX),
             Value::Chunks { length, .. } | Value::Listed { length, .. } => length,

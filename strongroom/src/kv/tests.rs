@@ -109,6 +109,24 @@ fn a_scan_shows_its_moment_and_a_transaction_its_own_writes() {
 }
 
 #[test]
+fn a_scan_tells_of_a_damaged_row_once_and_goes_on_after_it() {
+    let kv = store(128 << 10);
+    block_on(async {
+        for key in [b"a", b"b", b"c"] {
+            kv.put(key, key).await.unwrap();
+        }
+        let mut transaction = kv.engine.begin();
+        transaction.put(TABLE, b"b", &[9; 17]).unwrap();
+        transaction.commit().await.unwrap();
+        let mut scan = kv.scan(..);
+        assert_eq!(scan.next().await.unwrap().unwrap().0, "a");
+        assert!(matches!(scan.next().await, Err(Error::Damaged(_))));
+        assert_eq!(scan.next().await.unwrap().unwrap().0, "c");
+        assert_eq!(scan.next().await.unwrap(), None);
+    });
+}
+
+#[test]
 fn of_two_transactions_on_one_key_the_later_conflicts_and_transact_runs_it_again() {
     let kv = store(128 << 10);
     block_on(async {

@@ -1,10 +1,18 @@
 //! What makes a version, and what makes none.
 
+use std::sync::Arc;
+
 use futures_lite::future::block_on;
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_core::crypto::{KdfParameters, Suite};
+use strongroom_core::engine::keyring::Credentials;
+use strongroom_core::engine::{CreateOptions, Engine, Tuning};
+use strongroom_core::env::Env;
 use strongroom_fs::format::VERSION;
-use strongroom_fs::{Attributes, Error, OpenOptions};
+use strongroom_fs::{Attributes, Error, FileSystem, OpenOptions};
 
 use super::{bed, keeping, numbers, rows};
+use crate::interleaved::cut;
 use crate::support::{Bed, assert_sound, noise};
 
 #[test]
@@ -211,6 +219,55 @@ fn of_two_writers_of_one_file_the_second_gets_a_conflict_and_no_version() {
         other.flush().await.unwrap();
         assert_eq!(numbers(&fs, "f").await, [1, 2, 3]);
         assert!(fs.read("f").await.unwrap().ends_with(b"other"));
+        assert_sound(&fs).await;
+    });
+}
+
+/// Every look at a row is a request, so that a write can be dropped at each of them.
+#[test]
+fn a_write_that_is_dropped_before_it_changes_anything_makes_no_version_of_its_own() {
+    block_on(async {
+        let credentials = Credentials::password("correct horse");
+        let create = CreateOptions {
+            credentials: &credentials,
+            recovery: None,
+            suite: Suite::Aes256Gcm,
+            block_bytes: 16 << 10,
+            kdf: KdfParameters::MINIMUM,
+            trusted: None,
+            tuning: Tuning { node_cache_bytes_max: 0, ..Tuning::default() },
+        };
+        let storage = Arc::new(CrashingStorage::new(CrashOptions::default()));
+        let engine = Engine::create(storage, Env::deterministic(1), create).await.unwrap();
+        let fs = FileSystem::create(engine, keeping(9)).await.unwrap();
+        fs.write("f", noise(1, 3000)).await.unwrap();
+        let (mut polls, mut refused, mut went_on) = (0, 0, 0);
+        loop {
+            fs.engine().checkpoint().await.unwrap();
+            let before = *numbers(&fs, "f").await.last().unwrap();
+            let mut transaction = fs.begin();
+            transaction.set_len("f", 2000 + polls).await.unwrap();
+            let written = cut(polls, transaction.write_at("f", 5, b"written")).await;
+            let expected = if transaction.set_len("f", 1000 + polls).await.is_err() {
+                before
+            } else {
+                match transaction.commit().await {
+                    Ok(_) => before + 1,
+                    Err(error) => {
+                        assert!(matches!(error, Error::Interrupted), "{error}");
+                        before
+                    }
+                }
+            };
+            let now = *numbers(&fs, "f").await.last().unwrap();
+            assert_eq!(now, expected, "after {polls} polls");
+            *(if now > before { &mut went_on } else { &mut refused }) += 1;
+            if written.is_some() {
+                break;
+            }
+            polls += 1;
+        }
+        assert!(refused > 3 && went_on > 3, "{refused} refused, {went_on} went on");
         assert_sound(&fs).await;
     });
 }

@@ -2,6 +2,8 @@
 //!
 //! Memory: a few bytes for each inode and each chunk; names and content are looked at one by one.
 
+mod reached;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 
@@ -11,16 +13,17 @@ use strongroom_core::env::TaskHandle;
 
 use crate::error::{Error, Result};
 use crate::extents::{self, Placed};
-use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries};
+use crate::filesystem::{FileSystem, FsSnapshot, ReadDir, entries, rows_of};
 use crate::format::{
-    CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, ORPHAN, PAST, ROOT, SUBDIRECTORIES, VERSION,
-    Versions, XATTR, XattrRow, decode_orphan, split_entry_key, split_extent_key, split_inode_key, split_past_key,
-    split_version_key, split_xattr_key,
+    CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, Extent, INODE, Kind, NO_EPOCH, ORPHAN, PAST, ROOT, SUBDIRECTORIES,
+    VERSION, Versions, XATTR, XattrRow, decode_orphan, inode_key, split_entry_key, split_extent_key, split_inode_key,
+    split_past_key, split_version_key, split_xattr_key,
 };
 use crate::inodes;
 use crate::path::check_name;
 use crate::versions::{self, Past};
 use crate::xattrs;
+use reached::Reached;
 
 /// What a check looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +61,8 @@ pub struct CheckSummary {
     pub files: u64,
     /// Symbolic links.
     pub symlinks: u64,
-    /// Files without a name that somebody has, or had, open: with the last handle, or the next writer, they go.
+    /// Files without a name: somebody has, or had, them open, or they are large and being deleted. With the last handle, or the
+    /// next writer, they go.
     pub orphans: u64,
     /// Extended attributes of all of them.
     pub xattrs: u64,
@@ -96,7 +100,9 @@ impl FsSnapshot {
             seen: Seen::default(),
             versioned: HashMap::new(),
             with_xattrs: HashSet::new(),
+            remains: HashSet::new(),
             broken: HashSet::new(),
+            reached: Reached::default(),
             reading: VecDeque::new(),
             is_cut_short: false,
         };
@@ -118,7 +124,11 @@ struct Check<'s, R> {
     versioned: HashMap<u64, Versions>,
     /// Those of them that say that they have extended attributes.
     with_xattrs: HashSet<u64>,
+    /// Files that are deleted, and of which rows are left.
+    remains: HashSet<u64>,
     broken: HashSet<ChunkNumber>,
+    /// Up to where each chunk was read for the extents that were met.
+    reached: Reached,
     reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
     /// Whether rows could not be read, which was told.
     is_cut_short: bool,
@@ -377,7 +387,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
 
     async fn extent(&mut self, path: Option<&[u8]>, inode: u64, placed: &Placed) -> Result<()> {
         let Extent::Data { chunk, length, skip } = placed.extent else { return Ok(()) };
-        let first = self.summary.references.add(chunk.0) == 1;
+        self.summary.references.add(chunk.0);
         if !self.options.data {
             return Ok(());
         }
@@ -385,8 +395,8 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             self.found(path, inode, format!("chunk {:#x} is damaged, at offset {}", chunk.0, placed.start));
             return Ok(());
         }
-        // Read again for a part of it: the length was not checked for that part.
-        if !first && skip == 0 {
+        // Read again for whoever wants more of it than those before: its length was checked for what they want.
+        if !self.reached.is_further(chunk, skip.saturating_add(length)) {
             return Ok(());
         }
         let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
@@ -422,13 +432,14 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         Ok(())
     }
 
-    /// Files without a name: each is an inode that counts none, and whole.
+    /// Files without a name: each is an inode that counts none, and whole; or no inode, and some of the rows of a file.
     async fn orphans(&mut self) -> Result<()> {
         let view = &self.on.snapshot;
         let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
         while let Some((key, value)) = self.next_row(&mut scan).await? {
-            let inode = match split_inode_key("orphan", &key).and_then(|inode| decode_orphan(&value).map(|_| inode)) {
-                Ok(inode) => inode,
+            let decoded = split_inode_key("orphan", &key).and_then(|inode| Ok((inode, decode_orphan(&value)?)));
+            let (inode, epoch) = match decoded {
+                Ok(decoded) => decoded,
                 Err(error) => {
                     self.failed(None, 0, error)?;
                     continue;
@@ -440,6 +451,10 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
             self.summary.orphans += 1;
             self.seen.insert(inode, 0);
+            if epoch == NO_EPOCH {
+                self.remains(inode).await?;
+                continue;
+            }
             match inodes::load(view, inode).await {
                 Ok(row) if row.kind == Kind::File && row.nlink == 0 => {
                     if row.xattrs {
@@ -450,6 +465,31 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 Ok(_) => self.found(None, inode, "is said to be a file without a name"),
                 Err(error) => self.failed(None, inode, error)?,
             }
+        }
+        Ok(())
+    }
+
+    /// What is left of a file that is deleted: extents of any part of it, and what else is looked at with the others.
+    async fn remains(&mut self, inode: u64) -> Result<()> {
+        let view = &self.on.snapshot;
+        for table in [INODE, CONTENT] {
+            match view.get(table, &inode_key(inode)).await {
+                Ok(None) => {}
+                Ok(Some(_)) => self.found(None, inode, "is said to be deleted and is there"),
+                Err(error) => self.failed(None, inode, error)?,
+            }
+        }
+        self.remains.insert(inode);
+        let mut scan = rows_of(view, EXTENT, inode);
+        while let Some((key, value)) = self.next_row(&mut scan).await? {
+            let decoded = split_extent_key(&key).and_then(|(_, start)| Ok((start, Extent::decode(&value)?)));
+            match decoded {
+                Ok((start, extent)) => self.extent(None, inode, &Placed { start, extent }).await?,
+                Err(error) => self.failed(None, inode, error)?,
+            }
+        }
+        while let Some((chunk, task)) = self.reading.pop_front() {
+            self.read(None, inode, chunk, task).await?;
         }
         Ok(())
     }
@@ -532,6 +572,9 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
     }
 
     fn known_version(&mut self, inode: u64, number: u64, last: &mut Option<(u64, u64)>) {
+        if self.remains.contains(&inode) {
+            return;
+        }
         if !self.is_known(inode, number) && *last != Some((inode, number)) {
             *last = Some((inode, number));
             self.found(None, inode, format!("version {number} of what does not have it"));
@@ -555,7 +598,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             let is_first = last.replace(inode) != Some(inode);
             if is_first && !self.seen.has(inode) {
                 self.found(None, inode, "extended attributes of what does not exist");
-            } else if is_first && !self.with_xattrs.remove(&inode) {
+            } else if is_first && !self.with_xattrs.remove(&inode) && !self.remains.contains(&inode) {
                 self.found(None, inode, "has extended attributes and does not say so");
             }
             let row = match XattrRow::decode(&value) {

@@ -1,0 +1,162 @@
+//! Files that hold more rows than one transaction deletes.
+
+use std::pin::pin;
+
+use futures_lite::future::{block_on, poll_fn};
+use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::env::Env;
+use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
+
+use crate::interleaved::cut;
+use crate::support::{Bed, assert_sound, noise};
+
+/// Stretches of data in the file that is removed, each with a hole before it: rows for two transactions.
+const ISLANDS: u64 = 5_000;
+const SPACING: u64 = 1 << 10;
+
+async fn bed(versions: u32, yields: bool) -> (Bed, FileSystem) {
+    let options = Options { versions, ..Options::default() };
+    Bed::with(1, 4096, options, CrashOptions { yields, ..CrashOptions::default() }, Env::deterministic).await
+}
+
+/// A file of many extents that share one chunk.
+async fn islands(fs: &FileSystem, path: &str) {
+    fs.transact(async |transaction| {
+        let mut writer = transaction.write_file(path, Attributes::file()).await?;
+        for number in 0..ISLANDS {
+            writer.hole(SPACING - 1).await?;
+            writer.write(&[(number % 200) as u8]).await?;
+        }
+        writer.finish().await.map(drop)
+    })
+    .await
+    .unwrap();
+}
+
+async fn chunks(fs: &FileSystem) -> u64 {
+    fs.engine().info().await.unwrap().chunks
+}
+
+async fn orphans(fs: &FileSystem) -> u64 {
+    fs.check(CheckOptions { data: true }, |finding| panic!("{finding}")).await.unwrap().orphans
+}
+
+#[test]
+fn removing_a_file_takes_no_more_memory_for_all_that_it_holds() {
+    block_on(async {
+        let (_bed, fs) = bed(0, false).await;
+        let before = chunks(&fs).await;
+        for path in ["f", "g", "h"] {
+            islands(&fs, path).await;
+        }
+        // Whichever way its name goes.
+        let mut transaction = fs.begin();
+        transaction.remove_file("f").await.unwrap();
+        transaction.write("over", b"over").await.unwrap();
+        transaction.rename("over", "g").await.unwrap();
+        assert!(transaction.pending_bytes() < 16 << 10, "{}", transaction.pending_bytes());
+        transaction.commit().await.unwrap();
+        fs.remove_all("h").await.unwrap();
+        assert_eq!(fs.read("g").await.unwrap(), b"over");
+        fs.remove_file("g").await.unwrap();
+        // When that has answered, the space is there.
+        assert_eq!((chunks(&fs).await, orphans(&fs).await), (before, 0));
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_transaction_that_removes_a_large_file_is_all_or_nothing() {
+    block_on(async {
+        let (_bed, fs) = bed(0, false).await;
+        islands(&fs, "f").await;
+        let size = fs.metadata("f").await.unwrap().size;
+        let mut transaction = fs.begin();
+        transaction.remove_file("f").await.unwrap();
+        transaction.write("f", b"another").await.unwrap();
+        drop(transaction);
+        fs.write("next", b"n").await.unwrap();
+        assert_eq!(fs.metadata("f").await.unwrap().size, size);
+        assert_sound(&fs).await;
+        // One that loses changes nothing either.
+        let mut transaction = fs.begin();
+        transaction.remove_file("f").await.unwrap();
+        fs.transact(async |transaction| transaction.append("f", b"x").await).await.unwrap();
+        assert!(transaction.commit().await.unwrap_err().is_conflict());
+        assert_eq!(fs.metadata("f").await.unwrap().size, size + 1);
+        assert_sound(&fs).await;
+    });
+}
+
+/// How often a future is polled until it answers.
+async fn count_polls<T>(polls: &mut u64, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        *polls += 1;
+        work.as_mut().poll(context)
+    })
+    .await
+}
+
+#[test]
+fn whenever_a_removal_is_cut_short_the_file_is_whole_or_gone_and_the_next_writer_gives_back_the_rest() {
+    const CUTS: u64 = 10;
+    block_on(async {
+        let (mut bed, fs) = bed(2, true).await;
+        let before = chunks(&fs).await;
+        // Versions and attributes are rows of the file, too.
+        islands(&fs, "f").await;
+        fs.set_xattr("f", "user.long", noise(3, 9_000), XattrMode::Set, Follow::Yes).await.unwrap();
+        fs.set_len("f", SPACING * ISLANDS / 2).await.unwrap();
+        fs.engine().close().await.unwrap();
+        drop(fs);
+        let whole = bed.storage.snapshot_blobs();
+        let fs = bed.open().await.unwrap();
+        let mut polls = 0;
+        count_polls(&mut polls, fs.remove_file("f")).await.unwrap();
+        assert_eq!((chunks(&fs).await, orphans(&fs).await), (before, 0));
+        drop(fs);
+        let mut seen = Vec::new();
+        for number in 0..=CUTS {
+            bed.storage.restore(whole.clone());
+            let fs = bed.open().await.unwrap();
+            cut(polls * number / CUTS, fs.remove_file("f")).await;
+            bed.storage.crash(number);
+            drop(fs);
+            // Who only looks sees rows that are left, and no damage.
+            let fs = bed.open_to_read().await.unwrap();
+            seen.push((fs.exists("f").await.unwrap(), orphans(&fs).await));
+            assert_sound(&fs).await;
+            drop(fs);
+            let fs = bed.open().await.unwrap();
+            if fs.exists("f").await.unwrap() {
+                assert_eq!(fs.metadata("f").await.unwrap().size, SPACING * ISLANDS / 2);
+                fs.remove_file("f").await.unwrap();
+            }
+            assert_eq!((chunks(&fs).await, orphans(&fs).await), (before, 0), "cut {number} of {CUTS}");
+            assert_sound(&fs).await;
+        }
+        assert!(seen.iter().all(|state| [(true, 0), (false, 1), (false, 0)].contains(state)), "{seen:?}");
+        assert!(seen.contains(&(true, 0)) && seen.contains(&(false, 1)), "{seen:?}");
+    });
+}
+
+#[test]
+fn a_large_file_that_was_removed_while_open_goes_with_its_last_handle_at_once() {
+    block_on(async {
+        let (mut bed, fs) = bed(0, false).await;
+        let before = chunks(&fs).await;
+        islands(&fs, "f").await;
+        let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let other = bed.open().await.unwrap();
+        let theirs = other.open_file("f", OpenOptions::new()).await.unwrap();
+        fs.remove_file("f").await.unwrap();
+        let mut byte = [0];
+        assert_eq!(file.read_at(SPACING - 1, &mut byte).await.unwrap(), 1);
+        file.close().await.unwrap();
+        assert_eq!((chunks(&fs).await, orphans(&fs).await), (before, 0));
+        other.engine().refresh().await.unwrap();
+        assert!(matches!(theirs.read_at(0, &mut byte).await, Err(Error::Stale)));
+        assert_sound(&fs).await;
+    });
+}
