@@ -38,8 +38,10 @@ use reader::{Reader, Reading};
 /// Dropping a handle drops nothing while another of the file is there. With the last one goes what was not flushed, and
 /// nothing else; [`Self::close`] flushes and says whether that worked. When a write fails half way, its future is dropped, or a
 /// flush fails, all that was not flushed is lost: every handle that took part in it is told by its writes until its next flush
-/// has told it too, and then may be used again. Who changes the content by a path, or in another process, between a write and
-/// its flush, wins: the flush answers [`strongroom_core::Error::Conflict`].
+/// has told it too, and then may be used again. A flush whose future is dropped may have come to its end or not, and takes
+/// part itself: the next one of that handle, and of the others that took part, answers [`Error::Interrupted`] rather than that
+/// all is well. Who changes the content by a path, or in another process, between a write and its flush, wins: the flush answers
+/// [`strongroom_core::Error::Conflict`].
 ///
 /// # Removed files
 /// A file whose last name is removed by this file system stays readable and writable through the handles that are there. It
@@ -327,7 +329,8 @@ impl File {
     /// # Errors
     /// [`strongroom_core::Error::Conflict`] where the content was changed by others meanwhile, [`Error::Stale`] where the
     /// file was removed elsewhere, what an earlier write failed with, those of the engine. What was written since the last
-    /// flush is lost then, and the handle may be used again.
+    /// flush is lost then, and the handle may be used again. [`Error::Interrupted`] after a flush that was dropped half way:
+    /// what was to be flushed is there whole, or lost.
     pub async fn flush(&self) -> Result<()> {
         let result = self.flush_writes().await;
         self.note_access().await;
@@ -349,8 +352,12 @@ impl File {
             return Err(lost);
         }
         let mut taken = Taken::new(open, &mut writes);
-        *self.fate() = None;
-        let Some(Written { pending, fate }) = taken.written.take() else { return Ok(()) };
+        let Some(Written { pending, fate }) = taken.written.take() else {
+            *self.fate() = None;
+            return Ok(());
+        };
+        // From here on it takes part, whether it wrote or not: dropped half way, this call has told nobody, and the next must.
+        *self.fate() = Some(fate.clone());
         // What becomes of it is this call's to say, to its caller and to all that took part.
         let undecided = Undecided(Some(fate));
         let result = match pending.commit(&self.shared).await {
@@ -361,6 +368,7 @@ impl File {
             result => result,
         };
         undecided.settle(result.as_ref().err());
+        *self.fate() = None;
         result
     }
 
