@@ -16,7 +16,7 @@ use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
 use super::transaction::{Transaction, Work};
-use super::view::table_range;
+use super::view::{Scan, table_range};
 use crate::format::BlockId;
 use crate::format::rows::{self, ChunkRow, DataBlock};
 use crate::storage::{ErrorKind, Reach, StorageExt};
@@ -25,6 +25,18 @@ use crate::{Error, Result};
 
 /// How many dead writers' epochs one claim ends, at most.
 const DEAD_EPOCHS_MAX: usize = 100;
+
+/// The epochs of a scan of their table, and when each was last heard of.
+pub(super) async fn epochs(mut scan: Scan) -> Result<BTreeMap<u32, u64>> {
+    let mut epochs = BTreeMap::new();
+    while let Some((key, value)) = scan.next().await? {
+        let epoch = <[u8; 4]>::try_from(key.as_ref())
+            .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
+        let time = rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
+        epochs.insert(u32::from_be_bytes(epoch), time);
+    }
+    Ok(epochs)
+}
 
 impl Shared {
     /// A fresh number under our epoch, claiming one first where we hold none.
@@ -148,16 +160,7 @@ impl Shared {
 
     /// The epochs that have not ended, and when each was last heard of.
     pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, u64>> {
-        let mut epochs = BTreeMap::new();
-        let mut scan = view.scan_own(rows::EPOCH);
-        while let Some((key, value)) = scan.next().await? {
-            let epoch = <[u8; 4]>::try_from(key.as_ref())
-                .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
-            let time =
-                rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
-            epochs.insert(u32::from_be_bytes(epoch), time);
-        }
-        Ok(epochs)
+        epochs(view.scan_own(rows::EPOCH)).await
     }
 
     /// The payload of a chunk that only this writer knows of. Where its blocks are missing because others took the writer for

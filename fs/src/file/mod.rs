@@ -46,7 +46,8 @@ use reader::{Reader, Reading};
 /// # Removed files
 /// A file whose last name is removed by this file system stays readable and writable through the handles that are there. It
 /// goes with the last of them; where the process dies before, with the next writer that opens the repository. Handles in other
-/// processes, which may have removed the file too, answer [`Error::Stale`] from then on.
+/// processes, which may have tried to remove the file too, read and write it as long as a handle is there in the process that
+/// did, and answer [`Error::Stale`] from then on.
 pub struct File {
     shared: Arc<Shared>,
     inode: u64,

@@ -1,8 +1,10 @@
 //! Files that were removed while open: they have no name, and stay for as long as their process has them open.
 //!
 //! The row of an orphan says under which writer epoch it was left. While that has not ended, the file is its process's to
-//! delete, with the last handle; after that, anybody's.
+//! delete, with the last handle; after that, anybody's. A handle here is no reason to think that it was left here: another
+//! process may have been faster to take the name.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use strongroom_core::engine::{Direction, Transaction, View};
@@ -18,6 +20,15 @@ use crate::shared::Shared;
 const ATTEMPTS_MAX: usize = 8;
 /// Orphans that one transaction deletes.
 const RECLAIMED_AT_ONCE_MAX: usize = 1_000;
+
+/// Whose orphans are to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This process's, and nobody's.
+    Ours,
+    /// Those of processes that have ended.
+    Nobodys,
+}
 
 /// Leaves a file without a name to those who have it open.
 pub(super) async fn put(transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
@@ -38,16 +49,16 @@ impl Shared {
     /// transaction of this process, or for the next writer.
     pub(crate) async fn reclaim_abandoned(&self) {
         let abandoned = self.common.handles.take_abandoned();
-        if !abandoned.is_empty() && self.reclaim(&abandoned).await.is_ok() {
+        if !abandoned.is_empty() && self.reclaim(&abandoned, Whose::Ours).await.is_ok() {
             abandoned.are_gone();
         }
     }
 
-    /// Deletes those of these files that are orphans and not open here.
-    async fn reclaim(&self, inodes: &[u64]) -> Result<()> {
+    /// Deletes those of these files that are orphans, of whom it is said, and not open here.
+    async fn reclaim(&self, inodes: &[u64], whose: Whose) -> Result<()> {
         for some in inodes.chunks(RECLAIMED_AT_ONCE_MAX) {
             let mut attempt = 0;
-            while let Err(error) = self.reclaim_once(some).await {
+            while let Err(error) = self.reclaim_once(some, whose).await {
                 if !error.is_conflict() || attempt == ATTEMPTS_MAX {
                     return Err(error);
                 }
@@ -58,12 +69,22 @@ impl Shared {
         Ok(())
     }
 
-    async fn reclaim_once(&self, inodes: &[u64]) -> Result<()> {
+    async fn reclaim_once(&self, inodes: &[u64], whose: Whose) -> Result<()> {
         let mut transaction = self.engine.begin();
         let mut deleted = Vec::new();
+        // The epochs under which it may be open still; looked up where there is an orphan at all.
+        let mut spared = None;
         for &inode in inodes {
             let key = inode_key(inode);
-            if self.common.handles.get(inode).is_some() || transaction.get(ORPHAN, &key).await?.is_none() {
+            if self.common.handles.get(inode).is_some() {
+                continue;
+            }
+            let Some(row) = transaction.get(ORPHAN, &key).await? else { continue };
+            let spared = match &mut spared {
+                Some(spared) => spared,
+                none => none.insert(self.spared(&transaction, whose).await?),
+            };
+            if spared.contains(&decode_orphan(&row)?) {
                 continue;
             }
             transaction.delete(ORPHAN, &key)?;
@@ -78,6 +99,17 @@ impl Shared {
         drop(going);
         result?;
         Ok(())
+    }
+
+    /// The epochs whose orphans are to stay, at the state that a transaction reads.
+    async fn spared(&self, transaction: &Transaction, whose: Whose) -> Result<BTreeSet<u32>> {
+        let mut spared = transaction.open_epochs().await?;
+        if whose == Whose::Ours {
+            for epoch in self.engine.own_epochs() {
+                spared.remove(&epoch);
+            }
+        }
+        Ok(spared)
     }
 
     /// Orphans, and the epochs under which they were left.
@@ -109,7 +141,7 @@ impl FileSystem {
         let orphans = self.shared.orphans().await?;
         let ended = orphans.into_iter().filter(|(_, epoch)| !open.contains(epoch)).map(|(inode, _)| inode);
         let ended: Vec<_> = ended.collect();
-        self.shared.reclaim(&ended).await?;
+        self.shared.reclaim(&ended, Whose::Nobodys).await?;
         Ok(ended.len() as u64)
     }
 }

@@ -413,6 +413,44 @@ fn a_writer_that_opens_beside_leaves_what_others_have_open_alone() {
 }
 
 #[test]
+fn a_process_leaves_alone_what_another_removed_and_has_open_though_it_meant_to_remove_it_too() {
+    block_on(async {
+        for is_aborted in [false, true] {
+            let (mut bed, fs) = Bed::new(4096).await;
+            fs.write("f", noise(1, 30_000)).await.unwrap();
+            fs.write("held", b"an epoch of its own").await.unwrap();
+            let other = bed.open().await.unwrap();
+            let (mine, theirs) =
+                (fs.open_file("f", writing()).await.unwrap(), other.open_file("f", writing()).await.unwrap());
+            if is_aborted {
+                let mut aborted = fs.begin();
+                aborted.remove_file("f").await.unwrap();
+                drop(aborted);
+                other.remove_file("f").await.unwrap();
+                fs.engine().refresh().await.unwrap();
+            } else {
+                other.remove_file("f").await.unwrap();
+                // It takes the name, and finds that another was faster.
+                assert!(matches!(fs.remove_file("f").await, Err(Error::NotFound { .. })));
+            }
+            mine.close().await.unwrap();
+            fs.write("next", b"n").await.unwrap();
+            other.engine().refresh().await.unwrap();
+            assert!(content(&theirs).await == noise(1, 30_000));
+            theirs.append(b"more").await.unwrap();
+            theirs.flush().await.unwrap();
+            assert_eq!(theirs.len().await.unwrap(), 30_004);
+            theirs.close().await.unwrap();
+            assert_sound(&other).await;
+            for path in ["held", "next"] {
+                other.remove_file(path).await.unwrap();
+            }
+            assert_eq!(chunks(&other).await, 0);
+        }
+    });
+}
+
+#[test]
 fn holes_and_data_are_told_apart() {
     block_on(async {
         let (_bed, fs) = Bed::new(4096).await;
