@@ -112,16 +112,16 @@ impl Shared {
         Ok(spared)
     }
 
-    /// Orphans, and the epochs under which they were left.
-    async fn orphans(&self) -> Result<Vec<(u64, u32)>> {
-        let snapshot = self.engine.snapshot();
-        let mut scan = snapshot.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-        let mut orphans = Vec::new();
-        while let Some((key, value)) = scan.next().await? {
-            orphans.push((split_inode_key("orphan", &key)?, decode_orphan(&value)?));
-        }
-        Ok(orphans)
+}
+
+/// Orphans, and the epochs under which they were left.
+async fn orphans(view: &dyn View) -> Result<Vec<(u64, u32)>> {
+    let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+    let mut orphans = Vec::new();
+    while let Some((key, value)) = scan.next().await? {
+        orphans.push((split_inode_key("orphan", &key)?, decode_orphan(&value)?));
     }
+    Ok(orphans)
 }
 
 impl FileSystem {
@@ -132,13 +132,15 @@ impl FileSystem {
     /// Those of the engine.
     pub async fn reclaim_orphans(&self) -> Result<u64> {
         self.shared.reclaim_abandoned().await;
-        if self.shared.orphans().await?.is_empty() {
+        if orphans(&self.shared.engine.snapshot()).await?.is_empty() {
             return Ok(0);
         }
         // Claiming an epoch ends those of writers that are known to be gone.
         self.shared.engine.begin().number().await?;
-        let open = self.shared.engine.open_epochs().await?;
-        let orphans = self.shared.orphans().await?;
+        // Both of one state: an orphan of a writer that came between the two would pass for one that is nobody's.
+        let view = self.shared.engine.begin();
+        let (open, orphans) = (view.open_epochs().await?, orphans(&view).await?);
+        drop(view);
         let ended = orphans.into_iter().filter(|(_, epoch)| !open.contains(epoch)).map(|(inode, _)| inode);
         let ended: Vec<_> = ended.collect();
         self.shared.reclaim(&ended, Whose::Nobodys).await?;

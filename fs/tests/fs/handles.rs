@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::engine;
 use strongroom_core::env::Env;
 use strongroom_fs::{AccessTime, CheckOptions, Compression, Error, File, FileSystem, Follow, OpenOptions, Options};
 use strongroom_fs::{Settings, Timestamp, Tuning, XattrMode};
@@ -448,6 +449,62 @@ fn a_process_leaves_alone_what_another_removed_and_has_open_though_it_meant_to_r
             assert_eq!(chunks(&other).await, 0);
         }
     });
+}
+
+#[test]
+fn a_writer_that_comes_while_orphans_are_looked_for_keeps_what_it_has_open() {
+    // At each wait of the one that looks, another comes, removes what it has open, and the one that looks hears of it.
+    for polls in 0.. {
+        let has_ended = block_on(async {
+            let crash = CrashOptions::default();
+            let (mut bed, fs) = Bed::with(1, 4096, Options::default(), crash, Env::deterministic).await;
+            for path in ["f", "g"] {
+                fs.write(path, b"content").await.unwrap();
+            }
+            let held = fs.open_file("g", OpenOptions::new()).await.unwrap();
+            fs.remove_file("g").await.unwrap();
+            fs.engine().checkpoint().await.unwrap();
+            // Each look at a row is one at storage.
+            let looking =
+                bed.open_tuned(engine::Tuning { node_cache_bytes_max: 0, ..crate::support::tuning() }).await.unwrap();
+            let other = bed.open().await.unwrap();
+            let theirs = other.open_file("f", OpenOptions::new()).await.unwrap();
+            let mut reclaiming = std::pin::pin!(looking.reclaim_orphans());
+            let mut reclaimed = None;
+            for _ in 0..polls {
+                reclaimed = futures_lite::future::poll_once(reclaiming.as_mut()).await;
+                if reclaimed.is_some() {
+                    break;
+                }
+            }
+            other.remove_file("f").await.unwrap();
+            let has_ended = reclaimed.is_some();
+            if !has_ended {
+                // It has heard of all before it looks on, unless it is committing something.
+                let mut hearing = std::pin::pin!(looking.engine().refresh());
+                let mut heard = None;
+                for _ in 0..200 {
+                    heard = futures_lite::future::poll_once(hearing.as_mut()).await;
+                    if heard.is_some() {
+                        break;
+                    }
+                }
+                assert_eq!(reclaiming.await.unwrap(), 0, "{polls} polls");
+                if heard.is_none() {
+                    hearing.await.unwrap();
+                }
+            }
+            for fs in [&fs, &other] {
+                fs.engine().refresh().await.unwrap();
+            }
+            assert_eq!((content(&held).await, content(&theirs).await), (b"content".to_vec(), b"content".to_vec()));
+            has_ended
+        });
+        if has_ended {
+            assert!(polls > 2, "it never waited");
+            return;
+        }
+    }
 }
 
 #[test]

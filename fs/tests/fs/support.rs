@@ -66,9 +66,13 @@ impl Bed {
 
     /// Another process opens it.
     pub(crate) async fn open(&mut self) -> Result<FileSystem> {
+        self.open_tuned(tuning()).await
+    }
+
+    pub(crate) async fn open_tuned(&mut self, tuning: engine::Tuning) -> Result<FileSystem> {
         self.seed += 1;
         let mut options = engine::OpenOptions::new(Unlock::Root(&self.root));
-        options.tuning = tuning();
+        options.tuning = tuning;
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
