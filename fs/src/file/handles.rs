@@ -42,13 +42,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What all handles of one file share: above all what was written and is not committed.
 pub(crate) struct OpenFile {
-    pub(crate) shared: Arc<Shared>,
+    goes_by: Mutex<GoesBy>,
     pub(crate) inode: u64,
     pub(super) writes: AsyncMutex<Option<Written>>,
     /// Whether `writes` holds anything, so that readers of clean files do not wait for each other.
     written: AtomicBool,
     /// A transaction of this process took, or was to take, its last name.
     removed: AtomicBool,
+}
+
+/// How content is kept that is written to a file from now on.
+struct GoesBy {
+    shared: Arc<Shared>,
+    /// The commit of the state that says so.
+    since: u64,
 }
 
 /// What was written since the last commit, and what became of it.
@@ -130,6 +137,18 @@ impl OpenFile {
         self.removed.store(true, Ordering::Release);
     }
 
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        lock(&self.goes_by).shared.clone()
+    }
+
+    /// What a state says that is not older than the one looked at last, for all handles from now on.
+    pub(super) fn go_by(&self, shared: &Arc<Shared>, since: u64) {
+        let mut goes_by = lock(&self.goes_by);
+        if since >= goes_by.since {
+            *goes_by = GoesBy { shared: shared.clone(), since };
+        }
+    }
+
     pub(super) fn set_written(&self) {
         self.written.store(true, Ordering::Release);
     }
@@ -142,7 +161,8 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        let handles = &self.shared.common.handles;
+        let common = self.shared().common.clone();
+        let handles = &common.handles;
         let mut files = lock(&handles.files);
         if let Some(Entry::Open(file)) = files.get(&self.inode)
             && file.strong_count() == 0
@@ -190,7 +210,7 @@ impl Handles {
                     Ok(Some(file)) => return file,
                     Ok(None) => {
                         let file = Arc::new(OpenFile {
-                            shared: shared.clone(),
+                            goes_by: Mutex::new(GoesBy { shared: shared.clone(), since: 0 }),
                             inode,
                             writes: AsyncMutex::default(),
                             written: AtomicBool::new(false),

@@ -97,13 +97,18 @@ impl File {
         let row = InodeRow::decode(&row)?;
         let open = shared.common.handles.open(&shared.for_file(&row), inode).await;
         // From here on nobody of us deletes it; somebody may have just before.
-        let Some(row) = shared.engine.snapshot().get(INODE, &key).await? else { return Ok(None) };
-        if InodeRow::decode(&row)?.nlink == 0 {
+        let snapshot = shared.engine.snapshot();
+        let Some(row) = snapshot.get(INODE, &key).await? else { return Ok(None) };
+        let row = InodeRow::decode(&row)?;
+        if row.nlink == 0 {
             // An orphan by now, and this may be its last handle.
             open.set_removed();
             return Ok(None);
         }
-        Ok(Some(Self::new(open.shared.clone(), inode, Source::Open(open), options)))
+        // This opening may have said how the file is kept, while others had it open.
+        let shared = shared.for_file(&row);
+        open.go_by(&shared, snapshot.sequence());
+        Ok(Some(Self::new(shared, inode, Source::Open(open), options)))
     }
 
     fn new(shared: Arc<Shared>, inode: u64, source: Source, options: OpenOptions) -> Self {
@@ -196,8 +201,7 @@ impl File {
             if let Some(written) = &*writes {
                 let length = available(written.pending.size(), out);
                 let out = out.get_mut(..length).unwrap_or_default();
-                let shared = &self.shared;
-                let read = changing(open, &mut writes, async |pending| pending.read(shared, offset, out).await);
+                let read = changing(open, &mut writes, async |pending| pending.read(offset, out).await);
                 return read.await.map(|()| length);
             }
         }
@@ -245,8 +249,7 @@ impl File {
         if let Some(open) = self.written() {
             let mut writes = open.writes.lock().await;
             if writes.is_some() {
-                let shared = &self.shared;
-                return changing(open, &mut writes, async |pending| pending.seek(shared, offset, data).await).await;
+                return changing(open, &mut writes, async |pending| pending.seek(offset, data).await).await;
             }
         }
         let (snapshot, content) = self.committed().await?;
@@ -276,10 +279,9 @@ impl File {
     }
 
     async fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64> {
-        let shared = &self.shared;
         self.work(async |pending| {
             let offset = offset.unwrap_or_else(|| pending.size());
-            pending.write(shared, offset, bytes).await.map(|()| offset)
+            pending.write(offset, bytes).await.map(|()| offset)
         })
         .await
     }
@@ -302,10 +304,11 @@ impl File {
         if let Some(lost) = self.lost() {
             return Err(lost);
         }
+        let shared = open.shared();
         let fate = match &*writes {
             Some(written) => written.fate.clone(),
             None => {
-                let pending = Box::new(Pending::begin(&self.shared, self.inode).await?);
+                let pending = Box::new(Pending::begin(&shared, self.inode).await?);
                 let fate = Arc::new(Fate::default());
                 *writes = Some(Written { pending, fate: fate.clone() });
                 open.set_written();
@@ -313,7 +316,11 @@ impl File {
             }
         };
         *self.fate() = Some(fate);
-        changing(open, &mut writes, work).await
+        changing(open, &mut writes, async |pending| {
+            pending.go_by(&shared).await?;
+            work(pending).await
+        })
+        .await
     }
 
     fn fate(&self) -> std::sync::MutexGuard<'_, Option<Arc<Fate>>> {
@@ -361,7 +368,7 @@ impl File {
         *self.fate() = Some(fate.clone());
         // What becomes of it is this call's to say, to its caller and to all that took part.
         let undecided = Undecided(Some(fate));
-        let result = match pending.commit(&self.shared).await {
+        let result = match pending.commit().await {
             Err(error) if error.is_conflict() => match self.committed().await {
                 Err(Error::Stale) => Err(Error::Stale),
                 _ => Err(error),

@@ -595,6 +595,42 @@ fn a_file_may_be_kept_otherwise_than_the_repository_says() {
 }
 
 #[test]
+fn opening_says_how_a_file_is_kept_though_others_have_it_open_and_have_written() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let (known, text) = (noise(1, 60_000), vec![b'a'; 300_000]);
+        let chunk_bytes = async || fs.engine().info().await.unwrap().chunk_bytes;
+        fs.write("known", &known).await.unwrap();
+        let shared = chunks(&fs).await;
+        let before = fs.open_file("f", writing()).await.unwrap();
+        before.append(&known).await.unwrap();
+        let planted = fs.open_file("f", writing().dedup(false)).await.unwrap();
+        planted.append(&known).await.unwrap();
+        planted.flush().await.unwrap();
+        // What was written before is shared, what was written after is not: chunks of 4 KiB.
+        let grown = chunks(&fs).await - shared;
+        assert!((14..=17).contains(&grown), "{grown} chunks more");
+        // Whichever handle writes.
+        before.write_at(30_000, &known[..20_000]).await.unwrap();
+        before.flush().await.unwrap();
+        assert!(chunks(&fs).await >= shared + grown + 4);
+        let mut expected = known.repeat(2);
+        expected[30_000..50_000].copy_from_slice(&known[..20_000]);
+        assert!(content(&before).await == expected);
+        assert!(fs.read("f").await.unwrap() == expected);
+        // Nothing is told from growth, and compression is as said last.
+        let other = fs.open_file("g", writing()).await.unwrap();
+        let plain = fs.open_file("g", writing().compression(Compression::None).dedup(false)).await.unwrap();
+        let small = chunk_bytes().await;
+        other.append(&text).await.unwrap();
+        other.close().await.unwrap();
+        assert!(chunk_bytes().await >= small + 300_000);
+        plain.close().await.unwrap();
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
 fn handles_of_one_file_go_from_thread_to_thread() {
     fn shared<T: Send + Sync>(_: &T) {}
     let (_bed, fs) = block_on(Bed::threaded(4096, Options::default()));
