@@ -36,12 +36,12 @@ use reader::{Reader, Reading};
 ///
 /// # Losing
 /// Dropping a handle drops nothing while another of the file is there. With the last one goes what was not flushed, and
-/// nothing else; [`Self::close`] flushes and says whether that worked. When a write fails half way, its future is dropped, or a
-/// flush fails, all that was not flushed is lost: every handle that took part in it is told by its writes until its next flush
-/// has told it too, and then may be used again. A flush whose future is dropped may have come to its end or not, and takes
-/// part itself: the next one of that handle, and of the others that took part, answers [`Error::Interrupted`] rather than that
-/// all is well. Who changes the content by a path, or in another process, between a write and its flush, wins: the flush answers
-/// [`strongroom_core::Error::Conflict`].
+/// nothing else; [`Self::close`] flushes and says whether that worked. Reading takes nothing along, however it ends. When a
+/// write fails half way, its future is dropped, or a flush fails, all that was not flushed is lost: every handle that took part
+/// in it is told by its writes until its next flush has told it too, and then may be used again. A flush whose future is dropped
+/// may have come to its end or not, and takes part itself: the next one of that handle, and of the others that took part,
+/// answers [`Error::Interrupted`] rather than that all is well. Who changes the content by a path, or in another process,
+/// between a write and its flush, wins: the flush answers [`strongroom_core::Error::Conflict`].
 ///
 /// # Removed files
 /// A file whose last name is removed by this file system stays readable and writable through the handles that are there. It
@@ -198,11 +198,10 @@ impl File {
             |size: u64, out: &[u8]| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         if let Some(open) = self.written() {
             let mut writes = open.writes.lock().await;
-            if let Some(written) = &*writes {
-                let length = available(written.pending.size(), out);
+            if let Some(Written { pending, .. }) = &mut *writes {
+                let length = available(pending.size(), out);
                 let out = out.get_mut(..length).unwrap_or_default();
-                let read = changing(open, &mut writes, async |pending| pending.read(offset, out).await);
-                return read.await.map(|()| length);
+                return pending.read(offset, out).await.map(|()| length);
             }
         }
         let (snapshot, content) = self.committed().await?;
@@ -228,7 +227,7 @@ impl File {
     }
 
     /// The first offset at or after `offset` that is not in a hole; `None` where only holes follow, and from the end on.
-    /// Costs a look at each extent that is passed; where something is written, that is cut into chunks first.
+    /// Costs a look at each extent that is passed, and at each stretch that is overwritten and not flushed.
     ///
     /// # Errors
     /// As [`Self::read_at`].
@@ -237,7 +236,8 @@ impl File {
     }
 
     /// The first offset at or after `offset` that is in a hole, where the end of the file counts as one; `None` from the end
-    /// on. What was never written, was lengthened over, or punched is a hole; zeros that were written are not.
+    /// on. What was never written, was lengthened over, or punched is a hole; zeros that were written are not. What is written
+    /// into a hole may fill what lies around it, by a chunk, when it is flushed.
     ///
     /// # Errors
     /// As [`Self::read_at`].
@@ -248,8 +248,8 @@ impl File {
     async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>> {
         if let Some(open) = self.written() {
             let mut writes = open.writes.lock().await;
-            if writes.is_some() {
-                return changing(open, &mut writes, async |pending| pending.seek(offset, data).await).await;
+            if let Some(Written { pending, .. }) = &mut *writes {
+                return pending.seek(offset, data).await;
             }
         }
         let (snapshot, content) = self.committed().await?;

@@ -152,11 +152,29 @@ impl Pending {
         Ok(())
     }
 
-    /// The first offset at or after `offset` that lies in data, or in a hole.
+    /// The first offset at or after `offset` that lies in data, or in a hole. Changes nothing: one who only reads must not
+    /// take with it, by failing or being dropped, what others have written.
     pub(super) async fn seek(&mut self, offset: u64, data: bool) -> Result<Option<u64>> {
-        self.write_back().await?;
-        self.finish_appender().await?;
-        reflink::seek(&self.transaction, self.change.inode(), self.rows_size, offset, data).await
+        let (inode, size, stored) = (self.change.inode(), self.size(), self.stored_end());
+        if offset >= size {
+            return Ok(None);
+        }
+        if data {
+            let in_rows = reflink::seek(&self.transaction, inode, stored, offset, true).await?;
+            let waiting = (stored < size).then(|| stored.max(offset));
+            return Ok([in_rows, self.dirty.next(offset), waiting].into_iter().flatten().min());
+        }
+        let mut at = offset;
+        while at < stored {
+            let hole = reflink::seek(&self.transaction, inode, stored, at, false).await?.unwrap_or(stored);
+            match self.dirty.end_of(hole) {
+                Some(end) => at = end,
+                None if hole < stored => return Ok(Some(hole)),
+                None => break,
+            }
+        }
+        // What waits beyond the rows is all data.
+        Ok(Some(size))
     }
 
     pub(super) async fn set_len(&mut self, size: u64) -> Result<()> {
@@ -174,28 +192,21 @@ impl Pending {
         Ok(())
     }
 
-    /// Fills `out` with bytes from `offset` on, all of them before [`Self::size`].
+    /// The offset up to which all is in rows, or lies over them.
+    fn stored_end(&self) -> u64 {
+        self.appender.as_ref().map_or(self.rows_size, Ingest::stored_end)
+    }
+
+    /// Fills `out` with bytes from `offset` on, all of them before [`Self::size`]. Changes nothing, as [`Self::seek`].
     pub(super) async fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let end = offset.saturating_add(out.len() as u64);
-        let mut stored = self.rows_size;
-        if let Some(appender) = &mut self.appender {
-            if end > appender.stored_end() {
-                appender.settle_cut(&mut self.transaction).await?;
-            }
-            stored = appender.stored_end();
-            let uncut = appender.uncut();
-            let from = stored.max(offset);
-            if end > from {
-                let position = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
-                let source = uncut.get(position(from, stored)..).unwrap_or_default();
-                let target = out.get_mut(position(from, offset)..).unwrap_or_default();
-                extents::copy(target, source)?;
-            }
-        }
+        let stored = self.stored_end();
         if offset < stored {
             let length = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(out.len());
             let head = out.get_mut(..length).unwrap_or_default();
             extents::read(&self.shared, &self.transaction, self.change.inode(), offset, head).await?;
+        }
+        if let Some(appender) = &self.appender {
+            appender.lay_over(out, offset);
         }
         self.dirty.overlay(offset, out);
         Ok(())

@@ -3,10 +3,11 @@
 
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::engine;
 use strongroom_core::env::Env;
-use strongroom_fs::{Error, FileSystem, OpenOptions, Options};
+use strongroom_fs::{Error, File, FileSystem, OpenOptions, Options, Tuning};
 
-use crate::support::{Bed, assert_sound, cut, noise};
+use crate::support::{Bed, assert_sound, cut, noise, tuning};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)
@@ -25,6 +26,78 @@ fn with_every_patience(mut work: impl AsyncFnMut(u64) -> bool) {
             return;
         }
     }
+}
+
+/// As [`slow`], and it keeps nothing in memory: each look at a row or a chunk of `f` is one at storage.
+async fn forgetful() -> (Bed, FileSystem) {
+    let (mut bed, fs) = slow().await;
+    fs.write("f", noise(1, 40_000)).await.unwrap();
+    fs.engine().checkpoint().await.unwrap();
+    drop(fs);
+    let fs = bed.open_tuned(engine::Tuning { node_cache_bytes_max: 0, ..tuning() }).await.unwrap();
+    let fs = FileSystem::open_with(fs.engine().clone(), Tuning { cache_bytes: 0, ..Tuning::default() }).await.unwrap();
+    (bed, fs)
+}
+
+/// A handle that has appended to `f` and overwritten some of it, and what it shows.
+async fn written(fs: &FileSystem) -> (File, Vec<u8>) {
+    let (mut expected, more) = (noise(1, 40_000), noise(2, 30_000));
+    let writer = fs.open_file("f", writing()).await.unwrap();
+    for piece in more.chunks(1_000) {
+        writer.append(piece).await.unwrap();
+    }
+    writer.write_at(7_000, b"overwritten").await.unwrap();
+    expected[7_000..7_011].copy_from_slice(b"overwritten");
+    expected.extend_from_slice(&more);
+    (writer, expected)
+}
+
+#[test]
+fn reading_that_is_dropped_half_way_loses_nothing_that_others_wrote() {
+    for is_seek in [false, true] {
+        with_every_patience(async |polls| {
+            let (_bed, fs) = forgetful().await;
+            let (writer, expected) = written(&fs).await;
+            let reader = fs.open_file("f", OpenOptions::new()).await.unwrap();
+            let mut out = vec![0; expected.len()];
+            let has_ended = if is_seek {
+                let hole = cut(polls, reader.seek_hole(0)).await.map(Result::unwrap);
+                assert!(hole.is_none_or(|hole| hole == Some(expected.len() as u64)));
+                hole.is_some()
+            } else {
+                let read = cut(polls, reader.read_exact_at(0, &mut out)).await.map(Result::unwrap);
+                assert!(read.is_none() || out == expected);
+                read.is_some()
+            };
+            writer.append(b"!").await.unwrap();
+            writer.close().await.unwrap();
+            let content = fs.read("f").await.unwrap();
+            assert!(content.len() == expected.len() + 1 && content.starts_with(&expected), "dropped at {polls}");
+            assert_sound(&fs).await;
+            has_ended
+        });
+    }
+}
+
+#[test]
+fn a_read_that_fails_loses_nothing_that_others_wrote() {
+    block_on(async {
+        let (bed, fs) = forgetful().await;
+        let (writer, expected) = written(&fs).await;
+        let reader = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let mut out = vec![0; 1_000];
+        bed.storage.fail_at_random(1, 1_000);
+        assert!(matches!(reader.read_at(20_000, &mut out).await, Err(Error::Core(_))));
+        assert!(matches!(reader.seek_hole(0).await, Err(Error::Core(_))));
+        bed.storage.clear_faults();
+        writer.append(b"!").await.unwrap();
+        reader.read_exact_at(20_000, &mut out).await.unwrap();
+        assert!(out == expected[20_000..21_000]);
+        writer.close().await.unwrap();
+        let content = fs.read("f").await.unwrap();
+        assert!(content.len() == expected.len() + 1 && content.starts_with(&expected));
+        assert_sound(&fs).await;
+    });
 }
 
 #[test]

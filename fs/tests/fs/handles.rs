@@ -524,13 +524,32 @@ fn holes_and_data_are_told_apart() {
                 file.flush().await.unwrap();
             }
         }
+        // What is overwritten and what waits to be cut is data, before it is flushed too; and it lies where it was put.
+        for flushed in [false, true] {
+            if !flushed {
+                file.write_at(20_000, b"islet").await.unwrap();
+                file.write_at(0, b"shore").await.unwrap();
+                file.append(&noise(1, 9_000)).await.unwrap();
+            }
+            assert_eq!(file.seek_data(0).await.unwrap(), Some(0));
+            assert!(file.seek_hole(3).await.unwrap().is_some_and(|hole| (5..20_000).contains(&hole)));
+            assert!(file.seek_data(10_000).await.unwrap().is_some_and(|data| (10_000..=20_000).contains(&data)));
+            assert!(file.seek_hole(20_002).await.unwrap().is_some_and(|hole| (20_005..100_000).contains(&hole)));
+            assert_eq!(file.seek_data(60_000).await.unwrap(), Some(100_000));
+            assert_eq!(file.seek_hole(100_003).await.unwrap(), Some(109_006));
+            assert_eq!(file.seek_data(105_000).await.unwrap(), Some(105_000));
+            assert_eq!((file.seek_data(109_006).await.unwrap(), file.seek_hole(109_006).await.unwrap()), (None, None));
+            if !flushed {
+                file.flush().await.unwrap();
+            }
+        }
         file.set_len(200_000).await.unwrap();
         file.close().await.unwrap();
         let past = fs.snapshot();
         fs.write("f", b"").await.unwrap();
         let file = past.open_file("f").await.unwrap();
-        assert_eq!(file.seek_hole(100_001).await.unwrap(), Some(100_006));
-        assert_eq!((file.seek_data(100_006).await.unwrap(), file.seek_data(u64::MAX).await.unwrap()), (None, None));
+        assert_eq!(file.seek_hole(100_001).await.unwrap(), Some(109_006));
+        assert_eq!((file.seek_data(109_006).await.unwrap(), file.seek_data(u64::MAX).await.unwrap()), (None, None));
     });
 }
 

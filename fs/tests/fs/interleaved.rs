@@ -263,14 +263,17 @@ impl Actor<'_> {
     }
 
     /// What is flushed is there, and what it appended itself; nothing is that nobody appended.
-    async fn read_back(&self, place: usize) {
+    async fn read_back(&mut self, place: usize) {
+        let patience = self.patience();
         let Opened { file, records: mine, losses } = &self.open[place];
         let inode = file.inode();
         let expected: BTreeSet<_> = self.world.flushed.borrow().get(&inode).cloned().unwrap_or_default();
         let mut content = Vec::new();
         let mut piece = [0; 64];
         loop {
-            match self.fine(file.read_at(content.len() as u64, &mut piece).await) {
+            // Dropping it takes nothing along.
+            let Some(read) = cut(patience, file.read_at(content.len() as u64, &mut piece)).await else { return };
+            match self.fine(read) {
                 None => return,
                 Some(0) => break,
                 Some(count) => content.extend_from_slice(&piece[..count]),
