@@ -95,7 +95,7 @@ impl File {
         let key = inode_key(inode);
         let Some(row) = shared.engine.snapshot().get(INODE, &key).await? else { return Ok(None) };
         let row = InodeRow::decode(&row)?;
-        let open = shared.common.handles.open(&shared.for_file(&row), inode).await;
+        let open = shared.common.handles.open(&shared.for_file(&row), inode).await?;
         // From here on nobody of us deletes it; somebody may have just before.
         let snapshot = shared.engine.snapshot();
         let Some(row) = snapshot.get(INODE, &key).await? else { return Ok(None) };

@@ -94,9 +94,9 @@ impl Shared {
             deleted.push(inode);
         }
         // One who saw it when it had a name may be about to open it.
-        let going = self.common.handles.go(&deleted)?;
+        let awaited = self.common.handles.commit_with(&mut transaction, &deleted, std::iter::empty())?;
         let result = transaction.commit().await;
-        drop(going);
+        drop(awaited);
         result?;
         Ok(())
     }

@@ -27,7 +27,7 @@ pub struct FsTransaction {
     pub(super) changes: HashMap<u64, ContentChange>,
     /// Files that it deletes.
     pub(super) deleted: Vec<u64>,
-    /// Files whose last name it removes, and that are open: kept until it is settled.
+    /// Files whose last name it removes, and that are open: kept until that is answered.
     pub(super) orphaned: Vec<Arc<OpenFile>>,
 }
 
@@ -52,10 +52,11 @@ impl FsTransaction {
         if self.unfinished {
             return Err(Error::Interrupted);
         }
-        let Self { shared, transaction, deleted, orphaned, .. } = self;
-        let going = shared.common.handles.go(&deleted)?;
+        let Self { shared, mut transaction, deleted, orphaned, .. } = self;
+        let left = orphaned.iter().map(|open| open.inode);
+        let awaited = shared.common.handles.commit_with(&mut transaction, &deleted, left)?;
         let result = transaction.commit().await;
-        drop((going, orphaned));
+        drop((awaited, orphaned));
         shared.reclaim_abandoned().await;
         Ok(result?)
     }

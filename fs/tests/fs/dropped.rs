@@ -5,7 +5,7 @@ use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::engine;
 use strongroom_core::env::Env;
-use strongroom_fs::{Error, File, FileSystem, OpenOptions, Options, Tuning};
+use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
 use crate::support::{Bed, assert_sound, cut, noise, tuning};
 
@@ -98,6 +98,75 @@ fn a_read_that_fails_loses_nothing_that_others_wrote() {
         assert!(content.len() == expected.len() + 1 && content.starts_with(&expected));
         assert_sound(&fs).await;
     });
+}
+
+#[test]
+fn a_file_that_can_be_opened_after_its_removal_was_dropped_half_way_stays() {
+    with_every_patience(async |polls| {
+        let (_bed, fs) = slow().await;
+        fs.write("f", b"content").await.unwrap();
+        let has_ended = cut(polls, fs.remove_file("f")).await.map(Result::unwrap).is_some();
+        assert_stays_or_is_gone(&fs, !has_ended, &format!("dropped at {polls}")).await;
+        has_ended
+    });
+}
+
+#[test]
+fn a_file_that_can_be_opened_after_nobody_knew_of_its_removal_stays() {
+    let mut unknown = 0;
+    for seed in 0..60 {
+        block_on(async {
+            let (bed, fs) = slow().await;
+            fs.write("f", b"content").await.unwrap();
+            bed.storage.fail_at_random(seed, 1_000);
+            let removed = fs.remove_file("f").await;
+            bed.storage.clear_faults();
+            unknown += u32::from(matches!(removed, Err(Error::Core(strongroom_core::Error::CommitUnknown { .. }))));
+            assert_stays_or_is_gone(&fs, removed.is_err(), &format!("seed {seed}")).await;
+        });
+    }
+    assert!(unknown > 5, "of {unknown} nobody knew");
+}
+
+/// The file is gone, or what is opened of it is there for good.
+async fn assert_stays_or_is_gone(fs: &FileSystem, may_stay: bool, when: &str) {
+    match fs.open_file("f", OpenOptions::new().write(true)).await {
+        Ok(file) => {
+            assert!(may_stay, "{when}");
+            file.append(b", and more").await.unwrap();
+            // The next commit settles what was left in the air.
+            fs.create_dir("settled").await.unwrap();
+            file.close().await.unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert_eq!(fs.read("f").await.unwrap(), b"content, and more", "{when}");
+        }
+        Err(error) => assert!(matches!(error, Error::NotFound { .. }), "{when}: {error}"),
+    }
+    assert_sound(fs).await;
+}
+
+#[test]
+fn a_removed_file_goes_though_its_removal_was_dropped_half_way_and_its_handles_are_gone() {
+    for opens_again in [false, true] {
+        with_every_patience(async |polls| {
+            let (_bed, fs) = slow().await;
+            fs.write("f", b"content").await.unwrap();
+            let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+            let has_ended = cut(polls, fs.remove_file("f")).await.map(Result::unwrap).is_some();
+            file.close().await.unwrap();
+            let again = if opens_again { fs.open_file("f", OpenOptions::new()).await.ok() } else { None };
+            fs.write("next", b"n").await.unwrap();
+            if let Some(again) = again {
+                let mut out = [0; 7];
+                again.read_exact_at(0, &mut out).await.unwrap();
+                assert_eq!(&out, b"content");
+                again.close().await.unwrap();
+            }
+            let summary = fs.check(CheckOptions::default(), |finding| panic!("{finding}")).await.unwrap();
+            assert_eq!(summary.orphans, 0, "dropped at {polls}");
+            assert_sound(&fs).await;
+            has_ended
+        });
+    }
 }
 
 #[test]

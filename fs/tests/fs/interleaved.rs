@@ -288,14 +288,15 @@ impl Actor<'_> {
         assert!(found.is_subset(appended.get(&inode).unwrap_or(&BTreeSet::new())), "nobody appended that");
     }
 
-    /// Removes a shared file, or lets one take the place of another.
+    /// Removes a shared file, or lets one take the place of another; some are dropped half way. What is open stays.
     async fn remove_shared(&mut self) {
-        let (path, to) = (self.shared_path(), self.shared_path());
+        let (path, to, patience) = (self.shared_path(), self.shared_path(), self.patience());
         let result = match self.dice.below(3) {
-            0 => self.fs.rename(&path, &to).await,
-            1 => self.fs.remove_all(&path).await,
-            _ => self.fs.remove_file(&path).await,
+            0 => cut(patience, self.fs.rename(&path, &to)).await,
+            1 => cut(patience, self.fs.remove_all(&path)).await,
+            _ => cut(patience, self.fs.remove_file(&path)).await,
         };
+        let Some(result) = result else { return };
         match result {
             Err(Error::NotFound { .. }) => {}
             result => drop(self.fine(result)),
