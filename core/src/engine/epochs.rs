@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::Engine;
-use super::shared::lock;
+use super::root::Root;
+use super::shared::{Shared, lock};
 use super::space::epochs;
 use super::transaction::Transaction;
 use super::view::table_range;
@@ -26,9 +27,37 @@ impl Engine {
     /// writer's. Empty before this one first writes.
     #[must_use]
     pub fn own_epochs(&self) -> BTreeSet<u32> {
-        let mut own = lock(&self.shared.abandoned).clone();
-        own.extend(lock(&self.shared.epoch).number);
+        self.shared.own_epochs()
+    }
+
+    /// Keeps an epoch of this engine open until that is closed. Otherwise it ends where a barrier fails: then nothing that was
+    /// put under it and not committed can be relied on, and the engine goes on under another; but what was noted under it in
+    /// rows would pass for a dead writer's. Does nothing for an epoch that is not this engine's any more.
+    pub fn keep_epoch(&self, epoch: u32) {
+        if self.shared.own_epochs().contains(&epoch) {
+            lock(&self.shared.lasting).insert(epoch);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn own_epochs(&self) -> BTreeSet<u32> {
+        let mut own = lock(&self.abandoned).clone();
+        own.extend(lock(&self.lasting).iter());
+        own.extend(lock(&self.epoch).number);
         own
+    }
+
+    /// The epochs besides the one that we hold which stay open as long as we do, and that are open on a state.
+    pub(super) async fn lasting_epochs(&self, root: &Root, held: u32) -> Result<Vec<u32>> {
+        let lasting = lock(&self.lasting).clone();
+        let mut open = Vec::new();
+        for epoch in lasting.into_iter().filter(|epoch| *epoch != held) {
+            if root.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_some() {
+                open.push(epoch);
+            }
+        }
+        Ok(open)
     }
 }
 

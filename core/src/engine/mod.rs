@@ -397,6 +397,7 @@ impl Engine {
             snapshots: async_lock::Mutex::new(()),
             epoch: Mutex::new(EpochState::default()),
             abandoned: Mutex::default(),
+            lasting: Mutex::default(),
             claim: async_lock::Mutex::new(()),
             unlisted: Mutex::default(),
             given_back: Mutex::default(),

@@ -99,6 +99,8 @@ impl Shared {
             // Nobody else is there: whoever left an epoch open died.
             let mut dead = self.dead_epochs(&claim, guard.is_some()).await?;
             dead.extend(lock(&self.abandoned).iter());
+            let lasting = lock(&self.lasting).clone();
+            dead.retain(|epoch| !lasting.contains(epoch));
             // As many as the smallest commit has room for: without an epoch nothing can spill.
             while dead.len() > DEAD_EPOCHS_MAX {
                 dead.pop_last();
@@ -126,6 +128,12 @@ impl Shared {
             }
             self.blocks.writer.set_epoch(epoch);
             *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
+            // What was put under those that stay open, and is named by nobody, is looked for once more.
+            {
+                let mut abandoned = lock(&self.abandoned);
+                lock(&self.unlisted).extend(abandoned.intersection(&lasting));
+                abandoned.retain(|epoch| !lasting.contains(epoch));
+            }
             if !dead.is_empty() {
                 lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
                 self.sweep().await?;
@@ -348,6 +356,9 @@ impl Shared {
         }
         let mut draft = Draft::default();
         draft.rows.insert(key, None);
+        for lasting in self.lasting_epochs(&base, epoch).await? {
+            draft.rows.insert(rows::epoch_key(lasting), None);
+        }
         for key in self.delete_condemned(&base, alone).await? {
             draft.rows.insert(key, None);
         }
@@ -370,6 +381,9 @@ impl Shared {
     pub(super) async fn drop_unreferenced(&self, root: &Root, at_end: bool) -> Result<u64> {
         let mut unlisted = lock(&self.unlisted).clone();
         unlisted.extend(lock(&self.abandoned).iter());
+        if at_end {
+            unlisted.extend(lock(&self.lasting).iter());
+        }
         unlisted.extend(self.blocks.writer.take_unsure());
         match self.blocks.writer.flush().await {
             Ok(put) => self.note_unreferenced(put),

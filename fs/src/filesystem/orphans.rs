@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use strongroom_core::engine::{Direction, Transaction, View};
+use strongroom_core::engine::{Direction, Engine, Transaction, View};
 
 use super::FileSystem;
 use super::attributes::put_inode;
@@ -31,17 +31,14 @@ enum Whose {
 }
 
 /// Leaves a file without a name to those who have it open.
-pub(super) async fn put(transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
-    let epoch = epoch(transaction).await?;
+pub(super) async fn put(engine: &Engine, transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
+    // A number of its own is of no use here; the epoch in it is.
+    let epoch = u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX);
+    // Should this process come to write under another, the file is not to pass for one that is nobody's.
+    engine.keep_epoch(epoch);
     row.nlink = 0;
     put_inode(transaction, inode, &row)?;
     Ok(transaction.put(ORPHAN, &inode_key(inode), &encode_orphan(epoch))?)
-}
-
-/// The epoch that this process writes under.
-pub(super) async fn epoch(transaction: &mut Transaction) -> Result<u32> {
-    // A number of its own is of no use here; the epoch in it is.
-    Ok(u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX))
 }
 
 impl Shared {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures_lite::future::block_on;
-use strongroom_conformance::crash::CrashOptions;
+use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::engine;
 use strongroom_core::env::Env;
+use strongroom_core::storage::{ErrorKind, Operation};
 use strongroom_fs::{AccessTime, CheckOptions, Compression, Error, File, FileSystem, Follow, OpenOptions, Options};
 use strongroom_fs::{Settings, Timestamp, Tuning, XattrMode};
 
@@ -505,6 +506,39 @@ fn a_writer_that_comes_while_orphans_are_looked_for_keeps_what_it_has_open() {
             return;
         }
     }
+}
+
+#[test]
+fn a_removed_file_stays_with_its_process_though_that_goes_on_under_another_epoch() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        let open_epochs = async |fs: &FileSystem| fs.engine().info().await.unwrap().open_epochs;
+        fs.write("f", noise(1, 30_000)).await.unwrap();
+        let file = fs.open_file("f", writing()).await.unwrap();
+        fs.remove_file("f").await.unwrap();
+        // A barrier fails: what was put under the epoch and not committed cannot be relied on.
+        bed.storage.fail_operation(Operation::Sync, 1, Fault::Refused(ErrorKind::Unavailable));
+        assert!(fs.write("x", noise(2, 30_000)).await.is_err());
+        fs.write("x", noise(2, 30_000)).await.unwrap();
+        fs.engine().checkpoint().await.unwrap();
+        assert_eq!(open_epochs(&fs).await, 2);
+        let other = bed.open().await.unwrap();
+        other.write("y", b"y").await.unwrap();
+        assert_eq!(other.reclaim_orphans().await.unwrap(), 0);
+        fs.engine().refresh().await.unwrap();
+        assert!(content(&file).await == noise(1, 30_000));
+        file.append(b"more").await.unwrap();
+        file.flush().await.unwrap();
+        // It is deleted by its process, as always, and goes with what was put for nothing.
+        file.close().await.unwrap();
+        assert_sound(&fs).await;
+        let summary = fs.check(CheckOptions::default(), |finding| panic!("{finding}")).await.unwrap();
+        assert_eq!(summary.orphans, 0);
+        fs.engine().close().await.unwrap();
+        other.engine().refresh().await.unwrap();
+        assert_eq!(open_epochs(&other).await, 1);
+        assert_sound(&other).await;
+    });
 }
 
 #[test]
