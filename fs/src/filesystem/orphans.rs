@@ -108,7 +108,6 @@ impl Shared {
         }
         Ok(spared)
     }
-
 }
 
 /// Orphans, and the epochs under which they were left.
