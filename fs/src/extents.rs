@@ -161,6 +161,21 @@ pub(crate) fn copy(to: &mut [u8], from: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Puts bytes that lie from `start` on in a file over what `out` holds of it from `offset` on, as far as they meet.
+pub(crate) fn lay_over(out: &mut [u8], offset: u64, bytes: &[u8], start: u64) {
+    let end = offset.saturating_add(out.len() as u64);
+    let (from, to) = (start.max(offset), start.saturating_add(bytes.len() as u64).min(end));
+    if from >= to {
+        return;
+    }
+    let position = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+    let source = bytes.get(position(from, start)..position(to, start));
+    let target = out.get_mut(position(from, offset)..position(to, offset));
+    if let (Some(source), Some(target)) = (source, target) {
+        target.copy_from_slice(source);
+    }
+}
+
 pub(crate) fn put(transaction: &mut Transaction, inode: u64, start: u64, extent: &Extent) -> Result<()> {
     Ok(transaction.put(EXTENT, &extent_key(inode, start), &extent.encode())?)
 }

@@ -160,14 +160,16 @@ impl OpenOptions {
         self
     }
 
-    /// Whether equal chunks of the file are stored once, from now on, whatever the repository does. Needs writing.
+    /// Whether equal chunks of the file are stored once, from now on, whatever the repository does: of what is written through
+    /// handles that are open already, too. Needs writing.
     #[must_use]
     pub fn dedup(mut self, dedup: bool) -> Self {
         self.dedup = Some(dedup);
         self
     }
 
-    /// What is tried on the file's chunks before they are stored, from now on, whatever the repository does. Needs writing.
+    /// What is tried on the file's chunks before they are stored, from now on, whatever the repository does; as
+    /// [`Self::dedup`]. Needs writing.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);

@@ -26,7 +26,7 @@ pub(crate) struct Shared {
 pub(crate) struct Common {
     searched: Boundaries,
     unsearched: Boundaries,
-    pub(crate) handles: Handles,
+    pub(crate) handles: Arc<Handles>,
     /// Decoded chunks by number. Numbers are never used again, so an entry is never out of date.
     chunks: Option<Cache<ChunkNumber, Bytes, ByBytes>>,
     last_moment: AtomicU64,
@@ -53,7 +53,7 @@ impl Shared {
         let common = Common {
             searched: Boundaries::new(seed, options.sizes),
             unsearched: Boundaries::new(seed, options.sizes.fixed()),
-            handles: Handles::default(),
+            handles: Arc::default(),
             chunks,
             last_moment: AtomicU64::new(0),
         };

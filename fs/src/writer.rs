@@ -52,6 +52,12 @@ struct Chunks {
     bytes: usize,
 }
 
+impl Chunks {
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.bytes as u64)
+    }
+}
+
 struct Batch {
     chunks: Chunks,
     prepared: Work,
@@ -167,9 +173,18 @@ impl Ingest {
         self.settle(transaction, 0).await
     }
 
-    /// Everything that is cut is in rows after this.
-    pub(crate) async fn settle_cut(&mut self, transaction: &mut Transaction) -> Result<()> {
-        self.settle(transaction, 0).await
+    /// Puts what is written and in no row yet over what `out` holds of the file from `offset` on.
+    pub(crate) fn lay_over(&self, out: &mut [u8], offset: u64) {
+        let end = offset.saturating_add(out.len() as u64);
+        let cut = self.queue.iter().map(|batch| &batch.chunks).chain([&self.waiting]);
+        for chunks in cut.filter(|chunks| chunks.offset < end && offset < chunks.end()) {
+            let mut start = chunks.offset;
+            for plain in &chunks.plain {
+                extents::lay_over(out, offset, plain, start);
+                start = start.saturating_add(plain.len() as u64);
+            }
+        }
+        extents::lay_over(out, offset, self.chunker.uncut(), self.cut);
     }
 
     /// Everything that is cut is in rows after this, and no more memory is held than for what is not.

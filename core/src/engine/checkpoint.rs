@@ -89,7 +89,9 @@ impl Shared {
         let Some(epoch) = lock(&self.epoch).number else { return Ok(false) };
         let appending = self.start_appending_any();
         let now = self.env().now();
-        draft.rows.insert(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&now.to_le_bytes())));
+        for open in self.lasting_epochs(&base, epoch).await?.into_iter().chain([epoch]) {
+            draft.rows.insert(rows::epoch_key(open), Some(Bytes::copy_from_slice(&now.to_le_bytes())));
+        }
         let guard = self.try_alone().await?;
         if !self.spent.load(Ordering::Acquire) {
             self.top_up_ballast(&base, &mut draft).await?;

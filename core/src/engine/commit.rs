@@ -18,7 +18,7 @@ use super::checkpoint::Trees;
 use super::recent::Keys;
 use super::root::Root;
 use super::shared::{Shared, lock};
-use super::transaction::{CommitInfo, Op, Work, merge_row};
+use super::transaction::{CommitInfo, Kept, Op, Work, merge_row};
 use crate::format::commit::Delta;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::storage::ErrorKind;
@@ -80,8 +80,19 @@ pub(super) struct Prepared {
     pub(super) keys: Keys,
     /// The transactions in it: its fate is theirs, whoever comes to learn it.
     pub(super) requests: Vec<Request>,
+    /// What those of them kept that were told that nobody knows.
+    pub(super) kept: Vec<Kept>,
     /// Whether it may have reached storage already.
     pub(super) put: bool,
+}
+
+impl Request {
+    /// What it kept is gone for whoever has the answer.
+    fn answer(self, result: Result<CommitInfo>) {
+        let Self { work, answer } = self;
+        drop(work);
+        let _ = answer.send(result);
+    }
 }
 
 impl Leader {
@@ -96,7 +107,7 @@ impl Leader {
         self.group = kept;
         let refused: Vec<Request> = refused;
         for request in refused {
-            let _ = request.answer.send(Err(error.clone()));
+            request.answer(Err(error.clone()));
         }
     }
 
@@ -113,7 +124,7 @@ impl Leader {
     /// The commit in flight is in the chain.
     pub(super) fn published(&mut self, sequence: u64) {
         for request in self.in_flight.take().into_iter().flat_map(|prepared| prepared.requests) {
-            let _ = request.answer.send(Ok(CommitInfo { sequence }));
+            request.answer(Ok(CommitInfo { sequence }));
         }
     }
 
@@ -127,8 +138,11 @@ impl Leader {
 
     /// Nobody can say what becomes of the commit in flight.
     pub(super) fn unknown(&mut self, error: &Error) {
-        for request in self.in_flight.iter_mut().flat_map(|prepared| prepared.requests.drain(..)) {
-            let _ = request.answer.send(Err(error.clone()));
+        let Some(prepared) = &mut self.in_flight else { return };
+        for mut request in prepared.requests.drain(..) {
+            // They are answered, and not settled.
+            prepared.kept.append(&mut request.work.kept);
+            request.answer(Err(error.clone()));
         }
     }
 }
@@ -178,7 +192,7 @@ impl Shared {
         let result = self.commit_group(leader).await;
         if let Err(error) = &result {
             for request in leader.group.drain(..) {
-                let _ = request.answer.send(Err(error.clone()));
+                request.answer(Err(error.clone()));
             }
         }
         result.is_ok()
@@ -237,8 +251,7 @@ impl Shared {
             }
         }
         for (position, error) in refused.into_iter().rev() {
-            let request = leader.group.remove(position);
-            let _ = request.answer.send(Err(error));
+            leader.group.remove(position).answer(Err(error));
         }
         if leader.group.is_empty() {
             return Ok(true);

@@ -44,7 +44,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     // What this process knows may be long gone: others compact, too.
     shared.catch_up_as_writer().await?;
     let blobs_before = shared.storage().list_all(&[]).await?.len() as u64;
-    let mut epoch = shared.hold_epoch_for(true).await?;
+    let epoch = shared.hold_epoch_for(true).await?;
     if options.end_other_writers {
         end_others(shared, epoch).await?;
     }
@@ -73,12 +73,13 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
             break;
         }
         drop(leader);
-        epoch = shared.hold_epoch_for(true).await?;
+        shared.hold_epoch_for(true).await?;
     }
     give_back(shared).await?;
     let (root, _pin) = shared.pin();
     let (view, blobs) = (Transaction::new(shared), shared.storage().list_all(&[]).await?);
-    let other_writers = shared.open_epochs(&view).await?.keys().filter(|other| **other != epoch).count() as u64;
+    let own = shared.own_epochs();
+    let other_writers = shared.open_epochs(&view).await?.keys().filter(|other| !own.contains(other)).count() as u64;
     let blobs_after = blobs.len() as u64;
     // Rows of what is deleted already stand until the next commit.
     let condemned = shared.condemned(&root).await?;
@@ -106,7 +107,8 @@ async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
     for _ in 0..shared.tuning.attempts_max {
         let mut transaction = Transaction::new(shared);
         let mut others = shared.open_epochs(&transaction).await?;
-        others.remove(&own);
+        let lasting = lock(&shared.lasting).clone();
+        others.retain(|epoch, _| *epoch != own && !lasting.contains(epoch));
         if others.is_empty() {
             return Ok(());
         }

@@ -398,6 +398,7 @@ impl Engine {
             snapshots: async_lock::Mutex::new(()),
             epoch: Mutex::new(EpochState::default()),
             abandoned: Mutex::default(),
+            lasting: Mutex::default(),
             claim: async_lock::Mutex::new(()),
             unlisted: Mutex::default(),
             given_back: Mutex::default(),
@@ -481,6 +482,20 @@ impl Engine {
         }
         let _leader = self.shared.leader.lock().await;
         self.shared.catch_up(true).await
+    }
+
+    /// Brings to its end what waits to be committed though whoever began it may be gone, and what of nobody knows whether it
+    /// was committed.
+    ///
+    /// # Errors
+    /// [`Error::CommitUnknown`] where that cannot be found out yet; [`Error::Closed`]; what the storage raises.
+    pub async fn settle(&self) -> Result<()> {
+        self.shared.check_writable()?;
+        let mut leader = self.shared.leader.lock().await;
+        self.shared.settle(&mut leader).await?;
+        // What fails of it is told to those who wait.
+        self.shared.answer_waiting(&mut leader).await;
+        self.shared.settle(&mut leader).await
     }
 
     /// Waits until every commit under way is answered, and makes a checkpoint when one is due.

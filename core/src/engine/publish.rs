@@ -75,7 +75,7 @@ impl Shared {
         })?);
         let keys = Keys::new(deltas.iter().map(|(key, _)| &**key));
         let requests = if extra.answers_group { std::mem::take(&mut leader.group) } else { Vec::new() };
-        leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, put: false });
+        leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, kept: Vec::new(), put: false });
         let outcome = self.finish(leader).await?;
         if matches!(outcome, Outcome::Published(_)) {
             let mut unreferenced = lock(&self.unreferenced);
@@ -237,8 +237,9 @@ impl Shared {
                     let error = Error::CommitUnknown { sequence, detail: "the history no longer remembers it".into() };
                     self.persist_commit(head.sequence).await?;
                     leader.unknown(&error);
-                    leader.lost();
+                    // Before it is settled: what was kept until then may let others look.
                     self.replace_root(head);
+                    leader.lost();
                     return Err(error);
                 }
             }

@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: Mutex<EpochState>,
     /// Epochs of ours that a failed barrier made worthless, and that are still open.
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,
+    /// Epochs of ours that stay open until we close, though we may go on under another: see [`super::Engine::keep_epoch`].
+    pub(crate) lasting: Mutex<BTreeSet<u32>>,
     /// Open epochs of ours that may have blocks in storage which nobody noted.
     pub(crate) unlisted: Mutex<BTreeSet<u32>>,
     /// What was deleted through this handle on a full storage.

@@ -16,7 +16,7 @@ use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
 use super::transaction::{Transaction, Work};
-use super::view::table_range;
+use super::view::{Scan, table_range};
 use crate::format::BlockId;
 use crate::format::rows::{self, ChunkRow, DataBlock};
 use crate::storage::{ErrorKind, Reach, StorageExt};
@@ -25,6 +25,18 @@ use crate::{Error, Result};
 
 /// How many dead writers' epochs one claim ends, at most.
 const DEAD_EPOCHS_MAX: usize = 100;
+
+/// The epochs of a scan of their table, and when each was last heard of.
+pub(super) async fn epochs(mut scan: Scan) -> Result<BTreeMap<u32, u64>> {
+    let mut epochs = BTreeMap::new();
+    while let Some((key, value)) = scan.next().await? {
+        let epoch = <[u8; 4]>::try_from(key.as_ref())
+            .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
+        let time = rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
+        epochs.insert(u32::from_be_bytes(epoch), time);
+    }
+    Ok(epochs)
+}
 
 impl Shared {
     /// A fresh number under our epoch, claiming one first where we hold none.
@@ -49,7 +61,12 @@ impl Shared {
 
     /// Our writer epoch, claimed by a commit of its own where we hold none.
     pub(crate) async fn hold_epoch(self: &Arc<Self>) -> Result<u32> {
-        self.hold_epoch_for(false).await
+        self.check_writable()?;
+        if let Some(epoch) = lock(&self.epoch).number {
+            return Ok(epoch);
+        }
+        // Apart, since it is done once: else it is a part of the future of whatever stores anything, and makes that large.
+        Box::pin(self.hold_epoch_for(false)).await
     }
 
     /// `urgent`: to give space back, for which the ballast is there.
@@ -87,6 +104,8 @@ impl Shared {
             // Nobody else is there: whoever left an epoch open died.
             let mut dead = self.dead_epochs(&claim, guard.is_some()).await?;
             dead.extend(lock(&self.abandoned).iter());
+            let lasting = lock(&self.lasting).clone();
+            dead.retain(|epoch| !lasting.contains(epoch));
             // As many as the smallest commit has room for: without an epoch nothing can spill.
             while dead.len() > DEAD_EPOCHS_MAX {
                 dead.pop_last();
@@ -114,6 +133,12 @@ impl Shared {
             }
             self.blocks.writer.set_epoch(epoch);
             *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
+            // What was put under those that stay open, and is named by nobody, is looked for once more.
+            {
+                let mut abandoned = lock(&self.abandoned);
+                lock(&self.unlisted).extend(abandoned.intersection(&lasting));
+                abandoned.retain(|epoch| !lasting.contains(epoch));
+            }
             if !dead.is_empty() {
                 lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
                 self.sweep().await?;
@@ -148,16 +173,7 @@ impl Shared {
 
     /// The epochs that have not ended, and when each was last heard of.
     pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, u64>> {
-        let mut epochs = BTreeMap::new();
-        let mut scan = view.scan_own(rows::EPOCH);
-        while let Some((key, value)) = scan.next().await? {
-            let epoch = <[u8; 4]>::try_from(key.as_ref())
-                .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
-            let time =
-                rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
-            epochs.insert(u32::from_be_bytes(epoch), time);
-        }
-        Ok(epochs)
+        epochs(view.scan_own(rows::EPOCH)).await
     }
 
     /// The payload of a chunk that only this writer knows of. Where its blocks are missing because others took the writer for
@@ -347,6 +363,9 @@ impl Shared {
         }
         let mut draft = Draft::default();
         draft.rows.insert(key, None);
+        for lasting in self.lasting_epochs(&base, epoch).await? {
+            draft.rows.insert(rows::epoch_key(lasting), None);
+        }
         for key in self.delete_condemned(&base, alone).await? {
             draft.rows.insert(key, None);
         }
@@ -369,6 +388,9 @@ impl Shared {
     pub(super) async fn drop_unreferenced(&self, root: &Root, at_end: bool) -> Result<u64> {
         let mut unlisted = lock(&self.unlisted).clone();
         unlisted.extend(lock(&self.abandoned).iter());
+        if at_end {
+            unlisted.extend(lock(&self.lasting).iter());
+        }
         unlisted.extend(self.blocks.writer.take_unsure());
         match self.blocks.writer.flush().await {
             Ok(put) => self.note_unreferenced(put),

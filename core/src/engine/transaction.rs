@@ -15,6 +15,7 @@ use super::view::{Scan, Snapshot, View, table_range};
 use super::{ChunkNumber, Table};
 use crate::format::rows::{self, ChunkRow, Place};
 use crate::format::{BlockClass, Pointer, RecordKind};
+use crate::storage::MaybeSendSync;
 use crate::tree::Direction;
 use crate::{Error, Result};
 
@@ -44,6 +45,9 @@ pub(crate) enum Op {
     Identity(u64),
 }
 
+/// What is held until a transaction is settled.
+pub(crate) type Kept = Box<dyn MaybeSendSync>;
+
 /// What the commit needs of a transaction.
 pub(crate) struct Work {
     pub(crate) base: u64,
@@ -56,6 +60,8 @@ pub(crate) struct Work {
     pub(crate) urgent: bool,
     /// Until it is answered, what it wrote may be named.
     pub(crate) appending: Option<Arc<Appending>>,
+    /// Dropped when it is known what became of it.
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// What a commit did.
@@ -84,6 +90,7 @@ pub struct Transaction {
     has_blocks: bool,
     appending: Option<Arc<Appending>>,
     pending_bytes: u64,
+    kept: Vec<Kept>,
 }
 
 impl Transaction {
@@ -102,6 +109,7 @@ impl Transaction {
             has_blocks: false,
             appending: None,
             pending_bytes: 0,
+            kept: Vec::new(),
         }
     }
 
@@ -402,6 +410,14 @@ impl Transaction {
         }
     }
 
+    /// Keeps something until it is settled: dropped when the transaction is given up or refused, or when it is known whether its
+    /// commit is part of the chain, and before [`Self::commit`] answers. A commit whose future was dropped, or that answered
+    /// [`Error::CommitUnknown`], is settled by the next one, or by [`super::Engine::settle`]. What is kept should not hold the
+    /// engine itself.
+    pub fn keep_until_settled(&mut self, kept: impl MaybeSendSync + 'static) {
+        self.kept.push(Box::new(kept));
+    }
+
     /// Makes it durable, all or nothing.
     ///
     /// # Errors
@@ -433,6 +449,7 @@ impl Transaction {
             has_blocks: self.has_blocks,
             urgent: false,
             appending: self.appending,
+            kept: self.kept,
         }
     }
 

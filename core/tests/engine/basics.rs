@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, Fault};
@@ -331,5 +334,81 @@ fn a_blob_of_another_length_is_found_without_its_data_where_it_costs_little_to_a
             let report = engine.check(CheckOptions::default()).await.unwrap();
             assert!(report.findings.is_empty() && report.notices.is_empty(), "{report:#?}");
         }
+    });
+}
+
+/// Says when it is gone.
+struct Held(Arc<AtomicBool>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_a_transaction_keeps_goes_when_it_is_known_what_became_of_it() {
+    block_on(async {
+        let options = CrashOptions { yields: true, ..CrashOptions::default() };
+        let (bed, engine) = Bed::new(15, 4096, Suite::Aes256Gcm, options).await;
+        let keeping = |key: &[u8]| {
+            let gone = Arc::new(AtomicBool::new(false));
+            let mut transaction = engine.begin();
+            transaction.put(TABLE, key, b"1").unwrap();
+            transaction.keep_until_settled(Held(gone.clone()));
+            (transaction, move || gone.load(Ordering::Relaxed))
+        };
+        let (given_up, is_gone) = keeping(b"a");
+        drop(given_up);
+        assert!(is_gone());
+        let (answered, is_gone) = keeping(b"b");
+        answered.commit().await.unwrap();
+        assert!(is_gone());
+        let ((first, first_is_gone), (refused, refused_is_gone)) = (keeping(b"c"), keeping(b"c"));
+        first.commit().await.unwrap();
+        assert!(matches!(refused.commit().await, Err(Error::Conflict)) && first_is_gone() && refused_is_gone());
+
+        // Dropped wherever it waits: it is settled by the next, and until then is there.
+        let mut was_left = 0;
+        for polls in 1.. {
+            let key = format!("dropped {polls}");
+            let (dropped, is_gone) = keeping(key.as_bytes());
+            let mut commit = Box::pin(dropped.commit());
+            let mut ended = None;
+            for _ in 0..polls {
+                ended = futures_lite::future::poll_once(commit.as_mut()).await;
+                if ended.is_some() {
+                    break;
+                }
+            }
+            drop(commit);
+            was_left += u32::from(!is_gone());
+            engine.settle().await.unwrap();
+            assert!(is_gone(), "dropped at {polls}");
+            if let Some(ended) = ended {
+                ended.unwrap();
+                break;
+            }
+        }
+        assert!(was_left > 0, "none was left in the air");
+
+        // Nobody knows.
+        let mut unknown = 0;
+        for seed in 0..60 {
+            let key = format!("unknown {seed}");
+            let (lost, is_gone) = keeping(key.as_bytes());
+            bed.storage.fail_at_random(seed, 1_000);
+            let answer = lost.commit().await;
+            if matches!(answer, Err(Error::CommitUnknown { .. })) {
+                unknown += 1;
+                assert!(!is_gone(), "seed {seed}");
+                assert!(engine.settle().await.is_err() || is_gone());
+            }
+            bed.storage.clear_faults();
+            engine.settle().await.unwrap();
+            assert!(is_gone(), "seed {seed}");
+        }
+        assert!(unknown > 5, "of {unknown} nobody knew");
+        assert_clean(&engine).await;
     });
 }

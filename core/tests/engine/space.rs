@@ -1,6 +1,6 @@
 //! Space comes back: compaction, leftovers of the dead, and a storage that is full.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
     ChunkNumber, CompactOptions, CompactReport, Direction, Engine, Table, Transaction, Tuning, View,
 };
-use strongroom_core::storage::ErrorKind;
+use strongroom_core::storage::{ErrorKind, Operation};
 use strongroom_core::{Error, Result};
 
 use crate::support::{Bed, TABLE, assert_clean, get, put};
@@ -495,6 +495,46 @@ fn a_compaction_of_a_full_storage_does_what_there_is_room_for() {
             engine.close().await.unwrap();
             let (after, fresh) = (bed.storage.snapshot_blobs().len(), fresh_blobs(4096, &live).await);
             assert!(after <= fresh + (fresh / 50).max(8), "room for {room}: {fresh} would do, {after} are there");
+        }
+    });
+}
+
+#[test]
+fn an_epoch_that_is_kept_outlives_a_failed_barrier_and_ends_when_its_engine_is_closed() {
+    block_on(async {
+        for is_kept in [false, true] {
+            let (mut bed, engine) = Bed::new(14, 4096, Suite::Aes256Gcm, CrashOptions::default()).await;
+            let epoch = |number: u64| u32::try_from(number >> 32).unwrap();
+            let first = epoch(engine.begin().number().await.unwrap());
+            if is_kept {
+                engine.keep_epoch(first);
+            }
+            let mut lost = engine.begin();
+            lost.put_chunk(None, payload(1, 12_000)).await.unwrap();
+            bed.storage.fail_operation(Operation::Sync, 1, Fault::Refused(ErrorKind::Unavailable));
+            assert!(lost.commit().await.is_err());
+            let second = epoch(engine.begin().number().await.unwrap());
+            assert_ne!(first, second);
+            let expected = if is_kept { BTreeSet::from([first, second]) } else { BTreeSet::from([second]) };
+            assert_eq!(
+                (engine.open_epochs().await.unwrap(), engine.own_epochs()),
+                (expected.clone(), expected.clone())
+            );
+            assert_eq!(engine.begin().open_epochs().await.unwrap(), expected);
+            // What was put for nothing goes, and its engine is heard of for both.
+            engine.checkpoint().await.unwrap();
+            assert_eq!(engine.compact(CompactOptions::default()).await.unwrap().other_writers, 0);
+            let options = CompactOptions { end_other_writers: true, ..CompactOptions::default() };
+            engine.compact(options).await.unwrap();
+            assert_eq!(engine.open_epochs().await.unwrap(), expected);
+            put(&engine, b"a", b"1").await.unwrap();
+            // One that it does not hold any more is not to be kept.
+            engine.keep_epoch(77);
+            assert_eq!(engine.own_epochs(), expected);
+            engine.close().await.unwrap();
+            let other = bed.open().await.unwrap();
+            assert_eq!(other.open_epochs().await.unwrap(), BTreeSet::new());
+            assert_clean(&other).await;
         }
     });
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use crate::extents;
+
 /// What a range takes in memory beside its bytes; of very small ones it is most. Where it starts and where its bytes are is
 /// 32 bytes, in nodes of a map that are half empty where ranges come in order, and its bytes are an allocation of their
 /// own, which is rounded up and kept account of.
@@ -65,16 +67,21 @@ impl DirtyRanges {
         let end = offset.saturating_add(out.len() as u64);
         let first = self.ranges.range(..=offset).next_back().map_or(offset, |(&start, _)| start);
         for (&start, range) in self.ranges.range(first..end) {
-            let (from, to) = (start.max(offset), start.saturating_add(range.len() as u64).min(end));
-            if from >= to {
-                continue;
-            }
-            let position = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
-            let source = range.get(position(from, start)..position(to, start));
-            let target = out.get_mut(position(from, offset)..position(to, offset));
-            if let (Some(source), Some(target)) = (source, target) {
-                target.copy_from_slice(source);
-            }
+            extents::lay_over(out, offset, range, start);
+        }
+    }
+
+    /// Where the range ends that holds a byte at `offset`.
+    pub(super) fn end_of(&self, offset: u64) -> Option<u64> {
+        let (&start, range) = self.ranges.range(..=offset).next_back()?;
+        Some(start.saturating_add(range.len() as u64)).filter(|&end| end > offset)
+    }
+
+    /// The first offset from `offset` on at which a byte is held.
+    pub(super) fn next(&self, offset: u64) -> Option<u64> {
+        match self.end_of(offset) {
+            Some(_) => Some(offset),
+            None => self.ranges.range(offset..).next().map(|(&start, _)| start),
         }
     }
 
@@ -172,6 +179,12 @@ mod tests {
             let mut part = vec![0u8; 50];
             ranges.overlay(37, &mut part);
             prop_assert_eq!(&part[..], &model[37..87]);
+            for at in 0..300 {
+                let next = (at..300).find(|&at| model[at] != 0);
+                let end = (at..300).find(|&at| model[at] == 0).unwrap_or(300);
+                prop_assert_eq!(ranges.next(at as u64), next.map(|next| next as u64));
+                prop_assert_eq!(ranges.end_of(at as u64), (end > at).then_some(end as u64));
+            }
             let payload = model.iter().filter(|&&byte| byte != 0).count();
             let starts = (0..300).filter(|&at| model[at] != 0 && (at == 0 || model[at - 1] == 0)).count();
             prop_assert_eq!(ranges.bytes(), payload + starts * RANGE_BYTES);

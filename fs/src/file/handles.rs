@@ -3,7 +3,8 @@
 //!
 //! Invariant: a file is deleted by a commit of this process only while no handle of it is there. A removal that meets one
 //! leaves the file without a name, an orphan, under the writer's epoch. One that meets none holds the door until its commit
-//! is settled, so that none is opened meanwhile.
+//! is settled, so that none is opened meanwhile: until it is known whether it is part of the chain, though the future of the
+//! commit may be gone by then, or nobody could tell whoever awaited it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use async_lock::Mutex as AsyncMutex;
 use strongroom_core as core;
+use strongroom_core::engine::Transaction;
 
 use super::pending::Pending;
 use crate::error::{Error, Result};
@@ -32,10 +34,12 @@ pub(crate) struct Handles {
 
 enum Entry {
     Open(Weak<OpenFile>),
-    /// Transactions that delete it are being committed; each holds its lock until that is settled. All but one lose, and
-    /// not in the order in which they came.
-    Going(Vec<Arc<AsyncMutex<()>>>),
+    /// Transactions that delete it are being committed. All but one lose, and not in the order in which they came. The lock of
+    /// each is held while somebody awaits the commit.
+    Going(Vec<Gate>),
 }
+
+type Gate = Arc<AsyncMutex<()>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -43,13 +47,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What all handles of one file share: above all what was written and is not committed.
 pub(crate) struct OpenFile {
-    pub(crate) shared: Arc<Shared>,
+    goes_by: Mutex<GoesBy>,
     pub(crate) inode: u64,
     pub(super) writes: AsyncMutex<Option<Written>>,
     /// Whether `writes` holds anything, so that readers of clean files do not wait for each other.
     written: AtomicBool,
     /// A transaction of this process took, or was to take, its last name.
     removed: AtomicBool,
+}
+
+/// How content is kept that is written to a file from now on.
+struct GoesBy {
+    shared: Arc<Shared>,
+    /// The commit of the state that says so.
+    since: u64,
 }
 
 /// What was written since the last commit, and what became of it.
@@ -131,6 +142,18 @@ impl OpenFile {
         self.removed.store(true, Ordering::Release);
     }
 
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        lock(&self.goes_by).shared.clone()
+    }
+
+    /// What a state says that is not older than the one looked at last, for all handles from now on.
+    pub(super) fn go_by(&self, shared: &Arc<Shared>, since: u64) {
+        let mut goes_by = lock(&self.goes_by);
+        if since >= goes_by.since {
+            *goes_by = GoesBy { shared: shared.clone(), since };
+        }
+    }
+
     pub(super) fn set_written(&self) {
         self.written.store(true, Ordering::Release);
     }
@@ -143,7 +166,8 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        let handles = &self.shared.common.handles;
+        let common = self.shared().common.clone();
+        let handles = &common.handles;
         let mut files = lock(&handles.files);
         if let Some(Entry::Open(file)) = files.get(&self.inode)
             && file.strong_count() == 0
@@ -175,9 +199,9 @@ impl Handles {
         lock(&self.files).values().filter_map(open).collect()
     }
 
-    /// The file, for one more handle. Waits for a removal that is on its way to be settled; the caller looks after that
-    /// whether the file is still there.
-    pub(crate) async fn open(&self, shared: &Arc<Shared>, inode: u64) -> Arc<OpenFile> {
+    /// The file, for one more handle. Waits for a removal that is on its way to be settled, and sees to that where nobody else
+    /// does; the caller looks after that whether the file is still there.
+    pub(crate) async fn open(&self, shared: &Arc<Shared>, inode: u64) -> Result<Arc<OpenFile>> {
         loop {
             let going = {
                 let mut files = lock(&self.files);
@@ -188,31 +212,59 @@ impl Handles {
                 };
                 match open {
                     Err(going) => going,
-                    Ok(Some(file)) => return file,
+                    Ok(Some(file)) => return Ok(file),
                     Ok(None) => {
                         let file = Arc::new(OpenFile {
-                            shared: shared.clone(),
+                            goes_by: Mutex::new(GoesBy { shared: shared.clone(), since: 0 }),
                             inode,
                             writes: AsyncMutex::default(),
                             written: AtomicBool::new(false),
                             removed: AtomicBool::new(false),
                         });
                         files.insert(inode, Entry::Open(Arc::downgrade(&file)));
-                        return file;
+                        return Ok(file);
                     }
                 }
             };
-            going.lock().await;
+            drop(going.lock().await);
+            if self.is_held_by(inode, &going) {
+                // Whoever awaited the commit is gone, or could not be told; it may wait for the next one.
+                shared.engine.settle().await?;
+            }
         }
     }
 
-    /// Holds the door for files that a transaction is about to delete.
-    pub(crate) fn go<'h>(&'h self, inodes: &[u64]) -> Result<Going<'h>> {
-        let gate = Arc::new(AsyncMutex::new(()));
-        let mut going = Going { handles: self, inodes: Vec::new(), _held: gate.try_lock_arc(), gate: gate.clone() };
-        if inodes.is_empty() {
-            return Ok(going);
+    fn is_held_by(&self, inode: u64, gate: &Gate) -> bool {
+        let files = lock(&self.files);
+        matches!(files.get(&inode), Some(Entry::Going(gates)) if gates.iter().any(|held| Arc::ptr_eq(held, gate)))
+    }
+
+    /// For a transaction that is about to be committed, and deletes files, or leaves others without a name to those who have
+    /// them open: what must be seen to when it is settled is, whoever learns of that. The answer is to be held as long as
+    /// the commit is awaited.
+    pub(crate) fn commit_with(
+        self: &Arc<Self>,
+        transaction: &mut Transaction,
+        deleted: &[u64],
+        orphaned: impl Iterator<Item = u64>,
+    ) -> Result<Option<Awaited>> {
+        let orphaned: Vec<u64> = orphaned.collect();
+        if !orphaned.is_empty() {
+            transaction.keep_until_settled(Orphaning { handles: self.clone(), inodes: orphaned });
         }
+        if deleted.is_empty() {
+            return Ok(None);
+        }
+        let going = self.go(deleted)?;
+        let awaited = going.gate.try_lock_arc();
+        transaction.keep_until_settled(going);
+        Ok(awaited)
+    }
+
+    /// Holds the door for files that a transaction is about to delete.
+    fn go(self: &Arc<Self>, inodes: &[u64]) -> Result<Going> {
+        let gate = Gate::default();
+        let mut going = Going { handles: self.clone(), inodes: Vec::new(), gate: gate.clone() };
         let mut files = lock(&self.files);
         for &inode in inodes {
             match files.get_mut(&inode) {
@@ -287,19 +339,37 @@ impl Drop for Abandoned<'_> {
     }
 }
 
-/// Files that are being deleted; dropped, the door is open again.
-pub(crate) struct Going<'h> {
-    handles: &'h Handles,
+/// A commit that somebody awaits, who answers for it.
+pub(crate) type Awaited = async_lock::MutexGuardArc<()>;
+
+/// Files that are left without a name to those who have them open. Once that is settled, the last handle looks after each, and
+/// where that is gone already, whoever comes next.
+struct Orphaning {
+    handles: Arc<Handles>,
     inodes: Vec<u64>,
-    gate: Arc<AsyncMutex<()>>,
-    _held: Option<async_lock::MutexGuardArc<()>>,
 }
 
-impl Drop for Going<'_> {
+impl Drop for Orphaning {
     fn drop(&mut self) {
-        if self.inodes.is_empty() {
-            return;
+        for inode in &self.inodes {
+            match self.handles.get(*inode) {
+                // Maybe one that was opened since.
+                Some(open) => open.set_removed(),
+                None => self.handles.put_back_abandoned(&[*inode]),
+            }
         }
+    }
+}
+
+/// Files that are being deleted; dropped, the door is open again.
+struct Going {
+    handles: Arc<Handles>,
+    inodes: Vec<u64>,
+    gate: Gate,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
         let mut files = lock(&self.handles.files);
         for inode in &self.inodes {
             let Some(Entry::Going(gates)) = files.get_mut(inode) else { continue };
@@ -321,7 +391,7 @@ mod tests {
 
     #[test]
     fn of_two_that_delete_a_file_neither_opens_the_door_for_the_other() {
-        let handles = Handles::default();
+        let handles = Arc::new(Handles::default());
         let (first, second) = (handles.go(&[7, 8]).unwrap(), handles.go(&[7]).unwrap());
         drop(first);
         assert!(is_closed(&handles, 7) && !is_closed(&handles, 8));

@@ -36,15 +36,18 @@ use reader::{Reader, Reading};
 ///
 /// # Losing
 /// Dropping a handle drops nothing while another of the file is there. With the last one goes what was not flushed, and
-/// nothing else; [`Self::close`] flushes and says whether that worked. When a write fails half way, its future is dropped, or a
-/// flush fails, all that was not flushed is lost: every handle that took part in it is told by its writes until its next flush
-/// has told it too, and then may be used again. Who changes the content by a path, or in another process, between a write and
-/// its flush, wins: the flush answers [`strongroom_core::Error::Conflict`].
+/// nothing else; [`Self::close`] flushes and says whether that worked. Reading takes nothing along, however it ends. When a
+/// write fails half way, its future is dropped, or a flush fails, all that was not flushed is lost: every handle that took part
+/// in it is told by its writes until its next flush has told it too, and then may be used again. A flush whose future is dropped
+/// may have come to its end or not, and takes part itself: the next one of that handle, and of the others that took part,
+/// answers [`Error::Interrupted`] rather than that all is well. Who changes the content by a path, or in another process,
+/// between a write and its flush, wins: the flush answers [`strongroom_core::Error::Conflict`].
 ///
 /// # Removed files
 /// A file whose last name is removed by this file system stays readable and writable through the handles that are there. It
 /// goes with the last of them; where the process dies before, with the next writer that opens the repository. Handles in other
-/// processes, which may have removed the file too, answer [`Error::Stale`] from then on.
+/// processes, which may have tried to remove the file too, read and write it as long as a handle is there in the process that
+/// did, and answer [`Error::Stale`] from then on.
 pub struct File {
     shared: Arc<Shared>,
     inode: u64,
@@ -92,15 +95,20 @@ impl File {
         let key = inode_key(inode);
         let Some(row) = shared.engine.snapshot().get(INODE, &key).await? else { return Ok(None) };
         let row = InodeRow::decode(&row)?;
-        let open = shared.common.handles.open(&shared.for_file(&row), inode).await;
+        let open = shared.common.handles.open(&shared.for_file(&row), inode).await?;
         // From here on nobody of us deletes it; somebody may have just before.
-        let Some(row) = shared.engine.snapshot().get(INODE, &key).await? else { return Ok(None) };
-        if InodeRow::decode(&row)?.nlink == 0 {
+        let snapshot = shared.engine.snapshot();
+        let Some(row) = snapshot.get(INODE, &key).await? else { return Ok(None) };
+        let row = InodeRow::decode(&row)?;
+        if row.nlink == 0 {
             // An orphan by now, and this may be its last handle.
             open.set_removed();
             return Ok(None);
         }
-        Ok(Some(Self::new(open.shared.clone(), inode, Source::Open(open), options)))
+        // This opening may have said how the file is kept, while others had it open.
+        let shared = shared.for_file(&row);
+        open.go_by(&shared, snapshot.sequence());
+        Ok(Some(Self::new(shared, inode, Source::Open(open), options)))
     }
 
     fn new(shared: Arc<Shared>, inode: u64, source: Source, options: OpenOptions) -> Self {
@@ -196,12 +204,10 @@ impl File {
             |size: u64, out: &[u8]| usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         if let Some(open) = self.written() {
             let mut writes = open.writes.lock().await;
-            if let Some(written) = &*writes {
-                let length = available(written.pending.size(), out);
+            if let Some(Written { pending, .. }) = &mut *writes {
+                let length = available(pending.size(), out);
                 let out = out.get_mut(..length).unwrap_or_default();
-                let shared = &self.shared;
-                let read = changing(open, &mut writes, async |pending| pending.read(shared, offset, out).await);
-                return read.await.map(|()| length);
+                return pending.read(offset, out).await.map(|()| length);
             }
         }
         let (snapshot, content) = self.committed().await?;
@@ -227,7 +233,7 @@ impl File {
     }
 
     /// The first offset at or after `offset` that is not in a hole; `None` where only holes follow, and from the end on.
-    /// Costs a look at each extent that is passed; where something is written, that is cut into chunks first.
+    /// Costs a look at each extent that is passed, and at each stretch that is overwritten and not flushed.
     ///
     /// # Errors
     /// As [`Self::read_at`].
@@ -236,7 +242,8 @@ impl File {
     }
 
     /// The first offset at or after `offset` that is in a hole, where the end of the file counts as one; `None` from the end
-    /// on. What was never written, was lengthened over, or punched is a hole; zeros that were written are not.
+    /// on. What was never written, was lengthened over, or punched is a hole; zeros that were written are not. What is written
+    /// into a hole may fill what lies around it, by a chunk, when it is flushed.
     ///
     /// # Errors
     /// As [`Self::read_at`].
@@ -247,9 +254,8 @@ impl File {
     async fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>> {
         if let Some(open) = self.written() {
             let mut writes = open.writes.lock().await;
-            if writes.is_some() {
-                let shared = &self.shared;
-                return changing(open, &mut writes, async |pending| pending.seek(shared, offset, data).await).await;
+            if let Some(Written { pending, .. }) = &mut *writes {
+                return pending.seek(offset, data).await;
             }
         }
         let (snapshot, content) = self.committed().await?;
@@ -279,10 +285,9 @@ impl File {
     }
 
     async fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64> {
-        let shared = &self.shared;
         self.work(async |pending| {
             let offset = offset.unwrap_or_else(|| pending.size());
-            pending.write(shared, offset, bytes).await.map(|()| offset)
+            pending.write(offset, bytes).await.map(|()| offset)
         })
         .await
     }
@@ -305,10 +310,11 @@ impl File {
         if let Some(lost) = self.lost() {
             return Err(lost);
         }
+        let shared = open.shared();
         let fate = match &*writes {
             Some(written) => written.fate.clone(),
             None => {
-                let pending = Box::new(Pending::begin(&self.shared, self.inode).await?);
+                let pending = Box::new(Pending::begin(&shared, self.inode).await?);
                 let fate = Arc::new(Fate::default());
                 *writes = Some(Written { pending, fate: fate.clone() });
                 open.set_written();
@@ -316,7 +322,11 @@ impl File {
             }
         };
         *self.fate() = Some(fate);
-        changing(open, &mut writes, work).await
+        changing(open, &mut writes, async |pending| {
+            pending.go_by(&shared).await?;
+            work(pending).await
+        })
+        .await
     }
 
     fn fate(&self) -> std::sync::MutexGuard<'_, Option<Arc<Fate>>> {
@@ -333,7 +343,8 @@ impl File {
     /// # Errors
     /// [`strongroom_core::Error::Conflict`] where the content was changed by others meanwhile, [`Error::Stale`] where the
     /// file was removed elsewhere, what an earlier write failed with, those of the engine. What was written since the last
-    /// flush is lost then, and the handle may be used again.
+    /// flush is lost then, and the handle may be used again. [`Error::Interrupted`] after a flush that was dropped half way:
+    /// what was to be flushed is there whole, or lost.
     pub async fn flush(&self) -> Result<()> {
         let result = self.flush_writes().await;
         self.note_access().await;
@@ -355,11 +366,15 @@ impl File {
             return Err(lost);
         }
         let mut taken = Taken::new(open, &mut writes);
-        *self.fate() = None;
-        let Some(Written { pending, fate }) = taken.written.take() else { return Ok(()) };
+        let Some(Written { pending, fate }) = taken.written.take() else {
+            *self.fate() = None;
+            return Ok(());
+        };
+        // From here on it takes part, whether it wrote or not: dropped half way, this call has told nobody, and the next must.
+        *self.fate() = Some(fate.clone());
         // What becomes of it is this call's to say, to its caller and to all that took part.
         let undecided = Undecided(Some(fate));
-        let result = match pending.commit(&self.shared).await {
+        let result = match pending.commit().await {
             Err(error) if error.is_conflict() => match self.committed().await {
                 Err(Error::Stale) => Err(Error::Stale),
                 _ => Err(error),
@@ -367,6 +382,7 @@ impl File {
             result => result,
         };
         undecided.settle(result.as_ref().err());
+        *self.fate() = None;
         result
     }
 

@@ -19,6 +19,8 @@ use crate::writer::Ingest;
 /// one chunk cut it anew once. Of a file, the rows hold `0..rows_size`, the appender all beyond, and the dirty ranges lie
 /// over what the rows hold.
 pub(super) struct Pending {
+    /// How what is written is kept.
+    shared: Arc<Shared>,
     transaction: Transaction,
     before: ContentRow,
     change: ContentChange,
@@ -50,10 +52,11 @@ impl Gathered {
 }
 
 impl Pending {
-    pub(super) async fn begin(shared: &Shared, inode: u64) -> Result<Self> {
+    pub(super) async fn begin(shared: &Arc<Shared>, inode: u64) -> Result<Self> {
         let transaction = shared.engine.begin();
         let before = inodes::content(&transaction, inode).await?.ok_or(Error::Stale)?;
         Ok(Self {
+            shared: shared.clone(),
             transaction,
             before,
             change: ContentChange::of(shared, inode, before),
@@ -68,7 +71,17 @@ impl Pending {
         self.appender.as_ref().map_or(self.rows_size, Ingest::end)
     }
 
-    pub(super) async fn write(&mut self, shared: &Arc<Shared>, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// What is written from here on is kept as this says; what was written before, as was said then.
+    pub(super) async fn go_by(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        if self.shared.options != shared.options {
+            self.write_back().await?;
+            self.finish_appender().await?;
+            self.shared = shared.clone();
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = offset.checked_add(bytes.len() as u64);
         if end.is_none_or(|end| end > FILE_BYTES_MAX) {
             return Err(Error::FileTooLarge { bytes: end.unwrap_or(u64::MAX), bytes_max: FILE_BYTES_MAX });
@@ -80,20 +93,20 @@ impl Pending {
                 self.finish_appender().await?;
             }
             self.dirty.insert(offset, inside);
-            let bound = shared.tuning.write_back_bytes;
+            let bound = self.shared.tuning.write_back_bytes;
             if self.is_too_much(bound) || self.dirty.bytes() > bound {
-                self.write_back(shared).await?;
+                self.write_back().await?;
             }
         }
         if !beyond.is_empty() {
             let gap = offset.saturating_sub(self.size());
-            let appender = self.appender(shared).await?;
+            let appender = self.appender().await?;
             // Borrowed apart: the appender writes through the transaction beside it.
             let (mut appender, transaction) = (appender, &mut self.transaction);
             appender.hole(transaction, gap).await?;
             appender.write(transaction, beyond).await?;
             self.appender = Some(appender);
-            if self.is_too_much(shared.tuning.write_back_bytes)
+            if self.is_too_much(self.shared.tuning.write_back_bytes)
                 && let Some(appender) = &mut self.appender
             {
                 appender.let_go(&mut self.transaction).await?;
@@ -114,13 +127,13 @@ impl Pending {
     }
 
     /// Takes the appender, or makes one.
-    async fn appender(&mut self, shared: &Arc<Shared>) -> Result<Ingest> {
+    async fn appender(&mut self) -> Result<Ingest> {
         if let Some(appender) = self.appender.take() {
             return Ok(appender);
         }
         // It may take the last chunk back, and then nothing may lie over that.
-        self.write_back(shared).await?;
-        let appender = extents::append(shared, &mut self.transaction, &mut self.change, self.rows_size).await?;
+        self.write_back().await?;
+        let appender = extents::append(&self.shared, &mut self.transaction, &mut self.change, self.rows_size).await?;
         self.rows_size = appender.start();
         Ok(appender)
     }
@@ -134,7 +147,8 @@ impl Pending {
         Ok(())
     }
 
-    async fn write_back(&mut self, shared: &Arc<Shared>) -> Result<()> {
+    async fn write_back(&mut self) -> Result<()> {
+        let shared = &self.shared;
         let (gap, span_max) = (shared.boundaries().average_bytes() as u64, shared.tuning.write_back_bytes as u64);
         while !self.dirty.is_empty() {
             let group = self.dirty.take_group(gap, span_max);
@@ -157,11 +171,29 @@ impl Pending {
         Ok(())
     }
 
-    /// The first offset at or after `offset` that lies in data, or in a hole.
-    pub(super) async fn seek(&mut self, shared: &Arc<Shared>, offset: u64, data: bool) -> Result<Option<u64>> {
-        self.write_back(shared).await?;
-        self.finish_appender().await?;
-        reflink::seek(&self.transaction, self.change.inode(), self.rows_size, offset, data).await
+    /// The first offset at or after `offset` that lies in data, or in a hole. Changes nothing: one who only reads must not
+    /// take with it, by failing or being dropped, what others have written.
+    pub(super) async fn seek(&mut self, offset: u64, data: bool) -> Result<Option<u64>> {
+        let (inode, size, stored) = (self.change.inode(), self.size(), self.stored_end());
+        if offset >= size {
+            return Ok(None);
+        }
+        if data {
+            let in_rows = reflink::seek(&self.transaction, inode, stored, offset, true).await?;
+            let waiting = (stored < size).then(|| stored.max(offset));
+            return Ok([in_rows, self.dirty.next(offset), waiting].into_iter().flatten().min());
+        }
+        let mut at = offset;
+        while at < stored {
+            let hole = reflink::seek(&self.transaction, inode, stored, at, false).await?.unwrap_or(stored);
+            match self.dirty.end_of(hole) {
+                Some(end) => at = end,
+                None if hole < stored => return Ok(Some(hole)),
+                None => break,
+            }
+        }
+        // What waits beyond the rows is all data.
+        Ok(Some(size))
     }
 
     pub(super) async fn set_len(&mut self, size: u64) -> Result<()> {
@@ -179,43 +211,36 @@ impl Pending {
         Ok(())
     }
 
-    /// Fills `out` with bytes from `offset` on, all of them before [`Self::size`].
-    pub(super) async fn read(&mut self, shared: &Shared, offset: u64, out: &mut [u8]) -> Result<()> {
-        let end = offset.saturating_add(out.len() as u64);
-        let mut stored = self.rows_size;
-        if let Some(appender) = &mut self.appender {
-            if end > appender.stored_end() {
-                appender.settle_cut(&mut self.transaction).await?;
-            }
-            stored = appender.stored_end();
-            let uncut = appender.uncut();
-            let from = stored.max(offset);
-            if end > from {
-                let position = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
-                let source = uncut.get(position(from, stored)..).unwrap_or_default();
-                let target = out.get_mut(position(from, offset)..).unwrap_or_default();
-                extents::copy(target, source)?;
-            }
-        }
+    /// The offset up to which all is in rows, or lies over them.
+    fn stored_end(&self) -> u64 {
+        self.appender.as_ref().map_or(self.rows_size, Ingest::stored_end)
+    }
+
+    /// Fills `out` with bytes from `offset` on, all of them before [`Self::size`]. Changes nothing, as [`Self::seek`].
+    pub(super) async fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let stored = self.stored_end();
         if offset < stored {
             let length = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(out.len());
             let head = out.get_mut(..length).unwrap_or_default();
-            extents::read(shared, &self.transaction, self.change.inode(), offset, head).await?;
+            extents::read(&self.shared, &self.transaction, self.change.inode(), offset, head).await?;
+        }
+        if let Some(appender) = &self.appender {
+            appender.lay_over(out, offset);
         }
         self.dirty.overlay(offset, out);
         Ok(())
     }
 
     /// Commits everything.
-    pub(super) async fn commit(mut self, shared: &Arc<Shared>) -> Result<()> {
-        self.write_back(shared).await?;
+    pub(super) async fn commit(mut self) -> Result<()> {
+        self.write_back().await?;
         self.finish_appender().await?;
-        let Self { mut transaction, before, mut change, rows_size, .. } = self;
-        change.finish(shared, &mut transaction, before, rows_size, shared.moment()).await?;
+        let Self { shared, mut transaction, before, mut change, rows_size, .. } = self;
+        change.finish(&shared, &mut transaction, before, rows_size, shared.moment()).await?;
         let inode = change.inode();
         let written = transaction.remember();
         match transaction.commit().await.map_err(Error::from) {
-            Err(error) if error.is_conflict() => replay::run(shared, &written, inode, before, rows_size, error).await,
+            Err(error) if error.is_conflict() => replay::run(&shared, &written, inode, before, rows_size, error).await,
             result => result.map(|_| ()),
         }
     }

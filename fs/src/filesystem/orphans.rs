@@ -2,11 +2,13 @@
 //! left of large files that are deleted ([`super::remains`]).
 //!
 //! The row of an orphan says under which writer epoch it was left. While that has not ended, the file is its process's to
-//! delete, with the last handle; after that, anybody's. Remains are left under none, and anybody's at once.
+//! delete, with the last handle; after that, anybody's. A handle here is no reason to think that it was left here: another
+//! process may have been faster to take the name. Remains are left under none, and anybody's at once.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use strongroom_core::engine::{Direction, Transaction, View};
+use strongroom_core::engine::{Direction, Engine, Transaction, View};
 
 use super::attributes::put_inode;
 use super::remove::free_inode;
@@ -20,18 +22,24 @@ const ATTEMPTS_MAX: usize = 8;
 /// Orphans that one transaction deletes.
 const RECLAIMED_AT_ONCE_MAX: usize = 1_000;
 
+/// Whose orphans are to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This process's, and nobody's.
+    Ours,
+    /// Those of processes that have ended.
+    Nobodys,
+}
+
 /// Leaves a file without a name to those who have it open.
-pub(super) async fn put(transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
-    let epoch = epoch(transaction).await?;
+pub(super) async fn put(engine: &Engine, transaction: &mut Transaction, inode: u64, mut row: InodeRow) -> Result<()> {
+    // A number of its own is of no use here; the epoch in it is.
+    let epoch = u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX);
+    // Should this process come to write under another, the file is not to pass for one that is nobody's.
+    engine.keep_epoch(epoch);
     row.nlink = 0;
     put_inode(transaction, inode, &row)?;
     Ok(transaction.put(ORPHAN, &inode_key(inode), &encode_orphan(epoch))?)
-}
-
-/// The epoch that this process writes under.
-pub(super) async fn epoch(transaction: &mut Transaction) -> Result<u32> {
-    // A number of its own is of no use here; the epoch in it is.
-    Ok(u32::try_from(transaction.number().await? >> 32).unwrap_or(u32::MAX))
 }
 
 impl Shared {
@@ -39,17 +47,17 @@ impl Shared {
     /// transaction of this process, or for the next writer.
     pub(crate) async fn reclaim_abandoned(&self) {
         let abandoned = self.common.handles.take_abandoned();
-        if !abandoned.is_empty() && self.reclaim(&abandoned).await.is_ok() {
+        if !abandoned.is_empty() && self.reclaim(&abandoned, Whose::Ours).await.is_ok() {
             abandoned.are_gone();
         }
     }
 
-    /// Deletes those of these files that are orphans and not open here, and what is left of those that are deleted, in
-    /// transactions of bounded size.
-    async fn reclaim(&self, inodes: &[u64]) -> Result<()> {
+    /// Deletes those of these files that are orphans, of whom it is said, and not open here, and what is left of those that are
+    /// deleted, in transactions of bounded size.
+    async fn reclaim(&self, inodes: &[u64], whose: Whose) -> Result<()> {
         let (mut left, mut attempt) = (inodes, 0);
         while !left.is_empty() {
-            match self.reclaim_some(left).await {
+            match self.reclaim_some(left, whose).await {
                 Ok(done) => {
                     left = left.get(done..).unwrap_or_default();
                     attempt = 0;
@@ -65,47 +73,79 @@ impl Shared {
     }
 
     /// One transaction of that. Answers of how many of them, from the first on, nothing is left to be done.
-    async fn reclaim_some(&self, inodes: &[u64]) -> Result<usize> {
+    async fn reclaim_some(&self, inodes: &[u64], whose: Whose) -> Result<usize> {
         let mut transaction = self.engine.begin();
         let (mut deleted, mut done) = (Vec::new(), 0);
+        let mut spared = None;
         for &inode in inodes.iter().take(RECLAIMED_AT_ONCE_MAX) {
             if transaction.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX {
                 break;
             }
-            let key = inode_key(inode);
-            if self.common.handles.get(inode).is_none() && transaction.get(ORPHAN, &key).await?.is_some() {
-                let is_gone = match transaction.get(INODE, &key).await? {
-                    Some(row) => {
-                        transaction.delete(ORPHAN, &key)?;
-                        deleted.push(inode);
-                        free_inode(&mut transaction, inode, &InodeRow::decode(&row)?).await?
-                    }
-                    None => remains::free_some(&mut transaction, inode).await?,
-                };
-                if !is_gone {
-                    break;
-                }
+            if !self.reclaim_one(&mut transaction, inode, whose, &mut spared, &mut deleted).await? {
+                break;
             }
             done += 1;
         }
         // One who saw it when it had a name may be about to open it.
-        let going = self.common.handles.go(&deleted)?;
+        let awaited = self.common.handles.commit_with(&mut transaction, &deleted, std::iter::empty())?;
         let result = transaction.commit().await;
-        drop(going);
+        drop(awaited);
         result?;
         Ok(done)
     }
 
-    /// Orphans, and the epochs under which they were left.
-    async fn orphans(&self) -> Result<Vec<(u64, u32)>> {
-        let snapshot = self.engine.snapshot();
-        let mut scan = snapshot.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-        let mut orphans = Vec::new();
-        while let Some((key, value)) = scan.next().await? {
-            orphans.push((split_inode_key("orphan", &key)?, decode_orphan(&value)?));
+    /// Answers whether nothing is left to be done of this one. `spared`: the epochs under which it may be open still, looked up
+    /// where there is an orphan at all; `deleted`: files that are there for others as yet.
+    async fn reclaim_one(
+        &self,
+        transaction: &mut Transaction,
+        inode: u64,
+        whose: Whose,
+        spared: &mut Option<BTreeSet<u32>>,
+        deleted: &mut Vec<u64>,
+    ) -> Result<bool> {
+        let key = inode_key(inode);
+        if self.common.handles.get(inode).is_some() {
+            return Ok(true);
         }
-        Ok(orphans)
+        let Some(row) = transaction.get(ORPHAN, &key).await? else { return Ok(true) };
+        let spared = match spared {
+            Some(spared) => spared,
+            none => none.insert(self.spared(transaction, whose).await?),
+        };
+        if spared.contains(&decode_orphan(&row)?) {
+            return Ok(true);
+        }
+        match transaction.get(INODE, &key).await? {
+            Some(row) => {
+                transaction.delete(ORPHAN, &key)?;
+                deleted.push(inode);
+                free_inode(transaction, inode, &InodeRow::decode(&row)?).await
+            }
+            None => remains::free_some(transaction, inode).await,
+        }
     }
+
+    /// The epochs whose orphans are to stay, at the state that a transaction reads.
+    async fn spared(&self, transaction: &Transaction, whose: Whose) -> Result<BTreeSet<u32>> {
+        let mut spared = transaction.open_epochs().await?;
+        if whose == Whose::Ours {
+            for epoch in self.engine.own_epochs() {
+                spared.remove(&epoch);
+            }
+        }
+        Ok(spared)
+    }
+}
+
+/// Orphans, and the epochs under which they were left.
+async fn orphans(view: &dyn View) -> Result<Vec<(u64, u32)>> {
+    let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+    let mut orphans = Vec::new();
+    while let Some((key, value)) = scan.next().await? {
+        orphans.push((split_inode_key("orphan", &key)?, decode_orphan(&value)?));
+    }
+    Ok(orphans)
 }
 
 impl FileSystem {
@@ -117,16 +157,18 @@ impl FileSystem {
     /// Those of the engine.
     pub async fn reclaim_orphans(&self) -> Result<u64> {
         self.shared.reclaim_abandoned().await;
-        if self.shared.orphans().await?.is_empty() {
+        if orphans(&self.shared.engine.snapshot()).await?.is_empty() {
             return Ok(0);
         }
         // Claiming an epoch ends those of writers that are known to be gone.
         self.shared.engine.begin().number().await?;
-        let open = self.shared.engine.open_epochs().await?;
-        let orphans = self.shared.orphans().await?;
+        // Both of one state: an orphan of a writer that came between the two would pass for one that is nobody's.
+        let view = self.shared.engine.begin();
+        let (open, orphans) = (view.open_epochs().await?, orphans(&view).await?);
+        drop(view);
         let ended = orphans.into_iter().filter(|(_, epoch)| !open.contains(epoch)).map(|(inode, _)| inode);
         let ended: Vec<_> = ended.collect();
-        self.shared.reclaim(&ended).await?;
+        self.shared.reclaim(&ended, Whose::Nobodys).await?;
         Ok(ended.len() as u64)
     }
 }

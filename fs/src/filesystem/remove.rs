@@ -162,7 +162,7 @@ impl FsTransaction {
                 open.set_removed();
                 self.orphaned.push(open);
                 row.ctime = Timestamp::from_nanos(moment);
-                return orphans::put(&mut self.transaction, inode, row).await;
+                return orphans::put(&self.shared.engine, &mut self.transaction, inode, row).await;
             }
             self.deleted.push(inode);
         }

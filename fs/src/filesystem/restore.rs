@@ -53,7 +53,7 @@ impl FsTransaction {
             open.set_removed();
             if row.nlink > 0 {
                 row.ctime = Timestamp::from_nanos(self.shared.moment());
-                orphans::put(&mut self.transaction, open.inode, row).await?;
+                orphans::put(&self.shared.engine, &mut self.transaction, open.inode, row).await?;
             }
             self.orphaned.push(open);
         }
@@ -73,11 +73,8 @@ impl FsTransaction {
             }
         }
         drop(scan);
-        if returned.is_empty() {
-            return Ok(());
-        }
-        let epoch = orphans::epoch(&mut self.transaction).await?;
-        let ours = returned.into_iter().filter(|(_, left_under)| [epoch, NO_EPOCH].contains(left_under));
+        let own = self.shared.engine.own_epochs();
+        let ours = returned.into_iter().filter(|(_, left_under)| *left_under == NO_EPOCH || own.contains(left_under));
         self.shared.common.handles.put_back_abandoned(&ours.map(|(inode, _)| inode).collect::<Vec<_>>());
         Ok(())
     }

@@ -50,7 +50,8 @@ impl FileSystem {
         self.snapshot().settings(path).await
     }
 
-    /// Sets what a file has of its own; symbolic links are followed. Handles that are open go on as before, save for versions.
+    /// Sets what a file has of its own; symbolic links are followed. Handles that are open go on as before, save for versions,
+    /// until one more of the file is opened.
     ///
     /// # Errors
     /// [`strongroom_core::Error::LimitExceeded`] over [`crate::VERSIONS_MAX`], and as [`Self::settings`].

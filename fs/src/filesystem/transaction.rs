@@ -28,7 +28,7 @@ pub struct FsTransaction {
     pub(super) changes: HashMap<u64, ContentChange>,
     /// Files that it deletes.
     pub(super) deleted: Vec<u64>,
-    /// Files whose last name it removes, and that are open: kept until it is settled.
+    /// Files whose last name it removes, and that are open: kept until that is answered.
     pub(super) orphaned: Vec<Arc<OpenFile>>,
     /// Of those that it deletes, the ones of which more is left than one transaction frees.
     pub(super) remains: Vec<u64>,
@@ -67,10 +67,11 @@ impl FsTransaction {
         if self.unfinished > 0 {
             return Err(Error::Interrupted);
         }
-        let Self { shared, transaction, deleted, orphaned, remains, .. } = self;
-        let going = shared.common.handles.go(&deleted)?;
+        let Self { shared, mut transaction, deleted, orphaned, remains, .. } = self;
+        let left = orphaned.iter().map(|open| open.inode);
+        let awaited = shared.common.handles.commit_with(&mut transaction, &deleted, left)?;
         let result = transaction.commit().await;
-        drop((going, orphaned));
+        drop((awaited, orphaned));
         if result.is_ok() {
             shared.common.handles.put_back_abandoned(&remains);
         }

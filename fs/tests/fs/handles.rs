@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use futures_lite::future::block_on;
-use strongroom_conformance::crash::CrashOptions;
+use strongroom_conformance::crash::{CrashOptions, Fault};
+use strongroom_core::engine;
 use strongroom_core::env::Env;
+use strongroom_core::storage::{ErrorKind, Operation};
 use strongroom_fs::{AccessTime, CheckOptions, Compression, Error, File, FileSystem, Follow, OpenOptions, Options};
 use strongroom_fs::{Settings, Timestamp, Tuning, XattrMode};
 
@@ -474,6 +476,133 @@ fn a_writer_that_opens_beside_leaves_what_others_have_open_alone() {
 }
 
 #[test]
+fn a_process_leaves_alone_what_another_removed_and_has_open_though_it_meant_to_remove_it_too() {
+    block_on(async {
+        for is_aborted in [false, true] {
+            let (mut bed, fs) = Bed::new(4096).await;
+            fs.write("f", noise(1, 30_000)).await.unwrap();
+            fs.write("held", b"an epoch of its own").await.unwrap();
+            let other = bed.open().await.unwrap();
+            let (mine, theirs) =
+                (fs.open_file("f", writing()).await.unwrap(), other.open_file("f", writing()).await.unwrap());
+            if is_aborted {
+                let mut aborted = fs.begin();
+                aborted.remove_file("f").await.unwrap();
+                drop(aborted);
+                other.remove_file("f").await.unwrap();
+                fs.engine().refresh().await.unwrap();
+            } else {
+                other.remove_file("f").await.unwrap();
+                // It takes the name, and finds that another was faster.
+                assert!(matches!(fs.remove_file("f").await, Err(Error::NotFound { .. })));
+            }
+            mine.close().await.unwrap();
+            fs.write("next", b"n").await.unwrap();
+            other.engine().refresh().await.unwrap();
+            assert!(content(&theirs).await == noise(1, 30_000));
+            theirs.append(b"more").await.unwrap();
+            theirs.flush().await.unwrap();
+            assert_eq!(theirs.len().await.unwrap(), 30_004);
+            theirs.close().await.unwrap();
+            assert_sound(&other).await;
+            for path in ["held", "next"] {
+                other.remove_file(path).await.unwrap();
+            }
+            assert_eq!(chunks(&other).await, 0);
+        }
+    });
+}
+
+#[test]
+fn a_writer_that_comes_while_orphans_are_looked_for_keeps_what_it_has_open() {
+    // At each wait of the one that looks, another comes, removes what it has open, and the one that looks hears of it.
+    for polls in 0.. {
+        let has_ended = block_on(async {
+            let crash = CrashOptions::default();
+            let (mut bed, fs) = Bed::with(1, 4096, Options::default(), crash, Env::deterministic).await;
+            for path in ["f", "g"] {
+                fs.write(path, b"content").await.unwrap();
+            }
+            let held = fs.open_file("g", OpenOptions::new()).await.unwrap();
+            fs.remove_file("g").await.unwrap();
+            fs.engine().checkpoint().await.unwrap();
+            // Each look at a row is one at storage.
+            let looking =
+                bed.open_tuned(engine::Tuning { node_cache_bytes_max: 0, ..crate::support::tuning() }).await.unwrap();
+            let other = bed.open().await.unwrap();
+            let theirs = other.open_file("f", OpenOptions::new()).await.unwrap();
+            let mut reclaiming = std::pin::pin!(looking.reclaim_orphans());
+            let mut reclaimed = None;
+            for _ in 0..polls {
+                reclaimed = futures_lite::future::poll_once(reclaiming.as_mut()).await;
+                if reclaimed.is_some() {
+                    break;
+                }
+            }
+            other.remove_file("f").await.unwrap();
+            let has_ended = reclaimed.is_some();
+            if !has_ended {
+                // It has heard of all before it looks on, unless it is committing something.
+                let mut hearing = std::pin::pin!(looking.engine().refresh());
+                let mut heard = None;
+                for _ in 0..200 {
+                    heard = futures_lite::future::poll_once(hearing.as_mut()).await;
+                    if heard.is_some() {
+                        break;
+                    }
+                }
+                assert_eq!(reclaiming.await.unwrap(), 0, "{polls} polls");
+                if heard.is_none() {
+                    hearing.await.unwrap();
+                }
+            }
+            for fs in [&fs, &other] {
+                fs.engine().refresh().await.unwrap();
+            }
+            assert_eq!((content(&held).await, content(&theirs).await), (b"content".to_vec(), b"content".to_vec()));
+            has_ended
+        });
+        if has_ended {
+            assert!(polls > 2, "it never waited");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_removed_file_stays_with_its_process_though_that_goes_on_under_another_epoch() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        let open_epochs = async |fs: &FileSystem| fs.engine().info().await.unwrap().open_epochs;
+        fs.write("f", noise(1, 30_000)).await.unwrap();
+        let file = fs.open_file("f", writing()).await.unwrap();
+        fs.remove_file("f").await.unwrap();
+        // A barrier fails: what was put under the epoch and not committed cannot be relied on.
+        bed.storage.fail_operation(Operation::Sync, 1, Fault::Refused(ErrorKind::Unavailable));
+        assert!(fs.write("x", noise(2, 30_000)).await.is_err());
+        fs.write("x", noise(2, 30_000)).await.unwrap();
+        fs.engine().checkpoint().await.unwrap();
+        assert_eq!(open_epochs(&fs).await, 2);
+        let other = bed.open().await.unwrap();
+        other.write("y", b"y").await.unwrap();
+        assert_eq!(other.reclaim_orphans().await.unwrap(), 0);
+        fs.engine().refresh().await.unwrap();
+        assert!(content(&file).await == noise(1, 30_000));
+        file.append(b"more").await.unwrap();
+        file.flush().await.unwrap();
+        // It is deleted by its process, as always, and goes with what was put for nothing.
+        file.close().await.unwrap();
+        assert_sound(&fs).await;
+        let summary = fs.check(CheckOptions::default(), |finding| panic!("{finding}")).await.unwrap();
+        assert_eq!(summary.orphans, 0);
+        fs.engine().close().await.unwrap();
+        other.engine().refresh().await.unwrap();
+        assert_eq!(open_epochs(&other).await, 1);
+        assert_sound(&other).await;
+    });
+}
+
+#[test]
 fn holes_and_data_are_told_apart() {
     block_on(async {
         let (_bed, fs) = Bed::new(4096).await;
@@ -490,13 +619,32 @@ fn holes_and_data_are_told_apart() {
                 file.flush().await.unwrap();
             }
         }
+        // What is overwritten and what waits to be cut is data, before it is flushed too; and it lies where it was put.
+        for flushed in [false, true] {
+            if !flushed {
+                file.write_at(20_000, b"islet").await.unwrap();
+                file.write_at(0, b"shore").await.unwrap();
+                file.append(&noise(1, 9_000)).await.unwrap();
+            }
+            assert_eq!(file.seek_data(0).await.unwrap(), Some(0));
+            assert!(file.seek_hole(3).await.unwrap().is_some_and(|hole| (5..20_000).contains(&hole)));
+            assert!(file.seek_data(10_000).await.unwrap().is_some_and(|data| (10_000..=20_000).contains(&data)));
+            assert!(file.seek_hole(20_002).await.unwrap().is_some_and(|hole| (20_005..100_000).contains(&hole)));
+            assert_eq!(file.seek_data(60_000).await.unwrap(), Some(100_000));
+            assert_eq!(file.seek_hole(100_003).await.unwrap(), Some(109_006));
+            assert_eq!(file.seek_data(105_000).await.unwrap(), Some(105_000));
+            assert_eq!((file.seek_data(109_006).await.unwrap(), file.seek_hole(109_006).await.unwrap()), (None, None));
+            if !flushed {
+                file.flush().await.unwrap();
+            }
+        }
         file.set_len(200_000).await.unwrap();
         file.close().await.unwrap();
         let past = fs.snapshot();
         fs.write("f", b"").await.unwrap();
         let file = past.open_file("f").await.unwrap();
-        assert_eq!(file.seek_hole(100_001).await.unwrap(), Some(100_006));
-        assert_eq!((file.seek_data(100_006).await.unwrap(), file.seek_data(u64::MAX).await.unwrap()), (None, None));
+        assert_eq!(file.seek_hole(100_001).await.unwrap(), Some(109_006));
+        assert_eq!((file.seek_data(109_006).await.unwrap(), file.seek_data(u64::MAX).await.unwrap()), (None, None));
     });
 }
 
@@ -556,6 +704,42 @@ fn a_file_may_be_kept_otherwise_than_the_repository_says() {
         assert!(matches!(fs.settings("/").await, Err(Error::IsADirectory { .. })));
         let reading = fs.open_file("own", OpenOptions::new().dedup(true)).await;
         assert!(matches!(reading, Err(Error::WrongAccess { .. })));
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn opening_says_how_a_file_is_kept_though_others_have_it_open_and_have_written() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        let (known, text) = (noise(1, 60_000), vec![b'a'; 300_000]);
+        let chunk_bytes = async || fs.engine().info().await.unwrap().chunk_bytes;
+        fs.write("known", &known).await.unwrap();
+        let shared = chunks(&fs).await;
+        let before = fs.open_file("f", writing()).await.unwrap();
+        before.append(&known).await.unwrap();
+        let planted = fs.open_file("f", writing().dedup(false)).await.unwrap();
+        planted.append(&known).await.unwrap();
+        planted.flush().await.unwrap();
+        // What was written before is shared, what was written after is not: chunks of 4 KiB.
+        let grown = chunks(&fs).await - shared;
+        assert!((14..=17).contains(&grown), "{grown} chunks more");
+        // Whichever handle writes.
+        before.write_at(30_000, &known[..20_000]).await.unwrap();
+        before.flush().await.unwrap();
+        assert!(chunks(&fs).await >= shared + grown + 4);
+        let mut expected = known.repeat(2);
+        expected[30_000..50_000].copy_from_slice(&known[..20_000]);
+        assert!(content(&before).await == expected);
+        assert!(fs.read("f").await.unwrap() == expected);
+        // Nothing is told from growth, and compression is as said last.
+        let other = fs.open_file("g", writing()).await.unwrap();
+        let plain = fs.open_file("g", writing().compression(Compression::None).dedup(false)).await.unwrap();
+        let small = chunk_bytes().await;
+        other.append(&text).await.unwrap();
+        other.close().await.unwrap();
+        assert!(chunk_bytes().await >= small + 300_000);
+        plain.close().await.unwrap();
         assert_sound(&fs).await;
     });
 }

@@ -7,19 +7,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_lite::future::{block_on, poll_fn};
+use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::env::Env;
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Result};
 
-use crate::support::{Bed, assert_sound};
+use crate::support::{Bed, assert_sound, cut};
 
 const TASKS: u64 = 18;
 const STEPS: u64 = 10;
@@ -81,19 +80,6 @@ fn run(dice: &mut Dice, futures: Vec<std::pin::Pin<Box<dyn Future<Output = ()> +
     panic!("no end after {POLLS_MAX} polls");
 }
 
-/// `None` where it was dropped, after so many polls.
-pub(crate) async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
-    let (mut work, mut left) = (pin!(work), polls);
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
-}
-
 /// What the tasks know together.
 #[derive(Default)]
 struct World {
@@ -102,6 +88,8 @@ struct World {
     /// By inode of a shared file: what was appended, and what of it was flushed.
     appended: RefCell<BTreeMap<u64, BTreeSet<[u8; 16]>>>,
     flushed: RefCell<BTreeMap<u64, BTreeSet<[u8; 16]>>>,
+    /// By inode of a shared file: how often what was not flushed may have been lost.
+    losses: RefCell<BTreeMap<u64, u64>>,
     /// How often each file of a number was raised for certain, and perhaps.
     raised: RefCell<BTreeMap<String, (u64, u64)>>,
     /// What each task may have left in the files that are its own; `None` is no file.
@@ -114,9 +102,17 @@ struct Actor<'w> {
     dice: Dice,
     fs: FileSystem,
     world: &'w World,
-    /// What it has open, and appended there since its last flush.
-    open: Vec<(File, Vec<[u8; 16]>)>,
+    open: Vec<Opened>,
     appends: u64,
+}
+
+/// A handle of a shared file.
+struct Opened {
+    file: File,
+    /// What was appended through it since its last flush.
+    records: Vec<[u8; 16]>,
+    /// How often writes to the file had been lost when it was opened, or flushed last.
+    losses: u64,
 }
 
 /// A record that says who wrote it where, as the how-manieth.
@@ -155,12 +151,9 @@ impl Actor<'_> {
             }
         }
         // Half are closed, the others dropped with what was not flushed.
-        for (file, records) in std::mem::take(&mut self.open) {
+        while let Some(opened) = self.open.pop() {
             if self.dice.below(2) == 0 {
-                let inode = file.inode();
-                if self.fine(file.close().await).is_some() {
-                    self.flushed(inode, records);
-                }
+                self.close(opened).await;
             }
         }
     }
@@ -182,59 +175,105 @@ impl Actor<'_> {
         self.world.flushed.borrow_mut().entry(inode).or_default().extend(records);
     }
 
+    fn losses(&self, inode: u64) -> u64 {
+        self.world.losses.borrow().get(&inode).copied().unwrap_or_default()
+    }
+
+    fn lose(&self, inode: u64) {
+        *self.world.losses.borrow_mut().entry(inode).or_default() += 1;
+    }
+
+    /// As [`Self::fine`], of what writes to a shared file: it tells what was lost since the handle was flushed last, and one
+    /// that was dropped half way may still be committed, and be in the way.
+    fn told<T>(&self, inode: u64, losses_before: u64, result: Result<T>) -> Option<T> {
+        let losses = self.losses(inode);
+        match result {
+            Err(Error::Interrupted) if losses > losses_before => None,
+            Err(error) if losses > 0 && error.is_conflict() => {
+                self.lose(inode);
+                None
+            }
+            result => self.fine(result),
+        }
+    }
+
+    /// How often something is polled before it is dropped; mostly it is not.
+    fn patience(&mut self) -> u64 {
+        if self.dice.below(4) == 0 { self.dice.below(40) } else { u64::MAX }
+    }
+
     /// Opens, appends, reads, flushes, closes or drops. An open file never goes away under its handle.
     async fn handle(&mut self) {
         if self.open.is_empty() || (self.open.len() < 3 && self.dice.below(3) == 0) {
             let path = self.shared_path();
             let options = OpenOptions::new().read(true).write(true).create(true);
             if let Some(file) = self.fine(self.fs.open_file(&path, options).await) {
-                self.open.push((file, Vec::new()));
+                let losses = self.losses(file.inode());
+                self.open.push(Opened { file, records: Vec::new(), losses });
             }
             return;
         }
         let place = self.dice.below(self.open.len() as u64) as usize;
         match self.dice.below(8) {
-            0..4 => {
-                self.appends += 1;
-                let (inode, record) = {
-                    let inode = self.open[place].0.inode();
-                    (inode, record(inode, self.id, self.appends))
-                };
-                self.world.appended.borrow_mut().entry(inode).or_default().insert(record);
-                let appended = self.open[place].0.append(&record).await;
-                if self.fine(appended).is_some() {
-                    self.open[place].1.push(record);
-                    self.read_back(place).await;
-                }
-            }
+            0..4 => self.append(place).await,
             4 => self.read_back(place).await,
-            5 => {
-                let flushed = self.open[place].0.flush().await;
-                let (inode, records) = (self.open[place].0.inode(), std::mem::take(&mut self.open[place].1));
-                if self.fine(flushed).is_some() {
-                    self.flushed(inode, records);
-                }
-            }
+            5 => self.flush(place).await,
             6 => {
-                let (file, records) = self.open.swap_remove(place);
-                let inode = file.inode();
-                if self.fine(file.close().await).is_some() {
-                    self.flushed(inode, records);
-                }
+                let opened = self.open.swap_remove(place);
+                self.close(opened).await;
             }
             _ => drop(self.open.swap_remove(place)),
         }
     }
 
+    async fn append(&mut self, place: usize) {
+        self.appends += 1;
+        let (inode, losses) = (self.open[place].file.inode(), self.open[place].losses);
+        let record = record(inode, self.id, self.appends);
+        self.world.appended.borrow_mut().entry(inode).or_default().insert(record);
+        let appended = self.open[place].file.append(&record).await;
+        if self.told(inode, losses, appended).is_some() {
+            self.open[place].records.push(record);
+            self.read_back(place).await;
+        }
+    }
+
+    /// One that is dropped half way is told by the next, whatever became of it.
+    async fn flush(&mut self, place: usize) {
+        let patience = self.patience();
+        let Opened { file, losses, .. } = &self.open[place];
+        let (inode, losses) = (file.inode(), *losses);
+        let Some(flushed) = cut(patience, file.flush()).await else {
+            return self.lose(inode);
+        };
+        let records = std::mem::take(&mut self.open[place].records);
+        if self.told(inode, losses, flushed).is_some() {
+            self.flushed(inode, records);
+        }
+        self.open[place].losses = self.losses(inode);
+    }
+
+    async fn close(&mut self, opened: Opened) {
+        let Opened { file, records, losses } = opened;
+        let inode = file.inode();
+        let closed = file.close().await;
+        if self.told(inode, losses, closed).is_some() {
+            self.flushed(inode, records);
+        }
+    }
+
     /// What is flushed is there, and what it appended itself; nothing is that nobody appended.
-    async fn read_back(&self, place: usize) {
-        let (file, mine) = &self.open[place];
+    async fn read_back(&mut self, place: usize) {
+        let patience = self.patience();
+        let Opened { file, records: mine, losses } = &self.open[place];
         let inode = file.inode();
         let expected: BTreeSet<_> = self.world.flushed.borrow().get(&inode).cloned().unwrap_or_default();
         let mut content = Vec::new();
         let mut piece = [0; 64];
         loop {
-            match self.fine(file.read_at(content.len() as u64, &mut piece).await) {
+            // Dropping it takes nothing along.
+            let Some(read) = cut(patience, file.read_at(content.len() as u64, &mut piece)).await else { return };
+            match self.fine(read) {
                 None => return,
                 Some(0) => break,
                 Some(count) => content.extend_from_slice(&piece[..count]),
@@ -242,21 +281,22 @@ impl Actor<'_> {
         }
         let found = records(inode, &content);
         assert!(found.is_superset(&expected), "task {}: what was flushed is not there", self.id);
-        // A flush of another handle that fails takes along what this one appended; only closing makes one fail.
-        let is_whole = mine.iter().all(|record| found.contains(record));
-        assert!(is_whole || self.world.closing.get(), "task {}: it misses what it appended", self.id);
+        // A flush of another handle that fails, or is dropped, takes along what this one appended.
+        let may_miss = self.world.closing.get() || self.losses(inode) > *losses;
+        assert!(may_miss || mine.iter().all(|record| found.contains(record)), "task {}: its own is missing", self.id);
         let appended = self.world.appended.borrow();
         assert!(found.is_subset(appended.get(&inode).unwrap_or(&BTreeSet::new())), "nobody appended that");
     }
 
-    /// Removes a shared file, or lets one take the place of another.
+    /// Removes a shared file, or lets one take the place of another; some are dropped half way. What is open stays.
     async fn remove_shared(&mut self) {
-        let (path, to) = (self.shared_path(), self.shared_path());
+        let (path, to, patience) = (self.shared_path(), self.shared_path(), self.patience());
         let result = match self.dice.below(3) {
-            0 => self.fs.rename(&path, &to).await,
-            1 => self.fs.remove_all(&path).await,
-            _ => self.fs.remove_file(&path).await,
+            0 => cut(patience, self.fs.rename(&path, &to)).await,
+            1 => cut(patience, self.fs.remove_all(&path)).await,
+            _ => cut(patience, self.fs.remove_file(&path)).await,
         };
+        let Some(result) = result else { return };
         match result {
             Err(Error::NotFound { .. }) => {}
             result => drop(self.fine(result)),
@@ -274,7 +314,7 @@ impl Actor<'_> {
             let next = String::from_utf8(before).unwrap().parse::<u64>().unwrap() + 1;
             transaction.write(&path, next.to_string()).await
         });
-        let polls = if self.dice.below(4) == 0 { self.dice.below(40) } else { u64::MAX };
+        let polls = self.patience();
         match cut(polls, raising).await {
             None => {}
             Some(Err(error)) if self.world.closing.get() || is_busy(&error) => {}
@@ -334,7 +374,7 @@ impl Actor<'_> {
                 },
             }
         };
-        let polls = if self.dice.below(4) == 0 { self.dice.below(40) } else { u64::MAX };
+        let polls = self.patience();
         let is_certain = match cut(polls, change).await {
             Some(Err(error)) if is_busy(&error) => false,
             Some(result) => self.fine(result) == Some(true),

@@ -10,6 +10,7 @@ mod content;
 mod copies;
 mod costs;
 mod diff;
+mod dropped;
 mod files;
 mod fsx;
 mod handles;

@@ -7,7 +7,7 @@ use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
 use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
-use crate::interleaved::cut;
+use crate::support::cut;
 use crate::support::{Bed, assert_sound, noise};
 
 /// Stretches of data in the file that is removed, each with a hole before it: rows for two transactions.

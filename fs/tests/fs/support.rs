@@ -1,9 +1,12 @@
 //! File systems on the crashing double.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
+use futures_lite::future::poll_fn;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
@@ -63,22 +66,39 @@ impl Bed {
 
     /// Another process opens it.
     pub(crate) async fn open(&mut self) -> Result<FileSystem> {
-        self.open_with(false).await
+        self.open_with(tuning(), false).await
     }
 
     /// Another process opens it, and changes nothing.
     pub(crate) async fn open_to_read(&mut self) -> Result<FileSystem> {
-        self.open_with(true).await
+        self.open_with(tuning(), true).await
     }
 
-    async fn open_with(&mut self, read_only: bool) -> Result<FileSystem> {
+    pub(crate) async fn open_tuned(&mut self, tuning: engine::Tuning) -> Result<FileSystem> {
+        self.open_with(tuning, false).await
+    }
+
+    async fn open_with(&mut self, tuning: engine::Tuning, read_only: bool) -> Result<FileSystem> {
         self.seed += 1;
         let mut options = engine::OpenOptions::new(Unlock::Root(&self.root));
-        options.tuning = tuning();
+        options.tuning = tuning;
         options.read_only = read_only;
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
+}
+
+/// `None` where it was dropped, after so many polls.
+pub(crate) async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut left) = (pin!(work), polls);
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 /// Everything that either check can find is in order, and the chunks are referred to as often as they count.

@@ -111,6 +111,7 @@ impl Shared {
                 has_blocks: work.has_blocks,
                 urgent: false,
                 appending: Some(appending.clone()),
+                kept: Vec::new(),
             };
             self.commit_step(step, worker).await?;
             worker.control.update(|status| status.moved_bytes += bytes);

@@ -12,7 +12,7 @@ use strongroom_fs::format::VERSION;
 use strongroom_fs::{Attributes, Error, FileSystem, OpenOptions};
 
 use super::{bed, keeping, numbers, rows};
-use crate::interleaved::cut;
+use crate::support::cut;
 use crate::support::{Bed, assert_sound, noise};
 
 #[test]

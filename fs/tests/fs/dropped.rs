@@ -1,0 +1,211 @@
+//! What is left where the future of an operation is dropped half way: wherever that is, it is whole, and whoever asks again is
+//! told the truth.
+
+use futures_lite::future::block_on;
+use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::engine;
+use strongroom_core::env::Env;
+use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
+
+use crate::support::{Bed, assert_sound, cut, noise, tuning};
+
+fn writing() -> OpenOptions {
+    OpenOptions::new().write(true).create(true)
+}
+
+/// On storage that takes its time.
+async fn slow() -> (Bed, FileSystem) {
+    Bed::with(1, 4096, Options::default(), CrashOptions::default(), Env::deterministic).await
+}
+
+/// Does something with a longer and longer patience, until it comes to its end: so it is dropped wherever it waits.
+fn with_every_patience(mut work: impl AsyncFnMut(u64) -> bool) {
+    for polls in 0.. {
+        if block_on(work(polls)) {
+            assert!(polls > 2, "it never waited");
+            return;
+        }
+    }
+}
+
+/// As [`slow`], and it keeps nothing in memory: each look at a row or a chunk of `f` is one at storage.
+async fn forgetful() -> (Bed, FileSystem) {
+    let (mut bed, fs) = slow().await;
+    fs.write("f", noise(1, 40_000)).await.unwrap();
+    fs.engine().checkpoint().await.unwrap();
+    drop(fs);
+    let fs = bed.open_tuned(engine::Tuning { node_cache_bytes_max: 0, ..tuning() }).await.unwrap();
+    let fs = FileSystem::open_with(fs.engine().clone(), Tuning { cache_bytes: 0, ..Tuning::default() }).await.unwrap();
+    (bed, fs)
+}
+
+/// A handle that has appended to `f` and overwritten some of it, and what it shows.
+async fn written(fs: &FileSystem) -> (File, Vec<u8>) {
+    let (mut expected, more) = (noise(1, 40_000), noise(2, 30_000));
+    let writer = fs.open_file("f", writing()).await.unwrap();
+    for piece in more.chunks(1_000) {
+        writer.append(piece).await.unwrap();
+    }
+    writer.write_at(7_000, b"overwritten").await.unwrap();
+    expected[7_000..7_011].copy_from_slice(b"overwritten");
+    expected.extend_from_slice(&more);
+    (writer, expected)
+}
+
+#[test]
+fn reading_that_is_dropped_half_way_loses_nothing_that_others_wrote() {
+    for is_seek in [false, true] {
+        with_every_patience(async |polls| {
+            let (_bed, fs) = forgetful().await;
+            let (writer, expected) = written(&fs).await;
+            let reader = fs.open_file("f", OpenOptions::new()).await.unwrap();
+            let mut out = vec![0; expected.len()];
+            let has_ended = if is_seek {
+                let hole = cut(polls, reader.seek_hole(0)).await.map(Result::unwrap);
+                assert!(hole.is_none_or(|hole| hole == Some(expected.len() as u64)));
+                hole.is_some()
+            } else {
+                let read = cut(polls, reader.read_exact_at(0, &mut out)).await.map(Result::unwrap);
+                assert!(read.is_none() || out == expected);
+                read.is_some()
+            };
+            writer.append(b"!").await.unwrap();
+            writer.close().await.unwrap();
+            let content = fs.read("f").await.unwrap();
+            assert!(content.len() == expected.len() + 1 && content.starts_with(&expected), "dropped at {polls}");
+            assert_sound(&fs).await;
+            has_ended
+        });
+    }
+}
+
+#[test]
+fn a_read_that_fails_loses_nothing_that_others_wrote() {
+    block_on(async {
+        let (bed, fs) = forgetful().await;
+        let (writer, expected) = written(&fs).await;
+        let reader = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let mut out = vec![0; 1_000];
+        bed.storage.fail_at_random(1, 1_000);
+        assert!(matches!(reader.read_at(20_000, &mut out).await, Err(Error::Core(_))));
+        assert!(matches!(reader.seek_hole(0).await, Err(Error::Core(_))));
+        bed.storage.clear_faults();
+        writer.append(b"!").await.unwrap();
+        reader.read_exact_at(20_000, &mut out).await.unwrap();
+        assert!(out == expected[20_000..21_000]);
+        writer.close().await.unwrap();
+        let content = fs.read("f").await.unwrap();
+        assert!(content.len() == expected.len() + 1 && content.starts_with(&expected));
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_file_that_can_be_opened_after_its_removal_was_dropped_half_way_stays() {
+    with_every_patience(async |polls| {
+        let (_bed, fs) = slow().await;
+        fs.write("f", b"content").await.unwrap();
+        let has_ended = cut(polls, fs.remove_file("f")).await.map(Result::unwrap).is_some();
+        assert_stays_or_is_gone(&fs, !has_ended, &format!("dropped at {polls}")).await;
+        has_ended
+    });
+}
+
+#[test]
+fn a_file_that_can_be_opened_after_nobody_knew_of_its_removal_stays() {
+    let mut unknown = 0;
+    for seed in 0..60 {
+        block_on(async {
+            let (bed, fs) = slow().await;
+            fs.write("f", b"content").await.unwrap();
+            bed.storage.fail_at_random(seed, 1_000);
+            let removed = fs.remove_file("f").await;
+            bed.storage.clear_faults();
+            unknown += u32::from(matches!(removed, Err(Error::Core(strongroom_core::Error::CommitUnknown { .. }))));
+            assert_stays_or_is_gone(&fs, removed.is_err(), &format!("seed {seed}")).await;
+        });
+    }
+    assert!(unknown > 5, "of {unknown} nobody knew");
+}
+
+/// The file is gone, or what is opened of it is there for good.
+async fn assert_stays_or_is_gone(fs: &FileSystem, may_stay: bool, when: &str) {
+    match fs.open_file("f", OpenOptions::new().write(true)).await {
+        Ok(file) => {
+            assert!(may_stay, "{when}");
+            file.append(b", and more").await.unwrap();
+            // The next commit settles what was left in the air.
+            fs.create_dir("settled").await.unwrap();
+            file.close().await.unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert_eq!(fs.read("f").await.unwrap(), b"content, and more", "{when}");
+        }
+        Err(error) => assert!(matches!(error, Error::NotFound { .. }), "{when}: {error}"),
+    }
+    assert_sound(fs).await;
+}
+
+#[test]
+fn a_removed_file_goes_though_its_removal_was_dropped_half_way_and_its_handles_are_gone() {
+    for opens_again in [false, true] {
+        with_every_patience(async |polls| {
+            let (_bed, fs) = slow().await;
+            fs.write("f", b"content").await.unwrap();
+            let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+            let has_ended = cut(polls, fs.remove_file("f")).await.map(Result::unwrap).is_some();
+            file.close().await.unwrap();
+            let again = if opens_again { fs.open_file("f", OpenOptions::new()).await.ok() } else { None };
+            fs.write("next", b"n").await.unwrap();
+            if let Some(again) = again {
+                let mut out = [0; 7];
+                again.read_exact_at(0, &mut out).await.unwrap();
+                assert_eq!(&out, b"content");
+                again.close().await.unwrap();
+            }
+            let summary = fs.check(CheckOptions::default(), |finding| panic!("{finding}")).await.unwrap();
+            assert_eq!(summary.orphans, 0, "dropped at {polls}");
+            assert_sound(&fs).await;
+            has_ended
+        });
+    }
+}
+
+#[test]
+fn a_flush_that_was_dropped_half_way_does_not_say_when_tried_again_that_all_is_well() {
+    for is_writer in [true, false] {
+        with_every_patience(async |polls| {
+            let (_bed, fs) = slow().await;
+            fs.write("f", b"before").await.unwrap();
+            let open = async || fs.open_file("f", writing()).await.unwrap();
+            let (writer, other, bystander) = (open().await, open().await, open().await);
+            let content = noise(1, 9_000);
+            writer.write_at(0, &content[..4_500]).await.unwrap();
+            other.append(&content[4_500..]).await.unwrap();
+            let flushing = if is_writer { &writer } else { &bystander };
+            let has_ended = cut(polls, flushing.flush()).await.map(Result::unwrap).is_some();
+            let again = flushing.flush().await;
+            let told = other.flush().await;
+            if polls == 0 {
+                again.as_ref().unwrap();
+            }
+            match again {
+                Ok(()) => assert!(fs.read("f").await.unwrap() == content, "dropped at {polls}: flushed, and not there"),
+                Err(error) => {
+                    assert!(matches!(error, Error::Interrupted) && !has_ended, "dropped at {polls}: {error}");
+                    assert!(matches!(told, Err(Error::Interrupted)), "dropped at {polls}: {told:?}");
+                }
+            }
+            // The next commit settles what was left in the air, and all handles go on.
+            fs.create_dir("settled").await.unwrap();
+            let left = fs.read("f").await.unwrap();
+            assert!(left == content || left == b"before", "dropped at {polls}: {} bytes", left.len());
+            let _ = (writer.flush().await, bystander.flush().await);
+            for file in [writer, other, bystander] {
+                file.write_at(0, b"again").await.unwrap();
+                file.close().await.unwrap();
+            }
+            assert!(fs.read("f").await.unwrap().starts_with(b"again"));
+            assert_sound(&fs).await;
+            has_ended
+        });
+    }
+}
