@@ -208,7 +208,7 @@ impl Shared {
 impl Work {
     /// Whether it is for giving space back: it puts no payload, and removes something.
     pub(super) fn frees(&self) -> bool {
-        let puts = |op: &Op| matches!(op, Op::NewChunk(_) | Op::Move { .. });
+        let puts = |op: &Op| matches!(op, Op::NewChunk(_) | Op::Move { .. } | Op::Heal { .. });
         let removes = |op: &Op| matches!(op, Op::Delete | Op::Add(..0) | Op::Free { .. } | Op::FreeNode(_));
         self.urgent || (!self.ops.values().any(puts) && self.ops.values().any(removes))
     }

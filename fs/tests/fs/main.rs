@@ -15,6 +15,7 @@ mod fsx;
 mod handles;
 mod interleaved;
 mod listing;
+mod mend;
 mod model;
 mod names;
 mod scale;
