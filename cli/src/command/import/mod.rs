@@ -3,8 +3,9 @@
 //! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
 //! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
 //! time are the same are taken as unchanged and not read, unless anything about them changed since they were stored: those
-//! are compared. Where a repair has noted damage to them, they are read for what was lost. A transaction that loses a race against another writer, or that a failing source file has spoilt, is
-//! dropped and its steps are taken again. What is gone is removed last.
+//! are compared. Where a repair has noted damage to them, they are read for what was lost. A transaction that loses a race
+//! against another writer, or that a failing source file has spoilt, is dropped and its steps are taken again. What is gone
+//! is removed last.
 
 mod batch;
 mod draft;
