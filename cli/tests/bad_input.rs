@@ -534,7 +534,7 @@ fn sizes_rates_numbers_and_flags_that_make_no_sense_are_usage_errors_of_one_line
         (vec!["kv", "scan", "--limit", "few"], "--limit"),
         (vec!["completions", "tcsh"], "bash"),
         (vec!["rm", "--at", "yesterday", "/tree"], "--at"),
-        (vec!["check", "--repair"], "--repair"),
+        (vec!["check", "--sample", "5"], "--sample"),
         (vec!["import", "tree", "--exclude", "a["], "a["),
         (vec!["import", "tree", "--exclude-file", "absent"], "absent"),
         (vec!["import", "tree", "tree/../tree"], "both arrive"),

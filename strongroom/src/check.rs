@@ -1,7 +1,8 @@
-//! Looking for damage, from the files down to the blobs.
+//! Looking for damage, from the files down to the blobs, and keeping it from spreading.
 
 use std::collections::HashSet;
 
+pub use strongroom_core::engine::Repaired;
 use strongroom_core::engine::{self, Counts};
 use strongroom_fs::Result;
 
@@ -54,6 +55,8 @@ pub struct CheckReport {
     pub notices: Vec<String>,
     /// Whether another process gave up the state that was looked at, so that there may be more to find.
     pub is_cut_short: bool,
+    /// What was done before: see [`Repository::repair`]. A check does nothing.
+    pub repaired: Repaired,
 }
 
 /// How often a check begins again because the state that it looked at was given up.
@@ -79,6 +82,39 @@ impl Repository {
             match checked.await {
                 Err(error) if error.is_conflict() && again < AGAIN_MAX => again += 1,
                 checked => return checked.map(|report| CheckReport { findings: told.len() as u64, ..report }),
+            }
+            self.refresh().await?;
+        }
+    }
+
+    /// Sees to it that damage does not spread, and that what is stored again heals it; then checks what has come of it. What
+    /// cannot be read is noted: content that is equal to it and is stored from then on, imported or written or copied, is not
+    /// taken for it, but written anew in its place, and all files, versions and snapshots that refer to it can be read
+    /// again. What can still be read of damaged blocks moves out of them. See [`engine::Engine::repair`] for the whole of it.
+    ///
+    /// Without [`CheckOptions::data`] only what is missing, or cut short, is found and repaired. It can be cut short, and run
+    /// again, and run beside other writers; nothing that could be read before cannot be read after it.
+    ///
+    /// # Errors
+    /// As [`Repository::check`]; [`strongroom_core::Error::ReadOnly`]; what the storage raises: where it does not answer,
+    /// nothing is taken for damaged.
+    pub async fn repair(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
+        if self.engine().is_read_only() {
+            return Err(strongroom_core::Error::ReadOnly.into());
+        }
+        let repaired = self.repair_chunks(options.data).await?;
+        let checked = self.check(options, report).await?;
+        Ok(CheckReport { repaired, ..checked })
+    }
+
+    async fn repair_chunks(&self, data: bool) -> Result<Repaired> {
+        let mut again = 0;
+        loop {
+            let options = engine::CheckOptions { data, ..engine::CheckOptions::default() };
+            match self.engine().check(options).await {
+                Ok(found) => return Ok(self.engine().repair(&found).await?),
+                Err(strongroom_core::Error::Expired) if again < AGAIN_MAX => again += 1,
+                Err(error) => return Err(error.into()),
             }
             self.refresh().await?;
         }
@@ -117,6 +153,7 @@ impl Repository {
             findings: 0,
             notices: blobs.notices,
             is_cut_short: blobs.is_cut_short,
+            repaired: Repaired::default(),
         })
     }
 

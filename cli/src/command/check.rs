@@ -1,8 +1,8 @@
-//! `check [--data]`: looks for damage, and says by path what it takes along.
+//! `check [--data] [--repair]`: looks for damage, says by path what it takes along, and keeps it from spreading.
 
 use clap::Args;
 use serde::Serialize;
-use strongroom::check::{CheckOptions, CheckReport, Finding};
+use strongroom::check::{CheckOptions, CheckReport, Finding, Repaired};
 
 use crate::context::{Access, Context};
 use crate::exit::{Exit, Failure};
@@ -18,8 +18,9 @@ pub(crate) struct Arguments {
     /// Look at a part only
     #[arg(long, value_name = "PERCENT", hide = true)]
     sample: Option<u8>,
-    /// Repair what can be repaired
-    #[arg(long, hide = true)]
+    /// See to it that what is stored again heals what is damaged: lost content is noted, so that nothing new is taken for it,
+    /// and what can still be read is moved out of damaged blocks. Then import the originals once more
+    #[arg(long)]
     repair: bool,
 }
 
@@ -38,6 +39,19 @@ struct Report {
     cut_short: bool,
     notices: Vec<String>,
     findings: Vec<JsonFinding>,
+    /// With `--repair`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<JsonRepaired>,
+}
+
+/// Counts of chunks.
+#[derive(Serialize)]
+struct JsonRepaired {
+    damaged: u64,
+    unidentified: u64,
+    moved: u64,
+    restored: u64,
+    readable: u64,
 }
 
 #[derive(Serialize)]
@@ -48,30 +62,33 @@ struct JsonFinding {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    for (given, flag) in [(arguments.sample.is_some(), "--sample"), (arguments.repair, "--repair")] {
-        if given {
-            return Err(Failure::usage(format!("{flag} is not supported yet: leave it out")));
-        }
+    if arguments.sample.is_some() {
+        return Err(Failure::usage("--sample is not supported yet: leave it out"));
     }
-    let repository = context.open(Access::Read).await?;
+    let access = if arguments.repair { Access::Write } else { Access::Read };
+    let repository = context.open(access).await?;
     let json = context.output.json();
     let mut findings = Vec::new();
     let options = CheckOptions { data: arguments.data };
-    let report = repository
-        .check(options, |finding| {
-            if json {
-                let Finding { path, detail } = finding;
-                findings.push(JsonFinding { path: path.as_deref().map(JsonName::new), detail });
-            } else {
-                match finding.path {
-                    Some(path) => complain(&format!("{}: {}", shown(&path), finding.detail)),
-                    None => complain(&finding.detail),
-                }
+    let hear = |finding: Finding| {
+        if json {
+            let Finding { path, detail } = finding;
+            findings.push(JsonFinding { path: path.as_deref().map(JsonName::new), detail });
+        } else {
+            match finding.path {
+                Some(path) => complain(&format!("{}: {}", shown(&path), finding.detail)),
+                None => complain(&finding.detail),
             }
-        })
-        .await?;
+        }
+    };
+    let report = if arguments.repair {
+        repository.repair(options, hear).await?
+    } else {
+        repository.check(options, hear).await?
+    };
     repository.close().await?;
     let damaged = report.findings;
+    let repaired = arguments.repair.then_some(report.repaired);
     if report.is_cut_short {
         context.output.notice("another process gave up the state that was looked at: there may be more, check again");
     }
@@ -84,7 +101,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         }
     }
     if json {
-        context.output.document("strongroom/check/1", &as_json(report, findings))?;
+        context.output.document("strongroom/check/1", &as_json(report, findings, repaired))?;
     } else {
         let opened = if arguments.data { format!(", {} opened whole", report.blobs_opened) } else { String::new() };
         context.output.summary(&format!(
@@ -97,19 +114,53 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             report.chunks,
             report.blobs,
         ))?;
+        if let Some(repaired) = repaired {
+            context.output.summary(&line(repaired))?;
+        }
     }
     if damaged > 0 {
-        // What is stored again is found as there, and not stored: the damage would be its own, too.
-        let what = format!(
-            "{damaged} findings, listed above: restore the repository from a copy, or rescue with export --partial into a new one; \
-             what is stored here again shares the damage"
-        );
-        return Err(Failure::new(Exit::Damaged, what));
+        return Err(Failure::new(Exit::Damaged, next_step(damaged, arguments.data, repaired)));
     }
     context.output.summary("no damage found")
 }
 
-fn as_json(report: CheckReport, findings: Vec<JsonFinding>) -> Report {
+/// What is to be done about what was found.
+fn next_step(damaged: u64, data: bool, repaired: Option<Repaired>) -> String {
+    let others = "restore the repository from a copy, or rescue with export --partial into a new one";
+    match repaired {
+        // What is stored again is found as there, and not stored: the damage would be its own, too.
+        None => format!(
+            "{damaged} findings, listed above: run check --repair before anything else is stored, which shares the damage \
+             otherwise, then import the originals again; or {others}"
+        ),
+        Some(repaired) if repaired.damaged > repaired.unidentified => format!(
+            "{damaged} findings are left, listed above: import the originals again, which heals what they have in common with \
+             what is damaged; or {others}"
+        ),
+        // Content that was stored without dedup is not known by what it was: it is stored as a new one.
+        Some(repaired) if repaired.damaged > 0 => format!(
+            "{damaged} findings are left, listed above: import the originals again, which stores the files anew; or {others}"
+        ),
+        Some(_) if !data => format!("{damaged} findings are left, listed above: repair with --data, too; or {others}"),
+        Some(_) => format!("{damaged} findings are left, listed above: {others}"),
+    }
+}
+
+/// What a repair did, as one line.
+fn line(repaired: Repaired) -> String {
+    let Repaired { damaged, unidentified: _, moved, restored, readable } = repaired;
+    let parts = [
+        (damaged, "cannot be read, and wait for their content to be stored again"),
+        (moved, "were moved out of damaged blocks"),
+        (restored, "were written anew from others like them"),
+        (readable, "can be read again"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} chunks {what}")).collect();
+    if parts.is_empty() { "nothing to repair".to_owned() } else { format!("repair: {}", parts.join(", ")) }
+}
+
+fn as_json(report: CheckReport, findings: Vec<JsonFinding>, repaired: Option<Repaired>) -> Report {
     Report {
         files: report.files,
         folders: report.directories,
@@ -124,5 +175,9 @@ fn as_json(report: CheckReport, findings: Vec<JsonFinding>) -> Report {
         cut_short: report.is_cut_short,
         notices: report.notices,
         findings,
+        repaired: repaired.map(|repaired| {
+            let Repaired { damaged, unidentified, moved, restored, readable } = repaired;
+            JsonRepaired { damaged, unidentified, moved, restored, readable }
+        }),
     }
 }

@@ -5,6 +5,7 @@
 //! cancelled or failed leader leaves behind (`Leader::in_flight`, `Leader::group`) is settled by the next one first.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -46,6 +47,14 @@ pub(crate) struct Draft {
     pub(crate) rows: BTreeMap<Bytes, Option<Bytes>>,
     /// Change of live bytes, by block.
     pub(crate) usage: HashMap<DataBlock, i64>,
+}
+
+impl Draft {
+    /// Whether it says of any chunk that it is damaged, or no longer.
+    fn notes_damage(&self) -> bool {
+        let range = (Bound::Included(&[rows::DAMAGED][..]), Bound::Excluded(&[rows::DAMAGED + 1][..]));
+        self.rows.range::<[u8], _>(range).next().is_some()
+    }
 }
 
 /// What a commit carries beside rows.
@@ -300,22 +309,25 @@ impl Shared {
             }
         }
         let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
-        let touches = |key: &[u8]| work.reads.holds(key) || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete));
+        let touches = |key: &[u8]| {
+            work.reads.holds(key)
+                || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete))
+                || refers_to_noted(work, key)
+        };
         if since.iter().any(|keys| keys.any(touches)) || draft.rows.keys().any(|key| touches(key)) {
             return Err(Error::Conflict);
         }
         if work.has_blocks && shares_condemned(work, &since) {
             return Err(Error::Conflict);
         }
-        let mut rows: Vec<Delta> = Vec::with_capacity(work.ops.len());
-        let mut usage: Vec<(DataBlock, i64)> = Vec::new();
-        let mut freed: Vec<(ChunkRow, u64)> = Vec::new();
+        let mut judged = Judged { rows: Vec::with_capacity(work.ops.len()), ..Judged::default() };
+        let Judged { rows, usage, freed } = &mut judged;
         for (key, op) in &work.ops {
             match op {
                 Op::Put(value) => rows.push((key.clone(), Some(value.clone()))),
                 Op::Delete => rows.push((key.clone(), None)),
                 Op::NewChunk(row) => {
-                    count_place(&row.place, 1, &mut usage);
+                    count_place(&row.place, 1, usage);
                     rows.push((key.clone(), Some(Bytes::from(row.encode()))));
                 }
                 Op::Move { from, to } => {
@@ -324,10 +336,28 @@ impl Shared {
                     if !matches!(&chunk.place, Place::Records(pointers) if pointers == from) {
                         continue;
                     }
-                    count_place(&chunk.place, -1, &mut usage);
+                    count_place(&chunk.place, -1, usage);
                     chunk.place = Place::Records(to.clone());
-                    count_place(&chunk.place, 1, &mut usage);
+                    count_place(&chunk.place, 1, usage);
                     rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
+                }
+                Op::Heal { to, references } => {
+                    let mut chunk = self.current_chunk(base, draft, key).await?.ok_or(Error::Conflict)?;
+                    let number = chunk_number(key)?;
+                    let note = rows::damaged_key(number);
+                    // Healed by others since we looked: then what was written in its stead is nobody's.
+                    if self.current(base, draft, &note).await?.is_some() {
+                        count_place(&chunk.place, -1, usage);
+                        chunk.place = Place::Records(to.clone());
+                        count_place(&chunk.place, 1, usage);
+                        rows.push((note, None));
+                    }
+                    if *references == 0 {
+                        rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
+                    } else {
+                        let newest_snapshot = self.newest_snapshot(base, draft).await?;
+                        refer(number, chunk, *references, (base.sequence + 1, newest_snapshot), rows, freed)?;
+                    }
                 }
                 Op::Identity(number) => {
                     if self.current(base, draft, key).await?.is_none() {
@@ -338,7 +368,7 @@ impl Shared {
                 Op::Add(delta) if key.first() == Some(&rows::CHUNK) => {
                     // A chunk that is gone is never revived. One that snapshots keep is.
                     let number = chunk_number(key)?;
-                    let Some(mut chunk) = self.current_chunk(base, draft, key).await? else {
+                    let Some(chunk) = self.current_chunk(base, draft, key).await? else {
                         let since_we_looked =
                             draft.rows.contains_key(key) || since.iter().any(|keys| keys.any(|other| other == &**key));
                         return Err(match delta {
@@ -347,21 +377,9 @@ impl Shared {
                             _ => Error::damaged("chunk", None, format!("chunk {number:#x} has no row")),
                         });
                     };
-                    if chunk.references == 0 {
-                        rows.push((rows::parked_chunk_key(chunk.death, number), None));
-                        chunk.death = 0;
-                    }
-                    chunk.references = chunk.references.checked_add_signed(*delta).ok_or(Error::Conflict)?;
-                    if chunk.references == 0 && chunk.birth <= self.newest_snapshot(base, draft).await? {
-                        chunk.death = base.sequence + 1;
-                        rows.push((rows::parked_chunk_key(chunk.death, number), Some(Bytes::new())));
-                        rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
-                    } else if chunk.references == 0 {
-                        rows.push((key.clone(), None));
-                        freed.push((chunk, number));
-                    } else {
-                        rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
-                    }
+                    let is_last = chunk.references.checked_add_signed(*delta) == Some(0);
+                    let newest_snapshot = if is_last { self.newest_snapshot(base, draft).await? } else { 0 };
+                    refer(number, chunk, *delta, (base.sequence + 1, newest_snapshot), rows, freed)?;
                 }
                 Op::Free { death } => {
                     // Somebody may have taken to it again: then it is not what snapshots alone had.
@@ -385,8 +403,14 @@ impl Shared {
                 }
             }
         }
+        let Judged { mut rows, mut usage, freed } = judged;
+        let notes_damage = !freed.is_empty() && (draft.notes_damage() || self.notes_damage(base).await?);
         for (chunk, number) in freed {
             count_place(&chunk.place, -1, &mut usage);
+            let note = rows::damaged_key(number);
+            if notes_damage && self.current(base, draft, &note).await?.is_some() {
+                rows.push((note, None));
+            }
             let Some(identity) = chunk.identity else { continue };
             let key = rows::identity_key(&identity);
             let named = self.current(base, draft, &key).await?;
@@ -476,6 +500,56 @@ impl Shared {
     }
 }
 
+/// What a transaction comes to, while it is judged.
+#[derive(Default)]
+struct Judged {
+    rows: Vec<Delta>,
+    /// Changes of live bytes.
+    usage: Vec<(DataBlock, i64)>,
+    /// Chunks that nothing refers to any more.
+    freed: Vec<(ChunkRow, u64)>,
+}
+
+/// Gives a chunk more references, or takes some. `commit`, of which this is, and the newest snapshot that is kept: what that
+/// has is parked with its last reference, anything else is freed.
+fn refer(
+    number: u64,
+    mut chunk: ChunkRow,
+    delta: i64,
+    (commit, newest_snapshot): (u64, u64),
+    rows: &mut Vec<Delta>,
+    freed: &mut Vec<(ChunkRow, u64)>,
+) -> Result<()> {
+    let key = rows::chunk_key(number);
+    if chunk.references == 0 {
+        rows.push((rows::parked_chunk_key(chunk.death, number), None));
+        chunk.death = 0;
+    }
+    chunk.references = chunk.references.checked_add_signed(delta).ok_or(Error::Conflict)?;
+    if chunk.references == 0 && chunk.birth <= newest_snapshot {
+        chunk.death = commit;
+        rows.push((rows::parked_chunk_key(chunk.death, number), Some(Bytes::new())));
+        rows.push((key, Some(Bytes::from(chunk.encode()))));
+    } else if chunk.references == 0 {
+        rows.push((key, None));
+        freed.push((chunk, number));
+    } else {
+        rows.push((key, Some(Bytes::from(chunk.encode()))));
+    }
+    Ok(())
+}
+
+/// Whether a key is the note that a chunk is damaged which the work refers to: it may have taken what it stores for that
+/// chunk's content before anybody knew.
+fn refers_to_noted(work: &Work, key: &[u8]) -> bool {
+    match key.split_first() {
+        Some((&rows::DAMAGED, number)) => {
+            matches!(work.ops.get(&rows::table_key(rows::CHUNK, number)), Some(Op::Add(_)))
+        }
+        _ => false,
+    }
+}
+
 /// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
 /// empty for the accounts may hold what this one put; it is not revived.
 fn shares_condemned(work: &Work, since: &[Arc<Keys>]) -> bool {
@@ -493,9 +567,9 @@ fn shares_condemned(work: &Work, since: &[Arc<Keys>]) -> bool {
     }
     (work.ops.values())
         .filter_map(|op| match op {
-            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. }) | Op::Move { to: pointers, .. } => {
-                Some(pointers)
-            }
+            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. })
+            | Op::Move { to: pointers, .. }
+            | Op::Heal { to: pointers, .. } => Some(pointers),
             _ => None,
         })
         .flatten()

@@ -91,7 +91,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
 }
 
 /// Deletes what needs no more than deleting.
-async fn give_back(shared: &Arc<Shared>) -> Result<()> {
+pub(super) async fn give_back(shared: &Arc<Shared>) -> Result<()> {
     let mut leader = shared.leader.lock().await;
     shared.settle(&mut leader).await?;
     let guard = shared.try_alone().await?;

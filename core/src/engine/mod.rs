@@ -8,7 +8,8 @@
 //! * `destroy` deletes all of it.
 //! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `copy` brings all of them into
 //!   another repository.
-//! * [`keyring`] opens the header's slots; `check` verifies every reference and count.
+//! * [`keyring`] opens the header's slots; `check` verifies every reference and count, `repair` keeps what it found damaged
+//!   from spreading.
 //!
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
 //! what a reader may still look at (`floor`) is not deleted; nothing is revived once it is condemned.
@@ -36,6 +37,7 @@ mod publish;
 mod reads;
 mod recent;
 mod remembered;
+mod repair;
 mod room;
 mod root;
 mod shared;
@@ -71,6 +73,7 @@ pub use difference::{Change, Changes, References};
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use remembered::Remembered;
+pub use repair::Repaired;
 pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{Scan, Snapshot, View};

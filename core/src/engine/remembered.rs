@@ -12,7 +12,7 @@ use super::shared::{Appending, Pin, Shared};
 use super::view::{Scan, View, table_range};
 use super::{ChunkNumber, Table};
 use crate::Result;
-use crate::format::rows::{self, ChunkRow};
+use crate::format::rows::{self, Place};
 use crate::tree::Direction;
 
 /// A transaction as it was at one moment, for reading, whatever has become of it: see
@@ -22,8 +22,9 @@ pub struct Remembered {
     pub(super) root: Arc<Root>,
     pub(super) pin: Arc<Pin>,
     pub(super) content: Overlay,
-    /// Chunks that it had made.
-    pub(super) made: BTreeMap<Bytes, ChunkRow>,
+    /// Where the chunks are that it had made, or healed, and under which epoch.
+    pub(super) made: BTreeMap<Bytes, Place>,
+    pub(super) epoch: Option<u32>,
     pub(super) _appending: Option<Arc<Appending>>,
 }
 
@@ -45,7 +46,7 @@ impl View for Remembered {
 
     async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
         match self.made.get(&rows::chunk_key(number.0)) {
-            Some(row) => self.shared.own_chunk_payload(number, row).await,
+            Some(place) => self.shared.own_payload(self.epoch, place).await,
             None => self.shared.chunk_at(&self.root, number.0).await,
         }
     }

@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::ChunkNumber;
 use super::checkpoint::Trees;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::root::Root;
@@ -18,7 +17,7 @@ use super::shared::{EpochState, Shared, lock};
 use super::transaction::{Transaction, Work};
 use super::view::{Scan, table_range};
 use crate::format::BlockId;
-use crate::format::rows::{self, ChunkRow, DataBlock};
+use crate::format::rows::{self, DataBlock, Place};
 use crate::storage::{ErrorKind, Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
@@ -176,14 +175,14 @@ impl Shared {
         epochs(view.scan_own(rows::EPOCH)).await
     }
 
-    /// The payload of a chunk that only this writer knows of. Where its blocks are missing because others took the writer for
-    /// dead, and swept after it, that is a conflict and no damage.
-    pub(crate) async fn own_chunk_payload(&self, number: ChunkNumber, row: &ChunkRow) -> Result<Bytes> {
-        let error = match self.chunk_payload(row).await {
+    /// A payload at a place that only this writer knows of, put under its epoch. Where its blocks are missing because others
+    /// took the writer for dead, and swept after it, that is a conflict and no damage.
+    pub(crate) async fn own_payload(&self, epoch: Option<u32>, place: &Place) -> Result<Bytes> {
+        let error = match self.payload_at(place).await {
             Err(error @ Error::Missing { .. }) => error,
             payload => return payload,
         };
-        let Ok(epoch) = u32::try_from(number.0 >> 32) else { return Err(error) };
+        let Some(epoch) = epoch else { return Err(error) };
         let head = self.chain.find_head().await?;
         match head.get(&self.nodes, &rows::epoch_key(epoch)).await? {
             Some(_) => Err(error),

@@ -1,6 +1,6 @@
 //! A read-write transaction: reads at its root, keeps its writes to itself, and is judged when it commits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +34,11 @@ pub(crate) enum Op {
     Move {
         from: Vec<Pointer>,
         to: Vec<Pointer>,
+    },
+    /// The payload of a chunk that is noted as damaged, written anew, and so many references more.
+    Heal {
+        to: Vec<Pointer>,
+        references: i64,
     },
     /// The row and payload of a chunk that only snapshots needed which are gone, unless somebody has taken to it again.
     Free {
@@ -91,6 +96,10 @@ pub struct Transaction {
     appending: Option<Arc<Appending>>,
     pending_bytes: u64,
     kept: Vec<Kept>,
+    /// Whether any chunk is noted as damaged at the root, once that was looked up.
+    notes_damage: Option<bool>,
+    /// Damaged chunks that were met, by what they would hold.
+    damaged: HashMap<[u8; 32], ChunkNumber>,
 }
 
 impl Transaction {
@@ -110,6 +119,8 @@ impl Transaction {
             appending: None,
             pending_bytes: 0,
             kept: Vec::new(),
+            notes_damage: None,
+            damaged: HashMap::new(),
         }
     }
 
@@ -207,7 +218,8 @@ impl Transaction {
         Ok(number)
     }
 
-    /// The chunk with this identity, one reference added; `None` where there is none.
+    /// The chunk with this identity, one reference added; `None` where there is none, or one that is noted as damaged, see
+    /// [`super::Engine::repair`]: what is put under its identity then heals it.
     ///
     /// # Errors
     /// What reading the identity raises.
@@ -223,8 +235,81 @@ impl Transaction {
             },
         };
         let Some(number) = number.map(ChunkNumber) else { return Ok(None) };
+        if self.is_damaged(number).await? {
+            self.damaged.insert(*identity, number);
+            return Ok(None);
+        }
         self.retain_chunk(number)?;
         Ok(Some(number))
+    }
+
+    /// Whether a chunk is noted as damaged, and this transaction does not heal it. Not counted as read: who refers to a chunk
+    /// that was noted meanwhile has a conflict anyhow.
+    async fn is_damaged(&mut self, number: ChunkNumber) -> Result<bool> {
+        let any = match self.notes_damage {
+            Some(any) => any,
+            None => match self.shared.notes_damage(&self.root).await {
+                Ok(any) => *self.notes_damage.insert(any),
+                Err(error) => return Err(self.shared.explain(error, self.root.sequence).await),
+            },
+        };
+        if !any || matches!(self.ops.get(&rows::chunk_key(number.0)), Some(Op::Heal { .. })) {
+            return Ok(false);
+        }
+        self.has_row(&rows::damaged_key(number.0)).await
+    }
+
+    /// Writes the payload of a chunk anew that is noted as damaged, where `identity` is what it has: then whatever refers to
+    /// the chunk, versions and snapshots too, can be read again. Answers `false` where the chunk is of other content, and
+    /// stays damaged; `true` too where it is not, or no longer, noted as damaged.
+    ///
+    /// # Errors
+    /// As [`Transaction::put_chunk`].
+    pub async fn heal_chunk(&mut self, number: ChunkNumber, identity: &[u8; 32], payload: Bytes) -> Result<bool> {
+        self.shared.check_writable()?;
+        self.check_chunk(&payload)?;
+        Ok(!self.is_damaged(number).await? || self.heal(number, identity, &payload, 0).await?)
+    }
+
+    /// Heals a chunk that is noted as damaged, with so many references more.
+    async fn heal(
+        &mut self,
+        number: ChunkNumber,
+        identity: &[u8; 32],
+        payload: &Bytes,
+        references: i64,
+    ) -> Result<bool> {
+        let key = rows::chunk_key(number.0);
+        if let Some(Op::Heal { references: before, .. }) = self.ops.get_mut(&key) {
+            *before = before.saturating_add(references);
+            return Ok(true);
+        }
+        let before = match self.ops.get(&key) {
+            None => 0,
+            Some(Op::Add(before)) => *before,
+            Some(_) => return Ok(false),
+        };
+        // Gone, or another: then there is nothing to heal with this.
+        if self.chunk_row(number.0).await?.and_then(|row| row.identity).as_ref() != Some(identity) {
+            return Ok(false);
+        }
+        self.hold_epoch().await?;
+        let to = self.append(number.0, payload).await?;
+        self.pending_bytes += 256;
+        self.ops.insert(key, Op::Heal { to, references: before.saturating_add(references) });
+        // For who looks for it in this transaction: the row stays as it is.
+        self.ops.insert(rows::identity_key(identity), Op::Identity(number.0));
+        Ok(true)
+    }
+
+    /// What is put from here on is under the epoch that we hold.
+    async fn hold_epoch(&mut self) -> Result<()> {
+        let epoch = self.shared.hold_epoch().await?;
+        if self.epoch.is_some_and(|before| before != epoch) {
+            return Err(Error::Conflict);
+        }
+        self.epoch = Some(epoch);
+        Ok(())
     }
 
     /// Stores a payload under its identity, or adds a reference to the chunk that has it. The caller owns one reference.
@@ -242,13 +327,19 @@ impl Transaction {
     }
 
     /// As [`Transaction::put_chunk`], of an identity that [`Transaction::find_chunk`] does not find: it is not looked up again.
-    /// Were there one after all, its content would be stored twice.
+    /// Were there one after all, its content would be stored twice. One that was found damaged is healed.
     ///
     /// # Errors
     /// As [`Transaction::put_chunk`].
     pub async fn put_new_chunk(&mut self, identity: Option<[u8; 32]>, payload: Bytes) -> Result<ChunkNumber> {
         self.shared.check_writable()?;
         self.check_chunk(&payload)?;
+        if let Some(identity) = &identity
+            && let Some(number) = self.damaged.get(identity).copied()
+            && self.heal(number, identity, &payload, 1).await?
+        {
+            return Ok(number);
+        }
         let number = self.number().await?;
         self.put_numbered(number, identity, payload).await?;
         Ok(ChunkNumber(number))
@@ -264,13 +355,12 @@ impl Transaction {
     ) -> Result<()> {
         self.shared.check_writable()?;
         self.check_chunk(&payload)?;
-        let epoch = self.shared.hold_epoch().await?;
-        if self.epoch.is_some_and(|before| before != epoch) {
-            return Err(Error::Conflict);
-        }
-        self.epoch = Some(epoch);
+        self.hold_epoch().await?;
         let key = rows::chunk_key(number.0);
-        if number.0 >> 32 >= u64::from(epoch) || self.ops.contains_key(&key) || self.has_row(&key).await? {
+        if number.0 >> 32 >= self.epoch.unwrap_or_default().into()
+            || self.ops.contains_key(&key)
+            || self.has_row(&key).await?
+        {
             return Err(Error::Invalid(format!("the number {:#x} of a chunk is taken, or not from before", number.0)));
         }
         self.put_numbered(number.0, identity, payload).await
@@ -374,7 +464,7 @@ impl Transaction {
                     forgotten = Some(row.identity);
                 }
             }
-            Some(Op::Add(before)) => *before = before.saturating_add(delta),
+            Some(Op::Add(before) | Op::Heal { references: before, .. }) => *before = before.saturating_add(delta),
             _ => {
                 self.ops.insert(key.clone(), Op::Add(delta));
                 self.pending_bytes += 80;
@@ -397,7 +487,8 @@ impl Transaction {
     #[must_use]
     pub fn remember(&self) -> Remembered {
         let made = self.ops.iter().filter_map(|(key, op)| match op {
-            Op::NewChunk(row) => Some((key.clone(), row.clone())),
+            Op::NewChunk(row) => Some((key.clone(), row.place.clone())),
+            Op::Heal { to, .. } => Some((key.clone(), Place::Records(to.clone()))),
             _ => None,
         });
         Remembered {
@@ -406,6 +497,7 @@ impl Transaction {
             pin: self.pin.clone(),
             content: self.content.clone(),
             made: made.collect(),
+            epoch: self.epoch,
             _appending: self.appending.clone(),
         }
     }
@@ -455,11 +547,7 @@ impl Transaction {
 
     /// Writes a payload once more, under the epoch that we hold; [`Transaction::move_chunk`] makes it the chunk's.
     pub(crate) async fn copy_record(&mut self, number: u64, payload: &[u8]) -> Result<Vec<Pointer>> {
-        let epoch = self.shared.hold_epoch().await?;
-        if self.epoch.is_some_and(|before| before != epoch) {
-            return Err(Error::Conflict);
-        }
-        self.epoch = Some(epoch);
+        self.hold_epoch().await?;
         // Copied: it is a slice of a block that nothing else may hold on to.
         self.append(number, &Bytes::copy_from_slice(payload)).await
     }
@@ -467,6 +555,15 @@ impl Transaction {
     /// Gives a chunk another place, unless it has left `from` by then.
     pub(crate) fn move_chunk(&mut self, number: u64, from: Vec<Pointer>, to: Vec<Pointer>) {
         self.ops.insert(rows::chunk_key(number), Op::Move { from, to });
+    }
+
+    /// Notes that a chunk cannot be read. Where its identity leads to no chunk, it leads to this one from now on: what is
+    /// stored under it is to find what it heals.
+    pub(crate) fn note_damaged(&mut self, number: u64, identity: Option<[u8; 32]>) {
+        self.put_own(rows::damaged_key(number), Some(Bytes::new()));
+        if let Some(identity) = identity {
+            self.ops.insert(rows::identity_key(&identity), Op::Identity(number));
+        }
     }
 
     /// The chunk's row at this state, not counted as read.
@@ -590,7 +687,8 @@ impl View for Transaction {
 
     async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
         match self.ops.get(&rows::chunk_key(number.0)) {
-            Some(Op::NewChunk(row)) => self.shared.own_chunk_payload(number, row).await,
+            Some(Op::NewChunk(row)) => self.shared.own_payload(self.epoch, &row.place).await,
+            Some(Op::Heal { to, .. }) => self.shared.own_payload(self.epoch, &Place::Records(to.clone())).await,
             _ => self.shared.chunk_at(&self.root, number.0).await,
         }
     }

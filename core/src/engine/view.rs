@@ -114,7 +114,11 @@ impl Shared {
     }
 
     pub(crate) async fn chunk_payload(&self, row: &ChunkRow) -> Result<Bytes> {
-        match &row.place {
+        self.payload_at(&row.place).await
+    }
+
+    pub(crate) async fn payload_at(&self, place: &Place) -> Result<Bytes> {
+        match place {
             Place::Inline(bytes) => Ok(bytes.clone()),
             Place::Records(pointers) => self.records_payload(pointers).await,
         }

@@ -16,6 +16,7 @@
 //! | [`SNAPSHOT`] | name, UTF-8 | [`SnapshotRow`] |
 //! | [`PARKED_CHUNK`] | commit that took the last reference u64, chunk number u64 | empty |
 //! | [`PARKED_NODE`] | checkpoint that replaced it u64, pointer 38 | the checkpoint that wrote it, u64 |
+//! | [`DAMAGED`] | chunk number u64 | empty |
 
 use bytes::Bytes;
 
@@ -43,6 +44,8 @@ pub const SNAPSHOT: u8 = 0x09;
 pub const PARKED_CHUNK: u8 = 0x0a;
 /// Nodes of the content tree that only snapshots have, by the checkpoint that replaced them.
 pub const PARKED_NODE: u8 = 0x0b;
+/// Chunks that a repair could not read: nothing that is stored is taken for one of them, but heals it.
+pub const DAMAGED: u8 = 0x0c;
 /// The first table of the content root.
 pub const CONTENT_FIRST: u8 = 0x10;
 
@@ -286,6 +289,12 @@ pub fn table_key(table: u8, rest: &[u8]) -> Bytes {
 #[must_use]
 pub fn chunk_key(number: u64) -> Bytes {
     key(CHUNK, &[&number.to_be_bytes()])
+}
+
+/// Key of the note that a chunk is damaged.
+#[must_use]
+pub fn damaged_key(number: u64) -> Bytes {
+    key(DAMAGED, &[&number.to_be_bytes()])
 }
 
 /// Key of an identity row.

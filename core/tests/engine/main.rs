@@ -13,6 +13,7 @@ mod hostile;
 mod model;
 mod processes;
 mod races;
+mod repair;
 mod room;
 mod sharing;
 mod simulated;

@@ -104,7 +104,7 @@ impl Identities<'_> {
 }
 
 /// Fills a buffer; answers false where the end came before.
-fn fill(other: &mut impl Comparand, offset: u64, out: &mut [u8]) -> Result<bool> {
+pub(super) fn fill(other: &mut impl Comparand, offset: u64, out: &mut [u8]) -> Result<bool> {
     match other.read_exact_at(offset, out) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),

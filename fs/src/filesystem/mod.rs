@@ -7,6 +7,7 @@ mod copy;
 mod create;
 mod diff;
 mod directory;
+mod mend;
 mod orphans;
 mod remains;
 mod remove;

@@ -16,6 +16,7 @@ mod fsx;
 mod handles;
 mod interleaved;
 mod listing;
+mod mend;
 mod model;
 mod names;
 mod remains;

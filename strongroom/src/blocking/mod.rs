@@ -140,6 +140,15 @@ impl Repository {
         block_on(self.inner.check(options, report))
     }
 
+    /// Sees to it that damage does not spread, and that what is stored again heals it; then checks it: see
+    /// [`crate::Repository::repair`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn repair(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
+        block_on(self.inner.repair(options, report))
+    }
+
     /// Gives back the space of what nothing needs any more; see [`crate::Repository::compact`].
     ///
     /// # Errors

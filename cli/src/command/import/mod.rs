@@ -3,8 +3,9 @@
 //! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
 //! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
 //! time are the same are taken as unchanged and not read, unless anything about them changed since they were stored: those
-//! are compared. A transaction that loses a race against another writer, or that a failing source file has spoilt, is
-//! dropped and its steps are taken again. What is gone is removed last.
+//! are compared. Where a repair has noted damage to them, they are read for what was lost. A transaction that loses a race
+//! against another writer, or that a failing source file has spoilt, is dropped and its steps are taken again. What is gone
+//! is removed last.
 
 mod batch;
 mod draft;
@@ -17,6 +18,7 @@ mod measuring;
 mod removal;
 mod store;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,6 +91,8 @@ pub(super) struct Report {
     removed: u64,
     /// Files, folders and links that are in the repository as they are here.
     unchanged: u64,
+    /// Files that were damaged in the repository, as a repair had found, and got back what they had lost.
+    mended: u64,
     /// Of the new and changed files.
     bytes: u64,
     seconds: f64,
@@ -140,6 +144,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         gone: Gone::default(),
         limits: &limits,
         report: Report::default(),
+        damaged: HashSet::new(),
         to: bytes_of(&arguments.to).to_vec(),
         repository: &repository,
         context,
@@ -262,8 +267,9 @@ fn summarise(report: &Report, arguments: &Arguments, elapsed: Duration, context:
         (count, true) => format!(", would remove {count}"),
         (count, false) => format!(", removed {count}"),
     };
+    let mended = if report.mended > 0 { format!(", {} mended", report.mended) } else { String::new() };
     context.output.summary(&format!(
-        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged{removed}",
+        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged{mended}{removed}",
         report.files,
         report.folders,
         report.links + report.hard_links,

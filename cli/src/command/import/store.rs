@@ -1,8 +1,10 @@
 //! Goes through the sources and stores what differs.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use strongroom::Repository;
+use strongroom::core::engine::ChunkNumber;
 use strongroom::fs::{FsSnapshot, Kind as FsKind, Metadata};
 
 use crate::context::Context;
@@ -12,7 +14,7 @@ use crate::local::source::{Entry, Event, Identity, Kind, Limits, SourceFile, Wal
 use crate::local::{Attributes, bytes_of, xattrs};
 use crate::output::{JsonName, complain, shown};
 use crate::progress::Progress;
-use crate::transfer;
+use crate::transfer::{self, Comparison};
 use crate::walk::join;
 
 use super::batch::{Batch, News, Step};
@@ -30,6 +32,8 @@ pub(super) struct Import<'a> {
     pub(super) gone: Gone,
     pub(super) limits: &'a Limits,
     pub(super) report: Report,
+    /// Chunks of the repository that cannot be read, as a repair has noted.
+    pub(super) damaged: HashSet<ChunkNumber>,
     /// In the repository.
     pub(super) to: Vec<u8>,
     pub(super) repository: &'a Repository,
@@ -50,6 +54,7 @@ pub(super) struct Folder {
 impl Import<'_> {
     pub(super) async fn all(&mut self, sources: &[Source]) -> Result<(), Failure> {
         let snapshot = self.repository.fs().snapshot();
+        self.damaged = self.repository.fs().engine().damaged_chunks().await?;
         if !is_root(&self.to) {
             match snapshot.metadata(&self.to).await {
                 Ok(metadata) if metadata.kind == FsKind::Directory => {}
@@ -245,7 +250,11 @@ impl Import<'_> {
         let attributes = entry.attributes;
         // Other names of the file there may stand for another file here, or for nothing that is imported now.
         let shared = there.is_some_and(|metadata| metadata.nlink > 1);
-        if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there)) {
+        let is_lost = match &there {
+            Some(there) if there.size == size => !self.mend(&entry.path, &path, there.inode, snapshot).await?,
+            _ => false,
+        };
+        if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there) && !is_lost) {
             self.progress.on(|| shown(&path));
             let fs = self.repository.fs();
             let is_noted = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
@@ -289,6 +298,31 @@ impl Import<'_> {
             self.xattrs(&path, &entry.path, there.as_ref(), snapshot).await?;
         }
         Ok(())
+    }
+
+    /// Gives a file of the repository back what it has lost, as far as a repair noted that and its source still has it;
+    /// answers `false` where that is not enough, and it must be stored anew. Else it would be taken as unchanged for ever.
+    async fn mend(&mut self, source: &Path, path: &[u8], inode: u64, snapshot: &FsSnapshot) -> Result<bool, Failure> {
+        if self.damaged.is_empty() || !snapshot.refers_to(inode, &self.damaged).await? {
+            return Ok(true);
+        }
+        // Whether it cannot be read is told by whoever stores it.
+        let Ok(source) = SourceFile::open(source, self.context.own()) else { return Ok(false) };
+        if self.arguments.dry_run {
+            return Ok(false);
+        }
+        // What waits may share the damaged chunks, and would have to be taken again.
+        self.commit().await?;
+        let mut source = Comparison { source: &source, interrupt: Some(&self.context.interrupt) };
+        match self.repository.fs().mend(path, &self.damaged, &mut source).await {
+            Ok(is_mended) => {
+                self.report.mended += u64::from(is_mended);
+                Ok(is_mended)
+            }
+            // Gone meanwhile, or another, or not to be read.
+            Err(error @ strongroom::Error::Core(_)) => Err(error.into()),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Extended attributes, where they are not the same: they change without a change of the content's time.

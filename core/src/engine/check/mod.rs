@@ -312,6 +312,7 @@ impl Check<'_> {
                     *self.live.entry(block).or_default() += rows::live_bytes(pointer);
                     if *self.salts.entry(block).or_insert(pointer.salt) != pointer.salt {
                         let name = shared.block_name(block);
+                        self.hurt.push((block, self.report.findings.len()));
                         self.find(
                             "chunk",
                             Some(name),
@@ -548,7 +549,7 @@ impl Check<'_> {
         };
         let (unnamed, names): (Vec<Name>, Vec<Name>) = names.into_iter().partition(unnamed);
         if !data {
-            return self.lengths(names, &wanted).await;
+            return self.lengths(names, &wanted, &condemned).await;
         }
         if !unnamed.is_empty() {
             self.report
@@ -576,6 +577,9 @@ impl Check<'_> {
             .collect()
             .await;
         for (name, result) in opened {
+            if result.as_ref().is_err_and(is_damage) && self.is_given_up(name, &wanted, &condemned) {
+                continue;
+            }
             let expected = wanted.get(&name).and_then(|block| self.salts.get(block)).copied();
             let result = result.and_then(|salt| match (salt, expected) {
                 (Some(salt), Some(expected)) if salt != expected => Err(Error::damaged(
@@ -601,10 +605,31 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Whether nothing is left in a damaged block: then that is told, and no damage. It goes when no reader of an older state
+    /// can need it.
+    fn is_given_up(&mut self, name: Name, wanted: &HashMap<Name, DataBlock>, condemned: &HashSet<DataBlock>) -> bool {
+        let Some(BlockId::Data { key_epoch, writer_epoch, counter }) = self.shared.blocks.reader.block_id(name) else {
+            return false;
+        };
+        let is_given_up =
+            !wanted.contains_key(&name) && condemned.contains(&DataBlock { key_epoch, writer_epoch, counter });
+        if is_given_up {
+            let notice =
+                format!("block {} is damaged; nothing is left in it, and it waits to be deleted", name.to_hex());
+            self.report.notices.push(notice);
+        }
+        is_given_up
+    }
+
     /// Whether these blobs are as long as a block, where it costs little to ask. Records are read by their place: one that
     /// was cut behind its records, or lengthened, shows in nothing else. Over a network it is a request a blob, and so left
     /// to a look at the data, which reads them whole.
-    async fn lengths(&mut self, names: Vec<Name>, wanted: &HashMap<Name, DataBlock>) -> Result<()> {
+    async fn lengths(
+        &mut self,
+        names: Vec<Name>,
+        wanted: &HashMap<Name, DataBlock>,
+        condemned: &HashSet<DataBlock>,
+    ) -> Result<()> {
         let (storage, reader) = (self.shared.storage(), &self.shared.blocks.reader);
         if storage.capabilities().reach == Reach::Everywhere {
             return Ok(());
@@ -620,6 +645,7 @@ impl Check<'_> {
         for (name, size) in sizes {
             let (detail, is_there, is_readable) = match size {
                 Ok(bytes) if bytes == block_bytes => continue,
+                Ok(_) if self.is_given_up(name, wanted, condemned) => continue,
                 Ok(bytes) => (format!("{bytes} bytes long, not {block_bytes}"), true, bytes > block_bytes),
                 // Deleted since it was listed, by a writer that may.
                 Err(error) if error.kind() == ErrorKind::NotFound && !wanted.contains_key(&name) => continue,
@@ -651,6 +677,10 @@ async fn scan_usage(
         each(block.ok().zip(rows::decode_count(&value).ok()));
     }
     Ok(())
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Damaged(_))
 }
 
 fn missing(error: &Error) -> Option<Name> {
