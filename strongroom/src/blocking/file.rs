@@ -24,6 +24,12 @@ impl File {
         self.inner.inode()
     }
 
+    /// Whether all that is written through this handle goes to the end of the file.
+    #[must_use]
+    pub fn is_appending(&self) -> bool {
+        self.inner.is_appending()
+    }
+
     /// The file's length in bytes.
     ///
     /// # Errors

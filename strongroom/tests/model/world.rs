@@ -570,7 +570,6 @@ impl World {
 
     /// Puts what is at a path in another state in place of what is there; no link leads there, then or now.
     pub(crate) fn restore_from(&mut self, state: &Self, path: &str) -> Answer {
-        state.inode(path, false)?;
         let above: Vec<&str> = path.match_indices('/').skip(1).map(|(end, _)| &path[..end]).collect();
         for place in &above {
             match state.at(place).map(|inode| &inode.kind) {
@@ -580,6 +579,7 @@ impl World {
                 None => return Err("not found"),
             }
         }
+        state.at(path).ok_or("not found")?;
         for place in above {
             match self.at(place).map(|inode| &inode.kind) {
                 Some(Kind::Directory) => {}
