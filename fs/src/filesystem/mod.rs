@@ -294,7 +294,8 @@ impl FileSystem {
         transact!(self, transaction => transaction.write(path, content).await)
     }
 
-    /// Opens a file. Making and truncating it is a transaction of its own.
+    /// Opens a file. Making and truncating it is a transaction of its own. Waits for a removal of the file through this file system
+    /// that is being committed; should nobody await that any more, it is brought to its end first.
     ///
     /// # Errors
     /// [`Error::NotFound`], or [`Error::AlreadyExists`] with [`OpenOptions::create_new`]; [`Error::IsADirectory`];
