@@ -236,8 +236,18 @@ pub(crate) async fn snapshot_at(repository: &Repository, at: &str) -> Result<Str
     if repository.snapshots().await?.iter().any(|info| info.name == at) {
         return Ok(at.to_owned());
     }
-    let Ok(seconds) = units::parse_moment(at) else {
-        return Err(strongroom::core::Error::NoSnapshot { name: at.to_owned() }.into());
+    let seconds = match (units::parse_duration(at), units::parse_moment_whole(at)) {
+        (Ok(ago), _) => {
+            let now = i64::try_from(repository.engine().env().now() / 1_000).unwrap_or(i64::MAX);
+            now.saturating_sub(i64::try_from(ago.as_secs()).unwrap_or(i64::MAX))
+        }
+        (_, Ok(seconds)) => seconds,
+        (_, Err(no_time)) if at.starts_with(|first: char| first.is_ascii_digit()) => {
+            return Err(Failure::failed(format!(
+                "there is no snapshot `{at}`, and {no_time}, or as 8h for 8 hours ago"
+            )));
+        }
+        _ => return Err(strongroom::core::Error::NoSnapshot { name: at.to_owned() }.into()),
     };
     // Who names a second means all of it.
     let moment = Timestamp { seconds, nanos: 999_999_999 };

@@ -157,6 +157,17 @@ pub(crate) fn parse_moment(text: &str) -> Result<i64, String> {
     }
 }
 
+/// Reads a moment as [`parse_moment`] does, and answers the last second of what it names: who names a day means all of it.
+pub(crate) fn parse_moment_whole(text: &str) -> Result<i64, String> {
+    let seconds = parse_moment(text)?;
+    let more = match text.split_once(['T', ' ']) {
+        None => 86_399,
+        Some((_, time)) if time.matches(':').count() == 1 => 59,
+        Some(_) => 0,
+    };
+    Ok(seconds.saturating_add(more))
+}
+
 /// A decimal number, exact: its digits without the point, and how many of them stand behind it.
 struct Number {
     digits: u64,
@@ -192,6 +203,10 @@ mod tests {
             assert_eq!(parse_moment(&moment(seconds)), Ok(seconds));
         }
         assert_eq!(parse_moment("2026-01-31"), parse_moment("2026-01-31T00:00"));
+        assert_eq!(parse_moment_whole("2026-01-31"), parse_moment("2026-01-31T23:59:59"));
+        assert_eq!(parse_moment_whole("2026-01-31 08:05Z"), parse_moment("2026-01-31T08:05:59Z"));
+        assert_eq!(parse_moment_whole("2026-01-31T08:05:07"), parse_moment("2026-01-31T08:05:07Z"));
+        assert!(parse_moment_whole("2026-02-30").is_err());
         for text in
             ["", "2026", "2026-02-29", "2026-13-01", "2026-04-31", "2026-01-01T24:00", "26-1-1", "2026-01-01T1:2", "x"]
         {

@@ -717,6 +717,8 @@ fn paths_in_the_repository_that_lead_nowhere_are_told_and_nothing_is_changed() {
         (1, &["rm", "/tree/small", "/absent"], "no such file"),
         (1, &["rm", "/tree"], "-r"),
         (1, &["rm", "-r", "/"], "-f"),
+        (1, &["rm", "/tree/small/"], "not a directory"),
+        (1, &["rm", "-r", "/tree/loop/"], "/tree/loop/: not a directory"),
         (2, &["rm", ""], "empty"),
         (1, &["mv", "/absent", "/x"], "no such file"),
         (1, &["mv", "/tree", "/tree/folder/x"], "into itself"),
@@ -836,6 +838,7 @@ fn what_cannot_be_written_out_is_told_and_what_is_there_is_kept() {
         (1, &["get", "/tree/small", "absent/x"], "absent/x"),
         (1, &["get", "/tree/small", "plain/x"], "plain/x"),
         (2, &["get", "/tree/small", ""], ""),
+        (1, &["get", "/tree/small", "absent/"], "absent/: no such folder"),
         (1, &["get", "/tree/small", "/dev/full"], "No space left"),
     ] {
         inside.refuses(code, line, says);

@@ -127,6 +127,12 @@ fn snapshots_are_named_once_found_by_time_and_removed_by_name_or_policy() {
     assert_eq!(scratch.succeeds(["--at", "9999-01-01", "cat", "/file"]), b"3");
     let said = scratch.fails(1, ["--at", "2001-01-01T00:00:00Z", "cat", "/file"]);
     assert!(said.contains("as old as"), "{said}");
+    // A day is all of it; and so long ago there was none.
+    assert_eq!(scratch.succeeds(["--at", "0s", "cat", "/file"]), b"3");
+    let said = scratch.fails(1, ["--at", "90d", "cat", "/file"]);
+    assert!(said.contains("as old as 90d"), "{said}");
+    let said = scratch.fails(1, ["--at", "2026-02-30", "ls"]);
+    assert!(said.contains("no snapshot `2026-02-30`") && said.contains("is not a time"), "{said}");
     let said = scratch.fails(1, ["--at", "absent", "ls"]);
     assert!(said.contains("there is no snapshot \"absent\""), "{said}");
     let said = scratch.fails(2, ["--at", "one", "rm", "/file"]);

@@ -102,6 +102,12 @@ pub enum Error {
         /// The limit.
         bytes_max: u64,
     },
+    /// The whole of a file was asked for, and memory does not hold it.
+    #[error("{bytes} bytes of a file are more than memory holds: read it in parts")]
+    OutOfMemory {
+        /// The length of the file.
+        bytes: u64,
+    },
     /// The file has no version of this number, or has it no longer.
     #[error("{path}: has no version {number}, only {oldest} to {current}")]
     NoSuchVersion {
@@ -180,6 +186,7 @@ impl Error {
             Self::TooManyLinks { .. } => K::TooManyLinks,
             Self::FileTooLarge { .. } | Self::Core(E::LimitExceeded { .. }) => K::FileTooLarge,
             Self::Stale | Self::Core(E::Expired) => K::StaleNetworkFileHandle,
+            Self::OutOfMemory { .. } => K::OutOfMemory,
             Self::WrongAccess { .. } | Self::Core(E::WrongCredentials) => K::PermissionDenied,
             Self::Source(source) => source.kind(),
             Self::InBatch { error, .. } => error.io_kind(),

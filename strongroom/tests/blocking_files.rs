@@ -1,12 +1,12 @@
 //! Files through the blocking API, as large as real ones and as hostile as threads are.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Bound;
 
 use strongroom::blocking::{Repository, Scan};
 use strongroom::check::CheckOptions;
-use strongroom::fs::OpenOptions;
+use strongroom::fs::{OpenOptions, Timestamp};
 use strongroom::{CreateOptions, Credentials, Error, KdfParameters};
 
 /// A generator of numbers that is the same everywhere for one seed (splitmix64).
@@ -204,4 +204,34 @@ fn scans_of_keys_meet_their_bounds_and_keys_their_limits() {
     kv.put(vec![b'k'; 1_319], vec![7; 64 << 10]).unwrap();
     assert_eq!(kv.get(vec![b'k'; 1_319]).unwrap().unwrap(), vec![7; 64 << 10]);
     assert_sound(&repository);
+}
+
+#[test]
+fn times_arrive_in_the_order_in_which_they_are_given() {
+    let repository = repository("blocking-times");
+    let fs = repository.fs();
+    fs.write("/f", "f").unwrap();
+    let (atime, mtime) = (Timestamp::new(1, 2).unwrap(), Timestamp::new(3, 4).unwrap());
+    fs.set_times("/f", Some(atime), Some(mtime)).unwrap();
+    let metadata = fs.metadata("/f").unwrap();
+    assert_eq!((metadata.atime, metadata.mtime), (atime, mtime));
+}
+
+#[test]
+fn the_position_of_a_handle_that_appends_is_after_what_it_wrote() {
+    let repository = repository("blocking-append");
+    let fs = repository.fs();
+    fs.write("/f", "before ").unwrap();
+    let mut file = fs.open_file_with("/f", OpenOptions::new().read(true).append(true)).unwrap();
+    assert_eq!(file.stream_position().unwrap(), 0);
+    file.write_all(b"first ").unwrap();
+    assert_eq!(file.stream_position().unwrap(), 13);
+    let other = fs.open_file_with("/f", OpenOptions::new().append(true)).unwrap();
+    other.append(b"other ").unwrap();
+    file.write_all(b"second").unwrap();
+    assert_eq!(file.stream_position().unwrap(), 25);
+    file.seek(SeekFrom::Current(-6)).unwrap();
+    let mut read = String::new();
+    file.read_to_string(&mut read).unwrap();
+    assert_eq!(read, "second");
 }

@@ -47,7 +47,11 @@ async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Co
             let device = context.interrupt.while_asked_for(open).map_err(local_failed)?;
             return stream(&file, context, Some(device)).await;
         }
-        _ => {}
+        Ok(_) => {}
+        Err(_) if bytes_of(local.as_os_str()).ends_with(b"/") => {
+            return Err(Failure::failed(format!("{}: no such folder", local.display())));
+        }
+        Err(_) => {}
     }
     let (folder, name) = (local.parent().filter(|folder| !folder.as_os_str().is_empty()), local.file_name());
     let name = name.ok_or_else(|| Failure::usage(format!("{}: this names no file", local.display())))?;

@@ -35,11 +35,18 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         let root = transaction.metadata("/").await?.inode;
         for path in &arguments.paths {
             let path = bytes_of(path);
-            let metadata = match transaction.symlink_metadata(path).await {
+            // A slash at the end asks for a folder. A link to one is none: what it leads to has a name of its own.
+            let itself = match path.iter().rposition(|byte| *byte != b'/') {
+                Some(last) => path.get(..=last).unwrap_or(path),
+                None => path,
+            };
+            let metadata = match transaction.symlink_metadata(itself).await {
                 Err(strongroom::Error::NotFound { .. }) if arguments.force => continue,
                 metadata => metadata?,
             };
-            if metadata.kind != Kind::Directory {
+            if metadata.kind != Kind::Directory && itself != path {
+                return Err(strongroom::Error::NotADirectory { path: shown(path) }.into());
+            } else if metadata.kind != Kind::Directory {
                 transaction.remove_file(path).await?;
             } else if metadata.inode == root && !arguments.force {
                 let what = "is all that there is: pass -r and -f to remove everything in it";

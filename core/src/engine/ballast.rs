@@ -206,10 +206,14 @@ impl Shared {
 }
 
 impl Work {
-    /// Whether it is for giving space back: it puts no payload, and removes something.
+    /// Whether it is for giving space back: it puts no payload, and removes something. That an epoch ends is nothing to count:
+    /// whoever is about to store does so on the way.
     pub(super) fn frees(&self) -> bool {
         let puts = |op: &Op| matches!(op, Op::NewChunk(_) | Op::Move { .. });
-        let removes = |op: &Op| matches!(op, Op::Delete | Op::Add(..0) | Op::Free { .. } | Op::FreeNode(_));
-        self.urgent || (!self.ops.values().any(puts) && self.ops.values().any(removes))
+        let removes = |(key, op): (&Bytes, &Op)| {
+            let removes = matches!(op, Op::Delete | Op::Add(..0) | Op::Free { .. } | Op::FreeNode(_));
+            removes && key.first() != Some(&rows::EPOCH)
+        };
+        self.urgent || (!self.ops.values().any(puts) && self.ops.iter().any(removes))
     }
 }

@@ -156,9 +156,22 @@ impl Transaction {
     /// before anything else is done in the transaction. Whatever is committed by others meanwhile is a conflict.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where something was done in it already; as [`Changes::next`] and [`Transaction::put`].
+    /// [`Error::Invalid`] where something was done in it already; as [`Transaction::check_opened_here`], [`Changes::next`] and
+    /// [`Transaction::put`].
     pub async fn restore(&mut self, state: &Snapshot, references: &dyn References) -> Result<u64> {
         self.restore_except(state, references, |_, _, _| false).await
+    }
+
+    /// That a state was taken of what this transaction changes: elsewhere the same number is that of another chunk.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a state of another repository, or of this one opened once more.
+    pub fn check_opened_here(&self, state: &Snapshot) -> Result<()> {
+        if Arc::ptr_eq(self.state().shared(), state.shared()) {
+            return Ok(());
+        }
+        let what = "this state is one of another repository, or of this one opened once more: take it where it is used";
+        Err(Error::Invalid(what.into()))
     }
 
     /// As [`Transaction::restore`], save for rows that are to stay as they are: `stays` is asked about each that differs, by
@@ -175,6 +188,7 @@ impl Transaction {
         if !self.is_empty() {
             return Err(Error::Invalid("a transaction that brings a state back does nothing before that".into()));
         }
+        self.check_opened_here(state)?;
         let first = rows::table_key(rows::CONTENT_FIRST, &[]);
         let (_, end) = table_range(Table::LAST, (Bound::Unbounded, Bound::Unbounded));
         lock(self.reads()).ranges.push((Bound::Included(first), end));

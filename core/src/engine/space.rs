@@ -187,7 +187,9 @@ impl Shared {
             return Ok(());
         }
         drop(view);
-        match self.hold_epoch_for(true).await {
+        // One after the other would use the ballast up, though nothing is gained by it.
+        let is_ballast_whole = !self.is_ballast_spent(&self.root()).await?;
+        match self.hold_epoch_for(is_ballast_whole).await {
             Err(error) if matches!(error, Error::Conflict) || error.storage_kind() == Some(ErrorKind::Full) => {
                 tracing::warn!(%error, "leftovers of a writer that died stay for now");
                 Ok(())

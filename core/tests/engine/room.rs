@@ -112,20 +112,75 @@ fn processes_delete_from_a_storage_that_is_full_to_the_last_byte_as_often_as_the
                 fill_up(&bed);
                 time += 11 * MINUTE;
                 let (engine, _) = open_at(&bed, 10 + u64::from(key), time, false).await;
+                eprintln!(
+                    "{company:?} {block_bytes} {key}: opened {:?}",
+                    (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len())
+                );
                 let stored = put(&engine, b"b", &[7; 200]).await;
+                eprintln!(
+                    "put {:?} {:?}",
+                    (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len()),
+                    stored.is_ok()
+                );
                 if let Err(error) = stored {
                     assert_eq!(error.storage_kind(), Some(ErrorKind::Full), "{error}");
                 }
                 if let Err(error) = unset(&engine, key).await {
                     panic!("{company:?}, blocks of {block_bytes}, file {key}: {error}");
                 }
+                eprintln!("unset {:?}", (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len()));
                 engine.close().await.unwrap();
+                eprintln!("closed {:?}", (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len()));
                 drop(engine);
             }
             drop(reader);
             let (engine, clock) = open_at(&bed, 1000, time + 11 * MINUTE, false).await;
             assert_there(&engine.snapshot(), files - 1, length).await;
             clock.advance(11 * MINUTE);
+            bed.storage.set_capacity(None);
+            put(&engine, b"c", b"1").await.unwrap();
+            assert_clean(&engine).await;
+        }
+    });
+}
+
+/// Whoever tries to store again and again does not use up what deleting needs.
+#[test]
+fn however_many_processes_fail_to_store_on_a_full_storage_the_next_one_can_delete() {
+    block_on(async {
+        for (company, block_bytes) in COMPANY.into_iter().flat_map(|company| [(company, 4096), (company, 128 << 10)]) {
+            let bed = filled(5, block_bytes, company != Company::NoLocks, 6, 12_000).await;
+            let mut time = 40 * MINUTE;
+            let reader = match company {
+                Company::Reader => Some(open_at(&bed, 2, time, true).await),
+                _ => None,
+            };
+            // Room for the claim of an epoch, which the first one leaves open then.
+            let bytes: usize = bed.storage.snapshot_blobs().values().map(Bytes::len).sum();
+            bed.storage.set_capacity(Some(bytes as u64 + u64::from(block_bytes)));
+            for attempt in 0..20 {
+                time += MINUTE;
+                let (engine, _) = open_at(&bed, 10 + attempt, time, false).await;
+                let mut transaction = engine.begin();
+                let stored = async {
+                    set(&mut transaction, 100, 12_000).await?;
+                    transaction.commit().await.map(drop)
+                };
+                let error = stored.await.unwrap_err();
+                assert_eq!(error.storage_kind(), Some(ErrorKind::Full), "{error}");
+                engine.close().await.unwrap();
+            }
+            for key in 0..3 {
+                time += 11 * MINUTE;
+                let (engine, _) = open_at(&bed, 100 + u64::from(key), time, false).await;
+                if let Err(error) = unset(&engine, key).await {
+                    panic!("{company:?}, blocks of {block_bytes}, file {key}: {error}");
+                }
+                engine.close().await.unwrap();
+            }
+            drop(reader);
+            let (engine, _) = open_at(&bed, 1000, time + 11 * MINUTE, false).await;
+            assert_there(&engine.snapshot(), 5, 12_000).await;
             bed.storage.set_capacity(None);
             put(&engine, b"c", b"1").await.unwrap();
             assert_clean(&engine).await;

@@ -88,6 +88,20 @@ async fn rows(view: &impl View) -> BTreeMap<(Table, Bytes), Bytes> {
     rows
 }
 
+#[test]
+fn a_state_of_another_repository_is_not_brought_back_here() {
+    block_on(async {
+        let options = || CrashOptions { yields: false, ..CrashOptions::default() };
+        let (_bed, engine) = Bed::new(1, 4096, Suite::Aes256Gcm, options()).await;
+        let (_other_bed, other) = Bed::new(2, 4096, Suite::Aes256Gcm, options()).await;
+        put(&engine, b"k", b"here").await.unwrap();
+        put(&other, b"k", b"there").await.unwrap();
+        let refused = engine.begin().restore(&other.snapshot(), &Rows).await;
+        assert!(matches!(&refused, Err(Error::Invalid(what)) if what.contains("another repository")), "{refused:?}");
+        assert_eq!(get(&engine, b"k").await.unwrap().unwrap(), &b"here"[..]);
+    });
+}
+
 /// What a comparison of two states says is what a look at all their rows says.
 async fn assert_changes(before: &Snapshot, after: &Snapshot) {
     let (old, new) = (rows(before).await, rows(after).await);

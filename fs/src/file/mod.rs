@@ -114,6 +114,12 @@ impl File {
         self.inode
     }
 
+    /// Whether all that is written through this handle goes to the end of the file.
+    #[must_use]
+    pub fn is_appending(&self) -> bool {
+        self.options.append
+    }
+
     /// The file's length in bytes, with what was written through any handle.
     ///
     /// # Errors

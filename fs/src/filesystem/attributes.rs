@@ -61,6 +61,11 @@ impl Attributes {
         }
     }
 
+    /// That all of them can be kept.
+    pub(super) fn check(&self) -> Result<()> {
+        check_times([self.mtime, self.atime])
+    }
+
     pub(crate) fn change(self) -> AttributeChange {
         AttributeChange {
             mode: Some(self.mode),
@@ -91,7 +96,7 @@ impl FsTransaction {
     /// Changes attributes; symbolic links are followed.
     ///
     /// # Errors
-    /// As [`super::FileSystem::metadata`].
+    /// [`strongroom_core::Error::Invalid`] for a time of a second or more in nanoseconds; as [`super::FileSystem::metadata`].
     pub async fn set_attributes(&mut self, path: impl AsRef<[u8]>, change: AttributeChange) -> Result<()> {
         self.change_attributes(path.as_ref(), Last::Followed, change).await
     }
@@ -99,7 +104,7 @@ impl FsTransaction {
     /// As [`Self::set_attributes`], of a symbolic link itself where one is at the path.
     ///
     /// # Errors
-    /// As [`super::FileSystem::metadata`].
+    /// As [`Self::set_attributes`].
     pub async fn set_symlink_attributes(&mut self, path: impl AsRef<[u8]>, change: AttributeChange) -> Result<()> {
         self.change_attributes(path.as_ref(), Last::Itself, change).await
     }
@@ -111,6 +116,7 @@ impl FsTransaction {
 
     /// One row, put at the end: nothing to leave half done.
     pub(super) async fn change_inode(&mut self, inode: u64, change: AttributeChange) -> Result<()> {
+        check_times([change.mtime, change.atime])?;
         let moment = self.shared.moment();
         let mut row = inodes::load(&self.transaction, inode).await?;
         row.mode = change.mode.unwrap_or(row.mode);
@@ -132,6 +138,17 @@ impl FsTransaction {
         let newest = self.shared.engine.snapshot();
         let view: &dyn View = if self.changes.contains_key(&inode) { &self.transaction } else { &newest };
         Ok(inodes::content(view, inode).await?.map_or(0, |content| content.changed))
+    }
+}
+
+/// The fields of a time are open to anybody; a row with more than a second in its nanoseconds would be damage.
+fn check_times(times: [Option<Timestamp>; 2]) -> Result<()> {
+    match times.into_iter().flatten().find(|time| Timestamp::new(time.seconds, time.nanos).is_none()) {
+        Some(time) => {
+            let what = format!("a time of {} nanoseconds beyond its second: 999,999,999 is the most", time.nanos);
+            Err(strongroom_core::Error::Invalid(what).into())
+        }
+        None => Ok(()),
     }
 }
 

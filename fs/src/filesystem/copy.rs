@@ -12,7 +12,9 @@ use super::transaction::put_row;
 use super::{Attributes, DirEntry, FileSystem, FsSnapshot, FsTransaction, PENDING_AT_ONCE_BYTES_MAX, transact};
 use crate::error::{Error, Result, shown};
 use crate::extents;
-use crate::format::{ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, ROOT, Versions, inode_key};
+use crate::format::{
+    ContentRow, EntryRow, FILE_BYTES_MAX, INODE, InodeRow, Kind, LINKS_MAX, ROOT, Versions, inode_key,
+};
 use crate::inodes;
 use crate::path::{Last, check_name, locate, lookup, names};
 use crate::reflink::{self, Stretch};
@@ -225,8 +227,10 @@ impl FsTransaction {
     /// transaction; otherwise as [`FileSystem::copy_all`]: what is copied is shared with that state, and nothing is read.
     ///
     /// # Errors
-    /// As [`FileSystem::copy_all`].
+    /// [`strongroom_core::Error::Invalid`] for a state of another repository, or of this one opened once more; as
+    /// [`FileSystem::copy_all`].
     pub async fn copy_from(&mut self, state: &FsSnapshot, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<()> {
+        self.transaction.check_opened_here(&state.snapshot)?;
         let mut progress = Progress { state: Some(state.clone()), ..Progress::default() };
         while !self.copy_some(from.as_ref(), to.as_ref(), &mut progress, usize::MAX).await? {}
         Ok(())
@@ -239,6 +243,7 @@ impl FsTransaction {
     /// # Errors
     /// [`Error::InvalidPath`] for the root, and where a symbolic link is on the way; as [`Self::copy_from`].
     pub async fn restore_from(&mut self, state: &FsSnapshot, path: impl AsRef<[u8]>) -> Result<()> {
+        self.transaction.check_opened_here(&state.snapshot)?;
         let given = path.as_ref();
         let mut way: Vec<&[u8]> = Vec::new();
         for name in names(given) {
@@ -394,6 +399,8 @@ impl FsTransaction {
         if has_more_names
             && let Some(&copy) = progress.linked.get(&inode)
             && let Some(mut row) = self.row(copy).await?
+            // Between two transactions others can remove the copy, which may be open still, or give it more names.
+            && (1..LINKS_MAX).contains(&row.nlink)
         {
             row.nlink = row.nlink.saturating_add(1);
             put_inode(&mut self.transaction, copy, &row)?;

@@ -138,6 +138,7 @@ impl FsTransaction {
     /// [`Error::IsADirectory`], and as [`super::FileSystem::metadata`].
     pub async fn write_file(&mut self, path: impl AsRef<[u8]>, attributes: Attributes) -> Result<FileWriter<'_>> {
         let path = path.as_ref();
+        attributes.check()?;
         let located = self.locate(path, Last::Followed).await?;
         let mut shared = self.shared.clone();
         let (inode, origin) = match located.entry {
@@ -292,6 +293,7 @@ impl FsTransaction {
         target: Option<&[u8]>,
     ) -> Result<(u64, u64)> {
         let name = free_name(located, path, kind)?;
+        attributes.check()?;
         let inode = self.transaction.number().await?;
         let moment = self.shared.moment();
         let inline = target.filter(|target| target.len() <= self.shared.inline_bytes_max());

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use strongroom_core::engine::Snapshot;
 
-use super::transaction::{file_only, whole_length};
+use super::transaction::{file_only, zeros};
 use super::{DirCursor, DirEntry, ReadDir, directory};
 use crate::error::{Error, Result};
 use crate::file::File;
@@ -106,7 +106,7 @@ impl FsSnapshot {
     /// As [`super::FileSystem::read`].
     pub async fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         let file = self.open_file(path).await?;
-        let mut content = vec![0; whole_length(file.len().await?)?];
+        let mut content = zeros(file.len().await?)?;
         file.read_exact_at(0, &mut content).await?;
         Ok(content)
     }

@@ -127,7 +127,7 @@ impl FsTransaction {
         let path = path.as_ref();
         let inode = self.file_inode(path).await?;
         let size = inodes::file_content(&self.transaction, inode).await?.size;
-        let mut content = vec![0; whole_length(size)?];
+        let mut content = zeros(size)?;
         extents::read(&self.shared, &self.transaction, inode, 0, &mut content).await?;
         Ok(content)
     }
@@ -210,10 +210,11 @@ pub(crate) fn file_only(entry: EntryRow, path: &[u8]) -> Result<u64> {
     }
 }
 
-/// The length of a buffer for the whole of a file, where that can be.
-pub(crate) fn whole_length(size: u64) -> Result<usize> {
-    usize::try_from(size)
-        .ok()
-        .filter(|&length| isize::try_from(length).is_ok())
-        .ok_or(Error::FileTooLarge { bytes: size, bytes_max: isize::MAX as u64 })
+/// A buffer for the whole of a file. Holes make a file longer than any memory, and that is no reason to end the process.
+pub(crate) fn zeros(bytes: u64) -> Result<Vec<u8>> {
+    let mut zeros = Vec::new();
+    let length = usize::try_from(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+    zeros.try_reserve_exact(length).map_err(|_| Error::OutOfMemory { bytes })?;
+    zeros.resize(length, 0);
+    Ok(zeros)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::transaction::{put_row, whole_length};
+use super::transaction::{put_row, zeros};
 use super::{FileSystem, FsSnapshot, FsTransaction, transact};
 use crate::error::Result;
 use crate::extents;
@@ -56,7 +56,7 @@ impl FsSnapshot {
     /// As [`FileSystem::open_version`] and [`File::read_at`].
     pub async fn read_version(&self, path: impl AsRef<[u8]>, number: u64) -> Result<Vec<u8>> {
         let file = self.open_version(path, number).await?;
-        let mut content = vec![0; whole_length(file.len().await?)?];
+        let mut content = zeros(file.len().await?)?;
         file.read_exact_at(0, &mut content).await?;
         Ok(content)
     }

@@ -1,7 +1,11 @@
 //! What becomes of bytes: chunks, dedup, compression, holes, space.
 
+use std::io::ErrorKind;
+
 use futures_lite::future::block_on;
-use strongroom_fs::{Attributes, CheckOptions, Compression, FILE_BYTES_MAX, FileSystem, OpenOptions, Options};
+use strongroom_fs::{
+    Attributes, CheckOptions, Compression, Error, FILE_BYTES_MAX, FileSystem, FsTransaction, OpenOptions, Options,
+};
 
 use crate::support::{Bed, assert_sound, noise};
 
@@ -115,6 +119,27 @@ fn holes_are_zeros_that_take_no_chunk() {
         assert_eq!(&out, b"\0\0\0middle\0\0\0");
         assert_eq!(file.len().await.unwrap(), FILE_BYTES_MAX);
         assert_eq!(chunks(&fs).await, 3);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn the_whole_of_a_file_longer_than_memory_is_refused_and_ends_nobody() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.write("sparse", b"begins").await.unwrap();
+        fs.set_len("sparse", FILE_BYTES_MAX).await.unwrap();
+        fs.set_version_limit("sparse", Some(3)).await.unwrap();
+        fs.write("other", b"").await.unwrap();
+        let refused = |read: Result<Vec<u8>, Error>| match read {
+            Err(error @ Error::OutOfMemory { bytes: FILE_BYTES_MAX }) => error.io_kind() == ErrorKind::OutOfMemory,
+            other => panic!("{other:?}"),
+        };
+        assert!(refused(fs.read("sparse").await));
+        let current = fs.history("sparse").await.unwrap().last().unwrap().number;
+        assert!(refused(fs.read_version("sparse", current).await));
+        let within = async |transaction: &mut FsTransaction| transaction.read("sparse").await;
+        assert!(refused(fs.transact(within).await));
         assert_sound(&fs).await;
     });
 }

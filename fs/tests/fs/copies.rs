@@ -1,7 +1,14 @@
 //! Copies that share what they copy.
 
-use futures_lite::future::block_on;
-use strongroom_fs::{AttributeChange, Attributes, Error, FileSystem, Follow, FsSnapshot, Kind, Timestamp, XattrMode};
+use std::cell::Cell;
+
+use futures_lite::future::{block_on, yield_now, zip};
+use strongroom_conformance::crash::CrashOptions;
+use strongroom_core::env::Env;
+use strongroom_fs::{
+    AttributeChange, Attributes, Error, FileSystem, Follow, FsSnapshot, Kind, OpenOptions, Options, Timestamp,
+    XattrMode,
+};
 
 use crate::support::{Bed, Seen, assert_sound, noise, tree};
 
@@ -270,6 +277,70 @@ fn a_large_tree_is_copied_in_several_transactions() {
             assert_eq!(metadata.mtime, fs.metadata(format!("t/{directory}")).await.unwrap().mtime);
         }
         assert_eq!(fs.metadata("u/2/00002").await.unwrap().nlink, FILES as u64 + 1);
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn a_copy_of_what_has_several_names_is_made_anew_where_others_removed_the_first_meanwhile() {
+    block_on(async {
+        let crash = CrashOptions { yields: true, ..CrashOptions::default() };
+        let (_bed, fs) = Bed::with(1, 64 << 10, Options::default(), crash, Env::deterministic).await;
+        fs.transact(async |transaction| {
+            transaction.create_dir_all("t/1").await?;
+            transaction.write("t/0", b"has two names").await?;
+            transaction.write("t/1/0", b"has many").await?;
+            // So many that the second name of the first file comes with the third transaction.
+            for name in 1..20_500 {
+                transaction.hard_link("t/1/0", format!("t/1/{name:05}")).await?;
+            }
+            transaction.hard_link("t/0", "t/2").await
+        })
+        .await
+        .unwrap();
+        let is_copied = Cell::new(false);
+        let copy = async {
+            fs.copy_all("t", "u").await.unwrap();
+            is_copied.set(true);
+        };
+        let meanwhile = async {
+            while !fs.exists("u/0").await.unwrap() {
+                yield_now().await;
+            }
+            let open = fs.open_file("u/0", OpenOptions::new()).await.unwrap();
+            fs.remove_file("u/0").await.unwrap();
+            assert!(!is_copied.get());
+            open
+        };
+        let ((), open) = zip(copy, meanwhile).await;
+        assert_eq!((open.metadata().await.unwrap().nlink, fs.metadata("u/2").await.unwrap().nlink), (0, 1));
+        assert_eq!(fs.read("u/2").await.unwrap(), b"has two names");
+        drop(open);
+        fs.reclaim_orphans().await.unwrap();
+        assert_eq!(fs.read("u/2").await.unwrap(), b"has two names");
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn states_of_another_repository_and_of_another_opening_are_refused() {
+    block_on(async {
+        let (mut bed, fs) = Bed::new(4096).await;
+        let (_other, other) = Bed::new(4096).await;
+        fs.write("f", noise(1, 10_000)).await.unwrap();
+        other.write("f", noise(2, 10_000)).await.unwrap();
+        let again = bed.open().await.unwrap();
+        for state in [other.snapshot(), again.snapshot()] {
+            let refused = |result: Result<(), Error>| match result {
+                Err(Error::Core(strongroom_core::Error::Invalid(what))) => what.contains("another repository"),
+                other => panic!("{other:?}"),
+            };
+            assert!(refused(fs.restore_from(&state, "f").await));
+            let copied = fs.transact(async |transaction| transaction.copy_from(&state, "f", "g").await);
+            assert!(refused(copied.await));
+        }
+        assert_eq!(fs.read("f").await.unwrap(), noise(1, 10_000));
+        assert!(!fs.exists("g").await.unwrap());
         assert_sound(&fs).await;
     });
 }

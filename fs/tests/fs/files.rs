@@ -3,7 +3,7 @@
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
-use strongroom_fs::{Error, File, OpenOptions, Options};
+use strongroom_fs::{Attributes, Error, File, FsTransaction, OpenOptions, Options, Timestamp};
 
 use crate::support::{Bed, assert_sound, noise};
 
@@ -132,6 +132,36 @@ fn changing_attributes_does_not_disturb_a_writer() {
         fs.rename("f", "g").await.unwrap();
         file.close().await.unwrap();
         assert_eq!(fs.read("g").await.unwrap(), b"content");
+        assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn times_that_no_row_can_hold_are_refused_wherever_they_come_in() {
+    block_on(async {
+        let (_bed, fs) = Bed::new(4096).await;
+        fs.write("f", b"f").await.unwrap();
+        let before = fs.metadata("f").await.unwrap();
+        let (most, more) = (Timestamp::new(-1, 999_999_999), Some(Timestamp { seconds: 0, nanos: 1_000_000_000 }));
+        let is_refused = |result: Result<(), Error>| match result {
+            Err(Error::Core(strongroom_core::Error::Invalid(what))) => what.contains("1000000000"),
+            other => panic!("{other:?}"),
+        };
+        assert!(is_refused(fs.set_times("f", more, None).await));
+        assert!(is_refused(fs.set_times("/", most, more).await));
+        for times in [(more, None), (None, more)] {
+            let attributes = Attributes { mtime: times.0, atime: times.1, ..Attributes::file() };
+            for path in ["f", "new"] {
+                let made = fs.transact(async |transaction: &mut FsTransaction| {
+                    transaction.create_file_from(path, attributes, &mut &b"other"[..]).await.map(|_| ())
+                });
+                assert!(is_refused(made.await));
+            }
+        }
+        assert_eq!(fs.metadata("f").await.unwrap(), before);
+        assert!(!fs.exists("new").await.unwrap());
+        fs.set_times("f", most, None).await.unwrap();
+        assert_eq!(Some(fs.metadata("f").await.unwrap().atime), most);
         assert_sound(&fs).await;
     });
 }

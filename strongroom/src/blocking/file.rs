@@ -131,8 +131,13 @@ impl Read for File {
 
 impl Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_at(self.position, bytes)?;
-        self.position = self.position.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let at = if self.inner.is_appending() {
+            self.append(bytes)?
+        } else {
+            self.write_at(self.position, bytes)?;
+            self.position
+        };
+        self.position = at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         Ok(bytes.len())
     }
 

@@ -156,8 +156,8 @@ impl FileSystem {
         set_mode(path: impl AsRef<[u8]>, mode: u32) -> ();
         /// Sets the owner and group.
         set_owner(path: impl AsRef<[u8]>, uid: u32, gid: u32) -> ();
-        /// Sets the times of modification and access, where given.
-        set_times(path: impl AsRef<[u8]>, mtime: Option<Timestamp>, atime: Option<Timestamp>) -> ();
+        /// Sets the times of access and modification, where given.
+        set_times(path: impl AsRef<[u8]>, atime: Option<Timestamp>, mtime: Option<Timestamp>) -> ();
         /// Changes the attributes of a symbolic link itself where one is at the path.
         set_symlink_attributes(path: impl AsRef<[u8]>, change: AttributeChange) -> ();
         /// Sets a file's length.
