@@ -164,7 +164,7 @@ pub(crate) enum Command {
     Header(command::header::Command),
     /// Copy everything into a new repository, with other keys, another cipher or another block size
     Copy(command::copy::Arguments),
-    /// Delete a repository, and nothing else
+    /// Delete a repository, its folder if nothing else is in it, and nothing else
     Destroy(command::destroy::Arguments),
     /// Use the key-value engine
     #[command(subcommand)]

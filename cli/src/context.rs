@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use strongroom::core::engine::CommitInfo;
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction, Timestamp};
 use strongroom::kv::KvSnapshot;
 use strongroom::storage::{BlockingMode, Durability, Registry, StorageUri};
@@ -276,20 +277,28 @@ pub(crate) fn secret(mut bytes: Password) -> SecretBytes {
     SecretBytes::new(std::mem::take(&mut *bytes))
 }
 
-/// How often a transaction is run again because another process was faster.
-const ATTEMPTS_MAX: u32 = 16;
+/// How often a transaction is run because another process was faster: of so many that all want the same, each has its turn.
+const ATTEMPTS_MAX: u32 = 64;
 
 /// Runs operations in one transaction, again where another writer was faster.
 pub(crate) async fn transact<T>(
     fs: &FileSystem,
-    mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
+    operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    transact_with_commit(fs, operations).await.map(|(answer, _)| answer)
+}
+
+/// The same, and answers in which commit they are.
+pub(crate) async fn transact_with_commit<T>(
+    fs: &FileSystem,
+    mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
+) -> Result<(T, CommitInfo), Failure> {
     let mut attempt = 0;
     loop {
         attempt += 1;
         let mut transaction = fs.begin();
         let done = match operations(&mut transaction).await {
-            Ok(answer) => transaction.commit().await.map(|_| answer).map_err(Failure::from),
+            Ok(answer) => transaction.commit().await.map(|commit| (answer, commit)).map_err(Failure::from),
             Err(failure) => Err(failure),
         };
         match done {

@@ -8,19 +8,19 @@ use crate::units;
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct Policy {
     /// Keep the newest N
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     keep_last: usize,
     /// Keep the newest of each of the last N hours that have one
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     keep_hourly: usize,
     /// Keep the newest of each of the last N days that have one
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     keep_daily: usize,
     /// Keep the newest of each of the last N weeks that have one
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     keep_weekly: usize,
     /// Keep the newest of each of the last N months that have one
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     keep_monthly: usize,
 }
 

@@ -98,6 +98,12 @@ mod tests {
             (&["kv"], "no command: name one of get, put, del, scan", "strongroom kv"),
             (&["init", "--dedup", "maybe"], "[possible values: on, off]", "strongroom init"),
             (&["init", "--block-size", "64XiB"], "64KiB or 1.5GiB", "strongroom init"),
+            (&["history", "f", "--keep", "-1"], "`-1` is not a number of versions", "strongroom history"),
+            (&["history", "f", "--keep", "5000"], "versions of a file are kept: choose fewer", "strongroom history"),
+            (&["init", "--versions", "-1"], "`-1` is not a number of versions", "strongroom init"),
+            (&["snapshot", "prune", "--keep-last", "-1"], "invalid value '-1'", "strongroom snapshot prune"),
+            (&["cat", "--version", "-1", "f"], "invalid value '-1'", "strongroom cat"),
+            (&["restore", "--version", "-1", "f"], "invalid value '-1'", "strongroom restore"),
             (&["ls", "a\n\nUsage: b", "c"], "unexpected argument 'c' found", "strongroom ls"),
             (&["--password-fd", "1", "--password-file", "f", "rm", "x"], "cannot be used with", "strongroom rm"),
         ] {

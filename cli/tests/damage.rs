@@ -270,6 +270,58 @@ fn a_damaged_folder_that_is_named_is_told_and_the_others_are_written_out() {
 }
 
 #[test]
+fn an_import_leaves_out_a_damaged_folder_and_stores_what_is_in_the_others() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "4KiB"]);
+    let links = 200;
+    let tree = scratch.path("tree");
+    // What is made one after the other lies together: what is around the folder is nothing of the others.
+    for folder in ["0", "0 between", "1", "2"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+        for link in 0..links {
+            std::os::unix::fs::symlink("t".repeat(200), tree.join(folder).join(format!("{link}"))).unwrap();
+        }
+    }
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["compact", "--all"]);
+    let blob = blob_of_one(&scratch, "/tree/1", &["/tree/0", "/tree/2"]);
+    for folder in ["0", "1", "2"] {
+        fs::create_dir(tree.join(folder).join("inner")).unwrap();
+        fs::write(tree.join(folder).join("new"), folder).unwrap();
+        fs::write(tree.join(folder).join("inner/new"), folder).unwrap();
+    }
+    fs::write(tree.join("z"), "the last").unwrap();
+    hide(&blob);
+    for more in ["--dry-run", "--delete"] {
+        let output = scratch.run(["import", "tree", "--json", more]);
+        let said = text(&output.stderr);
+        did_not_panic(&output, more);
+        assert_eq!(output.status.code(), Some(13), "{more}: {said}");
+        let (end, told) =
+            said.lines().collect::<Vec<_>>().split_last().map(|(end, told)| (*end, told.to_vec())).unwrap();
+        let of_one: Vec<_> = told.iter().filter(|line| line.contains("/tree/1")).collect();
+        assert!(of_one.len() == 1 && of_one[0].starts_with("strongroom: /tree/1"), "{more}: {said}");
+        assert!(
+            !told.iter().any(|line| ["/tree/0/", "/tree/2", "/tree/z"].iter().any(|of| line.contains(of))),
+            "{said}"
+        );
+        assert!(end.contains(" left out") && end.contains("`check`"), "{more}: {said}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["files"], &report["removed"]), (&5.into(), &0.into()), "{more}: {report}");
+    }
+    for (path, content) in
+        [("/tree/0/new", "0"), ("/tree/0/inner/new", "0"), ("/tree/2/inner/new", "2"), ("/tree/z", "the last")]
+    {
+        assert_eq!(text(&scratch.succeeds(["cat", path])), content, "{path}");
+    }
+    show(&blob);
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["export", "/tree", "out"]);
+    assert_eq!(common::compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new());
+    check_is_clean(&scratch, "after all");
+}
+
+#[test]
 fn without_dedup_an_import_that_has_to_look_at_what_is_damaged_stores_it_anew() {
     let scratch = Scratch::new();
     scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--dedup", "off"]);

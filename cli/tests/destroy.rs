@@ -38,13 +38,28 @@ fn the_blobs_of_a_repository_go_and_those_of_others_stay() {
     assert!(report["deleted"].as_u64().unwrap() > 5);
     assert_eq!(fs::read(repository.join("letter")).unwrap(), b"dear reader");
     assert_eq!(fs::read(&stranger).unwrap(), b"of somebody else");
-    let left: Vec<_> = blobs(&repository).into_iter().filter(|path| path.metadata().unwrap().len() > 4096).collect();
-    assert_eq!(left, Vec::<std::path::PathBuf>::new());
+    // Nor a folder that was made for it.
+    let mut left = list(&repository);
+    left.sort();
+    assert_eq!(left, [&repository, stranger.parent().unwrap(), &stranger, &repository.join("letter")]);
     assert!(scratch.fails(10, ["ls"]).contains("no repository"));
     assert!(scratch.fails(10, ["destroy", "--yes"]).contains("no repository"));
     // The place is free again.
     scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
     assert!(list(&repository).len() > 2);
+}
+
+#[test]
+fn where_nothing_of_others_is_no_folder_is_left_and_nothing_around_it_is_touched() {
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("beside")).unwrap();
+    fs::write(scratch.path("file"), vec![7; 3 << 20]).unwrap();
+    scratch.succeeds(["import", "file"]);
+    scratch.succeeds(["destroy", "--yes"]);
+    assert!(!scratch.path("repo").exists());
+    assert!(scratch.path("beside").is_dir() && scratch.path("file").is_file());
+    assert!(scratch.fails(10, ["ls"]).contains("no repository"));
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
 }
 
 #[test]

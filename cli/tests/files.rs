@@ -199,6 +199,36 @@ fn a_batch_removes_everything_only_when_it_says_so() {
 }
 
 #[test]
+fn what_is_not_there_is_no_error_for_a_batch_that_forces_it_away() {
+    let scratch = tree();
+    let ops = r#"
+        {"op":"mkdir","path":"/new"}
+        {"op":"rm","path":"/absent","force":true}
+        {"op":"rm","path":"/no/such/folder","recursive":true,"force":true}
+        {"op":"rm","path":"/new","recursive":true,"force":true}
+        {"op":"rm","path":"/new","recursive":true,"force":true}
+        {"op":"rm","path":"/tree/image.png","force":true}
+    "#;
+    let output = scratch.feeds(["batch", "--json"], ops.as_bytes());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["operations"], 6);
+    let list = scratch.succeeds(["ls", "-R"]);
+    let said = text(&list);
+    assert!(!said.contains("new") && !said.contains("image.png") && said.contains("tree/docs"), "{said}");
+    // A folder is not removed as a file, nor what is missing by one that does not say so.
+    for (op, says) in [
+        (r#"{"op":"rm","path":"/tree/docs","force":true}"#, "line 2: /tree/docs"),
+        (r#"{"op":"rm","path":"/absent","recursive":true}"#, "line 2: /absent"),
+    ] {
+        let output = scratch.feeds(["batch"], format!("{{\"op\":\"mkdir\",\"path\":\"/x\"}}\n{op}").as_bytes());
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(says), "{said}");
+        assert_eq!(scratch.succeeds(["ls", "-R"]), list);
+    }
+}
+
+#[test]
 fn a_thousand_operations_are_one_commit_and_few_requests() {
     let scratch = Scratch::with_repository();
     let ops: String =

@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -149,6 +150,45 @@ fn a_full_disk_on_the_other_side_is_told_and_leaves_no_half_written_file() {
     tells(&scratch.run(["header", "export", "disk/header"]), &["disk/header", "No space left"]);
     fs::remove_file(filler).unwrap();
     assert_eq!(fs::read_dir(&disk).unwrap().count(), 1);
+}
+
+#[test]
+fn an_export_that_runs_out_of_room_tells_what_it_wrote_and_leaves_folders_as_they_are_to_be() {
+    if !mounts::inside("an_export_that_runs_out_of_room_tells_what_it_wrote_and_leaves_folders_as_they_are_to_be") {
+        return;
+    }
+    let scratch = Scratch::with_repository();
+    let inner = scratch.path("tree/shared/inner");
+    files(&inner, 3, 400_000, 5);
+    fs::write(scratch.path("tree/a file"), "small").unwrap();
+    let modes = [("tree", 0o755), ("tree/shared", 0o750), ("tree/shared/inner", 0o555)];
+    for (folder, mode) in modes.into_iter().rev() {
+        fs::set_permissions(scratch.path(folder), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    scratch.succeeds(["import", "tree"]);
+    let disk = scratch.path("disk");
+    mounts::small_disk(&disk, 512);
+    let has_modes = || {
+        for (folder, mode) in modes {
+            assert_eq!(disk.join(folder).metadata().unwrap().permissions().mode() & 0o7777, mode, "{folder}");
+        }
+    };
+    let output = scratch.run(["export", "/tree", "disk"]);
+    tells(&output, &["/tree/shared/inner/file 1: cannot write: No space left", "make room"]);
+    let said = text(&output.stdout);
+    assert!(said.starts_with("wrote 2 files, 0 folders, 0 links: 390.6KiB in "), "{said}");
+    assert!(said.ends_with("; 2 files of 781.2KiB were not written\n"), "{said}");
+    has_modes();
+    let output = scratch.run(["export", "/tree", "disk", "--json"]);
+    tells(&output, &["No space left"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["files"], &report["folders"]), (&1.into(), &0.into()), "{report}");
+    assert_eq!(report["not_written"]["files"], 3, "{report}");
+    has_modes();
+    mounts::remount(&disk, "size=4m");
+    let said = text(&scratch.succeeds(["export", "/tree", "disk"]));
+    assert!(said.starts_with("wrote 4 files, 3 folders, ") && !said.contains("not written"), "{said}");
+    assert_eq!(common::compare_trees(&scratch.path("tree"), &disk.join("tree")), Vec::<String>::new());
 }
 
 #[test]

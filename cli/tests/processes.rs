@@ -97,6 +97,41 @@ fn writers_at_once_lose_no_update() {
     }
 }
 
+#[test]
+fn of_many_that_put_the_same_path_at_once_the_last_one_wins_and_all_are_kept_as_versions() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--versions", "100"]);
+    let (writers, rounds) = scaled((8, 2), (16, 8));
+    for writer in 0..writers {
+        std::fs::write(scratch.path(format!("{writer}")), state(writer)).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for writer in 0..writers {
+            let scratch = &scratch;
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let output = match (writer + round) % 2 {
+                        0 => scratch.run(["put", &format!("{writer}"), "/same"]),
+                        _ => scratch.feeds(["put", "-", "/same"], &state(writer)),
+                    };
+                    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+                }
+            });
+        }
+    });
+    let contents: BTreeSet<Vec<u8>> = (0..writers).map(state).collect();
+    assert!(contents.contains(&scratch.succeeds(["cat", "/same"])));
+    let versions = text(&scratch.succeeds(["history", "/same"]));
+    // The one that was first replaced nothing.
+    assert_eq!(versions.lines().count() as u64, writers * rounds, "{versions}");
+    let mut seen = BTreeSet::new();
+    for number in 1..=writers * rounds {
+        seen.insert(scratch.succeeds(["cat", "--version", &format!("{number}"), "/same"]));
+    }
+    assert!(seen == contents, "{} of {writers} contents are among the versions, or others", seen.len());
+    check_is_clean(&scratch, "after all");
+}
+
 /// A content that tells whether it is whole: all of it follows from its first eight bytes.
 fn state(number: u64) -> Vec<u8> {
     let mut numbers = Numbers::new(number);

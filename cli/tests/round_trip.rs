@@ -135,6 +135,21 @@ fn patterns_that_cannot_match_are_refused_and_those_that_matched_nothing_are_tol
     assert!(told.len() == 1 && told[0].ends_with("nothing was left out for `ex`, `/a/b/`"), "{said}");
     let report = json(&scratch.succeeds(["import", "ex", "--json"].iter().chain(&patterns)));
     assert_eq!(report["unmatched_patterns"], serde_json::json!(["ex", "/a/b/"]));
+    // A file of patterns may be for other trees, too.
+    fs::write(scratch.path("patterns"), "*.o\n/ex/c/\n*.tmp\n").unwrap();
+    let shared = ["--exclude-file", "patterns", "--exclude", "b", "--exclude", "none"];
+    for (more, told) in [(None, &["`none`"][..]), (Some("-v"), &["2 of the patterns in files", "`none`"])] {
+        let output = scratch.run(["import", "ex"].iter().chain(&shared).chain(more.iter()));
+        let said = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains("nothing was left out for ")).collect();
+        assert_eq!(lines.len(), told.len(), "{said}");
+        assert!(lines.iter().zip(told).all(|(line, told)| line.ends_with(told)), "{said}");
+    }
+    let report = json(&scratch.succeeds(["import", "ex", "--json"].iter().chain(&shared)));
+    assert_eq!(
+        (&report["unmatched_patterns"], &report["unmatched_in_files"]),
+        (&serde_json::json!(["none"]), &2.into())
+    );
     assert_eq!(String::from_utf8(scratch.succeeds(["ls", "-R"])).unwrap(), "ex\nex/a\n");
     // What lies there under the name that it arrives by.
     let all = format!("/{}", here.components().nth(1).unwrap().as_os_str().to_str().unwrap());

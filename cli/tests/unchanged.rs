@@ -70,6 +70,100 @@ fn a_change_whose_time_was_set_back_is_seen_whatever_else_changed() {
     }
 }
 
+/// The number of the newest commit: another whenever anything was written.
+fn commit(scratch: &Scratch) -> u64 {
+    let info: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["info", "--json"])).unwrap();
+    info["inside"]["commit"].as_u64().unwrap()
+}
+
+/// What is done in the repository, to `/tree/file` and so that it is there again.
+const CHANGES_THERE: [(&str, &[&[&str]]); 4] = [
+    ("it is renamed, and again", &[&["mv", "/tree/file", "/elsewhere"], &["mv", "/elsewhere", "/tree/file"]]),
+    ("it gets another name", &[&["ln", "/tree/file", "/second"], &["rm", "/second"]]),
+    ("a snapshot is restored", &[&["rm", "/tree/file"], &["snapshot", "restore", "before", "/tree/file"]]),
+    ("it is copied", &[&["cp", "/tree/file", "/copy"], &["rm", "/tree/file"], &["mv", "/copy", "/tree/file"]]),
+];
+
+#[test]
+fn a_change_whose_time_was_set_back_is_seen_whatever_was_done_in_the_repository_since() {
+    for (what, commands) in CHANGES_THERE {
+        let scratch = Scratch::with_repository();
+        fs::create_dir(scratch.path("tree")).unwrap();
+        let file = scratch.path("tree/file");
+        fs::write(&file, "one").unwrap();
+        set_time(&file, SystemTime::UNIX_EPOCH);
+        import(&scratch, &[]);
+        scratch.succeeds(["snapshot", "create", "before"]);
+        change_unseen(&file, "two");
+        for command in commands {
+            scratch.succeeds(*command);
+        }
+        assert_eq!(scratch.succeeds(["cat", "/tree/file"]), b"one", "{what}");
+        assert_eq!(import(&scratch, &[])["files"], 1, "{what}");
+        assert_eq!(scratch.succeeds(["cat", "/tree/file"]), b"two", "{what}");
+        check_is_clean(&scratch, what);
+    }
+}
+
+#[test]
+fn files_that_changed_places_with_their_folders_are_seen_though_nothing_about_them_changed() {
+    let scratch = Scratch::with_repository();
+    for (folder, content) in [("tree/a", "one"), ("tree/b", "two")] {
+        fs::create_dir_all(scratch.path(folder)).unwrap();
+        fs::write(scratch.path(folder).join("file"), content).unwrap();
+        set_time(&scratch.path(folder).join("file"), SystemTime::UNIX_EPOCH);
+    }
+    import(&scratch, &[]);
+    // Once more, should one of them have been read in the moment in which it was written.
+    import(&scratch, &[]);
+    for (from, to) in [("tree/a", "aside"), ("tree/b", "tree/a"), ("aside", "tree/b")] {
+        fs::rename(scratch.path(from), scratch.path(to)).unwrap();
+    }
+    assert_eq!(import(&scratch, &[])["files"], 2);
+    for (path, content) in [("/tree/a/file", b"two"), ("/tree/b/file", b"one")] {
+        assert_eq!(scratch.succeeds(["cat", path]), content, "{path}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_disk_is_compared_once_and_what_changes_in_it_is_seen() {
+    let scratch = Scratch::with_repository();
+    common::generate_tree(&scratch.path("tree"), 5, 4_000_000, 60);
+    import(&scratch, &[]);
+    let was = stored_bytes(&scratch.path("repo"));
+    let copied =
+        std::process::Command::new("cp").arg("-a").args(["tree", "copy"]).current_dir(scratch.path("")).status();
+    assert!(copied.unwrap().success());
+    for (from, to) in [("tree", "old"), ("copy", "tree")] {
+        fs::rename(scratch.path(from), scratch.path(to)).unwrap();
+    }
+    assert_eq!(import(&scratch, &[])["files"], 0);
+    let grown = stored_bytes(&scratch.path("repo")).saturating_sub(was);
+    assert!(grown < 1 << 20, "{grown} bytes more");
+    let noted = commit(&scratch);
+    assert_eq!(import(&scratch, &[])["files"], 0);
+    assert_eq!(commit(&scratch), noted, "nothing was to be noted again");
+    let file = scratch.path("tree/files");
+    let file =
+        common::list(&file).into_iter().find(|path| path.is_file() && path.metadata().unwrap().len() > 100).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    change_unseen(&file, &"x".repeat(usize::try_from(file.metadata().unwrap().len()).unwrap()));
+    assert_eq!(import(&scratch, &[])["files"], 1);
+}
+
+#[test]
+fn what_is_looked_into_changes_nothing_that_a_comparison_of_snapshots_shows() {
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let file = scratch.path("tree/file");
+    fs::write(&file, "one").unwrap();
+    import(&scratch, &[]);
+    scratch.succeeds(["snapshot", "create", "before"]);
+    set_time(&file, file.metadata().unwrap().modified().unwrap());
+    import(&scratch, &[]);
+    assert_eq!(text(&scratch.succeeds(["snapshot", "diff", "before"])), "");
+}
+
 #[test]
 fn a_change_whose_time_was_set_back_is_seen_though_a_name_went() {
     let scratch = Scratch::with_repository();
@@ -114,11 +208,6 @@ fn what_is_looked_into_and_is_the_same_makes_no_version_and_is_not_looked_into_a
         fs::write(&file, common::Numbers::new(1).bytes(3 << 20)).unwrap();
         import(&scratch, &[]);
         let before = stored_bytes(&scratch.path("repo"));
-        let changed = |scratch: &Scratch| {
-            let said = text(&scratch.succeeds(["stat", "/tree/file"]));
-            assert!(said.contains("versions  0 older"), "dedup {dedup}: {said}");
-            said.lines().find(|line| line.starts_with("changed")).unwrap().to_owned()
-        };
         for change in [
             |file: &Path| set_time(file, file.metadata().unwrap().modified().unwrap()),
             |file: &Path| {
@@ -126,13 +215,15 @@ fn what_is_looked_into_and_is_the_same_makes_no_version_and_is_not_looked_into_a
             },
         ] {
             change(&file);
-            let first = changed(&scratch);
+            let first = commit(&scratch);
             let report = import(&scratch, &[]);
             assert_eq!((&report["files"], &report["unchanged"]), (&0.into(), &2.into()), "dedup {dedup}");
-            let second = changed(&scratch);
+            let second = commit(&scratch);
             assert_ne!(first, second, "it is noted that it was looked into");
             import(&scratch, &[]);
-            assert_eq!(changed(&scratch), second, "it was not looked into again");
+            assert_eq!(commit(&scratch), second, "it was not looked into again");
+            let said = text(&scratch.succeeds(["stat", "/tree/file"]));
+            assert!(said.contains("versions  0 older"), "dedup {dedup}: {said}");
         }
         let more = stored_bytes(&scratch.path("repo")).saturating_sub(before);
         assert!(more < 1 << 20, "{more} bytes more, dedup {dedup}");

@@ -82,8 +82,8 @@ pub enum Error {
         /// The attribute.
         name: String,
     },
-    /// A directory was to be moved into itself.
-    #[error("{path}: cannot be moved into itself")]
+    /// A directory was to be moved or copied into itself.
+    #[error("{path}: cannot be moved or copied into itself")]
     IntoItself {
         /// The directory.
         path: String,

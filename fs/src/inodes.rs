@@ -5,7 +5,7 @@ use strongroom_core::engine::View;
 use crate::error::{Result, damaged};
 use crate::extents;
 use crate::format::{
-    CONTENT, ContentRow, INODE, InodeRow, Kind, SUBDIRECTORIES, SYMLINK_BYTES_MAX, decode_count, inode_key,
+    CONTENT, ContentRow, ContentTag, INODE, InodeRow, Kind, SUBDIRECTORIES, SYMLINK_BYTES_MAX, decode_count, inode_key,
 };
 use crate::options::AccessTime;
 use crate::shared::Shared;
@@ -40,6 +40,11 @@ pub struct Metadata {
     pub atime: Timestamp,
     /// Whether it has extended attributes.
     pub has_xattrs: bool,
+    /// Of a file, when its content changed last, whatever time of modification was set by hand: while this is the same under an
+    /// inode, so is the content.
+    pub content_changed: Timestamp,
+    /// What [`crate::FsTransaction::set_content_tag`] has given to the content that is there.
+    pub content_tag: Option<ContentTag>,
 }
 
 /// The inode's row; it must be there, because something refers to it.
@@ -105,6 +110,8 @@ pub(crate) async fn metadata(view: &dyn View, inode: u64) -> Result<Metadata> {
         btime: row.btime,
         atime: row.atime,
         has_xattrs: row.xattrs,
+        content_changed: changed,
+        content_tag: content.tag,
     })
 }
 

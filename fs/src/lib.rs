@@ -37,8 +37,8 @@ pub use filesystem::{
     Follow, FsSnapshot, FsTransaction, Op, PathChange, ReadDir, Settings, Summary, Usage, XattrMode,
 };
 pub use format::{
-    FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX, SYMLINKS_FOLLOWED_MAX,
-    VERSIONS_MAX, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
+    ContentTag, FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX,
+    SYMLINKS_FOLLOWED_MAX, VERSIONS_MAX, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
 };
 pub use inodes::Metadata;
 pub use options::{AccessTime, Compression, OpenOptions, Options, Tuning};

@@ -181,7 +181,9 @@ fn files() -> Result<()> {
     seed("files", "hole", Extent::Hole { length: 1 << 40 }.encode())?;
     seed("files", "content", ContentRow { changed: 1, size: 2, ..ContentRow::default() }.encode())?;
     let versions = Versions { current: 5, oldest: 3, limit: Some(2) };
-    seed("files", "content-with-versions", ContentRow { changed: 1, size: 2, versions }.encode())?;
+    let versioned = ContentRow { changed: 1, size: 2, versions, tag: None };
+    seed("files", "content-with-versions", versioned.encode())?;
+    seed("files", "content-with-tag", ContentRow { tag: Some([7; 16]), ..versioned }.encode())?;
     seed("files", "version", VersionRow { changed: 1, size: 2, held_bytes: 1 }.encode())
 }
 

@@ -54,6 +54,8 @@ pub struct FileStorage {
 
 #[derive(Debug)]
 struct Inner {
+    /// As it was when it was opened; everything but its own removal goes by the open folder.
+    path: PathBuf,
     /// Let go before the folder, which is what it is known by.
     ledger: Arc<Ledger>,
     folder: Folder,
@@ -84,6 +86,7 @@ impl FileStorage {
             .map(u64::from_le_bytes)
             .map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "the folder").with_source(error))?;
         let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let opened = {
             let shown = shown.clone();
             blocking.run(Operation::Open, move || enter(path, mode, &shown)).await?
@@ -94,6 +97,7 @@ impl FileStorage {
         };
         let ledger = Ledger::of(&folder).map_err(|error| without_effect(Operation::Open, shown, error))?;
         let inner = Inner {
+            path: absolute,
             folder,
             locks,
             occupancy: Arc::default(),
@@ -366,6 +370,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Removes the sub-folders with nothing in them, and the folder itself, where then nothing is in that either.
+    fn vacate(&self) -> Result<()> {
+        let mut folders = vec![INCOMING.to_owned()];
+        let found = |entry: &str| folders.extend(shard_from(entry).map(shard_path));
+        self.folder.each_entry(".", found).map_err(|error| io_failed(Operation::List, "the folder", error))?;
+        for folder in folders {
+            let _ = self.folder.remove_directory(&folder);
+        }
+        // The path may lead elsewhere by now, or through a link, which is somebody's.
+        let is_it = Folder::open(&self.path).and_then(|there| Ok(there.id()? == self.folder.id()?));
+        if is_it.unwrap_or(false) {
+            let _ = std::fs::remove_dir(&self.path);
+        }
+        Ok(())
+    }
+
     /// Removes what crashes left behind: files older than a day where `now` is given, else all that are not our own.
     /// What cannot be removed stays for the next time.
     fn remove_leftovers(&self, now: Option<u64>) {
@@ -458,5 +478,9 @@ impl Storage for FileStorage {
             Ok(Some(guard))
         })
         .await
+    }
+
+    async fn vacate(&self) -> Result<()> {
+        self.run(Operation::Delete, |inner| inner.vacate()).await
     }
 }

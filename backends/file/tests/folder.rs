@@ -49,6 +49,47 @@ fn a_missing_folder_is_created_only_where_that_was_asked_for() {
 }
 
 #[test]
+fn a_folder_that_is_vacated_loses_what_is_empty_and_itself_where_it_holds_nothing_of_others() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("folder");
+    let storage = create(&path);
+    for n in 0..40 {
+        block_on(storage.put_durable(sample_name(n), sample_bytes(n, 100))).unwrap();
+    }
+    let kept = sample_name(7);
+    for n in (0..40).filter(|n| *n != 7) {
+        block_on(storage.delete(sample_name(n))).unwrap();
+    }
+    fs::create_dir(path.join("letters")).unwrap();
+    let names = || {
+        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    block_on(storage.vacate()).unwrap();
+    // A blob that is still there, and a folder of somebody, though it is empty.
+    let hex = kept.to_hex();
+    assert_eq!(names(), [&hex[..2], "letters"]);
+    block_on(storage.delete(kept)).unwrap();
+    fs::remove_dir(path.join("letters")).unwrap();
+    drop(storage);
+    // The way there is through a link of somebody, which stays; and so does what is around it.
+    #[cfg(unix)]
+    {
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        block_on(create(&link).vacate()).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(names(), [""; 0]);
+    }
+    let storage = create(&path);
+    block_on(storage.vacate()).unwrap();
+    assert!(!path.exists() && place.path().exists());
+    drop(storage);
+    create(&path);
+}
+
+#[test]
 fn a_path_that_is_no_folder_is_invalid() {
     let place = TempDir::new().unwrap();
     let file = place.path().join("file");

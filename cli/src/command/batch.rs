@@ -9,10 +9,10 @@ use std::path::Path;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use strongroom::fs::{AttributeChange, Follow, Op, Timestamp, XattrMode};
+use strongroom::fs::{AttributeChange, Follow, FsTransaction, Op, Timestamp, XattrMode};
 
 use crate::command::mv::refuse_dots;
-use crate::context::{Access, Context};
+use crate::context::{Access, Context, transact_with_commit};
 use crate::exit::Failure;
 use crate::local::own::Own;
 use crate::output::shown;
@@ -50,8 +50,8 @@ set: path, [mode], [uid], [gid], [mtime], [follow]
 setxattr: path, name, value, [follow]
 rmxattr: path, name, [follow]
 
-\"force\": true lets rm name \"/\" and remove all that is in it; what is not there fails the batch all the same. mv takes the
-place of what is there, but with \"replace\": false. mtime is in whole seconds. All that can be true is false where it is not
+With \"force\": true what is not there is no error for rm, as with rm --force, and it can name \"/\" and remove all that is in it. mv
+takes the place of what is there, but with \"replace\": false. mtime is in whole seconds. All that can be true is false where it is not
 given, but for replace and follow.
 
 A path, name, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
@@ -82,7 +82,7 @@ enum Line {
         path: Bytes,
         #[serde(default)]
         recursive: bool,
-        /// The root folder is emptied too.
+        /// What is not there is no error; the root folder is emptied too.
         #[serde(default)]
         force: bool,
     },
@@ -173,19 +173,20 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     // A file is read before anyone is asked for a password, stdin after: the password may come from it.
     let early = if from_stdin { None } else { Some(parse(&read(Path::new(&arguments.file), context.own())?)?) };
     let repository = context.open(Access::Write).await?;
-    let (ops, lines) = match early {
+    let operations = match early {
         Some(parsed) => parsed,
         None => parse(&read_stdin(context)?)?,
     };
-    let commit = repository.fs().apply(&ops).await.map_err(|error| match error {
-        strongroom::Error::InBatch { index, error } => {
-            let line = lines.get(index).copied().unwrap_or_default();
-            Failure::from(*error).on(format!("line {line}"))
+    let ((), commit) = transact_with_commit(repository.fs(), async |transaction| {
+        for operation in &operations {
+            let done = operation.apply(transaction).await;
+            done.map_err(|error| Failure::from(error).on(format!("line {}", operation.line)))?;
         }
-        error => error.into(),
-    })?;
+        Ok(())
+    })
+    .await?;
     repository.close().await?;
-    let report = Report { operations: ops.len(), commit: commit.sequence };
+    let report = Report { operations: operations.len(), commit: commit.sequence };
     if context.output.json() {
         return context.output.document("strongroom/batch/1", &report);
     }
@@ -225,25 +226,44 @@ fn refuse_long(input: &[u8]) -> Result<(), Failure> {
     Err(Failure::failed(format!("more than {most} of operations: store large contents with `put` or `import`")))
 }
 
-/// The operations, and the number of the line of each.
-fn parse(input: &[u8]) -> Result<(Vec<Op>, Vec<usize>), Failure> {
-    let (mut ops, mut lines) = (Vec::new(), Vec::new());
-    for (line, number) in input.split(|byte| *byte == b'\n').zip(1..) {
-        if line.trim_ascii().is_empty() {
+/// Something to do.
+struct Operation {
+    op: Op,
+    /// The number of the line that says so.
+    line: usize,
+    /// What is not there need not be removed.
+    is_forced: bool,
+}
+
+impl Operation {
+    async fn apply(&self, transaction: &mut FsTransaction) -> strongroom::Result<()> {
+        if let Op::RemoveFile { path } | Op::RemoveAll { path } = &self.op
+            && self.is_forced
+            && matches!(transaction.symlink_metadata(path).await, Err(strongroom::Error::NotFound { .. }))
+        {
+            return Ok(());
+        }
+        transaction.apply(&self.op).await
+    }
+}
+
+fn parse(input: &[u8]) -> Result<Vec<Operation>, Failure> {
+    let mut operations = Vec::new();
+    for (text, line) in input.split(|byte| *byte == b'\n').zip(1..) {
+        if text.trim_ascii().is_empty() {
             continue;
         }
-        let refused = |reason: String| Failure::usage(format!("line {number}: {reason}"));
-        let parsed: Line = serde_json::from_slice(line).map_err(|error| {
+        let refused = |reason: String| Failure::usage(format!("line {line}: {reason}"));
+        let parsed: Line = serde_json::from_slice(text).map_err(|error| {
             // Where in the line it is, without the line of the parser, which is always the first.
             refused(format!("makes no sense: {error}").replace(" at line 1 column ", " at column "))
         })?;
         let is_forced = matches!(parsed, Line::Rm { force: true, .. });
         let op = parsed.op().map_err(refused)?;
-        refuse_slip(&op, is_forced).map_err(|failure| failure.on(format!("line {number}")))?;
-        ops.push(op);
-        lines.push(number);
+        refuse_slip(&op, is_forced).map_err(|failure| failure.on(format!("line {line}")))?;
+        operations.push(Operation { op, line, is_forced });
     }
-    Ok((ops, lines))
+    Ok(operations)
 }
 
 /// What `rm` and `mv` refuse, too.

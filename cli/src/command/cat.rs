@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     #[arg(required = true)]
     paths: Vec<OsString>,
     /// The version of this number instead of the current content; `history` lists them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     version: Option<u64>,
 }
 

@@ -1,4 +1,5 @@
-//! `destroy`: deletes a repository, and nothing else that is in the same place, after its name is typed.
+//! `destroy`: deletes a repository, and nothing else that is in the same place, after its name is typed. Of a folder, the empty
+//! ones in it go too, and then it itself where it is empty.
 
 use std::io::{IsTerminal as _, Read as _};
 

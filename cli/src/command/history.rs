@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// The file
     path: OsString,
     /// Older versions of it to keep from its next change on; `default` for what the repository says
-    #[arg(long, value_name = "N|default", value_parser = keep)]
+    #[arg(long, value_name = "N|default", value_parser = keep, allow_negative_numbers = true)]
     keep: Option<Keep>,
     /// Give up now what is over the limit
     #[arg(long)]

@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
     dedup: Switch,
 
     /// Older versions of each file to keep
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::parse_versions)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = units::parse_versions, allow_negative_numbers = true)]
     versions: u32,
 
     /// Make a key file, as the second factor or the only one

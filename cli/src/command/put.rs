@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use clap::Args;
-use strongroom::fs::{Attributes, FsTransaction, Kind};
+use strongroom::fs::{Attributes, FileSystem, FsTransaction, Kind};
 
 use crate::command::mv::last_name;
 use crate::context::{Access, Context, transact};
@@ -16,6 +16,9 @@ use crate::output::shown;
 use crate::progress::Progress;
 use crate::transfer::{self, Broken, PIECE_BYTES};
 use crate::walk::join;
+
+/// Of stdin.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -99,26 +102,49 @@ async fn put_file(
     Ok(())
 }
 
-/// What comes from stdin comes once: a transaction that loses a race is not run again.
-async fn put_stdin(fs: &strongroom::fs::FileSystem, path: &[u8], context: &Context) -> Result<(), Failure> {
+/// What comes from stdin comes once. So much of it is kept that most contents can be stored again where another writer of
+/// the same path was faster; of more, a transaction that loses a race is not run again.
+async fn put_stdin(fs: &FileSystem, path: &[u8], context: &Context) -> Result<(), Failure> {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; PIECE_BYTES]);
+    while kept.len() < KEPT_BYTES_MAX {
+        match read_stdin(&mut buffer, context)? {
+            [] => {
+                context.interrupt.check()?;
+                return transact(fs, async |transaction| {
+                    let mut writer = transaction.write_file(path, Attributes::file()).await?;
+                    writer.write(&kept).await?;
+                    writer.finish().await?;
+                    Ok(())
+                })
+                .await;
+            }
+            piece => kept.extend_from_slice(piece),
+        }
+    }
     let mut transaction = fs.begin();
     let mut writer = transaction.write_file(path, Attributes::file()).await?;
-    let mut stdin = std::io::stdin().lock();
-    let mut buffer = vec![0; PIECE_BYTES];
+    writer.write(&kept).await?;
+    drop(kept);
     loop {
-        context.interrupt.wait_for_stdin()?;
-        let read = match stdin.read(&mut buffer) {
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Failure::failed(format!("cannot read stdin: {error}"))),
-        };
-        if read == 0 {
-            break;
+        match read_stdin(&mut buffer, context)? {
+            [] => break,
+            piece => writer.write(piece).await?,
         }
-        writer.write(buffer.get(..read).unwrap_or_default()).await?;
     }
     context.interrupt.check()?;
     writer.finish().await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// What comes next from stdin; nothing at its end.
+fn read_stdin<'a>(buffer: &'a mut [u8], context: &Context) -> Result<&'a [u8], Failure> {
+    loop {
+        context.interrupt.wait_for_stdin()?;
+        match std::io::stdin().lock().read(buffer) {
+            Ok(read) => return Ok(buffer.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::failed(format!("cannot read stdin: {error}"))),
+        }
+    }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// The file
     path: OsString,
     /// The version to go back to; what is current stays as a version, where versions are kept
-    #[arg(long, value_name = "N", required = true)]
+    #[arg(long, value_name = "N", required = true, allow_negative_numbers = true)]
     version: u64,
 }
 

@@ -28,20 +28,23 @@ struct Patterns {
     set: GlobSet,
     /// As they were given.
     texts: Vec<String>,
+    /// Whether they are of a file: one that serves for many trees.
+    are_shared: Vec<bool>,
     has_matched: Vec<AtomicBool>,
 }
 
 impl Patterns {
-    fn new(patterns: Vec<(String, globset::Glob)>) -> Result<Self, Failure> {
+    fn new(patterns: Vec<(String, bool, globset::Glob)>) -> Result<Self, Failure> {
         let mut builder = GlobSetBuilder::new();
-        let mut texts = Vec::new();
-        for (text, glob) in patterns {
+        let (mut texts, mut are_shared) = (Vec::new(), Vec::new());
+        for (text, is_shared, glob) in patterns {
             builder.add(glob);
             texts.push(text);
+            are_shared.push(is_shared);
         }
         let set = builder.build().map_err(|error| Failure::usage(format!("the patterns are too large: {error}")))?;
         let has_matched = texts.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { set, texts, has_matched })
+        Ok(Self { set, texts, are_shared, has_matched })
     }
 
     fn matches(&self, path: &[u8]) -> bool {
@@ -57,9 +60,12 @@ impl Patterns {
         true
     }
 
-    fn unmatched(&self) -> impl Iterator<Item = &str> {
-        let pairs = self.texts.iter().zip(&self.has_matched);
-        pairs.filter(|(_, has_matched)| !has_matched.load(Ordering::Relaxed)).map(|(text, _)| text.as_str())
+    /// With whether they are of a file.
+    fn unmatched(&self) -> impl Iterator<Item = (&str, bool)> {
+        let patterns = self.texts.iter().zip(&self.are_shared).zip(&self.has_matched);
+        patterns
+            .filter(|(_, has_matched)| !has_matched.load(Ordering::Relaxed))
+            .map(|((text, is_shared), _)| (text.as_str(), *is_shared))
     }
 }
 
@@ -72,7 +78,7 @@ impl Exclude {
     /// From patterns, and from files of patterns: one a line, empty lines and `#` comments left out.
     pub(crate) fn new(patterns: &[String], files: &[PathBuf]) -> Result<Self, Failure> {
         let (mut names, mut paths) = (Vec::new(), Vec::new());
-        let mut add = |pattern: &str| -> Result<(), Failure> {
+        let mut add = |pattern: &str, is_shared: bool| -> Result<(), Failure> {
             if matched(pattern).is_empty() {
                 return Err(Failure::usage(format!("the pattern `{pattern}` matches nothing: leave it out")));
             }
@@ -82,17 +88,17 @@ impl Exclude {
                 .build()
                 .map_err(|error| Failure::usage(format!("the pattern `{pattern}` makes no sense: {error}")))?;
             let patterns = if pattern.trim_end_matches('/').contains('/') { &mut paths } else { &mut names };
-            patterns.push((pattern.to_owned(), glob));
+            patterns.push((pattern.to_owned(), is_shared, glob));
             Ok(())
         };
         for pattern in patterns {
-            add(pattern)?;
+            add(pattern, false)?;
         }
         for file in files {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| Failure::usage(format!("cannot read the patterns in {}: {error}", file.display())))?;
             for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
-                add(line)?;
+                add(line, true)?;
             }
         }
         Ok(Self { names: Patterns::new(names)?, paths: Patterns::new(paths)? })
@@ -139,9 +145,18 @@ impl Exclude {
         self.names.matches(name) | self.paths.matches(path)
     }
 
-    /// The patterns that matched nothing so far.
-    pub(crate) fn unmatched(&self) -> Vec<String> {
-        self.names.unmatched().chain(self.paths.unmatched()).map(str::to_owned).collect()
+    /// The patterns that matched nothing so far: those that were given by themselves, and how many of files, which may be
+    /// for other trees.
+    pub(crate) fn unmatched(&self) -> (Vec<String>, u64) {
+        let (mut given, mut shared) = (Vec::new(), 0);
+        for (text, is_shared) in self.names.unmatched().chain(self.paths.unmatched()) {
+            if is_shared {
+                shared += 1;
+            } else {
+                given.push(text.to_owned());
+            }
+        }
+        (given, shared)
     }
 }
 
@@ -218,7 +233,12 @@ mod tests {
         let patterns = ["*.o", "*.c", "src/*.o", "src/*.h"].map(str::to_owned);
         let exclude = Exclude::new(&patterns, &[]).unwrap();
         assert!(exclude.matches(b"src/a.o"));
-        assert_eq!(exclude.unmatched(), ["*.c", "src/*.h"]);
+        assert_eq!(exclude.unmatched(), (vec!["*.c".to_owned(), "src/*.h".to_owned()], 0));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "*.o\n*.c\n\n# *.d\nsrc/*.h\n").unwrap();
+        let exclude = Exclude::new(&["*.c".to_owned()], &[file.path().to_owned()]).unwrap();
+        assert!(exclude.matches(b"src/a.o"));
+        assert_eq!(exclude.unmatched(), (vec!["*.c".to_owned()], 2));
     }
 
     #[test]

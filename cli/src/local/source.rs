@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use strongroom::fs::PATH_BYTES_MAX;
+use strongroom::fs::{ContentTag, PATH_BYTES_MAX};
 
 use super::exclude::{self, Exclude};
 use super::own::Own;
@@ -39,9 +39,8 @@ pub(crate) struct Entry {
     pub(crate) attributes: Attributes,
     pub(crate) kind: Kind,
     pub(crate) identity: Identity,
-    /// When anything about it changed last, at the latest, in milliseconds since the epoch: unlike the time of its content,
-    /// nobody can set it.
-    pub(crate) changed: i64,
+    /// What the content of a file is known by.
+    pub(crate) tag: ContentTag,
     /// How many names the file or link has.
     pub(crate) names: u64,
     /// Of a folder: what is in it is left out, whatever it is.
@@ -143,7 +142,7 @@ struct Folder {
     outer: (usize, usize),
     attributes: Attributes,
     identity: Identity,
-    changed: i64,
+    tag: ContentTag,
     bare: bool,
     /// Descending, so that the next one is popped.
     names: Vec<std::ffi::OsString>,
@@ -161,6 +160,13 @@ impl<'a> Walk<'a> {
             relative: Vec::new(),
             device: None,
             own: limits.own.now(),
+        }
+    }
+
+    /// Leaves out what is in the folder that was entered last: it is left next.
+    pub(crate) fn pass_by(&mut self) {
+        if let Some(folder) = self.open.last_mut() {
+            folder.names.clear();
         }
     }
 
@@ -197,8 +203,8 @@ impl<'a> Walk<'a> {
                 let outer = (self.path.as_os_str().len(), self.relative.len());
                 self.path.clone_from(&entry.path);
                 self.relative.clone_from(&entry.relative);
-                let Entry { attributes, identity, changed, bare, .. } = entry;
-                self.open.push(Folder { outer, attributes, identity, changed, bare, names });
+                let Entry { attributes, identity, tag, bare, .. } = entry;
+                self.open.push(Folder { outer, attributes, identity, tag, bare, names });
                 Event::Enter(entry)
             }
             Err(error) => Event::Unreadable(entry.path, error),
@@ -207,12 +213,12 @@ impl<'a> Walk<'a> {
 
     /// The folder once more, now that it is left.
     fn leave(&mut self, folder: Folder) -> Event {
-        let Folder { outer: (path_bytes, relative_bytes), attributes, identity, changed, bare, .. } = folder;
+        let Folder { outer: (path_bytes, relative_bytes), attributes, identity, tag, bare, .. } = folder;
         let path = std::mem::take(&mut self.path);
         let relative = self.relative.clone();
         self.relative.truncate(relative_bytes);
         self.path = name_of(bytes_of(path.as_os_str()).get(..path_bytes).unwrap_or_default()).into();
-        Event::Leave(Entry { path, relative, attributes, kind: Kind::Directory, identity, changed, names: 1, bare })
+        Event::Leave(Entry { path, relative, attributes, kind: Kind::Directory, identity, tag, names: 1, bare })
     }
 }
 
@@ -261,11 +267,34 @@ fn read_entry(path: &Path, relative: Vec<u8>) -> io::Result<(Entry, Metadata)> {
     };
     let names = if matches!(kind, Kind::File { .. } | Kind::Symlink { .. }) { metadata.nlink() } else { 1 };
     let (attributes, identity) = (attributes(&metadata), Identity::of(&metadata));
-    // What file systems take for now stands still between ticks, and where they know no parts of seconds, for up to two.
+    let (path, tag) = (path.to_owned(), tag(&metadata));
+    Ok((Entry { path, relative, attributes, kind, identity, tag, names, bare: false }, metadata))
+}
+
+/// What the content of a file of this machine is known by, once it was read: which file it is, and when anything about it
+/// changed last, which nobody can set as they can the time of its content. It does not say on which device: that has another
+/// number whenever it is mounted anew, and what has its inodes and their times is a copy of it.
+fn tag(metadata: &Metadata) -> ContentTag {
+    let mut tag = ContentTag::default();
+    let (inode, changed) = tag.split_at_mut(8);
+    inode.copy_from_slice(&metadata.ino().to_le_bytes());
+    changed.copy_from_slice(&nanos(metadata.ctime(), metadata.ctime_nsec()).to_le_bytes());
+    tag
+}
+
+/// A moment in nanoseconds since the epoch. Those of the years that file systems know fit in 64 bits.
+fn nanos(seconds: i64, nanos: i64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let moment = (i128::from(seconds) * 1_000_000_000 + i128::from(nanos)) as u64;
+    moment
+}
+
+/// From when on, in milliseconds since the epoch, no change of a file can be of the moment of its last one. What file systems
+/// take for now stands still between ticks, and where they know no parts of seconds, for up to two.
+fn settled(metadata: &Metadata) -> u64 {
     let tick = if metadata.ctime_nsec() == 0 { 2_000 } else { 10 };
-    let changed = metadata.ctime().saturating_mul(1_000).saturating_add(metadata.ctime_nsec() / 1_000_000 + tick);
-    let path = path.to_owned();
-    Ok((Entry { path, relative, attributes, kind, identity, changed, names, bare: false }, metadata))
+    let settled = metadata.ctime().saturating_mul(1_000).saturating_add(metadata.ctime_nsec() / 1_000_000 + tick);
+    u64::try_from(settled).unwrap_or(0)
 }
 
 fn attributes(metadata: &Metadata) -> Attributes {
@@ -280,14 +309,9 @@ fn attributes(metadata: &Metadata) -> Attributes {
 
 /// What [`SourceFile::state`] is of a file.
 fn state(metadata: &Metadata) -> String {
-    let moment = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    let [modified, changed] =
-        [moment(metadata.mtime(), metadata.mtime_nsec()), moment(metadata.ctime(), metadata.ctime_nsec())];
-    let size = metadata.size();
-    // Moments of the years that file systems know fit in 64 bits.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let state = format!("{size:x}-{:x}-{:x}-{:x}", modified as u64, changed as u64, metadata.ino() ^ metadata.dev());
-    state
+    let modified = nanos(metadata.mtime(), metadata.mtime_nsec());
+    let changed = nanos(metadata.ctime(), metadata.ctime_nsec());
+    format!("{:x}-{modified:x}-{changed:x}-{:x}", metadata.size(), metadata.ino() ^ metadata.dev())
 }
 
 /// A file of the source, open: its data, its holes, and what it was when it was opened.
@@ -297,6 +321,8 @@ pub(crate) struct SourceFile {
     pub(crate) attributes: Attributes,
     /// Another whenever the content may be: hexadecimal numbers of 16 digits at most, with dashes between them.
     pub(crate) state: String,
+    tag: ContentTag,
+    settled: u64,
     sparse: bool,
 }
 
@@ -316,7 +342,8 @@ impl SourceFile {
         let size = metadata.size();
         let sparse = metadata.blocks().saturating_mul(512) < size;
         let state = state(&metadata);
-        Ok(Self { attributes: attributes(&metadata), file, size, state, sparse })
+        let (attributes, tag, settled) = (attributes(&metadata), tag(&metadata), settled(&metadata));
+        Ok(Self { attributes, file, size, state, tag, settled, sparse })
     }
 
     /// The next part with data at or after `offset`: its beginning and its end. `None` where only a hole is left.
@@ -342,6 +369,13 @@ impl SourceFile {
     /// name counts as changed: nobody can tell.
     pub(crate) fn is_untouched(&self) -> io::Result<bool> {
         Ok(state(&self.file.metadata()?) == self.state)
+    }
+
+    /// What the content that was read is known by: nothing else that the file ever has is known by the same. `None` where it
+    /// changed so shortly before it was opened, which was not before this moment (in milliseconds since the epoch), that
+    /// another change may leave no trace, or where it is torn.
+    pub(crate) fn tag(&self, not_before: u64, is_torn: bool) -> Option<ContentTag> {
+        (self.settled < not_before && !is_torn).then_some(self.tag)
     }
 
     /// Whether it may have been changed since it was opened.
@@ -434,6 +468,32 @@ mod tests {
         }
         assert!(rebuilt == std::fs::read(&path).unwrap());
         assert!(source.is_untouched().unwrap());
+    }
+
+    #[test]
+    fn a_content_is_known_by_what_any_change_of_its_file_changes_and_only_once_that_is_certain() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || SourceFile::open(file.path(), &Own::default()).unwrap();
+        let source = open();
+        let changed = file.path().metadata().unwrap();
+        let changed = u64::try_from(changed.ctime() * 1_000 + changed.ctime_nsec() / 1_000_000).unwrap();
+        let entry = entry_at(file.path(), Vec::new()).unwrap();
+        // In the same tick it could change again.
+        assert_eq!(source.tag(changed + 1, false), None);
+        assert_eq!(source.tag(changed + 2_001, false), Some(entry.tag));
+        assert_eq!(source.tag(changed + 2_001, true), None);
+        // Nor can anything be told by a time ahead of the clock.
+        assert_eq!(source.tag(changed - 1_000, false), None);
+        // Its content's time can be set, that cannot: it is later now.
+        let time = file.path().metadata().unwrap().modified().unwrap();
+        loop {
+            file.as_file().set_modified(time).unwrap();
+            if open().tag != entry.tag {
+                break;
+            }
+        }
+        let other = tempfile::NamedTempFile::new().unwrap();
+        assert_ne!(entry_at(other.path(), Vec::new()).unwrap().tag[..8], entry.tag[..8]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Destroyed {
 }
 
 impl Engine {
-    /// Deletes every blob of a repository, and no other. It takes the right to open it, not that it is intact.
+    /// Deletes every blob of a repository, and no other, and what the storage made to keep them in. It takes the right to open it, not that it is intact.
     ///
     /// # Errors
     /// [`Error::NotARepository`], [`Error::WrongCredentials`]; a storage error of the kind [`ErrorKind::Busy`] where others
@@ -76,6 +76,10 @@ impl Engine {
                 storage.sync().await?;
                 destroyed.deleted_count += names.len() as u64;
             }
+        }
+        // Others may begin to use what they had found meanwhile, where nothing keeps them out.
+        if guard.is_some() {
+            storage.vacate().await?;
         }
         Ok(destroyed)
     }

@@ -129,4 +129,8 @@ impl Storage for Cached {
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.inner.vacate().await
+    }
 }

@@ -235,4 +235,8 @@ impl Storage for Limit {
         // It answers without waiting, so it takes no place in the line either.
         self.inner.try_exclusive().await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.plain(self.inner.vacate()).await
+    }
 }

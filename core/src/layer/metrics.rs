@@ -285,6 +285,10 @@ impl Storage for Measured {
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.metrics.count(Operation::TryExclusive, none, self.inner.try_exclusive()).await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.metrics.count(Operation::Delete, none, self.inner.vacate()).await
+    }
 }
 
 /// The bytes that a batch sends.

@@ -330,6 +330,10 @@ impl Storage for Retry {
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.repeat(always, || self.inner.try_exclusive()).await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.repeat(always, || self.inner.vacate()).await
+    }
 }
 
 impl Retry {

@@ -102,4 +102,8 @@ impl Storage for Timeout {
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.within(Operation::TryExclusive, "the storage", self.inner.try_exclusive()).await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.within(Operation::Delete, "the storage", self.inner.vacate()).await
+    }
 }

@@ -217,4 +217,15 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         Ok(None)
     }
+
+    /// Removes what the storage itself has made to keep blobs in, as far as none is left there, nor anything of others: empty
+    /// folders. What cannot be removed stays. Only called while nobody else is there, and as the last call: whether blobs can
+    /// be put afterwards is the storage's affair. A backend that makes nothing of the kind leaves this as it is; a wrapper
+    /// passes it on.
+    ///
+    /// # Errors
+    /// What the medium raises, where it cannot tell what is left.
+    async fn vacate(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -159,6 +159,8 @@ impl File {
         metadata.size = self.len().await?;
         if let Source::Version(_, Shown { content, .. }) = &self.source {
             metadata.mtime = Timestamp::from_nanos(content.changed);
+            metadata.content_changed = metadata.mtime;
+            metadata.content_tag = content.tag;
         }
         Ok(metadata)
     }

@@ -422,9 +422,10 @@ impl FsTransaction {
         if has_content {
             let extents = extents::walk(self.source(&progress.state), inode, 0);
             reflink::share_all(&mut self.transaction, extents, copy).await?;
-            let limit = inodes::file_content(self.source(&progress.state), inode).await?.versions.limit;
-            let versions = Versions { limit, ..Versions::default() };
-            put_row(&mut self.transaction, copy, &ContentRow { changed: moment, size: metadata.size, versions })?;
+            let content = inodes::file_content(self.source(&progress.state), inode).await?;
+            let versions = Versions { limit: content.versions.limit, ..Versions::default() };
+            let content = ContentRow { changed: moment, size: metadata.size, versions, tag: content.tag };
+            put_row(&mut self.transaction, copy, &content)?;
             self.put_change(ContentChange::of_new(copy));
         }
         if has_xattrs {

@@ -152,6 +152,10 @@ impl FsSnapshot {
                 CONTENT => {
                     let (Some(before), Some(after)) = (before, after) else { continue };
                     let (before, after) = (ContentRow::decode(&before)?, ContentRow::decode(&after)?);
+                    // What an application knows of it besides is nothing about the file.
+                    if (ContentRow { tag: None, ..before }) == (ContentRow { tag: None, ..after }) {
+                        continue;
+                    }
                     // Which versions are kept is no change of content.
                     let changed = (before.changed, before.size) != (after.changed, after.size);
                     let changes = if changed { &mut collected.content } else { &mut collected.attributes };

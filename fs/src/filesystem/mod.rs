@@ -3,6 +3,7 @@
 mod apply;
 mod attributes;
 mod compare;
+mod content_tag;
 mod copy;
 mod create;
 mod diff;

@@ -41,7 +41,7 @@ impl FsSnapshot {
         let content = inodes::file_content(&self.snapshot, inode).await?;
         let version = versions::load(&self.snapshot, inode, path, &content, number).await?;
         let versions = content.versions;
-        let content = ContentRow { changed: version.changed, size: version.size, versions };
+        let content = ContentRow { changed: version.changed, size: version.size, versions, tag: None };
         let (shared, snapshot) = (self.shared.clone(), self.snapshot.clone());
         Ok(if number == versions.current {
             File::pinned(shared, inode, snapshot)

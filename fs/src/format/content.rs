@@ -6,8 +6,8 @@ use super::version::VERSIONS_MAX;
 
 const STRUCTURE: &str = "content row";
 
-/// What changes with every write: `changed u64`, for files `size u64`, and for files that have versions, or a limit of
-/// their own, `current u64 ‖ oldest u64 ‖ limit u32`.
+/// What changes with every write: `changed u64`, for files `size u64`, for files that have versions, or a limit of
+/// their own, `current u64 ‖ oldest u64 ‖ limit u32`, and where the content has a tag, `tag [u8; 16]`.
 ///
 /// It stands apart from the inode so that writers of content and changers of attributes do not conflict. A directory's
 /// row is only ever merged to the larger `changed`, so that creating in one directory at the same time does not conflict.
@@ -20,7 +20,17 @@ pub struct ContentRow {
     pub size: u64,
     /// Which versions of it there are.
     pub versions: Versions,
+    /// What an application has given to this very content; another content has none.
+    pub tag: Option<ContentTag>,
 }
+
+/// Bytes that an application gives to the content of a file, to know it by.
+pub type ContentTag = [u8; 16];
+
+/// A row with a tag is as long as one without, and these more: no two of those lengths are the same.
+const TAG_BYTES: usize = size_of::<ContentTag>();
+const PLAIN_BYTES: usize = 16;
+const VERSIONED_BYTES: usize = 36;
 
 /// The versions of a file. Who writes content reads and writes its content row anyhow, so that the limit stands here too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +64,7 @@ impl ContentRow {
     /// The row's value for a file.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(36);
+        let mut row = Vec::with_capacity(VERSIONED_BYTES + TAG_BYTES);
         row.extend(self.changed.to_le_bytes());
         row.extend(self.size.to_le_bytes());
         let Versions { current, oldest, limit } = self.versions;
@@ -63,6 +73,7 @@ impl ContentRow {
             row.extend(oldest.to_le_bytes());
             row.extend(limit.unwrap_or(LIMIT_UNSET).to_le_bytes());
         }
+        row.extend(self.tag.iter().flatten());
         row
     }
 
@@ -71,6 +82,11 @@ impl ContentRow {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn decode(row: &[u8]) -> Result<Self> {
+        let tagged = matches!(row.len().checked_sub(TAG_BYTES), Some(PLAIN_BYTES | VERSIONED_BYTES));
+        let (row, tag) = match row.split_last_chunk() {
+            Some((row, tag)) if tagged => (row, Some(*tag)),
+            _ => (row, None),
+        };
         let mut fields = Fields::new(STRUCTURE, row);
         let changed = fields.u64()?;
         let size = if row.len() > 8 { fields.u64()? } else { 0 };
@@ -78,7 +94,7 @@ impl ContentRow {
             return Err(fields.damaged("impossible size"));
         }
         let mut versions = Versions::default();
-        if row.len() > 16 {
+        if row.len() > PLAIN_BYTES {
             (versions.current, versions.oldest) = (fields.u64()?, fields.u64()?);
             let limit = fields.u32()?;
             versions.limit = (limit != LIMIT_UNSET).then_some(limit);
@@ -94,7 +110,7 @@ impl ContentRow {
             }
         }
         fields.done()?;
-        Ok(Self { changed, size, versions })
+        Ok(Self { changed, size, versions, tag })
     }
 }
 
@@ -124,9 +140,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_content_row_reads_back_as_written(changed in any::<u64>(), size in 0..=FILE_BYTES_MAX, versions in versions()) {
-            let row = ContentRow { changed, size, versions };
+        fn a_content_row_reads_back_as_written(changed in any::<u64>(), size in 0..=FILE_BYTES_MAX, versions in versions(), tag in any::<Option<ContentTag>>()) {
+            let row = ContentRow { changed, size, versions, tag };
             prop_assert_eq!(ContentRow::decode(&row.encode()).unwrap(), row);
+            let tagged = ContentRow { versions: Versions::default(), ..row };
+            prop_assert_eq!(ContentRow::decode(&tagged.encode()).unwrap(), tagged);
             let plain = ContentRow { changed, size, ..ContentRow::default() };
             prop_assert_eq!(plain.encode().len(), 16);
             prop_assert_eq!(ContentRow::decode(&plain.encode()).unwrap(), plain);
@@ -134,8 +152,8 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_decode_to_an_error_or_to_a_row(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let short = bytes.len() == 8 || bytes.len() == 16 && bytes[15] < 0x80;
+        fn any_bytes_decode_to_an_error_or_to_a_row(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let short = bytes.len() == 8 || [16, 32].contains(&bytes.len()) && bytes[15] < 0x80;
             match ContentRow::decode(&bytes) {
                 Ok(row) => prop_assert!(short || row.encode() == bytes),
                 Err(_) => prop_assert!(!short),
@@ -146,7 +164,7 @@ mod tests {
     #[test]
     fn impossible_versions_are_damage() {
         let row = |current, oldest, limit| {
-            ContentRow { changed: 1, size: 1, versions: Versions { current, oldest, limit } }.encode()
+            ContentRow { changed: 1, size: 1, versions: Versions { current, oldest, limit }, tag: None }.encode()
         };
         assert!(ContentRow::decode(&row(3, 1, Some(0))).is_ok());
         for bad in [row(3, 4, None), row(3, 0, None), row(5000, 1, None), row(3, 1, Some(VERSIONS_MAX + 1))] {

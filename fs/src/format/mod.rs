@@ -28,7 +28,7 @@ mod xattr;
 
 use strongroom_core::engine::Table;
 
-pub use content::{ContentRow, Versions};
+pub use content::{ContentRow, ContentTag, Versions};
 pub use entry::EntryRow;
 pub use extent::Extent;
 pub use inode::{INODE_ROW_BYTES, InodeRow, Kind};

@@ -116,7 +116,7 @@ impl ContentChange {
     ) -> Result<()> {
         // Later than the one before, and than the time that was set by hand, whatever the clocks say.
         let earliest = row.changed.max(self.mtime_set(shared).await?).saturating_add(1);
-        let mut row = ContentRow { changed: moment.max(earliest), size, ..row };
+        let mut row = ContentRow { changed: moment.max(earliest), size, tag: None, ..row };
         match &mut self.fate {
             Fate::New => {}
             Fate::Released => {

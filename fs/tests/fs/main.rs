@@ -7,6 +7,7 @@ mod check;
 mod compare;
 mod concurrency;
 mod content;
+mod content_tags;
 mod copies;
 mod costs;
 mod diff;

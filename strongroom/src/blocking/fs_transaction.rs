@@ -3,7 +3,7 @@ use std::io::Read;
 use futures_lite::future::block_on;
 use strongroom_core::engine::{CommitInfo, References};
 use strongroom_fs::{
-    AttributeChange, Attributes, Comparand, DirEntry, Follow, Metadata, Op, Result, Settings, XattrMode,
+    AttributeChange, Attributes, Comparand, ContentTag, DirEntry, Follow, Metadata, Op, Result, Settings, XattrMode,
 };
 
 use super::FsSnapshot;
@@ -114,6 +114,8 @@ changes! {
     set_version_limit(path: impl AsRef<[u8]>, limit: Option<u32>) -> ();
     /// Gives up the versions of a file that are over its limit.
     prune_versions(path: impl AsRef<[u8]>) -> ();
+    /// Gives the content of a file a tag, or takes it away.
+    set_content_tag(path: impl AsRef<[u8]>, tag: Option<ContentTag>) -> ();
     /// Sets what a file has of its own, of how it is kept.
     set_settings(path: impl AsRef<[u8]>, settings: Settings) -> ();
     /// The value of an extended attribute.

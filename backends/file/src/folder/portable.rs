@@ -99,6 +99,11 @@ impl Folder {
         std::fs::remove_file(self.at(path))
     }
 
+    /// Removes a sub-folder with nothing in it.
+    pub(crate) fn remove_directory(&self, path: &str) -> io::Result<()> {
+        std::fs::remove_dir(self.at(path))
+    }
+
     /// Shows every entry of a sub-folder whose name is text; `.` is the folder itself.
     pub(crate) fn each_entry(&self, path: &str, mut visit: impl FnMut(&str)) -> io::Result<()> {
         for entry in std::fs::read_dir(self.at(path))? {

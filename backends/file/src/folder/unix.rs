@@ -116,6 +116,11 @@ impl Folder {
         Ok(rustix::fs::unlinkat(&self.root, path, AtFlags::empty())?)
     }
 
+    /// Removes a sub-folder with nothing in it.
+    pub(crate) fn remove_directory(&self, path: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.root, path, AtFlags::REMOVEDIR)?)
+    }
+
     /// Shows every entry of a sub-folder whose name is text; `.` is the folder itself.
     pub(crate) fn each_entry(&self, path: &str, mut visit: impl FnMut(&str)) -> io::Result<()> {
         let directory = rustix::fs::openat(&self.root, path, READ_DIRECTORY, Mode::empty())?;

@@ -15,6 +15,7 @@ use crate::command::mv::{last_name, refuse_same_names};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::first_name::FirstNames;
+use crate::interrupt::Interrupt;
 use crate::local::bytes_of;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
@@ -53,6 +54,16 @@ struct Report {
     bytes: u64,
     seconds: f64,
     left_out: Vec<LeftOut>,
+    /// Where it ended early for want of room: what there was still to write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_written: Option<Amount>,
+}
+
+/// Files, by their names, and the bytes in them.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Amount {
+    files: u64,
+    bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -73,6 +84,8 @@ struct Export<'a> {
     out: Out,
     links: FirstNames<u64, Written>,
     report: Report,
+    /// What was written or left out.
+    met: Amount,
     damaged: bool,
 }
 
@@ -107,7 +120,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     refuse_beside_root(&snapshot, paths).await?;
     let progress = Progress::new(&context.global);
     if progress.is_shown() {
-        progress.set_total(measure(&snapshot, paths).await);
+        progress.set_total(measure(&snapshot, paths, &context.interrupt).await.bytes);
     }
     let out = match (arguments.dry_run, is_stream) {
         (true, true) => Out::nowhere(),
@@ -128,14 +141,26 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         out,
         links: FirstNames::default(),
         report: Report::default(),
+        met: Amount::default(),
         damaged: false,
     };
-    export.all(paths).await?;
+    let done = export.all(paths).await;
+    if let Err(failure) = &done {
+        export.end_early(failure, paths).await;
+    }
     let Export { mut report, damaged, progress, links, out, .. } = export;
     report.seconds = progress.elapsed().as_secs_f64();
     let elapsed = progress.elapsed();
     progress.finish();
-    repository.close().await?;
+    let tells = match &done {
+        Ok(()) => true,
+        // Of a stream that ends early nothing is of use.
+        Err(failure) => !is_stream && !failure.is_quiet(),
+    };
+    if !tells {
+        return done;
+    }
+    let closed = repository.close().await;
     if links.forgotten() > 0 {
         let count = links.forgotten();
         context
@@ -145,7 +170,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if let Some(notice) = out.xattrs_notice() {
         context.output.notice(&notice);
     }
-    summarise(&report, &arguments, is_stream, elapsed, context)?;
+    let told = summarise(&report, &arguments, is_stream, elapsed, context);
+    // Why it ended early is what counts.
+    done?;
+    closed?;
+    told?;
     let left_out = u64::try_from(report.left_out.len()).unwrap_or(u64::MAX);
     match (left_out, damaged && !arguments.partial) {
         (0, _) => Ok(()),
@@ -189,6 +218,18 @@ fn is_root(path: &[u8]) -> bool {
 }
 
 impl Export<'_> {
+    /// Leaves things in order where it cannot go on.
+    async fn end_early(&mut self, failure: &Failure, paths: &[OsString]) {
+        for (path, failure) in self.out.abandon() {
+            self.tell(&path, &failure.to_string());
+        }
+        if failure.is_for_want_of_room() {
+            let all = measure(&self.snapshot, paths, &self.context.interrupt).await;
+            let files = all.files.saturating_sub(self.met.files);
+            self.report.not_written = Some(Amount { files, bytes: all.bytes.saturating_sub(self.met.bytes) });
+        }
+    }
+
     async fn all(&mut self, paths: &[OsString]) -> Result<(), Failure> {
         for path in paths {
             let path = bytes_of(path);
@@ -246,6 +287,7 @@ impl Export<'_> {
                         Err(error) => {
                             walk.skip();
                             self.left_out(&found.path, error.into())?;
+                            self.met.files += u64::from(found.entry.kind == Kind::File);
                             continue;
                         }
                     };
@@ -306,7 +348,7 @@ impl Export<'_> {
             _ => self.file(path, name, metadata).await,
         };
         match done {
-            Ok(lost) if lost.is_empty() => Ok(()),
+            Ok(lost) if lost.is_empty() => {}
             Ok(lost) => {
                 let ranges: Vec<String> = lost.iter().map(|lost| format!("{}..{}", lost.start, lost.end)).collect();
                 let reason = format!("damaged: bytes {} are lost, zeros in their place", ranges.join(", "));
@@ -314,10 +356,14 @@ impl Export<'_> {
                 let lost = lost.iter().map(|lost| [lost.start, lost.end]).collect();
                 self.report.left_out.push(LeftOut { path: JsonName::new(path), reason, lost });
                 self.damaged = true;
-                Ok(())
             }
-            Err(failure) => self.left_out(path, failure),
+            Err(failure) => self.left_out(path, failure)?,
         }
+        if metadata.kind == Kind::File {
+            self.met.files += 1;
+            self.met.bytes += metadata.size;
+        }
+        Ok(())
     }
 
     async fn link(&mut self, path: &[u8], name: &[u8], metadata: &Metadata) -> Result<(), Failure> {
@@ -379,7 +425,7 @@ impl Export<'_> {
         // Nor is there for what follows.
         if failure.is_for_want_of_room() {
             let what = "what was written so far is whole; make room, and run it again for the rest";
-            return Err(Failure::failed(format!("{failure}: {what}")).on(shown(path)));
+            return Err(Failure::failed(format!("{failure}: {what}")).on(shown(path)).for_want_of_room());
         }
         match failure.exit() {
             Exit::Damaged => self.damaged = true,
@@ -424,8 +470,11 @@ fn summarise(
         return context.output.document("strongroom/export/1", report);
     }
     let done = if arguments.dry_run { "would write" } else { "wrote" };
+    let not_written = report.not_written.map_or_else(String::new, |Amount { files, bytes }| {
+        format!("; {files} files of {} were not written", units::size(bytes))
+    });
     let summary = format!(
-        "{done} {} files, {} folders, {} links: {} in {} ({})",
+        "{done} {} files, {} folders, {} links: {} in {} ({}){not_written}",
         report.files,
         report.folders,
         report.links + report.hard_links,
@@ -440,24 +489,31 @@ fn summarise(
     context.output.summary(&summary)
 }
 
-/// All bytes there are to write, as far as they can be counted.
-async fn measure(snapshot: &FsSnapshot, paths: &[OsString]) -> u64 {
-    let mut bytes = 0;
+/// All there is to write, as far as it can be counted.
+async fn measure(snapshot: &FsSnapshot, paths: &[OsString], interrupt: &Interrupt) -> Amount {
+    let mut amount = Amount::default();
     for path in paths {
         let path = bytes_of(path);
         match snapshot.symlink_metadata(path).await {
-            Ok(metadata) if metadata.kind != Kind::Directory => bytes += metadata.size,
+            Ok(metadata) if metadata.kind != Kind::Directory => {
+                amount.files += u64::from(metadata.kind == Kind::File);
+                amount.bytes += metadata.size;
+            }
             _ => {
                 let Ok(mut walk) = Walk::new(snapshot.clone(), path, true).await else { continue };
                 while let Some(step) = walk.next().await {
+                    if interrupt.asked() {
+                        return amount;
+                    }
                     if let Step::Entry(found) = step
                         && found.entry.kind == Kind::File
                     {
-                        bytes += found.metadata(snapshot).await.map_or(0, |metadata| metadata.size);
+                        amount.files += 1;
+                        amount.bytes += found.metadata(snapshot).await.map_or(0, |metadata| metadata.size);
                     }
                 }
             }
         }
     }
-    bytes
+    amount
 }

@@ -4,6 +4,7 @@ use strongroom::fs::{File, Metadata};
 
 use super::tar::Tar;
 use crate::exit::Failure;
+use crate::local::Attributes;
 use crate::local::destination::Folder;
 use crate::local::source::Identity;
 use crate::local::way::Way;
@@ -25,7 +26,7 @@ enum Place {
     /// The folder that the user named, and those that are open below it.
     Folders {
         top: Folder,
-        open: Vec<Folder>,
+        open: Vec<Open>,
     },
     /// The same, where it is only to be shown what would be written.
     Way {
@@ -33,6 +34,18 @@ enum Place {
         open: Vec<Way>,
     },
     Tar(Tar),
+}
+
+/// A folder that is written into, and what it gets when that is done: until then only its owner can look into it.
+struct Open {
+    folder: Folder,
+    attributes: Attributes,
+    xattrs: Xattrs,
+}
+
+/// The folder that is written into now.
+fn innermost<'a>(top: &'a Folder, open: &'a [Open]) -> &'a Folder {
+    open.last().map_or(top, |open| &open.folder)
 }
 
 impl Out {
@@ -99,8 +112,8 @@ impl Out {
         match &mut self.place {
             Place::Nowhere => {}
             Place::Folders { top, open } => {
-                let inner = open.last().unwrap_or(top).enter(name).map_err(local_failed)?;
-                open.push(inner);
+                let folder = innermost(top, open).enter(name).map_err(local_failed)?;
+                open.push(Open { folder, attributes: transfer::to_local(metadata), xattrs: xattrs.clone() });
             }
             Place::Way { top, open } => {
                 let inner = open.last().unwrap_or(top).enter(name).map_err(local_failed)?;
@@ -116,7 +129,7 @@ impl Out {
         self.names.pop();
         match &mut self.place {
             Place::Folders { open, .. } => {
-                if let Some(folder) = open.pop() {
+                if let Some(Open { folder, .. }) = open.pop() {
                     self.xattrs_unset += folder.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
                 }
             }
@@ -126,6 +139,22 @@ impl Out {
             Place::Nowhere | Place::Tar(_) => {}
         }
         Ok(())
+    }
+
+    /// Gives the folders that are still open what they get, though not all that is to be in them is: for an export that
+    /// ends early. Answers those of which that failed, and why.
+    pub(super) fn abandon(&mut self) -> Vec<(Vec<u8>, Failure)> {
+        let mut failed = Vec::new();
+        while let Place::Folders { open, .. } = &mut self.place
+            && let Some(Open { folder, attributes, xattrs }) = open.pop()
+        {
+            match folder.finish(&attributes, &xattrs) {
+                Ok(unset) => self.xattrs_unset += unset,
+                Err(error) => failed.push((self.names.join(&b'/'), local_failed(error))),
+            }
+            self.names.pop();
+        }
+        failed
     }
 
     /// Writes a link; answers which it is here.
@@ -140,9 +169,9 @@ impl Out {
         match &mut self.place {
             Place::Nowhere => Ok(None),
             Place::Folders { top, open } => {
-                let folder = open.last().unwrap_or(top);
-                let (identity, unset) =
-                    folder.symlink(name, target, &transfer::to_local(metadata), xattrs).map_err(local_failed)?;
+                let (identity, unset) = innermost(top, open)
+                    .symlink(name, target, &transfer::to_local(metadata), xattrs)
+                    .map_err(local_failed)?;
                 self.xattrs_unset += unset;
                 Ok(Some(identity))
             }
@@ -168,7 +197,7 @@ impl Out {
             Place::Nowhere => Ok(true),
             Place::Folders { top, open } => {
                 let first: Vec<Vec<u8>> = first.split(|byte| *byte == b'/').map(<[u8]>::to_vec).collect();
-                let folder = open.last().unwrap_or(top);
+                let folder = innermost(top, open);
                 // Some file systems have no links, or not so many; and what we wrote may be gone by now.
                 Ok(identity.is_some_and(|identity| folder.link(name, top, &first, identity).is_ok()))
             }
@@ -191,7 +220,7 @@ impl Out {
         match &mut self.place {
             Place::Nowhere => Ok((Vec::new(), None)),
             Place::Folders { top, open } => {
-                let mut draft = open.last().unwrap_or(top).create(name).map_err(local_failed)?;
+                let mut draft = innermost(top, open).create(name).map_err(local_failed)?;
                 let lost = fetch.file(file, metadata.size, &mut draft, progress).await?;
                 let (identity, unset) = draft.finish(&transfer::to_local(metadata), xattrs).map_err(local_failed)?;
                 self.xattrs_unset += unset;

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use strongroom::core;
-use strongroom::fs::{AttributeChange, FileSystem, Follow, FsTransaction, Kind, Timestamp, XattrMode};
+use strongroom::fs::{AttributeChange, ContentTag, FileSystem, Follow, FsTransaction, Kind, Metadata, XattrMode};
 
 use super::draft;
 use super::large::{self, Large};
+use super::store::same_attributes;
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
@@ -60,8 +61,14 @@ pub(super) enum Step {
     Attributes {
         path: Vec<u8>,
         attributes: Attributes,
-        /// Of a file, its inode and time: where the path leads to another by now, that stays as it is.
-        of: Option<(u64, Timestamp)>,
+    },
+    /// A file whose content is in the repository gets its attributes, and what the content is known by.
+    Found {
+        path: Vec<u8>,
+        attributes: Attributes,
+        /// What it was in the repository: where the path leads to another file or content by now, that stays as it is.
+        there: Metadata,
+        tag: Option<ContentTag>,
     },
     /// Makes the extended attributes those of the source.
     Xattrs {
@@ -83,6 +90,7 @@ impl Step {
             | Self::Name { path, .. }
             | Self::Link { path, .. }
             | Self::Attributes { path, .. }
+            | Self::Found { path, .. }
             | Self::Xattrs { path, .. }
             | Self::Remove { path } => path,
         }
@@ -95,6 +103,8 @@ pub(super) enum Stopped {
     LeftOut(String),
     /// The transaction is of no more use: the others are taken again without this one.
     Spoilt(String),
+    /// The same, as what it had to look at in the repository is damaged.
+    Damaged(String),
     /// Nothing goes on.
     Failed(Failure),
     /// Another writer was faster: all are taken again.
@@ -109,6 +119,7 @@ impl From<strongroom::Error> for Stopped {
             E::Core(core::Error::Conflict | core::Error::Expired) | E::Stale => Self::Conflict,
             E::Source(error) => Self::LeftOut(format!("cannot be read: {error}")),
             E::FileTooLarge { .. } => Self::Spoilt(error.to_string()),
+            E::Core(core::Error::Damaged(_) | core::Error::Missing { .. }) => Self::Damaged(error.to_string()),
             E::Core(_) | E::Interrupted | E::NoFileSystem => Self::Failed(error.into()),
             // Refused for what it is: a name that is too long, a folder that could not be made before.
             _ => Self::LeftOut(error.to_string()),
@@ -184,7 +195,11 @@ impl Batch {
                     Ok(Some(stored.bytes))
                 }
                 Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => {
-                    self.news.push(News { path: path.clone(), reason, is_stored: false });
+                    self.news.push(News { path: path.clone(), reason, is_stored: false, is_damage: false });
+                    Ok(None)
+                }
+                Err(Stopped::Damaged(reason)) => {
+                    self.news.push(News { path: path.clone(), reason, is_stored: false, is_damage: true });
                     Ok(None)
                 }
                 Err(Stopped::Conflict) => Err(core::Error::Conflict.into()),
@@ -247,10 +262,14 @@ impl Batch {
                 }
                 match self.apply(step, context, progress).await {
                     Ok(_) => {}
-                    Err(Stopped::LeftOut(reason)) => self.leave_out(step.path(), reason),
+                    Err(Stopped::LeftOut(reason)) => self.leave_out(step.path(), reason, false),
                     // Each path spoils one round at most, so this ends.
                     Err(Stopped::Spoilt(reason)) => {
-                        self.leave_out(step.path(), reason);
+                        self.leave_out(step.path(), reason, false);
+                        continue 'again;
+                    }
+                    Err(Stopped::Damaged(reason)) => {
+                        self.leave_out(step.path(), reason, true);
                         continue 'again;
                     }
                     Err(Stopped::Conflict) if attempts_left > 0 => {
@@ -272,11 +291,15 @@ impl Batch {
         let path = self.steps.get(step).map_or_else(Vec::new, |step| step.path().to_vec());
         match stopped {
             Stopped::LeftOut(reason) => {
-                self.leave_out(&path, reason);
+                self.leave_out(&path, reason, false);
                 Ok(false)
             }
             Stopped::Spoilt(reason) => {
-                self.leave_out(&path, reason);
+                self.leave_out(&path, reason, false);
+                Ok(true)
+            }
+            Stopped::Damaged(reason) => {
+                self.leave_out(&path, reason, true);
                 Ok(true)
             }
             Stopped::Conflict => Ok(true),
@@ -284,9 +307,9 @@ impl Batch {
         }
     }
 
-    fn leave_out(&mut self, path: &[u8], reason: String) {
+    fn leave_out(&mut self, path: &[u8], reason: String, is_damage: bool) {
         if self.left_out.insert(path.to_vec()) {
-            self.news.push(News { path: path.to_vec(), reason, is_stored: false });
+            self.news.push(News { path: path.to_vec(), reason, is_stored: false, is_damage });
         }
     }
 
@@ -299,7 +322,7 @@ impl Batch {
 
     /// Something that is stored, and not as it is here; told once, however often the step is taken.
     fn note_flaw(&mut self, path: &[u8], reason: String) {
-        let news = News { path: path.to_vec(), reason, is_stored: true };
+        let news = News { path: path.to_vec(), reason, is_stored: true, is_damage: false };
         if !self.news.contains(&news) {
             self.news.push(news);
         }
@@ -329,21 +352,35 @@ impl Batch {
                 let made = transaction.symlink_with(target, path, transfer::to_repository(attributes)).await;
                 made.map_err(spoils)?;
             }
-            Step::Attributes { path, attributes, of } => {
-                if let Some(of) = of {
-                    match transaction.symlink_metadata(path).await {
-                        Ok(there) if (there.inode, there.mtime) == *of => {}
-                        // Another writer was here: the next import looks at it.
-                        Ok(_) | Err(strongroom::Error::NotFound { .. }) => return Ok(0),
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+            Step::Attributes { path, attributes } => {
                 let attributes = transfer::to_repository(attributes);
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }
+            Step::Found { path, attributes, there, tag } => {
+                let now = match transaction.symlink_metadata(path).await {
+                    Ok(now) => now,
+                    Err(strongroom::Error::NotFound { .. }) => return Ok(0),
+                    Err(error) => return Err(error.into()),
+                };
+                let content = |of: &Metadata| (of.inode, of.mtime, of.content_changed);
+                if content(&now) != content(there) {
+                    // Another writer was here: the next import looks at it.
+                    return Ok(0);
+                }
+                if !same_attributes(attributes, &now) {
+                    transaction.set_attributes(path, change(&transfer::to_repository(attributes))).await?;
+                }
+                if tag.is_some() {
+                    transaction.set_content_tag(path, *tag).await?;
+                }
+            }
             Step::File { path, source, apart, .. } => {
+                let not_before = self.fs.engine().env().now();
                 let source = SourceFile::open(source, context.own()).map_err(unreadable)?;
                 let stored = store(&self.fs, transaction, path, &source, *apart, &mut self.buffer, progress).await?;
+                if let Some(tag) = source.tag(not_before, stored.torn) {
+                    transaction.set_content_tag(path, Some(tag)).await?;
+                }
                 self.bytes += stored.bytes;
                 self.note_torn(path, &stored);
                 return Ok(stored.bytes);
@@ -397,6 +434,8 @@ pub(super) struct News {
     pub(super) path: Vec<u8>,
     pub(super) reason: String,
     pub(super) is_stored: bool,
+    /// Whether it is for damage of the repository.
+    pub(super) is_damage: bool,
 }
 
 /// A file that was stored.

@@ -9,18 +9,19 @@ use crate::exit::Failure;
 pub(super) struct Known {
     names: Option<ReadDir>,
     peeked: Option<DirEntry>,
+    is_broken: bool,
 }
 
 impl Known {
     /// A folder that is not there.
     pub(super) fn nothing() -> Self {
-        Self { names: None, peeked: None }
+        Self { names: None, peeked: None, is_broken: false }
     }
 
     /// A folder that is there, or nothing where it is not.
     pub(super) async fn folder(snapshot: &FsSnapshot, path: &[u8]) -> Result<Self, Failure> {
         let mut known = match snapshot.open_dir(path).await {
-            Ok(names) => Self { names: Some(names), peeked: None },
+            Ok(names) => Self { names: Some(names), ..Self::nothing() },
             Err(strongroom::Error::NotFound { .. } | strongroom::Error::NotADirectory { .. }) => Self::nothing(),
             Err(error) => return Err(error.into()),
         };
@@ -36,7 +37,12 @@ impl Known {
             Err(strongroom::Error::NotFound { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { names: None, peeked: there })
+        Ok(Self { peeked: there, ..Self::nothing() })
+    }
+
+    /// Whether names in it could not be read: what they are, and whether there are more, nobody knows.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// The inode of a name. Names are asked for in ascending order, each once.
@@ -70,10 +76,19 @@ impl Known {
     }
 
     async fn advance(&mut self) -> Result<(), Failure> {
-        self.peeked = match &mut self.names {
-            Some(names) => names.next().await?,
-            None => None,
+        let next = match &mut self.names {
+            Some(names) => names.next().await,
+            None => Ok(None),
         };
-        Ok(())
+        match next {
+            Ok(next) => {
+                self.peeked = next;
+                Ok(())
+            }
+            Err(error) => {
+                *self = Self { is_broken: true, ..Self::nothing() };
+                Err(error.into())
+            }
+        }
     }
 }

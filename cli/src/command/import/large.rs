@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use strongroom::core;
-use strongroom::fs::{AttributeChange, File, FileSystem, Kind, OpenOptions, Settings};
+use strongroom::fs::{AttributeChange, ContentTag, File, FileSystem, Kind, OpenOptions, Settings};
 
 use super::batch::{self, ATTEMPTS_MAX, Stopped, Stored};
 use super::draft::{self, Drafts};
@@ -48,6 +48,8 @@ struct Whole<'a> {
     /// How many versions the file keeps, where that is its own.
     versions: Option<u32>,
     change: AttributeChange,
+    /// What the content is known by.
+    tag: Option<ContentTag>,
 }
 
 /// What putting a draft in its place came to.
@@ -78,9 +80,10 @@ impl Large<'_> {
     /// `raced`: another writer was in the way, most likely an import of the same file.
     async fn attempt(&self, raced: bool, buffer: &mut [u8]) -> Result<Stored, Stopped> {
         let (fs, path) = (self.fs, self.path);
+        let not_before = fs.engine().env().now();
         let source = SourceFile::open(self.local, self.context.own()).map_err(batch::unreadable)?;
         let drafts = Drafts::of(path);
-        if let Some(stored) = self.found_there(&source, &drafts, raced).await? {
+        if let Some(stored) = self.found_there(&source, not_before, &drafts, raced).await? {
             self.progress.add(source.size);
             return Ok(stored);
         }
@@ -107,14 +110,21 @@ impl Large<'_> {
         let change = batch::change_of_file(&source, stored.torn);
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
         let within = keeps_versions && !self.apart;
-        let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change };
+        let tag = source.tag(not_before, stored.torn);
+        let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change, tag };
         self.give_place(whole).await?;
         Ok(stored)
     }
 
     /// Whether the file there has this content already, which then gets the attributes alone: a version of what did not
     /// change would cost one of what did. It is not looked at where nothing hangs on it.
-    async fn found_there(&self, source: &SourceFile, drafts: &Drafts, raced: bool) -> Result<Option<Stored>, Stopped> {
+    async fn found_there(
+        &self,
+        source: &SourceFile,
+        not_before: u64,
+        drafts: &Drafts,
+        raced: bool,
+    ) -> Result<Option<Stored>, Stopped> {
         let (fs, path) = (self.fs, self.path);
         let mut transaction = fs.begin();
         if self.apart
@@ -130,6 +140,9 @@ impl Large<'_> {
         }
         let torn = source.is_torn();
         transaction.set_attributes(path, batch::change_of_file(source, torn)).await?;
+        if let Some(tag) = source.tag(not_before, torn) {
+            transaction.set_content_tag(path, Some(tag)).await?;
+        }
         for draft in drafts.all(fs, &transaction).await? {
             transaction.remove_file(&draft).await?;
         }
@@ -155,7 +168,7 @@ impl Large<'_> {
     }
 
     async fn put_in_place(&self, whole: &Whole<'_>) -> Result<Placed, Stopped> {
-        let Whole { path: draft, drafts, within, versions, change } = *whole;
+        let Whole { path: draft, drafts, within, versions, change, tag } = *whole;
         let path = self.path;
         let mut transaction = self.fs.begin();
         if !draft::is_one(&transaction, draft).await? {
@@ -181,6 +194,9 @@ impl Large<'_> {
                 transaction.set_version_limit(draft, versions).await?;
                 transaction.rename(draft, path).await?;
             }
+        }
+        if tag.is_some() {
+            transaction.set_content_tag(path, tag).await?;
         }
         for left in drafts.all(self.fs, &transaction).await? {
             transaction.remove_file(&left).await?;

@@ -1,30 +1,27 @@
 //! Whether a file that has the size and the time of what was stored of it has its content, too.
 //!
 //! The time of a file's content is what anybody sets it to; when anything about a file changed last, its name, its mode or
-//! its content, nobody can set. Where that is certainly earlier than what was stored, nothing is opened. Else the content is
-//! compared, whatever may explain it, and it is noted in the repository that it was: by a change of no attribute, whose
-//! moment is later. While a time lies ahead of this machine's clock, nothing can be told by it, and files are compared.
+//! its content, nobody can set. So what is stored of a file is tagged with that, and with which file it is: whatever has the
+//! tag, the size and the time of a content has that content, and is not opened. The tag is the content's: it goes with it
+//! through renames, copies and snapshots of the repository, and is gone from whatever else is written there.
 //!
-//! The moment in the repository is that of any change there: where somebody moved, linked or restored the file in it since,
-//! what was written before that to the source, with its size and time kept, is not seen. Nor is it where the clock of a file
-//! server is behind this machine's by more than has passed.
+//! Else the content is compared, whatever may explain it (another mode, another name, a copy of the disk, a restored backup),
+//! and once it is the same, the tag is noted. Of a file that changed just before it was read, another change could leave no
+//! trace: it is not tagged, and compared by the next import.
 
-use strongroom::fs::{FileSystem, Metadata};
+use strongroom::fs::{ContentTag, FileSystem, Metadata};
 
 use super::batch::{self, Stopped};
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::local::source::{Entry, SourceFile};
 
 /// What a file is to the one in the repository that has its size and time.
 pub(super) enum Likeness {
-    /// Nothing about it changed since it was stored. It was not opened.
+    /// Nothing about it changed since it was read. It was not opened.
     Untouched,
-    /// Its content is the same.
-    Same {
-        /// Whether noting it spares the next import the comparison.
-        is_worth_noting: bool,
-    },
+    /// Its content is the same, and known by this from now on, so that the next import is spared the comparison.
+    Same(Option<ContentTag>),
     Different,
     /// Whether it is the same cannot be told, for this reason.
     Unknown(String),
@@ -39,28 +36,41 @@ impl Likeness {
         fs: &FileSystem,
         context: &Context,
     ) -> Result<Self, Failure> {
-        let stored = there.ctime.seconds.saturating_mul(1_000).saturating_add((there.ctime.nanos / 1_000_000).into());
-        let now = i64::try_from(fs.engine().env().now()).unwrap_or(i64::MAX);
-        if entry.changed < stored && stored <= now {
+        if there.content_tag == Some(entry.tag) {
             return Ok(Self::Untouched);
         }
-        match compare(entry, path, fs, context).await {
-            Ok(true) => Ok(Self::Same { is_worth_noting: stored <= now && entry.changed < now }),
-            Ok(false) | Err(Stopped::Conflict) => Ok(Self::Different),
+        match compare(entry, path, there, fs, context).await {
+            Ok(likeness) => Ok(likeness),
+            Err(Stopped::Conflict) => Ok(Self::Different),
             Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => Ok(Self::Unknown(reason)),
+            Err(Stopped::Damaged(reason)) => Err(Failure::new(Exit::Damaged, reason)),
             Err(Stopped::Failed(failure)) => Err(failure),
         }
     }
 }
 
-async fn compare(entry: &Entry, path: &[u8], fs: &FileSystem, context: &Context) -> Result<bool, Stopped> {
+async fn compare(
+    entry: &Entry,
+    path: &[u8],
+    there: &Metadata,
+    fs: &FileSystem,
+    context: &Context,
+) -> Result<Likeness, Stopped> {
+    let not_before = fs.engine().env().now();
     let source = SourceFile::open(&entry.path, context.own()).map_err(batch::unreadable)?;
     let transaction = fs.begin();
-    // It may have been given up since the import began.
-    if batch::kind(&transaction, path).await? != Some(strongroom::fs::Kind::File) {
-        return Ok(false);
+    // It may have been given up since the import began, or be another by now.
+    match transaction.symlink_metadata(path).await {
+        Ok(now) if (now.inode, now.content_changed) == (there.inode, there.content_changed) => {}
+        Ok(_) | Err(strongroom::Error::NotFound { .. }) => return Ok(Likeness::Different),
+        Err(error) => return Err(error.into()),
     }
-    let is_same = batch::is_same(&transaction, path, &source, Some(&context.interrupt)).await?;
-    // What was written meanwhile would be noted as compared.
-    Ok(is_same && !source.is_torn())
+    if !batch::is_same(&transaction, path, &source, Some(&context.interrupt)).await? {
+        return Ok(Likeness::Different);
+    }
+    // What was written meanwhile would be taken for compared.
+    if source.is_torn() {
+        return Ok(Likeness::Different);
+    }
+    Ok(Likeness::Same(source.tag(not_before, false)))
 }

@@ -2,8 +2,9 @@
 //!
 //! What differs from the repository is put into transactions of bounded size, each committed before the next begins: an
 //! import that is stopped has kept what it committed, and finds it unchanged when it is run again. Files whose size and
-//! time are the same are taken as unchanged and not read, unless anything about them changed since they were stored: those
-//! are compared. Where a repair has noted damage to them, they are read for what was lost. A transaction that loses a race
+//! time are the same, and that are the very files that were read, with nothing about them changed since, are taken as
+//! unchanged and not read; where only size and time are the same, they are compared. Where a repair has noted damage to what
+//! was stored of them, they are read for what was lost. A transaction that loses a race
 //! against another writer, or that a failing source file has spoilt, is dropped and its steps are taken again. What is gone
 //! is removed last.
 
@@ -65,7 +66,7 @@ pub(crate) struct Arguments {
     /// of `docs`
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// Leave out what matches a line of a file
+    /// Leave out what matches a line of a file. Lines that match nothing are counted with -v, and otherwise not told
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
     /// Leave out what is in folders with a CACHEDIR.TAG
@@ -98,8 +99,10 @@ pub(super) struct Report {
     seconds: f64,
     special: Vec<LeftOut>,
     left_out: Vec<LeftOut>,
-    /// Of what to leave out.
+    /// Of what to leave out, as given by `--exclude`.
     unmatched_patterns: Vec<String>,
+    /// How many of those in files matched nothing: such a file may serve for many trees.
+    unmatched_in_files: u64,
     /// How many of those were stored, though not as they are here.
     #[serde(skip)]
     stored_even_so: u64,
@@ -150,9 +153,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         context,
         progress: &progress,
         arguments: &arguments,
+        damaged: false,
     };
     let done = import.all(&sources).await;
-    let Import { mut report, links, .. } = import;
+    let Import { mut report, links, damaged, .. } = import;
     measuring.stop();
     let elapsed = progress.elapsed();
     report.seconds = elapsed.as_secs_f64();
@@ -167,7 +171,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             .output
             .notice(&format!("{count} files with several names were too many: names became files of their own"));
     }
-    report.unmatched_patterns = limits.exclude.unmatched();
+    (report.unmatched_patterns, report.unmatched_in_files) = limits.exclude.unmatched();
+    if report.unmatched_in_files > 0 {
+        let count = report.unmatched_in_files;
+        context.output.detail(&format!("nothing was left out for {count} of the patterns in files"));
+    }
     if !report.unmatched_patterns.is_empty() {
         let patterns: Vec<String> = report.unmatched_patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
         context.output.notice(&format!("nothing was left out for {}", patterns.join(", ")));
@@ -175,6 +183,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     summarise(&report, &arguments, elapsed, context)?;
     match u64::try_from(report.left_out.len()).unwrap_or(u64::MAX) {
         0 => Ok(()),
+        left_out if damaged => {
+            let what = "left out, listed above, as the repository is damaged: `check` tells where";
+            Err(Failure::new(Exit::Damaged, format!("{left_out} {what}")))
+        }
         left_out => Err(Context::partial(left_out, "files or folders")),
     }
 }

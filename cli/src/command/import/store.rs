@@ -8,7 +8,7 @@ use strongroom::core::engine::ChunkNumber;
 use strongroom::fs::{FsSnapshot, Kind as FsKind, Metadata};
 
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::first_name::First;
 use crate::local::source::{Entry, Event, Identity, Kind, Limits, SourceFile, Walk};
 use crate::local::{Attributes, bytes_of, xattrs};
@@ -40,6 +40,8 @@ pub(super) struct Import<'a> {
     pub(super) context: &'a mut Context,
     pub(super) progress: &'a Progress,
     pub(super) arguments: &'a Arguments,
+    /// Whether damage of the repository was met.
+    pub(super) damaged: bool,
 }
 
 /// A folder of the source that is being gone through.
@@ -49,6 +51,13 @@ pub(super) struct Folder {
     pub(super) here: Option<Identity>,
     /// Whether its attributes are to be set when it is left.
     touched: bool,
+}
+
+/// What is to be done about what an event told of.
+enum Next {
+    GoOn,
+    /// What is in the folder that was entered is left out.
+    Skip,
 }
 
 impl Import<'_> {
@@ -64,11 +73,27 @@ impl Import<'_> {
             }
         }
         for source in sources {
-            let known = Known::one(&snapshot, &join(&self.to, &source.name)).await?;
+            let path = join(&self.to, &source.name);
+            let known = match Known::one(&snapshot, &path).await {
+                Ok(known) => known,
+                Err(failure) => {
+                    self.left_out_for_damage(&path, failure)?;
+                    continue;
+                }
+            };
             self.folders = vec![Folder { known, here: None, touched: true }];
-            for event in Walk::new(source.path.clone(), source.name.clone(), self.limits) {
+            let mut walk = Walk::new(source.path.clone(), source.name.clone(), self.limits);
+            // Whether what is left next was not entered here.
+            let mut is_skipped = false;
+            while let Some(event) = walk.next() {
                 self.stop_if_asked().await?;
-                self.event(event, &snapshot).await?;
+                if matches!(event, Event::Leave(_)) && std::mem::take(&mut is_skipped) {
+                    continue;
+                }
+                if let Next::Skip = self.event_or_damage(event, &snapshot).await? {
+                    walk.pass_by();
+                    is_skipped = true;
+                }
             }
         }
         self.commit().await?;
@@ -85,6 +110,42 @@ impl Import<'_> {
         Ok(())
     }
 
+    /// Where the repository is damaged, that of it is left out which cannot be looked at: a file, or a folder with all that
+    /// is in it, or the rest of a folder.
+    async fn event_or_damage(&mut self, event: Event, snapshot: &FsSnapshot) -> Result<Next, Failure> {
+        let (path, enters) = match &event {
+            Event::Enter(entry) => (self.path(entry), true),
+            Event::Leaf(entry) | Event::Leave(entry) => (self.path(entry), false),
+            Event::Unreadable(..) | Event::Storage(_) => (Vec::new(), false),
+        };
+        let next = if enters { Next::Skip } else { Next::GoOn };
+        let is_told = self.folders.last().is_some_and(|folder| folder.known.is_broken());
+        if is_told && matches!(event, Event::Enter(_) | Event::Leaf(_)) {
+            return Ok(next);
+        }
+        let Err(failure) = self.event(event, snapshot).await else { return Ok(Next::GoOn) };
+        match self.folders.last() {
+            Some(folder) if folder.known.is_broken() => {
+                let folder = split(&path).0.to_vec();
+                let folder = if folder.is_empty() { &b"/"[..] } else { &folder };
+                let what = format!("{failure}: nothing more of this folder was stored");
+                self.left_out_for_damage(folder, Failure::new(failure.exit(), what))?;
+            }
+            _ => self.left_out_for_damage(&path, failure)?,
+        }
+        Ok(next)
+    }
+
+    /// Notes what was left out for damage, and goes on; any other failure ends it.
+    fn left_out_for_damage(&mut self, path: &[u8], failure: Failure) -> Result<(), Failure> {
+        if failure.exit() != Exit::Damaged {
+            return Err(failure);
+        }
+        self.damaged = true;
+        self.left_out(path, failure.to_string());
+        Ok(())
+    }
+
     async fn event(&mut self, event: Event, snapshot: &FsSnapshot) -> Result<(), Failure> {
         match event {
             Event::Unreadable(path, error) => {
@@ -98,14 +159,14 @@ impl Import<'_> {
             }
             Event::Enter(entry) => self.enter(entry, snapshot).await,
             Event::Leave(entry) => {
-                self.note_gone(&entry.path, &entry.relative, None).await?;
-                let Some(folder) = self.folders.pop() else { return Ok(()) };
+                let gone = self.note_gone(&entry.path, &entry.relative, None).await;
+                let Some(folder) = self.folders.pop() else { return gone };
                 // The root of this machine arrives as no folder of its own.
                 if folder.touched && !entry.relative.is_empty() {
                     let path = self.path(&entry);
-                    self.take(Step::Attributes { path, attributes: entry.attributes, of: None }).await?;
+                    self.take(Step::Attributes { path, attributes: entry.attributes }).await?;
                 }
-                Ok(())
+                gone
             }
             Event::Leaf(entry) => self.leaf(entry, snapshot).await,
         }
@@ -257,9 +318,9 @@ impl Import<'_> {
         if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there) && !is_lost) {
             self.progress.on(|| shown(&path));
             let fs = self.repository.fs();
-            let is_noted = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
-                Likeness::Untouched => Some(true),
-                Likeness::Same { is_worth_noting } => Some(!is_worth_noting),
+            let tag = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
+                Likeness::Untouched => Some(None),
+                Likeness::Same(tag) => Some(tag),
                 Likeness::Different => None,
                 Likeness::Unknown(reason) => {
                     self.left_out(&path, reason);
@@ -267,18 +328,17 @@ impl Import<'_> {
                 }
             };
             self.stop_if_asked().await?;
-            if let Some(is_noted) = is_noted
+            if let Some(tag) = tag
                 && (!shared || self.links.is_original(metadata.inode, entry.identity))
             {
                 self.report.unchanged += 1;
                 self.progress.add(size);
                 self.links.met(&entry, &path, Some(metadata.inode));
                 self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
-                if is_noted && same_attributes(&attributes, &metadata) {
+                if tag.is_none() && same_attributes(&attributes, &metadata) {
                     return Ok(());
                 }
-                let of = Some((metadata.inode, metadata.mtime));
-                return self.take(Step::Attributes { path, attributes, of }).await;
+                return self.take(Step::Found { path, attributes, there: metadata, tag }).await;
             }
         }
         // A large file is written under another name first.
@@ -399,8 +459,9 @@ impl Import<'_> {
     }
 
     fn note_left_out(&mut self) {
-        for News { path, reason, is_stored } in self.batch.take_news() {
+        for News { path, reason, is_stored, is_damage } in self.batch.take_news() {
             self.report.stored_even_so += u64::from(is_stored);
+            self.damaged |= is_damage;
             self.left_out(&path, reason);
         }
     }
@@ -434,6 +495,6 @@ fn same_time(here: &Attributes, there: &Metadata) -> bool {
     (here.seconds, here.nanos) == (there.mtime.seconds, there.mtime.nanos)
 }
 
-fn same_attributes(here: &Attributes, there: &Metadata) -> bool {
+pub(super) fn same_attributes(here: &Attributes, there: &Metadata) -> bool {
     *here == transfer::to_local(there)
 }

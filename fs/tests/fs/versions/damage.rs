@@ -86,7 +86,7 @@ fn a_content_row_whose_versions_are_not_there_is_an_error_and_no_panic() {
         fs.write("f", noise(1, 5_000)).await.unwrap();
         let inode = fs.metadata("f").await.unwrap().inode;
         let versions = Versions { current: 9, oldest: 3, limit: None };
-        let row = ContentRow { changed: 1, size: 5_000, versions };
+        let row = ContentRow { changed: 1, size: 5_000, versions, tag: None };
         let mut transaction = fs.engine().begin();
         transaction.put(CONTENT, &inode.to_be_bytes(), &row.encode()).unwrap();
         transaction.commit().await.unwrap();

@@ -1,13 +1,45 @@
 //! How far a long command is, on stderr, only where a person looks at a terminal.
 
-use std::io::IsTerminal as _;
-use std::time::Duration;
+mod pace;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::style::ProgressTracker;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::arguments::Global;
 
-const TEMPLATE: &str = "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left  {wide_msg}";
+use pace::Pace;
+
+const TEMPLATE: &str = "{bar:24} {binary_bytes}/{binary_total_bytes} {pace}  {wide_msg}";
+
+/// The pace in the line of progress.
+#[derive(Clone, Default)]
+struct ShownPace {
+    began: Option<Instant>,
+    pace: Pace,
+}
+
+impl ProgressTracker for ShownPace {
+    fn clone_box(&self) -> Box<dyn ProgressTracker> {
+        Box::new(self.clone())
+    }
+
+    fn tick(&mut self, state: &ProgressState, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        self.pace.note(now.saturating_duration_since(began), state.pos());
+    }
+
+    fn reset(&mut self, _: &ProgressState, _: Instant) {
+        *self = Self::default();
+    }
+
+    fn write(&self, state: &ProgressState, out: &mut dyn std::fmt::Write) {
+        // A line that is not shown is no loss.
+        let _ = out.write_str(&self.pace.told(state.pos(), state.len()));
+    }
+}
 
 /// A progress display; hidden where nobody looks.
 #[derive(Clone)]
@@ -21,6 +53,7 @@ impl Progress {
         let shown = !global.quiet && !global.no_progress && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = style.with_key("pace", ShownPace::default());
         Self { bar: ProgressBar::with_draw_target(None, target).with_style(style) }
     }
 
