@@ -153,10 +153,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         context,
         progress: &progress,
         arguments: &arguments,
-        damaged: false,
+        met_damage: false,
     };
     let done = import.all(&sources).await;
-    let Import { mut report, links, damaged, .. } = import;
+    let Import { mut report, links, met_damage, .. } = import;
     measuring.stop();
     let elapsed = progress.elapsed();
     report.seconds = elapsed.as_secs_f64();
@@ -183,7 +183,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     summarise(&report, &arguments, elapsed, context)?;
     match u64::try_from(report.left_out.len()).unwrap_or(u64::MAX) {
         0 => Ok(()),
-        left_out if damaged => {
+        left_out if met_damage => {
             let what = "left out, listed above, as the repository is damaged: `check` tells where";
             Err(Failure::new(Exit::Damaged, format!("{left_out} {what}")))
         }

@@ -41,7 +41,7 @@ pub(super) struct Import<'a> {
     pub(super) progress: &'a Progress,
     pub(super) arguments: &'a Arguments,
     /// Whether damage of the repository was met.
-    pub(super) damaged: bool,
+    pub(super) met_damage: bool,
 }
 
 /// A folder of the source that is being gone through.
@@ -141,7 +141,7 @@ impl Import<'_> {
         if failure.exit() != Exit::Damaged {
             return Err(failure);
         }
-        self.damaged = true;
+        self.met_damage = true;
         self.left_out(path, failure.to_string());
         Ok(())
     }
@@ -461,7 +461,7 @@ impl Import<'_> {
     fn note_left_out(&mut self) {
         for News { path, reason, is_stored, is_damage } in self.batch.take_news() {
             self.report.stored_even_so += u64::from(is_stored);
-            self.damaged |= is_damage;
+            self.met_damage |= is_damage;
             self.left_out(&path, reason);
         }
     }
