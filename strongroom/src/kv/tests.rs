@@ -116,7 +116,7 @@ fn a_scan_tells_of_a_damaged_row_once_and_goes_on_after_it() {
             kv.put(key, key).await.unwrap();
         }
         let mut transaction = kv.engine.begin();
-        transaction.put(TABLE, b"b", &[9; 17]).unwrap();
+        transaction.put(FIRST, b"b", &[9; 17]).unwrap();
         transaction.commit().await.unwrap();
         let mut scan = kv.scan(..);
         assert_eq!(scan.next().await.unwrap().unwrap().0, "a");
