@@ -106,6 +106,20 @@ fn a_change_whose_time_was_set_back_is_seen_whatever_was_done_in_the_repository_
 }
 
 #[test]
+fn a_dry_run_looks_into_files_of_which_something_else_changed() {
+    let scratch = Scratch::with_repository();
+    fs::create_dir(scratch.path("tree")).unwrap();
+    fs::write(scratch.path("tree/file"), "x".repeat(300_000)).unwrap();
+    import(&scratch, &[]);
+    fs::set_permissions(scratch.path("tree/file"), Permissions::from_mode(0o600)).unwrap();
+    fs::write(scratch.path("tree/new"), "new").unwrap();
+    let would = import(&scratch, &["--dry-run"]);
+    assert_eq!((would["files"].as_u64(), would["unchanged"].as_u64()), (Some(1), Some(1)), "{would}");
+    let did = import(&scratch, &[]);
+    assert_eq!((did["files"].as_u64(), did["unchanged"].as_u64()), (Some(1), Some(1)), "{did}");
+}
+
+#[test]
 fn files_that_changed_places_with_their_folders_are_seen_though_nothing_about_them_changed() {
     let scratch = Scratch::with_repository();
     for (folder, content) in [("tree/a", "one"), ("tree/b", "two")] {

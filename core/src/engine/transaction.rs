@@ -224,6 +224,17 @@ impl Transaction {
     /// # Errors
     /// What reading the identity raises.
     pub async fn find_chunk(&mut self, identity: &[u8; 32]) -> Result<Option<ChunkNumber>> {
+        let Some(number) = self.known_chunk(identity).await? else { return Ok(None) };
+        self.retain_chunk(number)?;
+        Ok(Some(number))
+    }
+
+    /// The chunk with this identity, to which nothing is added: for reading only, too. `None` where there is none, or where it is
+    /// noted as damaged.
+    ///
+    /// # Errors
+    /// What reading the identity raises.
+    pub async fn known_chunk(&mut self, identity: &[u8; 32]) -> Result<Option<ChunkNumber>> {
         let key = rows::identity_key(identity);
         let number = match self.ops.get(&key) {
             Some(Op::Identity(number)) => Some(*number),
@@ -239,7 +250,6 @@ impl Transaction {
             self.damaged.insert(*identity, number);
             return Ok(None);
         }
-        self.retain_chunk(number)?;
         Ok(Some(number))
     }
 

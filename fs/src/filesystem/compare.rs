@@ -16,8 +16,6 @@ use crate::shared::Shared;
 
 /// So many bytes are held against a hole at once.
 const PIECE_BYTES: u64 = 64 << 10;
-/// Looking up a chunk by its identity is noted by the transaction that looks, which is dropped after so many.
-const LOOKED_UP_MAX: usize = 4096;
 
 /// Bytes of elsewhere, by their offsets, that the content of a file is compared with.
 pub trait Comparand {
@@ -46,7 +44,7 @@ impl FsTransaction {
             return Ok(false);
         }
         let shared = self.shared_for(inode).await?;
-        let mut identities = Identities { shared: &shared, lookup: None, looked_up: 0 };
+        let mut identities = Identities { shared: &shared, lookup: None };
         let mut buffer = Vec::new();
         let mut walk = extents::walk(&self.transaction, inode, 0);
         let mut end = 0;
@@ -85,7 +83,6 @@ impl FsTransaction {
 struct Identities<'s> {
     shared: &'s Arc<Shared>,
     lookup: Option<Transaction>,
-    looked_up: usize,
 }
 
 impl Identities<'_> {
@@ -93,13 +90,9 @@ impl Identities<'_> {
         if !self.shared.options.dedup {
             return Ok(None);
         }
-        if self.looked_up == LOOKED_UP_MAX {
-            (self.lookup, self.looked_up) = (None, 0);
-        }
-        self.looked_up += 1;
         let engine = &self.shared.engine;
         let lookup = self.lookup.get_or_insert_with(|| engine.begin());
-        Ok(lookup.find_chunk(&engine.identity(plain)).await?)
+        Ok(lookup.known_chunk(&engine.identity(plain)).await?)
     }
 }
 

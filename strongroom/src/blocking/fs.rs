@@ -1,10 +1,11 @@
+use std::collections::HashSet;
 use std::ops::Range;
 
 use futures_lite::future::block_on;
-use strongroom_core::engine::{CommitInfo, ConflictTest, Snapshot};
+use strongroom_core::engine::{ChunkNumber, CommitInfo, ConflictTest, Snapshot};
 use strongroom_fs::{
-    AttributeChange, CheckOptions, CheckSummary, ContentBytes, DirCursor, DirEntry, Finding, Follow, Metadata, Op,
-    OpenOptions, Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
+    AttributeChange, CheckOptions, CheckSummary, Comparand, ContentBytes, DirCursor, DirEntry, Finding, Follow,
+    Metadata, Op, OpenOptions, Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
 };
 
 use super::{File, FsSnapshot, FsTransaction, ReadDir};
@@ -132,6 +133,9 @@ impl FileSystem {
         ) -> u64;
         /// Copies whatever is at a path and all that is in it, sharing content.
         copy_all(from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> ();
+        /// Stores what the damaged chunks of a file's content held once more, where elsewhere has it; answers whether none is
+        /// left.
+        mend(path: impl AsRef<[u8]>, damaged: &HashSet<ChunkNumber>, other: &mut impl Comparand) -> bool;
         /// Makes a stretch of a file read as zeros that take no space.
         punch_hole(path: impl AsRef<[u8]>, offset: u64, length: u64) -> ();
         /// Applies changes in order as one transaction and one commit.

@@ -1,6 +1,8 @@
+use std::collections::HashSet;
 use std::ops::Range;
 
 use futures_lite::future::block_on;
+use strongroom_core::engine::ChunkNumber;
 use strongroom_fs::{
     CheckOptions, CheckSummary, ContentBytes, DirCursor, DirEntry, Finding, Follow, Metadata, PathChange, Result,
     Settings, Usage, Version,
@@ -72,6 +74,8 @@ impl FsSnapshot {
     }
 
     waits! { "FsSnapshot";
+        /// Whether the content of a file is in any of these chunks.
+        refers_to(inode: u64, chunks: &HashSet<ChunkNumber>) -> bool;
         /// What was at a path; symbolic links are followed.
         metadata(path: impl AsRef<[u8]>) -> Metadata;
         /// What was at a path, a symbolic link at its end not followed.
