@@ -16,7 +16,7 @@ use strongroom::{Credentials, OpenOptions};
 const FILES: u64 = 8;
 
 fn content(number: u64) -> Vec<u8> {
-    Numbers::new(number).bytes(if number % 2 == 0 { 150_000 } else { 20_000 })
+    Numbers::new(number).bytes(if number.is_multiple_of(2) { 150_000 } else { 20_000 })
 }
 
 fn write_tree(tree: &Path) {

@@ -142,7 +142,10 @@ fn a_file_that_changes_while_it_is_read_is_stored_and_told() {
         });
         assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["left_out"][0]["reason"], "changed while it was read: import it again");
+        assert_eq!(
+            report["left_out"][0]["reason"],
+            "changed while it was read, and is stored as it was read: import it again"
+        );
         assert_eq!((&report["left_out"][1], &report["files"]), (&serde_json::Value::Null, &1.into()));
         assert!(scratch.succeeds(["cat", "/log"]).len() >= length);
         assert_eq!(scratch.run(["import", "log"]).status.code(), Some(0));

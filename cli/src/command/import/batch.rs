@@ -316,7 +316,7 @@ impl Batch {
     /// What changed while it was read is stored, and may be a mixture that never was.
     fn note_torn(&mut self, path: &[u8], stored: &Stored) {
         if stored.torn {
-            self.note_flaw(path, "changed while it was read: import it again".to_owned());
+            self.note_flaw(path, "changed while it was read, and is stored as it was read: import it again".to_owned());
         }
     }
 
