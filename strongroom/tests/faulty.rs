@@ -123,13 +123,13 @@ fn a_put_that_fails_leaves_the_value_that_was_there_and_the_transaction_goes_on(
     let flaky = Arc::new(FlakyStorage::new(inner.unwrap(), FlakyOptions { seed: 1, ..FlakyOptions::default() }));
     let storage: Arc<dyn Storage> = flaky.clone();
     let repository = Repository::create(storage.clone(), create()).unwrap();
-    repository.kv().put(b"key", &vec![1; 600_000]).unwrap();
+    repository.kv().put(b"key", vec![1; 600_000]).unwrap();
     repository.close().unwrap();
     // Opened anew, it claims an epoch with the first chunk.
     let repository = Repository::open(storage, open()).unwrap();
     let mut transaction = repository.begin();
     flaky.set_rates(Rates { refusals: Rate::ALWAYS, ..Rates::default() });
-    assert!(transaction.kv().put(b"key", &vec![2; 700_000]).is_err());
+    assert!(transaction.kv().put(b"key", vec![2; 700_000]).is_err());
     flaky.clear_faults();
     transaction.kv().put(b"other", b"small").unwrap();
     transaction.commit().unwrap();
