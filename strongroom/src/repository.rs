@@ -180,7 +180,9 @@ impl Repository {
     /// # Errors
     /// As committing; cut short at any point, it has done a part and harmed nothing.
     pub async fn compact(&self, options: engine::CompactOptions<'_>) -> Result<engine::CompactReport> {
-        self.fs.reclaim_orphans().await?;
+        // What a damaged or full storage keeps of removed files is no reason to leave the rest as it is, and is tried again by
+        // the next writer; `check` tells of damage.
+        let _ = self.fs.reclaim_orphans().await;
         Ok(self.engine.compact(options).await?)
     }
 

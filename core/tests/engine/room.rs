@@ -112,25 +112,14 @@ fn processes_delete_from_a_storage_that_is_full_to_the_last_byte_as_often_as_the
                 fill_up(&bed);
                 time += 11 * MINUTE;
                 let (engine, _) = open_at(&bed, 10 + u64::from(key), time, false).await;
-                eprintln!(
-                    "{company:?} {block_bytes} {key}: opened {:?}",
-                    (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len())
-                );
                 let stored = put(&engine, b"b", &[7; 200]).await;
-                eprintln!(
-                    "put {:?} {:?}",
-                    (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len()),
-                    stored.is_ok()
-                );
                 if let Err(error) = stored {
                     assert_eq!(error.storage_kind(), Some(ErrorKind::Full), "{error}");
                 }
                 if let Err(error) = unset(&engine, key).await {
                     panic!("{company:?}, blocks of {block_bytes}, file {key}: {error}");
                 }
-                eprintln!("unset {:?}", (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len()));
                 engine.close().await.unwrap();
-                eprintln!("closed {:?}", (engine.snapshot().sequence(), bed.storage.snapshot_blobs().len()));
                 drop(engine);
             }
             drop(reader);

@@ -8,12 +8,13 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use strongroom_core as core;
 use strongroom_core::engine::{Direction, Engine, Transaction, View};
 
 use super::attributes::put_inode;
 use super::remove::free_inode;
 use super::{FileSystem, PENDING_AT_ONCE_BYTES_MAX, remains};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{INODE, InodeRow, ORPHAN, decode_orphan, encode_orphan, inode_key, split_inode_key};
 use crate::shared::Shared;
 
@@ -55,9 +56,10 @@ impl Shared {
     /// Deletes those of these files that are orphans, of whom it is said, and not open here, and what is left of those that are
     /// deleted, in transactions of bounded size.
     async fn reclaim(&self, inodes: &[u64], whose: Whose) -> Result<()> {
-        let (mut left, mut attempt) = (inodes, 0);
+        let (mut left, mut attempt, mut at_once) = (inodes, 0, RECLAIMED_AT_ONCE_MAX);
+        let mut damaged = None;
         while !left.is_empty() {
-            match self.reclaim_some(left, whose).await {
+            match self.reclaim_some(left.get(..at_once).unwrap_or(left), whose).await {
                 Ok(done) => {
                     left = left.get(done..).unwrap_or_default();
                     attempt = 0;
@@ -66,10 +68,16 @@ impl Shared {
                     attempt += 1;
                     self.engine.refresh().await?;
                 }
+                // One that is damaged does not keep the others.
+                Err(Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) if at_once > 1 => at_once = 1,
+                Err(error @ Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => {
+                    damaged.get_or_insert(error);
+                    left = left.get(1..).unwrap_or_default();
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        damaged.map_or(Ok(()), Err)
     }
 
     /// One transaction of that. Answers of how many of them, from the first on, nothing is left to be done.
@@ -77,7 +85,7 @@ impl Shared {
         let mut transaction = self.engine.begin();
         let (mut deleted, mut done) = (Vec::new(), 0);
         let mut spared = None;
-        for &inode in inodes.iter().take(RECLAIMED_AT_ONCE_MAX) {
+        for &inode in inodes {
             if transaction.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX {
                 break;
             }
@@ -122,7 +130,7 @@ impl Shared {
                 deleted.push(inode);
                 free_inode(transaction, inode, &InodeRow::decode(&row)?).await
             }
-            None => remains::free_some(transaction, inode).await,
+            None => remains::free_some(transaction, inode, self.engine.block_bytes()).await,
         }
     }
 

@@ -12,8 +12,12 @@ use crate::error::Result;
 use crate::format::{EXTENT, NO_EPOCH, ORPHAN, PAST, VERSION, XATTR, encode_orphan, inode_key};
 use crate::references::chunks_of;
 
-/// Rows of one file that one transaction frees. A commit takes some hundred bytes for each.
+/// Rows of one file that the transaction frees which deletes it; of one that holds more, they are left.
 const FREED_AT_ONCE_MAX: usize = 8_192;
+/// What a commit takes for a row that is freed: its deltas, with those of its chunk, and of the blocks that become empty.
+const ROW_BYTES: u32 = 128;
+/// Rows that are freed at once, however small blocks are.
+const ROWS_MIN: u32 = 16;
 
 /// Where rows are that an inode leads to, beside those of which it has one.
 const TABLES: [Table; 4] = [EXTENT, VERSION, PAST, XATTR];
@@ -35,12 +39,12 @@ pub(crate) fn rows_of(view: &dyn View, table: Table, inode: u64) -> Scan {
 }
 
 impl Page {
-    async fn read(view: &dyn View, inode: u64, tables: &[Table]) -> Result<Self> {
+    async fn read(view: &dyn View, inode: u64, tables: &[Table], rows_max: usize) -> Result<Self> {
         let mut page = Self::default();
         for &table in tables {
             let mut scan = rows_of(view, table, inode);
             while let Some((key, row)) = scan.next().await? {
-                if page.rows.len() == FREED_AT_ONCE_MAX {
+                if page.rows.len() == rows_max {
                     return Ok(page);
                 }
                 page.chunks.extend(chunks_of(table, &row)?);
@@ -66,7 +70,7 @@ impl Page {
 /// Frees what an inode that is being deleted holds in these tables, or leaves all of it for later, where it is too much.
 /// Answers whether it is gone.
 pub(super) async fn free_or_leave(transaction: &mut Transaction, inode: u64, tables: &[Table]) -> Result<bool> {
-    let page = Page::read(transaction, inode, tables).await?;
+    let page = Page::read(transaction, inode, tables, FREED_AT_ONCE_MAX).await?;
     if page.is_last {
         page.free(transaction)?;
         return Ok(true);
@@ -75,9 +79,11 @@ pub(super) async fn free_or_leave(transaction: &mut Transaction, inode: u64, tab
     Ok(false)
 }
 
-/// Frees some of what was left of a file. Answers whether it is gone, its orphan row too.
-pub(super) async fn free_some(transaction: &mut Transaction, inode: u64) -> Result<bool> {
-    let page = Page::read(transaction, inode, &TABLES).await?;
+/// Frees some of what was left of a file: as much as fits a commit of one block, since storage may be full, and then there is
+/// little more room than that. Answers whether it is gone, its orphan row too.
+pub(super) async fn free_some(transaction: &mut Transaction, inode: u64, block_bytes: u32) -> Result<bool> {
+    let rows_max = usize::try_from((block_bytes / ROW_BYTES).max(ROWS_MIN)).unwrap_or(FREED_AT_ONCE_MAX);
+    let page = Page::read(transaction, inode, &TABLES, rows_max.min(FREED_AT_ONCE_MAX)).await?;
     let is_last = page.is_last;
     page.free(transaction)?;
     if is_last {

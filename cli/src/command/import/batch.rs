@@ -132,6 +132,9 @@ impl From<Broken> for Stopped {
         match broken {
             Broken::Source(error) => Self::Spoilt(format!("cannot be read: {error}")),
             Broken::Repository(failure) if failure.exit() == crate::exit::Exit::Busy => Self::Conflict,
+            Broken::Repository(failure) if failure.exit() == crate::exit::Exit::Damaged => {
+                Self::Damaged(failure.to_string())
+            }
             Broken::Repository(failure) => Self::Failed(failure),
         }
     }
@@ -149,6 +152,8 @@ pub(super) struct Batch {
     left_out: BTreeSet<Vec<u8>>,
     news: Vec<News>,
     buffer: Vec<u8>,
+    /// Steps went with a transaction that failed, and were not taken again.
+    is_lost: bool,
 }
 
 impl Batch {
@@ -163,7 +168,13 @@ impl Batch {
             left_out: BTreeSet::new(),
             news: Vec::new(),
             buffer: vec![0; PIECE_BYTES],
+            is_lost: false,
         }
+    }
+
+    /// Whether steps that were taken may be neither committed nor taken again: nothing goes on then, whatever the reason was.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Whether a file of this size goes in over many commits.
@@ -178,6 +189,17 @@ impl Batch {
 
     /// Takes a step; answers the bytes of content that it stored, `None` where it was left out.
     pub(super) async fn take(
+        &mut self,
+        step: Step,
+        context: &Context,
+        progress: &Progress,
+    ) -> Result<Option<u64>, Failure> {
+        let taken = self.try_to_take(step, context, progress).await;
+        self.is_lost |= taken.is_err();
+        taken
+    }
+
+    async fn try_to_take(
         &mut self,
         step: Step,
         context: &Context,
@@ -231,6 +253,12 @@ impl Batch {
 
     /// Makes all steps durable.
     pub(super) async fn commit(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
+        let committed = self.try_to_commit(context, progress).await;
+        self.is_lost |= committed.is_err();
+        committed
+    }
+
+    async fn try_to_commit(&mut self, context: &Context, progress: &Progress) -> Result<(), Failure> {
         let mut attempts_left = ATTEMPTS_MAX;
         while let Some(transaction) = self.transaction.take() {
             match transaction.commit().await {

@@ -110,7 +110,8 @@ impl Large<'_> {
         let change = batch::change_of_file(&source, stored.torn);
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
         let within = keeps_versions && !self.apart;
-        let tag = source.tag(not_before, stored.torn);
+        // What an earlier attempt read, it read at a time that this one does not know.
+        let tag = source.tag(not_before, stored.torn).filter(|_| start == 0);
         let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change, tag };
         self.give_place(whole).await?;
         Ok(stored)

@@ -138,7 +138,8 @@ impl Import<'_> {
 
     /// Notes what was left out for damage, and goes on; any other failure ends it.
     fn left_out_for_damage(&mut self, path: &[u8], failure: Failure) -> Result<(), Failure> {
-        if failure.exit() != Exit::Damaged {
+        // Where steps went with their transaction, they are not to be taken for stored.
+        if failure.exit() != Exit::Damaged || self.batch.is_lost() {
             return Err(failure);
         }
         self.met_damage = true;
