@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use futures_lite::future::{block_on, poll_fn};
-use strongroom_conformance::crash::CrashOptions;
+use strongroom_conformance::crash::{CrashOptions, Loss};
 use strongroom_core::env::Env;
 use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
@@ -85,6 +85,40 @@ fn a_transaction_that_removes_a_large_file_is_all_or_nothing() {
         assert!(transaction.commit().await.unwrap_err().is_conflict());
         assert_eq!(fs.metadata("f").await.unwrap().size, size + 1);
         assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn on_a_full_storage_a_large_file_can_be_removed_and_its_space_comes_back() {
+    block_on(async {
+        let crash = CrashOptions { locks: true, yields: false, ..CrashOptions::default() };
+        let (mut bed, fs) = Bed::with(1, 16 << 10, Options::default(), crash, Env::deterministic).await;
+        let before = chunks(&fs).await;
+        fs.write("small", noise(1, 5_000)).await.unwrap();
+        fs.transact(async |transaction| {
+            let mut writer = transaction.write_file("large", Attributes::file()).await?;
+            for number in 0..ISLANDS {
+                writer.hole(SPACING).await?;
+                writer.write(&noise(number, 600)).await?;
+            }
+            writer.finish().await.map(drop)
+        })
+        .await
+        .unwrap();
+        fs.engine().close().await.unwrap();
+        drop(fs);
+        // Nobody has it open, the one who made the medium neither.
+        bed.storage.crash_with(Loss::Nothing);
+        let blobs = bed.storage.snapshot_blobs();
+        bed.storage.set_capacity(Some(blobs.values().map(|blob| blob.len() as u64).sum()));
+        let fs = bed.open().await.unwrap();
+        fs.remove_file("large").await.unwrap();
+        assert_eq!(orphans(&fs).await, 0);
+        fs.remove_file("small").await.unwrap();
+        assert_eq!(chunks(&fs).await, before);
+        fs.engine().close().await.unwrap();
+        assert!(bed.storage.snapshot_blobs().len() < blobs.len() / 2);
+        assert_sound(&bed.open().await.unwrap()).await;
     });
 }
 
