@@ -227,11 +227,13 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::empty`]; where storage is too full for all of them at once, one after the other, as far as that goes.
+    /// As [`Shared::empty`]; where storage is too full for all of them at once, or one of them is damaged, one after the other, as
+    /// far as that goes. What cannot be read stays where it is: `check` tells of it.
     async fn empty_as_room_allows(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
         let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
+        let is_damaged = |error: &Error| matches!(error, Error::Damaged(_) | Error::Missing { .. });
         match self.empty(blocks).await {
-            Err(error) if is_full(&error) => {}
+            Err(error) if is_full(&error) || is_damaged(&error) => {}
             done => return done,
         }
         let mut moved = 0;
@@ -242,6 +244,7 @@ impl Shared {
             drop(leader);
             match self.empty(&[*block]).await {
                 Err(error) if is_full(&error) => break,
+                Err(error) if is_damaged(&error) => tracing::warn!(%error, "a damaged block is not emptied"),
                 done => moved += done?,
             }
         }

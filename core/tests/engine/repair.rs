@@ -10,7 +10,7 @@ use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_conformance::simulate;
 use strongroom_conformance::storage::sample_bytes;
 use strongroom_core::engine::{
-    CheckOptions, CheckReport, ChunkNumber, Direction, Engine, Repaired, Table, Transaction, View,
+    CheckOptions, CheckReport, ChunkNumber, CompactOptions, Direction, Engine, Repaired, Table, Transaction, View,
 };
 use strongroom_core::storage::{ErrorKind, Name};
 use strongroom_core::{Error, Result};
@@ -575,5 +575,37 @@ fn processes_that_repair_and_store_at_once_come_to_a_sound_repository() {
             assert_all_reads(&engine).await;
             assert_sound(&engine).await;
         });
+    });
+}
+
+#[test]
+fn compaction_goes_on_around_blocks_that_cannot_be_read() {
+    block_on(async {
+        for (harm, apply) in HARMS {
+            let mut bed = bed(steady()).await;
+            let (name, _) = *blocks_of_chunks(&mut bed).await.iter().max_by_key(|(_, chunks)| *chunks).unwrap();
+            apply(&bed, name);
+            let engine = bed.open().await.unwrap();
+            repair(&engine).await;
+            // Garbage, and among it the block in which nothing is left but what is damaged.
+            for key in 130..170 {
+                store(&engine, key, key).await.unwrap();
+            }
+            let mut transaction = engine.begin();
+            for key in 130..170 {
+                let row = transaction.get(CHUNKED, &[key]).await.unwrap().unwrap();
+                transaction.release_chunk(number(&row)).unwrap();
+                transaction.delete(CHUNKED, &[key]).unwrap();
+            }
+            transaction.commit().await.unwrap();
+            let before = readable(&engine.snapshot()).await;
+            let compacted = engine.compact(CompactOptions { thorough: true, ..CompactOptions::default() }).await;
+            assert!(compacted.is_ok(), "{harm}: {compacted:?}");
+            assert_eq!(readable(&engine.snapshot()).await, before, "{harm}");
+            store_all_again(&engine).await;
+            engine.compact(CompactOptions::default()).await.unwrap();
+            assert_sound(&engine).await;
+            assert_all_reads(&engine).await;
+        }
     });
 }
