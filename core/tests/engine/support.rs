@@ -24,6 +24,11 @@ pub(crate) struct Bed {
     seed: u64,
 }
 
+/// Whether `STRONGROOM_ACCEPTANCE=full` asks for every case of a sweep, which takes minutes.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("STRONGROOM_ACCEPTANCE").is_some_and(|size| size == "full")
+}
+
 pub(crate) fn tuning() -> Tuning {
     // A check compares a few identities at a time.
     Tuning { checkpoint_commits: 12, close_commits: 8, check_bytes_max: 40, ..Tuning::default() }
