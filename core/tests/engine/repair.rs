@@ -32,7 +32,12 @@ pub(crate) fn number(row: &[u8]) -> ChunkNumber {
     ChunkNumber(u64::from_le_bytes(row.try_into().unwrap()))
 }
 
-pub(crate) async fn put_chunk(engine: &Engine, transaction: &mut Transaction, key: u8, seed: u8) -> Result<ChunkNumber> {
+pub(crate) async fn put_chunk(
+    engine: &Engine,
+    transaction: &mut Transaction,
+    key: u8,
+    seed: u8,
+) -> Result<ChunkNumber> {
     if let Some(row) = transaction.get(CHUNKED, &[key]).await? {
         transaction.release_chunk(number(&row))?;
     }

@@ -12,8 +12,8 @@ use strongroom_core::env::Env;
 use strongroom_core::storage::{Name, Operation, Result as StorageResult};
 
 use crate::repair::{
-    CHUNKED, assert_all_reads, assert_sound, bed, blocks_of_chunks, check, number, payload, put_chunk, readable, repair, steady, store,
-    store_all_again,
+    CHUNKED, assert_all_reads, assert_sound, bed, blocks_of_chunks, check, number, payload, put_chunk, readable,
+    repair, steady, store, store_all_again,
 };
 use crate::support::Bed;
 
