@@ -43,6 +43,46 @@ fn each_failure_has_its_exit_code_and_one_line() {
     assert!(stderr.contains("wrong credentials") && !stderr.contains("correct horse"), "{stderr}");
 }
 
+/// How often the storage was asked for a blob or a part of one.
+fn gets(stderr: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(stderr);
+    let (_, rest) = text.split_once("Get ").unwrap_or_default();
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or_else(|_| panic!("{text}"))
+}
+
+#[test]
+fn a_cache_in_a_folder_is_there_the_next_time_whoever_names_it() {
+    let scratch = Scratch::with_repository();
+    let content: Vec<u8> = (0..600_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    fs::write(scratch.path("large"), &content).unwrap();
+    scratch.succeeds(["put", "large", "/a"]);
+    let folder = scratch.path("near/cache");
+    let folder = folder.to_str().unwrap();
+    let by_flag = ["-v", "cat", "/a", "--cache", folder, "--cache-size", "8MiB"];
+    let first = scratch.run(by_flag);
+    let second = scratch.run(by_flag);
+    let without = scratch.run(["-v", "cat", "/a", "--cache", "none"]);
+    let uri = format!("file:{}?cache={folder}&cache-size={}", scratch.repository().display(), 8 << 20);
+    let by_address = scratch.run(["-v", "-r", &uri, "cat", "/a"]);
+    for output in [&first, &second, &without, &by_address] {
+        assert!(output.status.success() && output.stdout == content, "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(gets(&first.stderr), gets(&without.stderr));
+    assert!(gets(&second.stderr) < gets(&first.stderr), "{} of {}", gets(&second.stderr), gets(&first.stderr));
+    assert_eq!(gets(&by_address.stderr), gets(&second.stderr));
+    assert!(fs::metadata(format!("{folder}/blocks")).unwrap().len() <= 8 << 20);
+    // Whatever is in it, what comes out is right.
+    fs::write(format!("{folder}/blocks"), "letters").unwrap();
+    let refused = scratch.fails(2, ["cat", "/a", "--cache", folder, "--cache-size", "8MiB"]);
+    assert!(refused.contains("left alone") && refused.lines().count() == 1, "{refused}");
+    fs::remove_file(format!("{folder}/blocks")).unwrap();
+    assert_eq!(scratch.succeeds(["cat", "/a", "--cache", folder, "--cache-size", "8MiB"]), content);
+    let in_the_way = scratch.path("large");
+    let refused = scratch.run(["ls", "--cache", in_the_way.to_str().unwrap()]);
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("the cache in") && refused.lines().count() == 1, "{refused}");
+}
+
 #[test]
 fn the_way_to_the_storage_is_chosen_by_flags() {
     let scratch = Scratch::with_repository();
@@ -54,8 +94,7 @@ fn the_way_to_the_storage_is_chosen_by_flags() {
     assert_eq!(scratch.succeeds(["cat", "/a", "--cache-size", "1MiB"]), [7; 3000]);
 
     for (arguments, says) in [
-        (&["ls", "--cache", "somewhere"][..], "--cache none"),
-        (&["ls", "--cache", "none", "--cache-size", "1MiB"], "--cache-size"),
+        (&["ls", "--cache", "none", "--cache-size", "1MiB"][..], "--cache-size"),
         (&["ls", "--limit-upload", "0/s"], "--limit-upload"),
         (&["ls", "--limit-download", "0KiB/s"], "--limit-download"),
     ] {

@@ -1,29 +1,22 @@
-use std::io;
-use std::path::PathBuf;
+//! What opening a cache can answer. Once it is open it has no errors: whatever fails is a miss.
 
-/// Why a cache cannot be opened. Once it is open, it has no errors: whatever fails is a miss.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The folder, or a file in it, cannot be opened or written.
-    #[error("the cache in {folder} cannot be used: {source}; name another folder, or leave the cache out")]
-    Io {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// Another process has it open with another size.
-    #[error("the cache in {folder} is open with another size: name the same size, or another folder")]
-    OtherSize {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// There is a file of another kind.
-    #[error("{path} is no cache of ciphertext, and is left alone: name another folder")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
+use std::io;
+use std::path::Path;
+
+use strongroom_core::storage::{Effect, Error, ErrorKind, Operation};
+
+pub(crate) fn failed(folder: &Path, source: io::Error) -> Error {
+    Error::from_io(Operation::Open, format!("the cache in {}", folder.display()), source).with_effect(Effect::None)
+}
+
+/// Another process has it open with another size.
+pub(crate) fn other_size(folder: &Path) -> Error {
+    let context = format!("the cache in {} with another size than it is in use with", folder.display());
+    Error::new(ErrorKind::Busy, Operation::Open, context)
+}
+
+/// There is a file of another kind.
+pub(crate) fn foreign(path: &Path) -> Error {
+    let context = format!("{} as a cache, which it is not, so it is left alone: name another folder", path.display());
+    Error::new(ErrorKind::Invalid, Operation::Open, context)
 }

@@ -14,8 +14,6 @@ use strongroom_core::cache::{Cache, Load, Part, SingleFlight, Usage};
 use strongroom_core::env::MaybeSend;
 use strongroom_core::storage::{Blocking, Name, Operation, Result};
 
-pub use error::Error;
-
 use pages::{Look, Pages};
 
 /// A cache of ciphertext in a folder, of at most so many bytes; see [the crate](crate).
@@ -31,8 +29,10 @@ impl FileCache {
     /// size that nobody has open is begun anew. `blocking` says where calls of the system are made that take a while.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn open(folder: &Path, bytes_max: u64, blocking: Blocking) -> std::result::Result<Self, Error> {
+    /// [`ErrorKind::Busy`](strongroom_core::storage::ErrorKind::Busy) where another process has it open with another size;
+    /// [`ErrorKind::Invalid`](strongroom_core::storage::ErrorKind::Invalid) where a file is in its place that is no cache; what
+    /// the system raises.
+    pub fn open(folder: &Path, bytes_max: u64, blocking: Blocking) -> Result<Self> {
         Ok(Self { pages: Arc::new(Pages::open(folder, bytes_max)?), flights: SingleFlight::default(), blocking })
     }
 

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::error::Error;
+use strongroom_core::storage::{Error, Result};
+
+use crate::error::{failed, foreign, other_size};
 use crate::layout::{Layout, is_header};
 
 /// The file of pages.
@@ -45,7 +47,7 @@ pub(crate) struct Writing<'m> {
 
 impl Medium {
     /// Opens the cache of a folder; makes both where they are not there, or are of another size and nobody uses them.
-    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, Error> {
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
         let layout = Layout::within(bytes_max);
         let opened = Opened::open(folder, layout)?;
         Ok(Self { folder: folder.to_owned(), layout, opened: Mutex::new(Arc::new(opened)), writing: Mutex::new(()) })
@@ -74,7 +76,7 @@ impl Medium {
         let alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened = self.opened();
         if !opened.is_at(&self.folder) {
-            opened = Arc::new(Opened::open(&self.folder, self.layout).map_err(io::Error::other)?);
+            opened = Arc::new(Opened::open(&self.folder, self.layout).map_err(|error: Error| io::Error::other(error))?);
             *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = opened.clone();
         }
         opened.blocks.lock()?;
@@ -112,8 +114,8 @@ impl Drop for Writing<'_> {
 }
 
 impl Opened {
-    fn open(folder: &Path, layout: Layout) -> Result<Self, Error> {
-        let failed = |source| Error::Io { folder: folder.to_owned(), source };
+    fn open(folder: &Path, layout: Layout) -> Result<Self> {
+        let failed = |source| failed(folder, source);
         make_folder(folder).map_err(failed)?;
         for _ in 0..ATTEMPTS {
             let lock = own_file(&folder.join(LOCK)).map_err(failed)?;
@@ -126,13 +128,13 @@ impl Opened {
             }
             let is_cache = is_header(&header);
             if !is_cache && header.iter().any(|byte| *byte != 0) {
-                return Err(Error::Foreign { path });
+                return Err(foreign(&path));
             }
             lock.unlock().map_err(failed)?;
             match lock.try_lock() {
                 Ok(()) => lay_out(&blocks, layout).map_err(failed)?,
                 Err(TryLockError::WouldBlock) if is_cache => {
-                    return Err(Error::OtherSize { folder: folder.to_owned() });
+                    return Err(other_size(folder));
                 }
                 // Another makes it just now.
                 Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),

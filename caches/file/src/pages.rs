@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use strongroom_core::cache::{Part, Usage};
-use strongroom_core::storage::Name;
+use strongroom_core::storage::{Name, Result};
 
-use crate::error::Error;
 use crate::layout::{Entry, Layout, PAGE_BYTES, entries, removals};
 use crate::medium::{Medium, Writing};
 
@@ -31,7 +30,7 @@ pub(crate) enum Look {
 }
 
 impl Pages {
-    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self, Error> {
+    pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
         Ok(Self { medium: Medium::open(folder, bytes_max)?, bytes_max, is_broken: AtomicBool::new(false) })
     }
 

@@ -16,8 +16,8 @@ use strongroom_conformance::Dice;
 use strongroom_conformance::storage::{sample_bytes, sample_name};
 use strongroom_core::cache::{Cache as _, Part};
 use strongroom_core::env::Env;
-use strongroom_core::storage::{Blocking, BlockingMode, Name};
-use strongroom_file_cache::{Error, FileCache};
+use strongroom_core::storage::{Blocking, BlockingMode, ErrorKind, Name, Result};
+use strongroom_file_cache::FileCache;
 
 const BYTES_MAX: u64 = 4 << 20;
 const PAGE: u64 = 16 << 10;
@@ -27,7 +27,7 @@ fn open(folder: &Path) -> FileCache {
     open_with(folder, BYTES_MAX).unwrap()
 }
 
-fn open_with(folder: &Path, bytes_max: u64) -> Result<FileCache, Error> {
+fn open_with(folder: &Path, bytes_max: u64) -> Result<FileCache> {
     FileCache::open(folder, bytes_max, Blocking::new(BlockingMode::Inline, Env::deterministic(1)))
 }
 
@@ -213,7 +213,7 @@ fn another_size_begins_anew_unless_it_is_open() {
     let cache = open(folder.path());
     insert(&cache, 1, Part::Whole);
     let error = open_with(folder.path(), 2 * BYTES_MAX).unwrap_err();
-    assert!(matches!(error, Error::OtherSize { .. }) && error.to_string().contains("another size"), "{error}");
+    assert!(error.kind() == ErrorKind::Busy && error.to_string().contains("another size"), "{error}");
     assert_eq!(get(&cache, 1, Part::Whole), Some(blob(1)));
     drop(cache);
     let cache = open_with(folder.path(), BYTES_MAX / 2).unwrap();
@@ -228,11 +228,11 @@ fn what_is_no_cache_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(blocks(folder.path()), "somebody's letters").unwrap();
     let error = open_with(folder.path(), BYTES_MAX).unwrap_err();
-    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert_eq!(fs::read(blocks(folder.path())).unwrap(), b"somebody's letters");
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    assert!(matches!(open_with(&file, BYTES_MAX), Err(Error::Io { .. })));
+    assert!(open_with(&file, BYTES_MAX).unwrap_err().to_string().contains("the cache in"));
 }
 
 #[cfg(unix)]
