@@ -3,8 +3,8 @@
 use strongroom::Compression;
 use strongroom::fs::{AttributeChange, Follow, Op, Settings, Timestamp, XattrMode};
 
-use crate::kinds::Kind;
-use crate::world::{self, World};
+use crate::model::kinds::Kind;
+use crate::model::world::{self, World};
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// Copying whole trees grows them: beyond so many names, files alone are copied.

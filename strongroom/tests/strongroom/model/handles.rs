@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use strongroom::fs::File;
 
-use crate::compare::{self, Difference, same};
-use crate::world::{Answer, Content, Touched, World};
+use crate::model::compare::{self, Difference, same};
+use crate::model::world::{Answer, Content, Touched, World};
 
 pub(crate) struct Handle {
     file: Option<File>,

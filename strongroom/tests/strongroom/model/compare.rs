@@ -6,7 +6,7 @@ use strongroom::fs::{Follow, FsSnapshot, Kind as FsKind};
 use strongroom::kv::KvSnapshot;
 use strongroom::{Repository, check};
 
-use crate::world::{Content, Kind, TABLE, World};
+use crate::model::world::{Content, Kind, TABLE, World};
 
 /// What differs, in words.
 pub(crate) type Difference = String;

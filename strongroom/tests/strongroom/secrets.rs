@@ -1,5 +1,4 @@
 //! No type that holds a secret can be shown, and what can be shown holds none.
-#![allow(clippy::unwrap_used)] // a test fails by it
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

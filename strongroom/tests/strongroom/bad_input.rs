@@ -1,6 +1,5 @@
 //! What an application passes that is no good: each call answers the variant of its error, through both APIs, never a
 //! panic, and leaves the repository as it was.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

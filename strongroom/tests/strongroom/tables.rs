@@ -1,5 +1,4 @@
 //! Tables of keys and values of an application's own: apart from each other, and part of whatever is done to the whole.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use bytes::Bytes;
 use futures_lite::future::block_on;

@@ -1,7 +1,5 @@
 //! A snapshot of everything is restored while files are open.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
 use futures_lite::future::block_on;
 use strongroom::fs::{File, OpenOptions};
 use strongroom::{CreateOptions, Credentials, Error, Repository, check, core};

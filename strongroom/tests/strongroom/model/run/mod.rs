@@ -16,13 +16,13 @@ use strongroom::fs::{
 use strongroom::{CompactOptions, Error, Repository};
 use strongroom_conformance::crash::Fault;
 
-use crate::bed::{Bed, Memory, Profile};
-use crate::choose::{self, Dice};
-use crate::compare::{self, Difference, assert_sound, same};
-use crate::handles::Handles;
-use crate::kinds::{Kind, Step};
-use crate::report::Report;
-use crate::world::{Answer, Inode, Kind as ModelKind, TABLE, Touched, World, refusal};
+use crate::model::bed::{Bed, Memory, Profile};
+use crate::model::choose::{self, Dice};
+use crate::model::compare::{self, Difference, assert_sound, same};
+use crate::model::handles::Handles;
+use crate::model::kinds::{Kind, Step};
+use crate::model::report::Report;
+use crate::model::world::{Answer, Inode, Kind as ModelKind, TABLE, Touched, World, refusal};
 
 /// What a step answers, unless repository and model differ.
 type Outcome = Result<Answer, Difference>;

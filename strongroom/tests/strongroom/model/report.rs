@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::kinds::Kind;
+use crate::model::kinds::Kind;
 
 /// Of a hundred steps of all kinds together, at least so many are of each kind, and accepted.
 const SHARE_MIN_PERCENT: f64 = 0.5;

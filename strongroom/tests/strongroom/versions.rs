@@ -1,7 +1,5 @@
 //! Versions of files through the API of threads.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
 use strongroom::blocking::Repository;

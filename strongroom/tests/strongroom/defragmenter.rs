@@ -1,5 +1,4 @@
 //! Defragmentation in the background, on real threads.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 use std::time::Duration;
 

@@ -3,8 +3,6 @@
 //!
 //! `STRONGROOM_ACCEPTANCE=full` goes on for a minute; `STRONGROOM_ACCEPTANCE_SEED=N` takes another seed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,8 +10,6 @@
 //! `STRONGROOM_TRACE=1` prints each step in words. How often each kind was accepted and refused is printed with
 //! `--nocapture`, and no kind may be rare.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 mod bed;
 mod choose;
 mod compare;
@@ -28,8 +26,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use bed::Profile;
-use report::Report;
+use crate::model::bed::Profile;
+use crate::model::report::Report;
 
 const CASES: u64 = 256;
 const STEPS_MAX: usize = 96;

@@ -1,7 +1,5 @@
 //! A tree through the blocking API on storage in memory: what went in comes out, and comes twice at no cost.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 

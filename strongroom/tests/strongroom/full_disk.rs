@@ -1,8 +1,7 @@
 //! A disk that fills up or becomes read-only under a process that goes on.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
-#[path = "../../cli/tests/common/mounts.rs"]
+#[path = "../../../cli/tests/common/mounts.rs"]
 mod mounts;
 
 use std::path::{Path, PathBuf};
@@ -66,7 +65,7 @@ async fn holds(repository: &Repository, files: impl IntoIterator<Item = u64>) {
 
 #[test]
 fn one_process_meets_a_full_disk_makes_room_and_goes_on() {
-    if !mounts::inside("one_process_meets_a_full_disk_makes_room_and_goes_on") {
+    if !mounts::inside("full_disk::one_process_meets_a_full_disk_makes_room_and_goes_on") {
         return;
     }
     let small = Small::new(8 << 10);
@@ -122,7 +121,7 @@ fn one_process_meets_a_full_disk_makes_room_and_goes_on() {
 
 #[test]
 fn a_disk_that_becomes_read_only_under_a_process_fails_changes_alone() {
-    if !mounts::inside("a_disk_that_becomes_read_only_under_a_process_fails_changes_alone") {
+    if !mounts::inside("full_disk::a_disk_that_becomes_read_only_under_a_process_fails_changes_alone") {
         return;
     }
     let small = Small::new(16 << 10);
@@ -163,7 +162,7 @@ fn a_disk_that_becomes_read_only_under_a_process_fails_changes_alone() {
 /// somebody takes at once.
 #[test]
 fn one_opening_after_the_other_deletes_from_a_disk_that_is_full_to_the_last_byte() {
-    if !mounts::inside("one_opening_after_the_other_deletes_from_a_disk_that_is_full_to_the_last_byte") {
+    if !mounts::inside("full_disk::one_opening_after_the_other_deletes_from_a_disk_that_is_full_to_the_last_byte") {
         return;
     }
     const SMALL: u64 = 24;

@@ -1,5 +1,4 @@
 //! Files through the blocking API, as large as real ones and as hostile as threads are.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Bound;

@@ -1,5 +1,4 @@
 //! The blocking API does what the async one does: every method has its counterpart, and what looks back in time works.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;

@@ -1,5 +1,4 @@
 //! From what applications see to what the storage holds: each step of it counted.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use strongroom::blocking::Repository;
 use strongroom::fs::{Follow, XattrMode};

@@ -1,5 +1,4 @@
 //! What an application sees: create, open, both APIs, trusted state, standard I/O.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! Files and keys in one transaction, and lists of changes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::fs::File;
 use std::pin::pin;

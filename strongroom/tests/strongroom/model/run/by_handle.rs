@@ -78,7 +78,7 @@ impl Run {
                 let (offset, bytes) = (dice.offset(shown.len()), dice.bytes());
                 let found = answer(file.write_at(offset, &bytes).await);
                 let offset = if appends { shown.len() as u64 } else { offset };
-                let write = |content: &mut Vec<u8>| crate::world::write_at(content, offset, &bytes);
+                let write = |content: &mut Vec<u8>| crate::model::world::write_at(content, offset, &bytes);
                 same!(found, self.handles.write(&self.world, handle, write), "writing by handle");
                 found
             }
