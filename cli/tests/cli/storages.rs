@@ -1,14 +1,10 @@
 //! `backends` and `conformance`, and the program with a storage of someone else's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use common::{Scratch, list};
+use crate::common::{Scratch, list};
 
 fn json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap()
@@ -102,7 +98,7 @@ fn conformance_of_a_place_that_is_not_there_creates_none() {
 
 #[test]
 fn a_storage_of_ones_own_is_plugged_in_by_a_short_main() {
-    let main = include_str!("../examples/own_scheme.rs");
+    let main = include_str!("../../examples/own_scheme.rs");
     assert!(main.lines().count() <= 20);
     let scratch = Scratch::new();
     let output = own_scheme(&scratch, &["backends"]);

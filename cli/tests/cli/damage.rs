@@ -1,17 +1,13 @@
 //! Whatever the storage does to its bytes, it is noticed and named, and what comes out all the same is right.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use common::acceptance::{blobs, check_is_clean, copy_folder, did_not_panic, scaled, seed, text};
-use common::{Numbers, Scratch, list};
+use crate::common::acceptance::{blobs, check_is_clean, copy_folder, did_not_panic, scaled, seed, text};
+use crate::common::{self, Numbers, Scratch, list};
 use strongroom::blocking::{FsSnapshot, Repository};
 use strongroom::{Credentials, OpenOptions};
 

@@ -1,15 +1,11 @@
 //! `destroy`: all of a repository goes, and nothing else does, and not without a word.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::io::Read as _;
 use std::process::Stdio;
 
-use common::acceptance::blobs;
-use common::{Scratch, list};
+use crate::common::acceptance::blobs;
+use crate::common::{Scratch, list};
 
 #[test]
 fn the_blobs_of_a_repository_go_and_those_of_others_stay() {

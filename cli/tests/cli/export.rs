@@ -1,15 +1,11 @@
 //! `export` and `get`: what they refuse to write over, what they count, and who can read what they wrote.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::acceptance::{check_is_clean, text};
-use common::{Scratch, compare_trees, list, mounts};
+use crate::common::acceptance::{check_is_clean, text};
+use crate::common::{self, Scratch, compare_trees, list, mounts};
 
 /// `/A` and `/B`, with a file and a folder of the same name in each.
 fn doubles() -> Scratch {
@@ -146,7 +142,7 @@ fn a_folder_that_cannot_be_opened_is_left_out_and_the_rest_is_written() {
 
 #[test]
 fn a_folder_that_is_left_out_is_not_counted_though_it_is_there() {
-    if !mounts::inside("a_folder_that_is_left_out_is_not_counted_though_it_is_there") {
+    if !mounts::inside("export::a_folder_that_is_left_out_is_not_counted_though_it_is_there") {
         return;
     }
     let scratch = doubles();

@@ -1,10 +1,6 @@
 //! What an import takes as unchanged, and what it looks into: times can be set back, the time of the last change of any kind
 //! cannot.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::SystemTime;
 
-use common::Scratch;
-use common::acceptance::{check_is_clean, stored_bytes, text};
+use crate::common::acceptance::{check_is_clean, stored_bytes, text};
+use crate::common::{self, Scratch};
 
 fn import(scratch: &Scratch, more: &[&str]) -> serde_json::Value {
     let arguments = ["import", "tree", "--json"];

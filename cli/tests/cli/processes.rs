@@ -1,9 +1,6 @@
 //! Many processes at once: no update is lost, readers see whole states, and a writer that slept wakes up harmless.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 #![allow(clippy::disallowed_methods)] // how long a command takes bounds when it is stopped
-
-mod common;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,8 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::acceptance::{check_is_clean, did_not_panic, scaled, seed, text};
-use common::{Numbers, Scratch};
+use crate::common::acceptance::{check_is_clean, did_not_panic, scaled, seed, text};
+use crate::common::{self, Numbers, Scratch};
 use strongroom::blocking::Repository;
 use strongroom::{Credentials, OpenOptions, Tuning};
 
@@ -255,7 +252,7 @@ fn a_writer_stopped_while_others_commit_checkpoint_and_delete_loses_nothing_of_t
     for round in 0..scaled(10, 100) {
         let start = std::time::Instant::now();
         let mut sleeper = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "a_writer_that_the_next_test_stops"])
+            .args(["--exact", "--nocapture", "processes::a_writer_that_the_next_test_stops"])
             .env("SLEEPER_PLACE", &place)
             .env("SLEEPER_ROUND", round.to_string())
             .env("SLEEPER_STATE", scratch.path("sleeper's state"))

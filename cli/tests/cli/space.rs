@@ -1,16 +1,13 @@
 //! Space comes back in the default configuration: after everything that leaves garbage, `compact` leaves what a fresh
 //! repository of the same data takes.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::acceptance::{check_is_clean, seed};
-use common::{Numbers, Scratch, compare_trees, generate_tree, list};
+use crate::common::acceptance::{check_is_clean, seed};
+use crate::common::{Numbers, Scratch, compare_trees, generate_tree, list};
 
 /// Blocks in the repository, where a writer may be at work.
 fn blocks(scratch: &Scratch) -> usize {

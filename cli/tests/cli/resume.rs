@@ -1,9 +1,6 @@
 //! An import that is killed again and again does not send again what had arrived.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,8 +8,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use common::acceptance::{check_is_clean, scaled, seed, text};
-use common::{Numbers, Scratch, compare_trees};
+use crate::common::acceptance::{check_is_clean, scaled, seed, text};
+use crate::common::{Numbers, Scratch, compare_trees};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 /// What a process has written so far, by its own calls: blobs, and next to them little else.

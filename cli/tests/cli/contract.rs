@@ -1,12 +1,8 @@
 //! What scripts rely on: exit codes, one-line errors, where passwords come from, JSON with a schema.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 
-use common::{PASSWORD, Scratch, bare_command};
+use crate::common::{self, PASSWORD, Scratch, bare_command};
 
 fn json_lines(bytes: &[u8]) -> Vec<serde_json::Value> {
     String::from_utf8(bytes.to_vec()).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,12 +1,9 @@
 //! Versions of files, from the command line: kept, listed, read, restored, and their space given back.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::path::Path;
 
-use common::{Numbers, Scratch};
+use crate::common::{self, Numbers, Scratch};
 use serde_json::Value;
 
 fn text(bytes: Vec<u8>) -> String {

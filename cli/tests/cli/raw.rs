@@ -1,14 +1,10 @@
 //! What whoever runs the storage sees: blobs of one size and names, all of them noise.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 
-use common::acceptance::{check_is_clean, seed};
-use common::{DATABASES, Numbers, Scratch, list};
+use crate::common::acceptance::{check_is_clean, seed};
+use crate::common::{self, DATABASES, Numbers, Scratch, list};
 use strongroom::storage::{OpenContext, StorageExt as _, StorageUri};
 
 /// 255 degrees of freedom: mean 255, deviation 22.6. Noise leaves these bounds once in a hundred million blobs.

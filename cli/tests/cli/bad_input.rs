@@ -2,9 +2,6 @@
 //! and leaves what it was pointed at as it was.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -13,8 +10,8 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use common::acceptance::{blobs, copy_folder, did_not_panic, text};
-use common::{Numbers, PASSWORD, Scratch, bare_command, mounts, os};
+use crate::common::acceptance::{blobs, copy_folder, did_not_panic, text};
+use crate::common::{self, Numbers, PASSWORD, Scratch, bare_command, mounts, os};
 
 /// What a command is to the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -365,7 +362,7 @@ fn wrong_credentials_are_told_from_damage_and_change_nothing() {
 /// Mounted read-only, which binds root too; and without the permission to write, as anyone else meets it.
 #[test]
 fn a_repository_that_cannot_be_written_can_be_read_and_refuses_changes() {
-    if !mounts::inside("a_repository_that_cannot_be_written_can_be_read_and_refuses_changes") {
+    if !mounts::inside("bad_input::a_repository_that_cannot_be_written_can_be_read_and_refuses_changes") {
         return;
     }
     let scratch = prepare();

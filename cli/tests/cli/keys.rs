@@ -1,17 +1,13 @@
 //! Keys: every kind of slot from its making to its end, the recovery ceremony, the header kept elsewhere.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use common::acceptance::{blobs, check_is_clean, text};
-use common::{PASSWORD, Scratch};
+use crate::common::acceptance::{blobs, check_is_clean, text};
+use crate::common::{PASSWORD, Scratch};
 use strongroom::core::format::header::{Header, KdfCost};
 use strongroom::core::format::limits::HEADER_BYTES;
 

@@ -1,17 +1,14 @@
 //! `copy`: all of a repository under another password; and what is cut short passes for no repository.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 #![allow(clippy::disallowed_methods)] // how long a command takes bounds when it is stopped
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::acceptance::{copy_folder, stored_bytes, text};
-use common::{Numbers, Scratch, compare_trees, generate_tree, list, mounts};
+use crate::common::acceptance::{copy_folder, stored_bytes, text};
+use crate::common::{self, Numbers, Scratch, compare_trees, generate_tree, list, mounts};
 
 const NEW: &str = "tr0ub4dor and three";
 
@@ -312,7 +309,7 @@ fn that_the_source_stays_kept_is_told_whether_the_copy_fails_or_not() {
 
 #[test]
 fn a_source_on_a_disk_that_cannot_be_written_is_copied() {
-    if !mounts::inside("a_source_on_a_disk_that_cannot_be_written_is_copied") {
+    if !mounts::inside("copy::a_source_on_a_disk_that_cannot_be_written_is_copied") {
         return;
     }
     let scratch = prepare();
@@ -332,7 +329,7 @@ fn a_source_on_a_disk_that_cannot_be_written_is_copied() {
 
 #[test]
 fn a_disk_that_the_copy_fills_is_told_and_left_as_it_was() {
-    if !mounts::inside("a_disk_that_the_copy_fills_is_told_and_left_as_it_was") {
+    if !mounts::inside("copy::a_disk_that_the_copy_fills_is_told_and_left_as_it_was") {
         return;
     }
     let scratch = prepare();

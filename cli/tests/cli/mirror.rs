@@ -1,15 +1,11 @@
 //! `import --delete`: the repository follows its sources, and loses nothing because it could not be looked at.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use common::acceptance::{check_is_clean, text};
-use common::{Scratch, compare_trees, generate_tree, mounts};
+use crate::common::acceptance::{check_is_clean, text};
+use crate::common::{Scratch, compare_trees, generate_tree, mounts};
 
 fn make(root: &Path, files: &[&str]) {
     for file in files {
@@ -170,7 +166,7 @@ fn everything_is_never_taken_for_what_arrives_as_the_root() {
 /// What another file system holds is left alone where it is not gone into, and so is the place that it is mounted on.
 #[test]
 fn what_lies_on_another_file_system_is_not_gone_with_one_file_system() {
-    if !mounts::inside("what_lies_on_another_file_system_is_not_gone_with_one_file_system") {
+    if !mounts::inside("mirror::what_lies_on_another_file_system_is_not_gone_with_one_file_system") {
         return;
     }
     let scratch = Scratch::with_repository();

@@ -1,12 +1,8 @@
 //! Snapshots, as a person uses them: taken, listed, looked into, compared, brought back, thinned out.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 
-use common::{Numbers, Scratch, compare_trees};
+use crate::common::{self, Numbers, Scratch, compare_trees};
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()

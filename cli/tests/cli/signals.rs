@@ -1,13 +1,10 @@
 //! SIGINT and SIGTERM end it cleanly, a second one at once; what was acknowledged is there.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
-use common::Scratch;
+use crate::common::Scratch;
 
 /// A command that reads stdin, which stays open, once it listens to signals.
 fn start(scratch: &Scratch, arguments: &[&str]) -> Child {

@@ -1,16 +1,12 @@
 //! `export … -`: a stream that the tar of the system takes apart into the same tree.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use common::acceptance::text;
-use common::{Numbers, Scratch, compare_trees, generate_tree};
+use crate::common::acceptance::text;
+use crate::common::{self, Numbers, Scratch, compare_trees, generate_tree};
 
 /// Sends an export through tar into the folder `out`; answers what the export said.
 fn through_tar(scratch: &Scratch, arguments: &[&str]) -> String {

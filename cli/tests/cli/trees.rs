@@ -1,17 +1,13 @@
 //! Real trees go in and come out bit for bit, whatever the repository is made with, and cost nothing when they come again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::acceptance::{check_is_clean, measure, scaled, seed, stored_bytes, text};
-use common::{Numbers, Scratch, compare_trees, generate_tree};
+use crate::common::acceptance::{check_is_clean, measure, scaled, seed, stored_bytes, text};
+use crate::common::{self, Numbers, Scratch, compare_trees, generate_tree};
 
 /// What import and export promise of a tree: it comes back the same, nothing is damaged, and the same tree under
 /// another name adds next to nothing.

@@ -1,15 +1,11 @@
 //! `check --repair`, and importing the originals again: what was lost comes back, in files, versions and snapshots.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::acceptance::{blobs, check_is_clean, did_not_panic, text};
-use common::{Numbers, Scratch};
+use crate::common::acceptance::{blobs, check_is_clean, did_not_panic, text};
+use crate::common::{self, Numbers, Scratch};
 use strongroom::blocking::{FsSnapshot, Repository};
 use strongroom::{Credentials, OpenOptions};
 

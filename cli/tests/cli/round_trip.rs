@@ -1,13 +1,9 @@
 //! Trees go in and come out as they were.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use common::{Numbers, Scratch, compare_trees, generate_tree};
+use crate::common::{self, Numbers, Scratch, compare_trees, generate_tree};
 
 #[test]
 fn an_odd_tree_comes_back_with_all_its_metadata() {

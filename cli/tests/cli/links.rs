@@ -1,15 +1,11 @@
 //! Files with several names have several names in the repository too, through every kind of change, and on the way out.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use common::acceptance::check_is_clean;
-use common::{Numbers, Scratch, compare_trees};
+use crate::common::acceptance::check_is_clean;
+use crate::common::{self, Numbers, Scratch, compare_trees};
 
 fn stat(scratch: &Scratch, path: &str) -> serde_json::Value {
     serde_json::from_slice(&scratch.succeeds(["stat", "--json", path])).unwrap()

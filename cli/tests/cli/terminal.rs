@@ -1,9 +1,6 @@
 //! The program at a terminal, with someone who types.
 
 #![cfg(target_os = "linux")] // elsewhere there is no `setsid --ctty`
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -12,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use common::{PASSWORD, Scratch};
+use crate::common::{PASSWORD, Scratch};
 
 /// A run of the program whose terminal this is.
 struct Terminal {

@@ -1,17 +1,14 @@
 //! Killed at any moment, nothing acknowledged is lost, and the next command goes on by itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 #![allow(clippy::disallowed_methods)] // how long a command takes bounds when it is stopped
-
-mod common;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::acceptance::{check_is_clean, scaled, seed};
-use common::{DATABASES, Numbers, Scratch, compare_trees, generate_tree, list};
+use crate::common::acceptance::{check_is_clean, scaled, seed};
+use crate::common::{DATABASES, Numbers, Scratch, compare_trees, generate_tree, list};
 
 /// Starts a command, kills it after this long, and answers whether it was done before.
 fn killed_after(scratch: &Scratch, arguments: &[&str], delay: Duration) -> bool {

@@ -2,17 +2,14 @@
 //! stays, the program says what to do, and removing something works.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use common::acceptance::{check_is_clean, copy_folder, stored_bytes, text};
-use common::{Numbers, PASSWORD, Scratch, mounts};
+use crate::common::acceptance::{check_is_clean, copy_folder, stored_bytes, text};
+use crate::common::{self, Numbers, PASSWORD, Scratch, mounts};
 
 /// A scratch folder with a small disk, and a repository on it.
 struct Small {
@@ -78,7 +75,7 @@ const FULL: &[&str] = &["full", "free some space"];
 
 #[test]
 fn an_import_that_fills_the_disk_loses_nothing_and_goes_on_when_there_is_space() {
-    if !mounts::inside("an_import_that_fills_the_disk_loses_nothing_and_goes_on_when_there_is_space") {
+    if !mounts::inside("full_disk::an_import_that_fills_the_disk_loses_nothing_and_goes_on_when_there_is_space") {
         return;
     }
     let small = Small::new(8 << 10);
@@ -103,7 +100,7 @@ fn an_import_that_fills_the_disk_loses_nothing_and_goes_on_when_there_is_space()
 
 #[test]
 fn removing_gives_space_back_on_a_disk_that_is_full_to_the_last_byte() {
-    if !mounts::inside("removing_gives_space_back_on_a_disk_that_is_full_to_the_last_byte") {
+    if !mounts::inside("full_disk::removing_gives_space_back_on_a_disk_that_is_full_to_the_last_byte") {
         return;
     }
     let small = Small::new(8 << 10);
@@ -132,7 +129,7 @@ fn removing_gives_space_back_on_a_disk_that_is_full_to_the_last_byte() {
 
 #[test]
 fn a_full_disk_on_the_other_side_is_told_and_leaves_no_half_written_file() {
-    if !mounts::inside("a_full_disk_on_the_other_side_is_told_and_leaves_no_half_written_file") {
+    if !mounts::inside("full_disk::a_full_disk_on_the_other_side_is_told_and_leaves_no_half_written_file") {
         return;
     }
     let scratch = Scratch::with_repository();
@@ -154,7 +151,9 @@ fn a_full_disk_on_the_other_side_is_told_and_leaves_no_half_written_file() {
 
 #[test]
 fn an_export_that_runs_out_of_room_tells_what_it_wrote_and_leaves_folders_as_they_are_to_be() {
-    if !mounts::inside("an_export_that_runs_out_of_room_tells_what_it_wrote_and_leaves_folders_as_they_are_to_be") {
+    if !mounts::inside(
+        "full_disk::an_export_that_runs_out_of_room_tells_what_it_wrote_and_leaves_folders_as_they_are_to_be",
+    ) {
         return;
     }
     let scratch = Scratch::with_repository();
@@ -193,7 +192,7 @@ fn an_export_that_runs_out_of_room_tells_what_it_wrote_and_leaves_folders_as_the
 
 #[test]
 fn a_disk_that_becomes_read_only_is_told_can_be_read_and_is_as_it_was() {
-    if !mounts::inside("a_disk_that_becomes_read_only_is_told_can_be_read_and_is_as_it_was") {
+    if !mounts::inside("full_disk::a_disk_that_becomes_read_only_is_told_can_be_read_and_is_as_it_was") {
         return;
     }
     let small = Small::new(8 << 10);

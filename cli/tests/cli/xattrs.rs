@@ -1,16 +1,13 @@
 //! Extended attributes go in and come out, with files, with folders, and in tar streams.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::acceptance::check_is_clean;
-use common::{Scratch, compare_trees};
+use crate::common::acceptance::check_is_clean;
+use crate::common::{self, Scratch, compare_trees};
 use rustix::fs::XattrFlags;
 
 fn set(path: &Path, name: &str, value: &[u8]) -> bool {

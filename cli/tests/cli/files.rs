@@ -1,15 +1,11 @@
 //! What is done to files inside a repository: find, du, cp, batch.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
-use common::Scratch;
-use common::acceptance::{check_is_clean, text};
+use crate::common::acceptance::{check_is_clean, text};
+use crate::common::{self, Scratch};
 
 fn tree() -> Scratch {
     let scratch = Scratch::with_repository();

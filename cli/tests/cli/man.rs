@@ -1,13 +1,9 @@
 //! The manual pages: one a command, each naming its flags, in roff that `man` reads without complaint.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use common::{Scratch, bare_command, listed_commands};
+use crate::common::{self, Scratch, bare_command, listed_commands};
 
 fn help(arguments: &[&str]) -> String {
     let output = bare_command().args(arguments).arg("--help").output().unwrap();
