@@ -181,17 +181,12 @@ impl Repository {
         references: &mut Counts,
         found: &mut (impl FnMut(Finding) + Send),
     ) -> Result<Option<u64>> {
-        match self.kv().check(data, references).await {
-            Ok(keys) => Ok(Some(keys)),
-            Err(error) if is_damage(&error) => {
-                found(Finding { path: None, detail: format!("key-value store: {error}") });
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let mut tell = |detail| found(Finding { path: None, detail: format!("key-value store, {detail}") });
+        Ok(self.kv().check(data, references, &mut tell).await?)
     }
 }
 
-fn is_damage(error: &strongroom_core::Error) -> bool {
+/// Whether an error says that something is not what was put there, or is gone.
+pub(crate) fn is_damage(error: &strongroom_core::Error) -> bool {
     matches!(error, strongroom_core::Error::Damaged(_) | strongroom_core::Error::Missing { .. })
 }

@@ -364,6 +364,19 @@ impl Shared {
                         rows.push((key.clone(), Some(Bytes::copy_from_slice(&number.to_le_bytes()))));
                     }
                 }
+                Op::Note(place) => {
+                    let number = chunk_number(key)?;
+                    // Freed, healed or moved since we looked: then it is not what could not be read.
+                    let chunk = self.current_chunk(base, draft, &rows::chunk_key(number)).await?;
+                    let Some(chunk) = chunk.filter(|chunk| chunk.place == *place) else { continue };
+                    rows.push((key.clone(), Some(Bytes::new())));
+                    if let Some(identity) = &chunk.identity {
+                        let identity = rows::identity_key(identity);
+                        if self.current(base, draft, &identity).await?.is_none() {
+                            rows.push((identity, Some(Bytes::copy_from_slice(&number.to_le_bytes()))));
+                        }
+                    }
+                }
                 Op::Add(0) => {}
                 Op::Add(delta) if key.first() == Some(&rows::CHUNK) => {
                     // A chunk that is gone is never revived. One that snapshots keep is.
@@ -404,6 +417,14 @@ impl Shared {
             }
         }
         let Judged { mut rows, mut usage, freed } = judged;
+        if !freed.is_empty() {
+            // Healed and given up at once: its identity was put for those who looked for it in between.
+            let gone: HashSet<[u8; 8]> = freed.iter().map(|(_, number)| number.to_le_bytes()).collect();
+            rows.retain(|(key, value)| {
+                let named = value.as_deref().and_then(|value| <[u8; 8]>::try_from(value).ok());
+                key.first() != Some(&rows::IDENTITY) || named.is_none_or(|named| !gone.contains(&named))
+            });
+        }
         let notes_damage = !freed.is_empty() && (draft.notes_damage() || self.notes_damage(base).await?);
         for (chunk, number) in freed {
             count_place(&chunk.place, -1, &mut usage);

@@ -209,10 +209,10 @@ async fn try_to_note(shared: &Arc<Shared>, numbers: &[u64], hurt: &HashSet<DataB
     let mut transaction = Transaction::new(shared);
     let mut looked = Looked::default();
     let mut chunks = Vec::new();
+    // Not counted as read, or a repair would never end beside those who refer to such chunks: a commit judges by the place.
     for &number in numbers {
-        // Counted as read: who moves, heals or frees it meanwhile is not to be overruled.
-        match transaction.get_own(&rows::chunk_key(number)).await {
-            Ok(Some(row)) => chunks.extend(ChunkRow::decode(&row).map(|row| (number, row))),
+        match transaction.chunk_row(number).await {
+            Ok(Some(row)) => chunks.push((number, row)),
             Ok(None) if transaction.has_row(&rows::damaged_key(number)).await? => {
                 transaction.put_own(rows::damaged_key(number), None);
             }
@@ -244,7 +244,7 @@ async fn try_to_note(shared: &Arc<Shared>, numbers: &[u64], hurt: &HashSet<DataB
         looked.repaired.unidentified += u64::from(row.identity.is_none());
         looked.damaged.push((number, row.identity));
         if !is_noted {
-            transaction.note_damaged(number, row.identity);
+            transaction.note_damaged(number, row.place);
         }
     }
     drop(read);
@@ -313,14 +313,15 @@ async fn try_to_give_places(shared: &Arc<Shared>, moves: &[Move]) -> Result<u64>
     let sequence = transaction.began_at();
     let mut given = 0;
     for &Move { number, source } in moves {
-        let Some(row) = own_row(&transaction, number).await? else { continue };
+        let Some(row) = readable_row(&transaction, number).await? else { continue };
         let Place::Records(from) = &row.place else { continue };
         let is_noted = transaction.has_row(&rows::damaged_key(number)).await?;
         let payload = if source == number {
             shared.intact(&row, sequence).await?
         } else {
             // Healed meanwhile, it has no need of another's.
-            let equal = own_row(&transaction, source).await?.filter(|equal| is_noted && equal.identity == row.identity);
+            let equal = readable_row(&transaction, source).await?;
+            let equal = equal.filter(|equal| is_noted && equal.identity == row.identity);
             match equal {
                 Some(equal) => shared.intact(&equal, sequence).await?,
                 None => None,
@@ -340,8 +341,10 @@ async fn try_to_give_places(shared: &Arc<Shared>, moves: &[Move]) -> Result<u64>
     Ok(given)
 }
 
-/// A chunk's row, counted as read.
-async fn own_row(transaction: &Transaction, number: u64) -> Result<Option<ChunkRow>> {
-    let row = transaction.get_own(&rows::chunk_key(number)).await?;
-    Ok(row.and_then(|row| ChunkRow::decode(&row).ok()))
+/// A chunk's row, where it is there and can be read: one that cannot is a finding of its own.
+async fn readable_row(transaction: &Transaction, number: u64) -> Result<Option<ChunkRow>> {
+    match transaction.chunk_row(number).await {
+        Err(Error::Damaged(_)) => Ok(None),
+        row => row,
+    }
 }

@@ -48,6 +48,9 @@ pub(crate) enum Op {
     FreeNode(Pointer),
     /// Identity -> chunk, unless the identity has one by then.
     Identity(u64),
+    /// The note that a chunk cannot be read which is at this place, unless it has another by then, or is gone. Where its
+    /// identity leads to no chunk, it leads to this one from then on: what is stored under it is to find what it heals.
+    Note(Place),
 }
 
 /// What is held until a transaction is settled.
@@ -278,6 +281,9 @@ impl Transaction {
     pub async fn heal_chunk(&mut self, number: ChunkNumber, identity: &[u8; 32], payload: Bytes) -> Result<bool> {
         self.shared.check_writable()?;
         self.check_chunk(&payload)?;
+        if matches!(self.ops.get(&rows::chunk_key(number.0)), Some(Op::Heal { .. })) {
+            return Ok(self.identity_of(number).await?.as_ref() == Some(identity));
+        }
         Ok(!self.is_damaged(number).await? || self.heal(number, identity, &payload, 0).await?)
     }
 
@@ -300,7 +306,7 @@ impl Transaction {
             Some(_) => return Ok(false),
         };
         // Gone, or another: then there is nothing to heal with this.
-        if self.chunk_row(number.0).await?.and_then(|row| row.identity).as_ref() != Some(identity) {
+        if self.identity_of(number).await?.as_ref() != Some(identity) {
             return Ok(false);
         }
         self.hold_epoch().await?;
@@ -310,6 +316,10 @@ impl Transaction {
         // For who looks for it in this transaction: the row stays as it is.
         self.ops.insert(rows::identity_key(identity), Op::Identity(number.0));
         Ok(true)
+    }
+
+    async fn identity_of(&self, number: ChunkNumber) -> Result<Option<[u8; 32]>> {
+        Ok(self.chunk_row(number.0).await?.and_then(|row| row.identity))
     }
 
     /// What is put from here on is under the epoch that we hold.
@@ -567,13 +577,9 @@ impl Transaction {
         self.ops.insert(rows::chunk_key(number), Op::Move { from, to });
     }
 
-    /// Notes that a chunk cannot be read. Where its identity leads to no chunk, it leads to this one from now on: what is
-    /// stored under it is to find what it heals.
-    pub(crate) fn note_damaged(&mut self, number: u64, identity: Option<[u8; 32]>) {
-        self.put_own(rows::damaged_key(number), Some(Bytes::new()));
-        if let Some(identity) = identity {
-            self.ops.insert(rows::identity_key(&identity), Op::Identity(number));
-        }
+    /// Notes that a chunk cannot be read, unless it has left `place` by then.
+    pub(crate) fn note_damaged(&mut self, number: u64, place: Place) {
+        self.ops.insert(rows::damaged_key(number), Op::Note(place));
     }
 
     /// The chunk's row at this state, not counted as read.

@@ -14,6 +14,7 @@ mod model;
 mod processes;
 mod races;
 mod repair;
+mod repair_beside;
 mod room;
 mod sharing;
 mod simulated;

@@ -20,19 +20,24 @@ use crate::snapshots::Rows;
 use crate::support::{Bed, is_full};
 
 /// Rows whose value is the number of a chunk.
-const CHUNKED: Table = Table(0x81);
-const CHUNKS: u8 = 24;
+pub(crate) const CHUNKED: Table = Table(0x81);
+pub(crate) const CHUNKS: u8 = 24;
 
 /// Some have a block for themselves, some share one, some lie in two.
-fn payload(seed: u8) -> Bytes {
+pub(crate) fn payload(seed: u8) -> Bytes {
     sample_bytes(seed.into(), 200 + usize::from(seed % 8) * 450)
 }
 
-fn number(row: &[u8]) -> ChunkNumber {
+pub(crate) fn number(row: &[u8]) -> ChunkNumber {
     ChunkNumber(u64::from_le_bytes(row.try_into().unwrap()))
 }
 
-async fn put_chunk(engine: &Engine, transaction: &mut Transaction, key: u8, seed: u8) -> Result<ChunkNumber> {
+pub(crate) async fn put_chunk(
+    engine: &Engine,
+    transaction: &mut Transaction,
+    key: u8,
+    seed: u8,
+) -> Result<ChunkNumber> {
     if let Some(row) = transaction.get(CHUNKED, &[key]).await? {
         transaction.release_chunk(number(&row))?;
     }
@@ -43,12 +48,12 @@ async fn put_chunk(engine: &Engine, transaction: &mut Transaction, key: u8, seed
 }
 
 /// Puts a payload under a key.
-async fn store(engine: &Engine, key: u8, seed: u8) -> Result<ChunkNumber> {
+pub(crate) async fn store(engine: &Engine, key: u8, seed: u8) -> Result<ChunkNumber> {
     engine.transact(async |transaction: &mut Transaction| put_chunk(engine, transaction, key, seed).await).await
 }
 
 /// What each key holds; `None` where that cannot be read.
-async fn readable(view: &impl View) -> BTreeMap<u8, Option<Bytes>> {
+pub(crate) async fn readable(view: &impl View) -> BTreeMap<u8, Option<Bytes>> {
     let mut scan = view.scan(CHUNKED, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
     let mut readable = BTreeMap::new();
     while let Some((key, row)) = scan.next().await.unwrap() {
@@ -62,22 +67,22 @@ async fn readable(view: &impl View) -> BTreeMap<u8, Option<Bytes>> {
     readable
 }
 
-async fn check(engine: &Engine, data: bool) -> CheckReport {
+pub(crate) async fn check(engine: &Engine, data: bool) -> CheckReport {
     engine.check(CheckOptions { data, references: None, rows: Some(&Rows) }).await.unwrap()
 }
 
-async fn repair(engine: &Engine) -> Repaired {
+pub(crate) async fn repair(engine: &Engine) -> Repaired {
     let report = check(engine, true).await;
     engine.repair(&report).await.unwrap()
 }
 
-async fn assert_sound(engine: &Engine) {
+pub(crate) async fn assert_sound(engine: &Engine) {
     let report = check(engine, true).await;
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 
 /// A repository of some chunks, of which those of the keys 2 and 3 are in a snapshot alone, closed.
-async fn bed(options: CrashOptions) -> Bed {
+pub(crate) async fn bed(options: CrashOptions) -> Bed {
     let (bed, engine) = races::bed(31, options).await;
     let mut transaction = engine.begin();
     for key in 0..CHUNKS {
@@ -96,7 +101,7 @@ async fn bed(options: CrashOptions) -> Bed {
 }
 
 /// The blocks that hold chunks, each with how many.
-async fn blocks_of_chunks(bed: &mut Bed) -> Vec<(Name, usize)> {
+pub(crate) async fn blocks_of_chunks(bed: &mut Bed) -> Vec<(Name, usize)> {
     let whole = bed.storage.snapshot_blobs();
     let mut found = Vec::new();
     for name in whole.keys() {
@@ -112,19 +117,19 @@ async fn blocks_of_chunks(bed: &mut Bed) -> Vec<(Name, usize)> {
     found
 }
 
-fn steady() -> CrashOptions {
+pub(crate) fn steady() -> CrashOptions {
     CrashOptions { yields: false, ..CrashOptions::default() }
 }
 
 /// Everything is stored again, under other keys: so nothing is released.
-async fn store_all_again(engine: &Engine) {
+pub(crate) async fn store_all_again(engine: &Engine) {
     for seed in (0..CHUNKS).chain([202, 203]) {
         let key = if seed < CHUNKS { 100 + seed } else { seed };
         store(engine, key, seed).await.unwrap();
     }
 }
 
-async fn assert_all_reads(engine: &Engine) {
+pub(crate) async fn assert_all_reads(engine: &Engine) {
     let now = readable(&engine.snapshot()).await;
     for (key, payload_there) in &now {
         let seed = match key {

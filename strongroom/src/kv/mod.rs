@@ -21,6 +21,8 @@ use strongroom_core::{Error, Result};
 pub use scan::{Prefix, Scan, prefix};
 pub(crate) use value::chunks_of;
 
+use crate::check::is_damage;
+
 use value::{CHUNKS, INLINE, LISTED, NUMBER_BYTES, PREFIX_BYTES, Value, fetch, get};
 
 /// The engine's table that the keys of table 0 lie in; those of the others follow it.
@@ -168,27 +170,56 @@ impl Kv {
         self.engine.refresh().await
     }
 
-    /// Counts the keys of all tables and what they refer to, and with `data` reads every value.
-    pub(crate) async fn check(&self, data: bool, references: &mut Counts) -> Result<u64> {
+    /// Counts the keys of all tables and what they refer to, and with `data` reads every value. Damage is told, and what comes
+    /// after it is looked at all the same; answers `None` where not all could be counted.
+    pub(crate) async fn check(
+        &self,
+        data: bool,
+        references: &mut Counts,
+        found: &mut (impl FnMut(String) + Send),
+    ) -> Result<Option<u64>> {
         let snapshot = self.engine.snapshot();
-        let mut keys = 0;
-        for table in tables() {
+        let (mut keys, mut is_whole) = (0, true);
+        for (number, table) in tables().enumerate() {
             let mut scan = snapshot.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-            while let Some((_, row)) = scan.next().await? {
+            loop {
+                let (key, row) = match scan.next().await {
+                    Ok(Some(row)) => row,
+                    Ok(None) => break,
+                    Err(error) if is_damage(&error) => {
+                        // A node of the tree: what it leads to is not known.
+                        is_whole = false;
+                        found(format!("table {number}: {error}"));
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
                 keys += 1;
-                let value = Value::read(&row)?;
-                for number in value.numbers(&snapshot).await? {
-                    references.add(number.0);
+                let mut tell = |error: Error| match is_damage(&error) {
+                    true => {
+                        found(format!("table {number}, key \"{}\": {error}", key.escape_ascii()));
+                        Ok(())
+                    }
+                    false => Err(error),
+                };
+                match chunks_of(&snapshot, &row).await {
+                    Ok(numbers) => {
+                        for number in numbers {
+                            references.add(number.0);
+                        }
+                    }
+                    Err(error) => {
+                        is_whole = false;
+                        tell(error)?;
+                        continue;
+                    }
                 }
-                if let Value::Listed { list, .. } = value {
-                    references.add(list.0);
-                }
-                if data {
-                    fetch(&snapshot, &row).await?;
+                if data && let Err(error) = fetch(&snapshot, &row).await {
+                    tell(error)?;
                 }
             }
         }
-        Ok(keys)
+        Ok(is_whole.then_some(keys))
     }
 
     /// Begins a transaction on the newest state that this process knows.

@@ -127,6 +127,41 @@ fn a_scan_tells_of_a_damaged_row_once_and_goes_on_after_it() {
 }
 
 #[test]
+fn a_check_names_each_damaged_value_and_counts_what_the_others_refer_to() {
+    let kv = store(4 << 10);
+    block_on(async {
+        let other = kv.numbered(7).unwrap();
+        for kv in [&kv, &other] {
+            for key in [b"a", b"b", b"c", b"d"] {
+                kv.put(key, &[key[0]; 50_000]).await.unwrap();
+            }
+        }
+        let (mut whole, mut told) = (Counts::default(), Vec::new());
+        let keys = kv.check(true, &mut whole, &mut |detail| told.push(detail)).await.unwrap();
+        assert_eq!((keys, &told[..]), (Some(8), &[][..]));
+        // A row that makes no sense, and one whose value is not as long as it says.
+        let mut transaction = kv.engine.begin();
+        transaction.put(table(0).unwrap(), b"b", &[9; 17]).unwrap();
+        let row = transaction.get(table(7).unwrap(), b"c").await.unwrap().unwrap();
+        let short = [&row[..1], &49_999_u64.to_le_bytes(), &row[9..]].concat();
+        transaction.put(table(7).unwrap(), b"c", &short).unwrap();
+        transaction.commit().await.unwrap();
+        let (mut counts, mut told) = (Counts::default(), Vec::new());
+        let keys = kv.check(true, &mut counts, &mut |detail| told.push(detail)).await.unwrap();
+        assert_eq!(keys, None);
+        assert_eq!(told.len(), 2, "{told:#?}");
+        assert!(
+            told[0].starts_with("table 0, key \"b\": ") && told[1].starts_with("table 7, key \"c\": "),
+            "{told:#?}"
+        );
+        // Without looking at values, the one is as good as any.
+        told.clear();
+        kv.check(false, &mut Counts::default(), &mut |detail| told.push(detail)).await.unwrap();
+        assert_eq!(told.len(), 1, "{told:#?}");
+    });
+}
+
+#[test]
 fn of_two_transactions_on_one_key_the_later_conflicts_and_transact_runs_it_again() {
     let kv = store(128 << 10);
     block_on(async {
