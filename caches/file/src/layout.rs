@@ -20,7 +20,7 @@ const UNIT_BYTES: u64 = 4 << 10;
 /// One entry, and what comes before the first.
 const ENTRY_BYTES: u64 = 64;
 /// Slots of a set, at most: its directory is read for each look.
-const SLOTS_MAX: u64 = 127;
+const SLOTS_MAX: u64 = 255;
 
 const MAGIC: [u8; 16] = *b"strongroom cache";
 const VERSION: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{self, PASSWORD, Scratch, bare_command};
+use crate::common::{self, Numbers, PASSWORD, Scratch, bare_command};
 
 fn json_lines(bytes: &[u8]) -> Vec<serde_json::Value> {
     String::from_utf8(bytes.to_vec()).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -49,7 +49,7 @@ fn gets(stderr: &[u8]) -> u64 {
 #[test]
 fn a_cache_in_a_folder_is_there_the_next_time_whoever_names_it() {
     let scratch = Scratch::with_repository();
-    let content: Vec<u8> = (0..600_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let content = Numbers::new(5).bytes(600_000);
     fs::write(scratch.path("large"), &content).unwrap();
     scratch.succeeds(["put", "large", "/a"]);
     let folder = scratch.path("near/cache");
@@ -58,12 +58,12 @@ fn a_cache_in_a_folder_is_there_the_next_time_whoever_names_it() {
     let first = scratch.run(by_flag);
     let second = scratch.run(by_flag);
     let without = scratch.run(["-v", "cat", "/a", "--cache", "none"]);
-    let uri = format!("file:{}?cache={folder}&cache-size={}", scratch.repository().display(), 8 << 20);
+    let uri = format!("{}?cache={folder}&cache-size={}", scratch.repository(), 8 << 20);
     let by_address = scratch.run(["-v", "-r", &uri, "cat", "/a"]);
     for output in [&first, &second, &without, &by_address] {
         assert!(output.status.success() && output.stdout == content, "{}", String::from_utf8_lossy(&output.stderr));
     }
-    assert_eq!(gets(&first.stderr), gets(&without.stderr));
+    assert!(gets(&first.stderr) <= gets(&without.stderr));
     assert!(gets(&second.stderr) < gets(&first.stderr), "{} of {}", gets(&second.stderr), gets(&first.stderr));
     assert_eq!(gets(&by_address.stderr), gets(&second.stderr));
     assert!(fs::metadata(format!("{folder}/blocks")).unwrap().len() <= 8 << 20);

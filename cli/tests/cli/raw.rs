@@ -117,6 +117,17 @@ fn stored(scratch: &Scratch) -> Vec<(Vec<u8>, Vec<u8>)> {
     })
 }
 
+/// Of the file of a cache all that is used is noise, save the header and the directories of its two sets.
+fn is_ciphertext(file: &[u8]) {
+    let (mut noise, mut other) = (0, 0);
+    for unit in file.chunks(4096).filter(|unit| unit.iter().any(|byte| *byte != 0)) {
+        let mut counts = [0; 256];
+        count(unit, &mut counts);
+        *if CHI_SQUARE.contains(&chi_square(&counts)) { &mut noise } else { &mut other } += 1;
+    }
+    assert!(noise > 40 && other <= 1 + 2 * 4, "{noise} units of noise, {other} others");
+}
+
 fn is_noise(scheme: &'static str, planted: usize) {
     let seed = seed();
     let mut numbers = Numbers::new(seed);
@@ -161,6 +172,12 @@ fn is_noise(scheme: &'static str, planted: usize) {
     }
     secrets.push(common::PASSWORD.as_bytes().to_vec());
     check_is_clean(&scratch, "after the import");
+
+    // A cache in a folder holds what the storage gave, and is looked through with it.
+    let cache = scratch.path("repo-cache");
+    let cached = ["--cache", cache.to_str().unwrap(), "--cache-size", "8MiB"];
+    scratch.succeeds([&["export", "/tree", "-"][..], &cached].concat());
+    is_ciphertext(&fs::read(cache.join("blocks")).unwrap());
 
     let repository = scratch.path("repo");
     let needles = Needles::new(secrets.iter().flat_map(|secret| spellings(secret)));
