@@ -148,6 +148,14 @@ impl std::fmt::Debug for Step {
     }
 }
 
+/// A step as it is printed.
+pub(crate) fn parse(text: &str) -> Option<Step> {
+    let (name, dice) = text.strip_suffix(')')?.split_once('(')?;
+    let kind = Kind::ALL.iter().copied().find(|kind| format!("{kind:?}") == name)?;
+    let dice: Vec<u16> = dice.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    Some(Step { kind, dice: dice.try_into().ok()? })
+}
+
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     // Not by weight of a union: that would shrink to whatever is lighter.
     let all: Vec<Kind> = Kind::ALL.iter().flat_map(|kind| (0..kind.weight()).map(|_| *kind)).collect();

@@ -7,7 +7,8 @@
 //! something, everything is compared.
 //!
 //! The histories are the same in every run: `STRONGROOM_SEED=N` gives others, `STRONGROOM_CASES=N` more of them, and
-//! `STRONGROOM_TRACE=1` prints each step in words. How often each kind was accepted and refused is printed with
+//! `STRONGROOM_TRACE=1` prints each step in words, and `STRONGROOM_HISTORY=FILE` runs the one history that a failure printed: its
+//! seed and profile in the first line, then a step a line. How often each kind was accepted and refused is printed with
 //! `--nocapture`, and no kind may be rare.
 
 mod bed;
@@ -38,8 +39,21 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
+/// A history as it was printed.
+fn replay(path: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().map(|line| line.trim().trim_end_matches(',')).filter(|line| !line.is_empty());
+    let (seed, profile) = lines.next().unwrap().split_once(' ').unwrap();
+    let profile = [Profile::Files, Profile::Objects].into_iter().find(|known| format!("{known:?}") == profile).unwrap();
+    let steps = lines.map(|line| kinds::parse(line).unwrap_or_else(|| panic!("no step: {line}")));
+    block_on(run::run(seed.parse().unwrap(), profile, steps.collect(), &Report::default()));
+}
+
 #[test]
 fn a_history_of_a_repository_equals_that_of_the_model() {
+    if let Ok(path) = std::env::var("STRONGROOM_HISTORY") {
+        return replay(&path);
+    }
     let cases = number("STRONGROOM_CASES").unwrap_or(CASES);
     let seed = number("STRONGROOM_SEED").unwrap_or(1);
     let report = std::thread::scope(|scope| {

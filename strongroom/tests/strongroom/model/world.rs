@@ -268,8 +268,12 @@ impl World {
 
     pub(crate) fn touch(&mut self, number: usize, content: Vec<u8>) {
         let inode = self.inodes.get_mut(&number).unwrap();
+        let before = inode.mtime.take();
+        // What leaves the content as it is may leave the time, too.
+        if **inode.content() != content {
+            inode.mtime_before = before.or(inode.mtime_before);
+        }
         inode.draft = Some(Arc::new(content));
-        inode.mtime_before = inode.mtime.take().or(inode.mtime_before);
     }
 
     fn edit(&mut self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Answer {
