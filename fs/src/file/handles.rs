@@ -258,8 +258,9 @@ pub(crate) struct Abandoned<'h> {
 }
 
 impl Abandoned<'_> {
-    pub(crate) fn are_gone(mut self) {
-        self.inodes.clear();
+    /// All but these are.
+    pub(crate) fn are_gone_but(mut self, left: Vec<u64>) {
+        self.inodes = left;
     }
 }
 
@@ -345,7 +346,10 @@ mod tests {
         drop(handles.take_abandoned());
         let again = handles.take_abandoned();
         assert_eq!(*again, [3, 4]);
-        again.are_gone();
+        again.are_gone_but(vec![4]);
+        let again = handles.take_abandoned();
+        assert_eq!(*again, [4]);
+        again.are_gone_but(Vec::new());
         assert!(handles.take_abandoned().is_empty());
     }
 }
