@@ -14,6 +14,7 @@ use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::layers::{Layers, layered};
+use crate::local::mapped::Mapped;
 use crate::local::own::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     /// The same for all that is opened, so that what `-v` counts is counted once.
     layers: Option<Layers>,
     own: OnceLock<Own>,
+    mapped: OnceLock<Mapped>,
 }
 
 /// What a command does to the repository.
@@ -59,6 +61,7 @@ impl Context {
             opened: None,
             layers: None,
             own: OnceLock::new(),
+            mapped: OnceLock::new(),
         }
     }
 
@@ -68,6 +71,12 @@ impl Context {
             Some(layers) => Ok(layers.clone()),
             None => Ok(self.layers.insert(Layers::new(&self.global)?).clone()),
         }
+    }
+
+    /// What could be written to through memory when this was asked first: before the first file is read, so that whoever has
+    /// written to it so and ends meanwhile is counted.
+    pub(crate) fn mapped(&self, fs: &FileSystem) -> &Mapped {
+        self.mapped.get_or_init(|| Mapped::look(fs.engine().env().now()))
     }
 
     /// Says, with `-v`, what went to the storage.

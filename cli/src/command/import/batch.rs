@@ -403,10 +403,10 @@ impl Batch {
                 }
             }
             Step::File { path, source, apart, .. } => {
-                let not_before = self.fs.engine().env().now();
+                let mapped = context.mapped(&self.fs);
                 let source = SourceFile::open(source, context.own()).map_err(unreadable)?;
                 let stored = store(&self.fs, transaction, path, &source, *apart, &mut self.buffer, progress).await?;
-                if let Some(tag) = source.tag(not_before, stored.torn) {
+                if let Some(tag) = source.tag(mapped, stored.torn) {
                     transaction.set_content_tag(path, Some(tag)).await?;
                 }
                 self.bytes += stored.bytes;

@@ -14,6 +14,7 @@ use super::batch::{self, ATTEMPTS_MAX, Stopped, Stored};
 use super::draft::{self, Drafts};
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::local::mapped::Mapped;
 use crate::local::source::SourceFile;
 use crate::output::shown;
 use crate::progress::Progress;
@@ -80,10 +81,10 @@ impl Large<'_> {
     /// `raced`: another writer was in the way, most likely an import of the same file.
     async fn attempt(&self, raced: bool, buffer: &mut [u8]) -> Result<Stored, Stopped> {
         let (fs, path) = (self.fs, self.path);
-        let not_before = fs.engine().env().now();
+        let mapped = self.context.mapped(fs);
         let source = SourceFile::open(self.local, self.context.own()).map_err(batch::unreadable)?;
         let drafts = Drafts::of(path);
-        if let Some(stored) = self.found_there(&source, not_before, &drafts, raced).await? {
+        if let Some(stored) = self.found_there(&source, mapped, &drafts, raced).await? {
             self.progress.add(source.size);
             return Ok(stored);
         }
@@ -111,7 +112,7 @@ impl Large<'_> {
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
         let within = keeps_versions && !self.apart;
         // What an earlier attempt read, it read at a time that this one does not know.
-        let tag = source.tag(not_before, stored.torn).filter(|_| start == 0);
+        let tag = source.tag(mapped, stored.torn).filter(|_| start == 0);
         let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change, tag };
         self.give_place(whole).await?;
         Ok(stored)
@@ -122,7 +123,7 @@ impl Large<'_> {
     async fn found_there(
         &self,
         source: &SourceFile,
-        not_before: u64,
+        mapped: &Mapped,
         drafts: &Drafts,
         raced: bool,
     ) -> Result<Option<Stored>, Stopped> {
@@ -141,7 +142,7 @@ impl Large<'_> {
         }
         let torn = source.is_torn();
         transaction.set_attributes(path, batch::change_of_file(source, torn)).await?;
-        if let Some(tag) = source.tag(not_before, torn) {
+        if let Some(tag) = source.tag(mapped, torn) {
             transaction.set_content_tag(path, Some(tag)).await?;
         }
         for draft in drafts.all(fs, &transaction).await? {

@@ -319,7 +319,8 @@ impl Import<'_> {
         if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there) && !is_lost) {
             self.progress.on(|| shown(&path));
             let fs = self.repository.fs();
-            let tag = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
+            let compares_all = self.arguments.checksum;
+            let tag = match Likeness::of(&entry, &path, &metadata, fs, self.context, compares_all).await? {
                 Likeness::Untouched => Some(None),
                 Likeness::Same(tag) => Some(tag),
                 Likeness::Different => None,
