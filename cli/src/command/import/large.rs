@@ -18,7 +18,7 @@ use crate::local::mapped::Mapped;
 use crate::local::source::SourceFile;
 use crate::output::shown;
 use crate::progress::Progress;
-use crate::transfer::{self, Sink};
+use crate::transfer::{self, Broken, Sink};
 
 /// Files that take so many commits go this way.
 pub(super) const COMMITS_MIN: u64 = 2;
@@ -107,6 +107,7 @@ impl Large<'_> {
             Pieces { file, offset: start, commit_bytes: self.commit_bytes, unflushed: 0, context: self.context };
         transfer::store(&source, start, &mut sink, buffer, |bytes| self.progress.add(bytes)).await?;
         let stored = Stored { bytes: sink.offset, torn: source.is_torn() };
+        sink.flush().await.map_err(Broken::Repository)?;
         sink.file.close().await?;
         let change = batch::change_of_file(&source, stored.torn);
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
@@ -228,11 +229,21 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
+    /// Makes what was written durable. Where the draft ends elsewhere than here, another import is at it, and what lies between
+    /// is not to be relied on.
+    async fn flush(&self) -> Result<(), Failure> {
+        self.file.flush().await.map_err(lost)?;
+        match self.file.len().await.map_err(lost)? == self.offset {
+            true => Ok(()),
+            false => Err(core::Error::Conflict.into()),
+        }
+    }
+
     async fn advance(&mut self, bytes: u64) -> Result<(), Failure> {
         self.offset += bytes;
         self.unflushed += bytes;
         if self.unflushed >= self.commit_bytes {
-            self.file.flush().await.map_err(lost)?;
+            self.flush().await?;
             self.unflushed = 0;
             if self.context.interrupt.asked() {
                 return Err(interrupted());
@@ -260,8 +271,11 @@ impl Sink for Pieces<'_> {
         if length == 0 {
             return Ok(());
         }
-        self.file.set_len(self.offset + length).await.map_err(lost)?;
         self.offset += length;
+        // Never less: another import that takes this draft for its own may be further.
+        if self.file.len().await.map_err(lost)? < self.offset {
+            self.file.set_len(self.offset).await.map_err(lost)?;
+        }
         Ok(())
     }
 }
