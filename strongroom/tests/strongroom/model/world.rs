@@ -59,6 +59,8 @@ pub(crate) struct Inode {
     pub(crate) settings: Settings,
     /// By number; the last is the current one.
     pub(crate) versions: BTreeMap<u64, Content>,
+    /// Another number with every change of the content, and with what may pass for one.
+    pub(crate) edited: usize,
     /// What the transaction that is running makes the content.
     draft: Option<Content>,
     /// Made by the transaction that is running.
@@ -77,6 +79,7 @@ impl Inode {
             xattrs: BTreeMap::new(),
             settings: Settings::default(),
             versions: BTreeMap::from([(1, Content::default())]),
+            edited: 0,
             draft: None,
             is_new: true,
         }
@@ -249,6 +252,16 @@ impl World {
         self.inside(place).filter(direct).map(|path| path[place.len() + 1..].to_owned()).collect()
     }
 
+    /// The names of an inode: the directory that each is in, and its path.
+    pub(crate) fn entries(&self) -> BTreeMap<usize, BTreeSet<(usize, &str)>> {
+        let mut entries: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (path, number) in self.names.iter().filter(|(path, _)| !path.is_empty()) {
+            let in_directory = (self.names[parent(path)], path.as_str());
+            entries.entry(*number).or_default().insert(in_directory);
+        }
+        entries
+    }
+
     pub(crate) fn nlink(&self, number: usize) -> u64 {
         self.names.values().filter(|other| **other == number).count() as u64
     }
@@ -274,6 +287,8 @@ impl World {
             inode.mtime_before = before.or(inode.mtime_before);
         }
         inode.draft = Some(Arc::new(content));
+        inode.edited = self.next;
+        self.next += 1;
     }
 
     fn edit(&mut self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Answer {
