@@ -66,6 +66,10 @@ impl Storage for Counting {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         Self::count(&self.puts, 1);
         self.inner.put(name, bytes).await

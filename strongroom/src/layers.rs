@@ -6,7 +6,7 @@ use std::time::Duration;
 use strongroom_core::cache::{Cache, MemoryCache};
 use strongroom_core::env::Env;
 use strongroom_core::layer::{Cached, Limit, Limits, Metrics, Retry, RetryPolicy, Timeout};
-use strongroom_core::storage::{Reach, Storage};
+use strongroom_core::storage::Storage;
 
 /// The memory that a cache in front of a remote storage takes, unless said otherwise.
 pub const CACHE_BYTES_MAX_DEFAULT: u64 = 64 << 20;
@@ -35,9 +35,9 @@ pub(crate) enum Caching {
 impl Layers {
     /// The storage under these layers: from the engine down, cache, retry, limit, timeout, metrics.
     ///
-    /// A storage that everyone sees is taken for a remote one: it gets a cache, retries and a timeout by itself.
+    /// A remote storage gets a cache, retries and a timeout by itself.
     pub(crate) fn over(self, storage: Arc<dyn Storage>, env: &Env) -> Arc<dyn Storage> {
-        let is_remote = storage.capabilities().reach == Reach::Everywhere;
+        let is_remote = storage.is_remote();
         let mut storage = storage;
         if let Some(metrics) = &self.metrics {
             storage = Arc::new(metrics.over(storage));

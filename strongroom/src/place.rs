@@ -5,7 +5,7 @@ use std::sync::Arc;
 use strongroom_core::Result;
 use strongroom_core::engine::TrustedState;
 use strongroom_core::env::Env;
-use strongroom_core::storage::{self, ErrorKind, OpenContext, OpenMode, Operation, Storage, StorageUri};
+use strongroom_core::storage::{self, ErrorKind, OpenContext, OpenMode, Operation, Registry, Storage, StorageUri};
 
 use crate::options::{Place, Surroundings, Trust};
 use crate::trust::LocalTrust;
@@ -48,7 +48,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
     let trusted = match surroundings.trust {
         // A user who cannot keep state (in a container, or a service without a home) can still work: see
         // `Repository::remembers`.
-        Trust::User => location(&uri)
+        Trust::User => location(&registry, &uri)
             .and_then(LocalTrust::for_user)
             .filter(LocalTrust::is_possible)
             .map(|trust| -> Arc<dyn TrustedState> { Arc::new(trust) }),
@@ -65,7 +65,7 @@ fn given(trust: Trust) -> Option<Arc<dyn TrustedState>> {
 }
 
 /// One spelling for one place, as far as it can be told. `None` for what ends with the process.
-fn location(uri: &StorageUri) -> Option<String> {
+fn location(registry: &Registry, uri: &StorageUri) -> Option<String> {
     // A repository is where it is, also while a test makes its storage fail.
     #[cfg(feature = "faulty")]
     let within = uri.within(strongroom_conformance::flaky::SCHEME_PREFIX, &crate::registry::faulty::PARAMETERS);
@@ -74,10 +74,12 @@ fn location(uri: &StorageUri) -> Option<String> {
     if uri.scheme() == "mem" {
         return None;
     }
-    let real = uri.local_path().ok().and_then(|path| std::fs::canonicalize(path).ok());
+    // A bucket may be called `localhost`.
+    let is_here = !registry.local_paths(uri).is_empty();
+    let real = uri.local_path().ok().filter(|_| is_here).and_then(|path| std::fs::canonicalize(path).ok());
     match real.map(|path| StorageUri::from_path(&path)) {
         Some(Ok(real)) => Some(format!("{}:{real}", uri.scheme())),
-        _ => Some(uri.to_string()),
+        _ => Some(registry.constructor(uri).map_or_else(|_| uri.clone(), |scheme| scheme.location(uri)).to_string()),
     }
 }
 
@@ -89,10 +91,18 @@ mod tests {
     fn one_folder_is_one_location_however_it_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        let of = |text: String| location(&StorageUri::parse(&text).unwrap());
+        let registry = crate::registry::default();
+        let of = |text: String| location(&registry, &StorageUri::parse(&text).unwrap());
         assert_eq!(of(format!("file://{path}")), of(format!("{path}/.")));
         assert_ne!(of(format!("file://{path}")), of(format!("sqlite://{path}")));
         assert_eq!(of("mem://x".to_owned()), None);
+        #[cfg(feature = "s3")]
+        {
+            assert_eq!(of("s3://b/x?region=y&timeout=9".to_owned()), of("s3://b/x".to_owned()));
+            assert!(
+                of(format!("s3://localhost{path}")).is_some_and(|location| location.starts_with("s3://localhost/"))
+            );
+        }
         #[cfg(feature = "faulty")]
         {
             assert_eq!(of(format!("faulty+file://{path}?seed=1")), of(format!("file://{path}")));

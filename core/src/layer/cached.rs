@@ -42,6 +42,10 @@ impl Storage for Cached {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         let put = self.inner.put(name, bytes).await?;
         Ok(self.created(name, put).await)

@@ -182,6 +182,10 @@ impl Storage for Limit {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         self.send(bytes.len() as u64, self.inner.put(name, bytes)).await
     }

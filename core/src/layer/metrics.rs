@@ -230,6 +230,10 @@ impl Storage for Measured {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         let length = bytes.len() as u64;
         self.metrics.count(Operation::Put, |_| length, self.inner.put(name, bytes)).await

@@ -26,13 +26,13 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Eight tries within a minute, 100 ms to 10 s apart.
+    /// Eight tries, 100 ms to 10 s apart; within six minutes, so that one that was given up after five is not the last.
     fn default() -> Self {
         Self {
             attempts_max: 8,
             delay_first: Duration::from_millis(100),
             delay_max: Duration::from_secs(10),
-            total_max: Duration::from_secs(60),
+            total_max: Duration::from_secs(360),
         }
     }
 }
@@ -242,6 +242,10 @@ fn names_differ(batch: &[Change]) -> bool {
 impl Storage for Retry {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
     }
 
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {

@@ -30,6 +30,7 @@ mod ext;
 mod name;
 mod occupancy;
 mod open_stores;
+pub mod probe;
 mod registry;
 mod scheme;
 pub mod scratch;
@@ -99,6 +100,12 @@ pub trait ExclusiveGuard: MaybeSendSync {}
 pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// What this storage can promise; constant for the life of the handle.
     fn capabilities(&self) -> Capabilities;
+
+    /// Whether its calls cross a network, so that a cache, retries and limits of time pay, and asking for every blob does not.
+    /// By default that is so where everyone is reached. A wrapper passes it on.
+    fn is_remote(&self) -> bool {
+        self.capabilities().reach == Reach::Everywhere
+    }
 
     /// **S1** Stores all of `bytes` or nothing, atomically, and answers [`Put::Created`], or [`Put::Exists`] with the
     /// old content untouched. **S2** Of any number of concurrent puts of one name exactly one answers `Created`, within
