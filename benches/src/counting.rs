@@ -102,6 +102,11 @@ impl Storage for Counting {
         self.inner.list(prefix, after).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        Self::count(&self.lists, 1);
+        self.inner.list_page(prefix, after).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         Self::count(&self.puts, batch.iter().filter(|change| matches!(change, Change::Put(..))).count());
         self.inner.apply(batch).await

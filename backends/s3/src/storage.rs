@@ -226,7 +226,7 @@ impl S3Storage {
 
     async fn holds_blobs(&self) -> Result<bool> {
         let names = self.opening(|requests| async move { requests.list(Operation::Open, &[], None).await });
-        Ok(!names.await?.is_empty())
+        Ok(!names.await?.0.is_empty())
     }
 
     /// Finds out what the server keeps, and writes it down. Nothing stays where it does not keep enough.
@@ -525,9 +525,10 @@ impl Requests {
         Ok((page.result.objects.into_iter().map(|object| object.location).collect(), page.page_token))
     }
 
-    async fn list(&self, operation: Operation, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+    /// A page that holds something, or nothing at all; and whether it is the last one.
+    async fn list(&self, operation: Operation, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
         if prefix.len() > Name::BYTES {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), true));
         }
         let digits: String = prefix.iter().map(|byte| format!("{byte:02x}")).collect();
         let wanted = format!("{}{digits}", self.prefix);
@@ -546,7 +547,7 @@ impl Requests {
                 keys.iter().filter_map(name).filter(|name| after.is_none_or(|after| *name > after)).collect();
             names.sort_unstable();
             if !names.is_empty() || next.is_none() {
-                return Ok(names);
+                return Ok((names, next.is_none()));
             }
             if next == options.page_token {
                 return Err(corrupt(operation, &*self.shown, "its listing does not go on"));
@@ -614,6 +615,10 @@ impl Storage for S3Storage {
     }
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        Ok(self.list_page(prefix, after).await?.0)
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
         let prefix = prefix.to_vec();
         self.run(Operation::List, |requests| async move { requests.list(Operation::List, &prefix, after).await }).await
     }

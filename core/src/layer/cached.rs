@@ -102,6 +102,10 @@ impl Storage for Cached {
         self.inner.list(prefix, after).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.inner.list_page(prefix, after).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         let names: Vec<Name> = batch
             .iter()

@@ -220,6 +220,10 @@ impl Storage for Limit {
         self.plain(self.inner.list(prefix, after)).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.plain(self.inner.list_page(prefix, after)).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         self.send(uploaded(&batch), self.inner.apply(batch)).await
     }

@@ -270,6 +270,10 @@ impl Storage for Measured {
         self.metrics.count(Operation::List, none, self.inner.list(prefix, after)).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.metrics.count(Operation::List, none, self.inner.list_page(prefix, after)).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         let length = uploaded(&batch);
         self.metrics.count(Operation::Apply, |_| length, self.inner.apply(batch)).await

@@ -296,6 +296,10 @@ impl Storage for Retry {
         self.repeat(always, || self.inner.list(prefix, after)).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.repeat(always, || self.inner.list_page(prefix, after)).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         let atomic = self.capabilities().batch == BatchSupport::Atomic;
         let mut attempts = self.attempts();

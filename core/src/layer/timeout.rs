@@ -117,6 +117,10 @@ impl Storage for Timeout {
         self.within(Operation::List, "names", self.inner.list(prefix, after)).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.within(Operation::List, "names", self.inner.list_page(prefix, after)).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
         let puts = batch.iter().map(|change| match change {
             Change::Put(_, bytes) => bytes.len() as u64,

@@ -170,6 +170,16 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// What the medium raises.
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>>;
 
+    /// As [`Storage::list`], and whether it is known that nothing comes after this page, empty or not: then nobody has to ask for
+    /// the empty one that ends the listing. A backend whose medium says so with each page, as a server does, tells it here, which
+    /// saves a round trip; a wrapper passes it on. `false` is always right.
+    ///
+    /// # Errors
+    /// As [`Storage::list`].
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        Ok((self.list(prefix, after).await?, false))
+    }
+
     /// **S8** Applies the changes in order; where [`Capabilities::batch`] is [`BatchSupport::Atomic`], all or nothing,
     /// across a crash too. Answers one outcome for each put, in order.
     ///
