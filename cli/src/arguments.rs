@@ -48,11 +48,11 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) recovery_key: Option<PathBuf>,
 
-    /// Where ciphertext of remote storage is cached; so far only `none`, for nowhere
+    /// A folder in which ciphertext of remote storage is kept for the next time, or `none`; without it, memory
     #[arg(long, global = true, value_name = "DIR|none", env = "STRONGROOM_CACHE", hide_env_values = true)]
     pub(crate) cache: Option<OsString>,
 
-    /// How large that cache may grow; it is kept in memory
+    /// How large that cache may grow: 1GiB in a folder, 64MiB in memory, unless said otherwise
     #[arg(long, global = true, value_name = "N", value_parser = units::parse_size)]
     pub(crate) cache_size: Option<u64>,
 

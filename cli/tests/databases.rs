@@ -1,4 +1,6 @@
 //! Repositories in databases: what holds of a folder holds of each of them, and each says what it refuses.
+//!
+//! It stands alone because it is built a second time, with the feature `sled`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 

@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom_core::cache::{Cache, MemoryCache};
-use strongroom_core::env::Env;
 use strongroom_core::layer::{Cached, Limit, Limits, Metrics, Retry, RetryPolicy, Timeout};
-use strongroom_core::storage::Storage;
+use strongroom_core::storage::{Blocking, Result, Storage};
 
-/// The memory that a cache in front of a remote storage takes, unless said otherwise.
-pub const CACHE_BYTES_MAX_DEFAULT: u64 = 64 << 20;
+use crate::caching::{CACHE_BYTES_MAX_DEFAULT, Caching};
 
 /// How long one call of a remote storage may take, unless said otherwise: the largest block over a slow line.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
@@ -24,19 +22,20 @@ pub(crate) struct Layers {
     pub(crate) metrics: Option<Metrics>,
 }
 
-/// Which cache.
-#[derive(Clone)]
-pub(crate) enum Caching {
-    None,
-    Memory(u64),
-    Given(Arc<dyn Cache>),
-}
-
 impl Layers {
     /// The storage under these layers: from the engine down, cache, retry, limit, timeout, metrics.
     ///
     /// A remote storage gets a cache, retries and a timeout by itself.
-    pub(crate) fn over(self, storage: Arc<dyn Storage>, env: &Env) -> Arc<dyn Storage> {
+    ///
+    /// `in_uri` is the cache that the address names, for who said nothing else; `blocking` is where a cache of files makes its
+    /// calls.
+    pub(crate) fn over(
+        self,
+        storage: Arc<dyn Storage>,
+        in_uri: Option<Caching>,
+        blocking: &Blocking,
+    ) -> Result<Arc<dyn Storage>> {
+        let env = blocking.env();
         let is_remote = storage.is_remote();
         let mut storage = storage;
         if let Some(metrics) = &self.metrics {
@@ -52,11 +51,15 @@ impl Layers {
             storage = Arc::new(Retry::new(storage, env.clone(), policy));
         }
         let default = if is_remote { Caching::Memory(CACHE_BYTES_MAX_DEFAULT) } else { Caching::None };
-        let cache: Arc<dyn Cache> = match self.cache.unwrap_or(default) {
-            Caching::None | Caching::Memory(0) => return storage,
+        let cache: Arc<dyn Cache> = match self.cache.or(in_uri).unwrap_or(default) {
+            Caching::None | Caching::Memory(0) => return Ok(storage),
             Caching::Memory(bytes_max) => Arc::new(MemoryCache::new(bytes_max)),
+            #[cfg(feature = "file-cache")]
+            Caching::Folder { folder, bytes_max } => {
+                Arc::new(strongroom_file_cache::FileCache::open(&folder, bytes_max, blocking.clone())?)
+            }
             Caching::Given(cache) => cache,
         };
-        Arc::new(Cached::new(storage, cache))
+        Ok(Arc::new(Cached::new(storage, cache)))
     }
 }

@@ -58,6 +58,7 @@ pub struct Guide;
 pub struct Examples;
 
 pub mod blocking;
+mod caching;
 pub mod check;
 mod copy;
 mod destroy;
@@ -74,7 +75,8 @@ mod snapshots;
 mod transaction;
 pub mod trust;
 
-pub use layers::{CACHE_BYTES_MAX_DEFAULT, TIMEOUT_DEFAULT};
+pub use caching::{CACHE_BYTES_MAX_DEFAULT, CACHE_FOLDER_BYTES_MAX_DEFAULT};
+pub use layers::TIMEOUT_DEFAULT;
 pub use strongroom_core as core;
 pub use strongroom_core::cache;
 pub use strongroom_core::crypto::{KdfParameters, SecretBytes, Suite};

@@ -13,7 +13,8 @@ use strongroom_core::layer::{Metrics, RetryPolicy};
 use strongroom_core::storage::{BlockingMode, Registry, Storage, StorageUri};
 use strongroom_fs::{Compression, Tuning as FileTuning};
 
-use crate::layers::{Caching, Layers};
+use crate::caching::Caching;
+use crate::layers::Layers;
 
 /// Where a repository is: a URI (`file:dir`, `mem://name`, a bare path), or a storage that is open already.
 #[derive(Clone, Debug)]
@@ -176,12 +177,37 @@ macro_rules! surroundings {
             self
         }
 
-        /// Keeps what is read in this cache, which must have served no other repository's storage. Only ciphertext goes
-        /// there, and nothing that comes from there is believed. By default a remote storage has one in memory, of
+        /// Keeps what is read in this cache. Only ciphertext goes there, and nothing that comes from there is believed. By default a remote storage has one in memory, of
         /// [`crate::CACHE_BYTES_MAX_DEFAULT`], and a local one has none.
         #[must_use]
         pub fn cache(mut self, cache: Arc<dyn Cache>) -> Self {
             self.surroundings.layers.cache = Some(Caching::Given(cache));
+            self
+        }
+
+        /// Keeps what is read in a folder of this machine, in a file of so many bytes, for the next time and for other
+        /// processes too: see [`strongroom_file_cache`]. The folder is made where it is not there; repositories may share one. An
+        /// address says the same with the parameters `cache=DIR` and `cache-size=BYTES`.
+        ///
+        /// Opening fails where the folder cannot be used, where a file in it is something else, or where another process has it open
+        /// with another size; afterwards whatever fails in it is a miss.
+        ///
+        /// ```
+        /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+        /// use strongroom::blocking::Repository;
+        /// use strongroom::{CreateOptions, Credentials};
+        /// # let folder = tempfile::tempdir()?;
+        /// # let caches = folder.path();
+        /// let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+        /// let repository = Repository::create("mem://far-away", options.cache_folder(caches.join("far-away"), 64 << 20))?;
+        /// # repository.close()?;
+        /// # Ok(())
+        /// # }
+        /// ```
+        #[cfg(feature = "file-cache")]
+        #[must_use]
+        pub fn cache_folder(mut self, folder: impl Into<std::path::PathBuf>, bytes_max: u64) -> Self {
+            self.surroundings.layers.cache = Some(Caching::Folder { folder: folder.into(), bytes_max });
             self
         }
 

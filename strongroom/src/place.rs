@@ -5,8 +5,11 @@ use std::sync::Arc;
 use strongroom_core::Result;
 use strongroom_core::engine::TrustedState;
 use strongroom_core::env::Env;
-use strongroom_core::storage::{self, ErrorKind, OpenContext, OpenMode, Operation, Registry, Storage, StorageUri};
+use strongroom_core::storage::{
+    self, Blocking, ErrorKind, OpenContext, OpenMode, Operation, Registry, Storage, StorageUri,
+};
 
+use crate::caching::Caching;
 use crate::options::{Place, Surroundings, Trust};
 use crate::trust::LocalTrust;
 
@@ -24,14 +27,16 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         None => crate::env::system()
             .map_err(|error| storage::Error::from_io(Operation::Open, "the worker threads", error))?,
     };
+    let blocking = Blocking::new(surroundings.blocking, env.clone());
     let uri = match place {
         Place::Text(text) => StorageUri::parse(&text)?,
         Place::Uri(uri) => uri,
         Place::Storage(storage) => {
-            let storage = surroundings.layers.over(storage, &env);
+            let storage = surroundings.layers.over(storage, None, &blocking)?;
             return Ok(Opened { storage, env, trusted: given(surroundings.trust), uri: None });
         }
     };
+    let (caching, uri) = Caching::take_from(uri)?;
     let registry = surroundings.registry.unwrap_or_else(crate::registry::default);
     let context = OpenContext::new(env.clone()).with_mode(mode).with_blocking(surroundings.blocking);
     let storage = match registry.open(&uri, &context).await {
@@ -43,7 +48,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         }
         Err(error) => return Err(error.into()),
     };
-    let storage = surroundings.layers.over(storage, &env);
+    let storage = surroundings.layers.over(storage, caching, &blocking)?;
     // Located only now: a folder that was just created has a real path, and had none before.
     let trusted = match surroundings.trust {
         // A user who cannot keep state (in a container, or a service without a home) can still work: see

@@ -1,4 +1,7 @@
 //! An application tests itself on a storage that fails by a seed.
+//!
+//! It stands alone because it takes the feature `faulty`, with which nothing else is tested.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test fails by them
 
 use std::collections::BTreeMap;

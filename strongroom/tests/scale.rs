@@ -2,12 +2,15 @@
 //! more memory than small ones do.
 //!
 //! `STRONGROOM_ACCEPTANCE=full` runs the full size, and `--nocapture` shows what time and memory each part took.
+//!
+//! It stands alone because it counts what is allocated, which is a matter of the whole process: its allocator is that of the
+//! crate, and each test runs in a process of its own, so that they need not wait for each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
 use std::cell::Cell;
-use std::io::{Cursor, Read};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io::{BufRead as _, BufReader, Cursor, Read};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use peak_alloc::PeakAlloc;
@@ -33,7 +36,32 @@ fn size(full: u64, brief: u64) -> u64 {
     if std::env::var_os("STRONGROOM_ACCEPTANCE").is_some_and(|size| size == "full") { full } else { brief }
 }
 
-/// A repository of its own, and what memory was in use when it stood. One at a time: memory is that of the process.
+const ALONE: &str = "STRONGROOM_TEST_IN_A_PROCESS_OF_ITS_OWN";
+
+/// Whether this process runs the test of this name and no other. If not, one that does has run, and has passed.
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some_and(|name| name == test) {
+        return true;
+    }
+    let mut run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, test)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut has_passed = false;
+    // Told as it comes: at full size, a part takes minutes.
+    for line in BufReader::new(run.stdout.take().unwrap()).lines().map(Result::unwrap) {
+        has_passed |= line.contains("1 passed");
+        println!("{line}");
+    }
+    let status = run.wait().unwrap();
+    assert!(status.success(), "{test}, in a process of its own: {status}");
+    assert!(has_passed, "no test is called {test}");
+    false
+}
+
+/// A repository, and what memory was in use when it stood.
 struct Bed {
     repository: Repository,
     name: &'static str,
@@ -43,7 +71,6 @@ struct Bed {
     highest: Cell<usize>,
     since: Cell<Instant>,
     _folder: TempDir,
-    _alone: MutexGuard<'static, ()>,
 }
 
 /// For people to read: nothing depends on it.
@@ -58,8 +85,6 @@ impl Bed {
     }
 
     fn with(name: &'static str, tuning: Tuning) -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         let options = CreateOptions::new(Credentials::password("test"))
             .kdf(KdfParameters::MINIMUM)
@@ -74,7 +99,6 @@ impl Bed {
             highest: Cell::default(),
             since: Cell::new(now()),
             _folder: folder,
-            _alone: alone,
         }
     }
 
@@ -173,6 +197,9 @@ fn read_all_at(file: &File, offset: u64, out: &mut [u8]) {
 
 #[test]
 fn a_directory_of_a_million_names_is_made_listed_renamed_and_emptied() {
+    if !is_alone("a_directory_of_a_million_names_is_made_listed_renamed_and_emptied") {
+        return;
+    }
     let bed = Bed::new("directory");
     let (fs, count) = (bed.fs(), size(1_000_000, 50_000));
     fs.create_dir("/d").unwrap();
@@ -221,6 +248,9 @@ fn a_directory_of_a_million_names_is_made_listed_renamed_and_emptied() {
 
 #[test]
 fn a_tree_of_a_million_small_files_is_made_walked_moved_and_removed() {
+    if !is_alone("a_tree_of_a_million_small_files_is_made_walked_moved_and_removed") {
+        return;
+    }
     let bed = Bed::new("tree");
     let (fs, count) = (bed.fs(), size(1_000_000, 50_000));
     let directory = |number: u64| format!("/t/{}/{}", number / 10_000, number / 100 % 100);
@@ -267,6 +297,9 @@ fn a_tree_of_a_million_small_files_is_made_walked_moved_and_removed() {
 
 #[test]
 fn a_sparse_file_of_64_gib_holds_ten_thousand_islands() {
+    if !is_alone("a_sparse_file_of_64_gib_holds_ten_thousand_islands") {
+        return;
+    }
     const FILE_BYTES: u64 = 64 << 30;
     let bed = Bed::new("sparse");
     // As many at any size: so large a file is what it is about.
@@ -324,6 +357,9 @@ fn a_sparse_file_of_64_gib_holds_ten_thousand_islands() {
 
 #[test]
 fn bytes_scattered_over_a_file_are_written_back_in_parts() {
+    if !is_alone("bytes_scattered_over_a_file_are_written_back_in_parts") {
+        return;
+    }
     const FILE_BYTES: u64 = 128 << 20;
     // Less than a chunk, so that what lies between is cut anew with them; and all of them gather.
     const SPACING: u64 = 16 << 10;
@@ -376,6 +412,9 @@ fn peak_of_streaming(name: &'static str, bytes: u64, store: &Store) -> usize {
 
 #[test]
 fn a_content_streamed_into_a_transaction_takes_no_more_memory_than_any_may_whatever_its_length() {
+    if !is_alone("a_content_streamed_into_a_transaction_takes_no_more_memory_than_any_may_whatever_its_length") {
+        return;
+    }
     let create =
         |changes: &mut Changes, mut stream: Stream| changes.create_file_from("/f", Attributes::file(), &mut stream);
     // Over a file that is there, and piece by piece.
@@ -400,6 +439,9 @@ fn a_content_streamed_into_a_transaction_takes_no_more_memory_than_any_may_whate
 
 #[test]
 fn a_path_of_two_hundred_levels_is_made_moved_and_removed() {
+    if !is_alone("a_path_of_two_hundred_levels_is_made_moved_and_removed") {
+        return;
+    }
     const LEVELS: usize = 200;
     let bed = Bed::new("deep");
     let fs = bed.fs();

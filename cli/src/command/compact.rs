@@ -26,6 +26,8 @@ struct Report {
     bytes_before: u64,
     bytes_after: u64,
     moved_bytes: u64,
+    /// Blocks that cannot be read, and stay as they are.
+    damaged: u64,
     /// Blocks that readers of older states may still need.
     waiting: u64,
     other_writers: u64,
@@ -55,6 +57,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         bytes_before: done.blobs_before * block_bytes,
         bytes_after: done.blobs_after * block_bytes,
         moved_bytes: done.moved_bytes,
+        damaged: done.damaged,
         waiting: done.waiting,
         other_writers: done.other_writers,
         stopped: context.interrupt.asked(),
@@ -70,6 +73,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             report.blocks_after,
             units::size(report.moved_bytes),
         ))?;
+    }
+    if report.damaged > 0 {
+        let damaged = report.damaged;
+        context
+            .output
+            .notice(&format!("{damaged} blocks cannot be read, and stay as they are: `check` says what is lost"));
     }
     if report.waiting > 0 {
         let waiting = report.waiting;

@@ -1,7 +1,7 @@
 //! Small file systems that fill up or become read-only, in mounts of one test's own: they end with its process.
 //!
-//! A test that needs them begins with `if !mounts::inside("its_name") { return; }`. The first call runs the test again in
-//! a process that may mount; where the machine does not allow that, the test fails and says what it needs.
+//! A test that needs them begins with `if !mounts::inside("its_module::its_name") { return; }`. The first call runs
+//! the test again in a process that may mount; where the machine does not allow that, the test fails and says what it needs.
 
 #![allow(dead_code, unreachable_pub)] // each suite uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may

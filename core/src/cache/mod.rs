@@ -12,8 +12,8 @@
 //! The clauses of [`Cache`], which the conformance suite proves one by one:
 //!
 //! * **C1** A failure is a miss: whatever goes wrong inside a cache, the caller sees a miss or what storage answers.
-//! * **C2** What is returned was inserted under that name, as exactly that part of the blob, or as a larger one that
-//!   holds it; and not before the last [`Cache::remove`] of the name that had ended.
+//! * **C2** What is returned was inserted under that name, as exactly that part of the blob, as a larger one that holds it,
+//!   or as several that make it up; and not before the last [`Cache::remove`] of the name that had ended.
 //! * **C3** Usage never exceeds the bound.
 //! * **C4** One load serves concurrent misses.
 //! * **C5** It never holds anything but what storage gave: what was inserted, and what a load answered.

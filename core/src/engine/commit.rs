@@ -366,9 +366,13 @@ impl Shared {
                 }
                 Op::Note(place) => {
                     let number = chunk_number(key)?;
-                    // Freed, healed or moved since we looked: then it is not what could not be read.
-                    let chunk = self.current_chunk(base, draft, &rows::chunk_key(number)).await?;
-                    let Some(chunk) = chunk.filter(|chunk| chunk.place == *place) else { continue };
+                    let Some(chunk) = self.current_chunk(base, draft, &rows::chunk_key(number)).await? else {
+                        continue;
+                    };
+                    if chunk.place != *place {
+                        // Healed since we looked, or one of its records was moved: whether it can be read is to be seen anew.
+                        return Err(Error::Conflict);
+                    }
                     rows.push((key.clone(), Some(Bytes::new())));
                     if let Some(identity) = &chunk.identity {
                         let identity = rows::identity_key(identity);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::checkpoint::Trees;
+use super::defragment::Emptied;
 use super::shared::{Shared, lock};
 use super::transaction::{Transaction, Work};
 use crate::format::rows;
@@ -33,6 +34,8 @@ pub struct CompactReport {
     pub blobs_after: u64,
     /// Bytes of live payloads that were moved.
     pub moved_bytes: u64,
+    /// Blocks that were to be emptied, and cannot be read: they stay as they are, with what lies in them. A check says what.
+    pub damaged: u64,
     /// Blobs that nothing in the newest state needs, and that wait until readers of older states have had their time.
     pub waiting: u64,
     /// Other writers that have not ended; what they leave behind is not given back before they do.
@@ -60,9 +63,9 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     give_back(shared).await?;
     let plan = shared.plan(options.thorough).await?;
     let mut progress = options.progress;
-    let moved_bytes = shared.defragment(&plan, |moved| progress.as_mut().is_none_or(|hear| hear(moved))).await?;
+    let emptied = shared.defragment(&plan, |moved| progress.as_mut().is_none_or(|hear| hear(moved))).await?;
     let with_space = !plan.rebuild;
-    let goes_on = || progress.as_mut().is_none_or(|hear| hear(moved_bytes));
+    let goes_on = || progress.as_mut().is_none_or(|hear| hear(emptied.bytes));
     shared.gather_nodes(options.thorough, with_space, goes_on).await?;
     for attempt in 0..shared.tuning.attempts_max {
         // A race that is lost leaves all that was written behind: a steady writer elsewhere is not worth every node again
@@ -87,7 +90,8 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     let waiting = condemned.iter().filter(|block| blobs.contains(&shared.block_name(**block))).count() as u64
         + commits.count() as u64;
     shared.remember().await?;
-    Ok(CompactReport { blobs_before, blobs_after, moved_bytes, waiting, other_writers })
+    let Emptied { bytes: moved_bytes, damaged } = emptied;
+    Ok(CompactReport { blobs_before, blobs_after, moved_bytes, damaged, waiting, other_writers })
 }
 
 /// Deletes what needs no more than deleting.

@@ -120,6 +120,22 @@ pub(crate) struct Plan {
 /// Thousandths of a block that packing loses: pieces of less than two hundredths are not cut.
 pub(super) const DATA_LOSS: u64 = 20;
 
+/// What emptying blocks came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Emptied {
+    /// Bytes of live payloads that were moved.
+    pub(crate) bytes: u64,
+    /// Blocks that could not be read.
+    pub(crate) damaged: u64,
+}
+
+impl Emptied {
+    fn add(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.damaged += more.damaged;
+    }
+}
+
 impl Shared {
     /// Looks at how all blocks are filled.
     pub(crate) async fn plan(self: &Arc<Self>, thorough: bool) -> Result<Plan> {
@@ -181,16 +197,16 @@ impl Shared {
         Ok(page)
     }
 
-    /// Empties the blocks that the plan says, batch by batch, as long as `progress` says so; answers how many bytes were
+    /// Empties the blocks that the plan says, batch by batch, as long as `progress` says so, which hears how many bytes were
     /// moved.
     pub(crate) async fn defragment(
         self: &Arc<Self>,
         plan: &Plan,
         mut progress: impl FnMut(u64) -> bool + Send,
-    ) -> Result<u64> {
-        let (mut moved, mut after) = (0, None);
+    ) -> Result<Emptied> {
+        let (mut moved, mut after) = (Emptied::default(), None);
         if plan.threshold == 0 {
-            return Ok(0);
+            return Ok(moved);
         }
         // What is put from here on is not followed: others may put more all the time.
         let own = self.hold_epoch().await?;
@@ -212,31 +228,29 @@ impl Shared {
                 batch.push(block);
                 batch_bytes += live;
                 if batch_bytes >= MOVED_BYTES_MAX || batch.len() >= MOVED_BLOCKS_MAX {
-                    moved += self.empty_as_room_allows(&std::mem::take(&mut batch)).await?;
+                    moved.add(self.empty_as_room_allows(&std::mem::take(&mut batch)).await?);
                     batch_bytes = 0;
-                    if !progress(moved) {
+                    if !progress(moved.bytes) {
                         return Ok(moved);
                     }
                 }
             }
             if is_last {
-                moved += self.empty_as_room_allows(&batch).await?;
-                progress(moved);
+                moved.add(self.empty_as_room_allows(&batch).await?);
+                progress(moved.bytes);
                 return Ok(moved);
             }
         }
     }
 
-    /// As [`Shared::empty`]; where storage is too full for all of them at once, or one of them is damaged, one after the other, as
-    /// far as that goes. What cannot be read stays where it is: `check` tells of it.
-    async fn empty_as_room_allows(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
+    /// As [`Shared::empty`]; where storage is too full for all of them at once, one after the other, as far as that goes.
+    async fn empty_as_room_allows(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<Emptied> {
         let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
-        let is_damaged = |error: &Error| matches!(error, Error::Damaged(_) | Error::Missing { .. });
         match self.empty(blocks).await {
-            Err(error) if is_full(&error) || is_damaged(&error) => {}
+            Err(error) if is_full(&error) => {}
             done => return done,
         }
-        let mut moved = 0;
+        let mut moved = Emptied::default();
         for block in blocks {
             let mut leader = self.leader.lock().await;
             self.settle(&mut leader).await?;
@@ -244,16 +258,15 @@ impl Shared {
             drop(leader);
             match self.empty(&[*block]).await {
                 Err(error) if is_full(&error) => break,
-                Err(error) if is_damaged(&error) => tracing::warn!(%error, "a damaged block is not emptied"),
-                done => moved += done?,
+                done => moved.add(done?),
             }
         }
         Ok(moved)
     }
 
     /// Moves what lives in some data blocks elsewhere, in one commit. Blocks of tree nodes, and those that open
-    /// transactions may have records in, are left alone.
-    async fn empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
+    /// transactions may have records in, are left alone, and so is what cannot be read: `check` tells of it.
+    async fn empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<Emptied> {
         for _ in 0..self.tuning.attempts_max {
             let sequence = self.root().sequence;
             match self.try_to_empty(blocks).await {
@@ -274,11 +287,12 @@ impl Shared {
         self.catch_up(true).await
     }
 
-    async fn try_to_empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<u64> {
+    async fn try_to_empty(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<Emptied> {
         let mut transaction = Transaction::new(self);
         let blocks = self.movable(&transaction, blocks).await?;
+        let mut moved = Emptied::default();
         if blocks.is_empty() {
-            return Ok(0);
+            return Ok(moved);
         }
         let at_once = self.env().parallelism().max(1) * 2;
         let reader = self.blocks.reader.clone();
@@ -289,14 +303,23 @@ impl Shared {
             })
             .buffered(at_once);
         let mut moving: BTreeMap<u64, Moving> = BTreeMap::new();
-        let mut moved = 0;
         while let Some(source) = sources.next().await {
-            let source = source.ok_or(Error::WorkerLost)??;
-            moved += self.copy_live(&mut transaction, &mut moving, &source, &blocks).await?;
+            let source = match source.ok_or(Error::WorkerLost)? {
+                Ok(source) => source,
+                Err(error) => match self.explain(error, transaction.began_at()).await {
+                    error @ Error::Damaged(_) => {
+                        tracing::warn!(%error, "a damaged block is not emptied");
+                        moved.damaged += 1;
+                        continue;
+                    }
+                    error => return Err(error),
+                },
+            };
+            moved.bytes += self.copy_live(&mut transaction, &mut moving, &source, &blocks).await?;
         }
         drop(sources);
         if moving.is_empty() {
-            return Ok(0);
+            return Ok(moved);
         }
         self.finish_moves(&mut transaction, moving).await?;
         self.commit_moves(transaction.into_work()).await?;
@@ -326,7 +349,8 @@ impl Shared {
         Ok(blocks)
     }
 
-    /// Gives the chunks their new places; one that would be in too many pieces is written once more as a whole.
+    /// Gives the chunks their new places; one that would be in too many pieces is written once more as a whole, or stays where it
+    /// is, if it cannot be read.
     pub(super) async fn finish_moves(
         &self,
         transaction: &mut Transaction,
@@ -338,7 +362,13 @@ impl Shared {
             let to = if to.len() <= pieces_max {
                 to
             } else {
-                let payload = self.records_payload(&from).await?;
+                let payload = match self.records_payload(&from).await {
+                    Ok(payload) => payload,
+                    Err(error) => match self.explain(error, transaction.began_at()).await {
+                        Error::Damaged(_) => continue,
+                        error => return Err(error),
+                    },
+                };
                 transaction.copy_record(number, &payload).await?
             };
             transaction.move_chunk(number, from, to);

@@ -329,9 +329,10 @@ async fn try_to_give_places(shared: &Arc<Shared>, moves: &[Move]) -> Result<u64>
         };
         let Some(payload) = payload else { continue };
         let to = transaction.copy_record(number, &payload).await?;
-        transaction.move_chunk(number, from.clone(), to);
         if is_noted {
-            transaction.put_own(rows::damaged_key(number), None);
+            transaction.give_content(number, to);
+        } else {
+            transaction.move_chunk(number, from.clone(), to);
         }
         given += 1;
     }

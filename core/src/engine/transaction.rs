@@ -48,8 +48,8 @@ pub(crate) enum Op {
     FreeNode(Pointer),
     /// Identity -> chunk, unless the identity has one by then.
     Identity(u64),
-    /// The note that a chunk cannot be read which is at this place, unless it has another by then, or is gone. Where its
-    /// identity leads to no chunk, it leads to this one from then on: what is stored under it is to find what it heals.
+    /// The note that a chunk cannot be read which is at this place, unless it is gone by then; a conflict where it has another
+    /// place. Where its identity leads to no chunk, it leads to this one from then on: what is stored under it is to find what it heals.
     Note(Place),
 }
 
@@ -577,7 +577,13 @@ impl Transaction {
         self.ops.insert(rows::chunk_key(number), Op::Move { from, to });
     }
 
-    /// Notes that a chunk cannot be read, unless it has left `place` by then.
+    /// Gives a chunk that is noted as damaged its content at another place, and takes the note away; a conflict where the chunk
+    /// is gone by then. Nothing changes where it was healed, wherever it is now.
+    pub(crate) fn give_content(&mut self, number: u64, to: Vec<Pointer>) {
+        self.ops.insert(rows::chunk_key(number), Op::Heal { to, references: 0 });
+    }
+
+    /// Notes that a chunk cannot be read, which is at `place`: elsewhere it is a conflict.
     pub(crate) fn note_damaged(&mut self, number: u64, place: Place) {
         self.ops.insert(rows::damaged_key(number), Op::Note(place));
     }

@@ -38,7 +38,7 @@ fn payload(seed: u64) -> Bytes {
 }
 
 /// As fast as it can, in small steps.
-fn options() -> DefragmentOptions {
+pub(crate) fn options() -> DefragmentOptions {
     DefragmentOptions {
         start_percent: 40,
         stop_percent: 20,

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use futures_lite::future::block_on;
 use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::CrashingStorage;
-use strongroom_core::engine::{ChunkNumber, Engine, OpenOptions, Tuning, Unlock, View};
+use strongroom_core::engine::{ChunkNumber, DefragmentOptions, Engine, OpenOptions, Tuning, Unlock, View};
 use strongroom_core::env::Env;
 use strongroom_core::storage::{Name, Operation, Result as StorageResult};
 
+use crate::defragmenter;
 use crate::repair::{
     CHUNKED, assert_all_reads, assert_sound, bed, blocks_of_chunks, check, number, payload, put_chunk, readable,
     repair, steady, store, store_all_again,
@@ -32,6 +33,9 @@ enum What {
     Stores(u8, u8),
     /// Removes this key, and what it had.
     Removes(u8),
+    /// Once, empties what can be emptied: records go elsewhere, one by one.
+    Moves,
+    Nothing,
 }
 
 #[async_trait]
@@ -54,7 +58,15 @@ impl Before for Busy {
                 transaction.commit().await.unwrap();
             }
             What::Removes(key) => remove(&other, key).await,
+            What::Nothing => {}
+            What::Moves => {
+                let options = DefragmentOptions { start_percent: 2, stop_percent: 1, ..defragmenter::options() };
+                let defragmenter = other.defragmenter(options).unwrap();
+                defragmenter.idle().await;
+                assert!(defragmenter.status().moved_bytes > 0, "nothing was moved");
+            }
         }
+        let what = if matches!(what, What::Moves) { What::Nothing } else { what };
         *self.meddles.lock().unwrap() = Some((of, what, other));
         Ok(())
     }
@@ -129,6 +141,108 @@ fn a_repair_comes_to_its_end_though_others_refer_to_what_it_looks_at() {
         store_all_again(&engine).await;
         assert_sound(&engine).await;
         assert_all_reads(&engine).await;
+    });
+}
+
+/// Of what is missing a repair learns whether others have moved it; of this it does not.
+fn rot(bed: &Bed, name: Name) {
+    let length = bed.storage.snapshot_blobs()[&name].len();
+    bed.storage.overwrite(name, vec![0; length].into());
+}
+
+/// Chunks of which many lie in two blocks, with room around them.
+pub(crate) async fn sparse_bed() -> Bed {
+    let mut bed = bed(steady()).await;
+    let engine = bed.open().await.unwrap();
+    let mut transaction = engine.begin();
+    for key in 30..90 {
+        put_chunk(&engine, &mut transaction, key, key).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    for key in (30..90).filter(|key| key % 3 > 0) {
+        remove(&engine, key).await;
+    }
+    engine.checkpoint().await.unwrap();
+    engine.close().await.unwrap();
+    bed
+}
+
+/// The keys whose content cannot be read; each is to be noted.
+async fn assert_all_damage_is_noted(engine: &Engine, when: &str) -> usize {
+    let noted = engine.damaged_chunks().await.unwrap();
+    let mut lost = 0;
+    for (key, payload) in readable(&engine.snapshot()).await {
+        let chunk = number(&engine.snapshot().get(CHUNKED, &[key]).await.unwrap().unwrap());
+        assert_eq!(payload.is_none(), noted.contains(&chunk), "{when}: key {key}");
+        lost += usize::from(payload.is_none());
+    }
+    lost
+}
+
+#[test]
+fn what_is_moved_while_a_repair_looks_at_it_is_noted_wherever_it_is() {
+    block_on(async {
+        let mut bed = sparse_bed().await;
+        let whole = bed.storage.snapshot_blobs();
+        let (mut lost, mut met) = (0, 0);
+        for (hurt, _) in blocks_of_chunks(&mut bed).await {
+            bed.storage.restore(whole.clone());
+            rot(&bed, hurt);
+            let engine = bed.open().await.unwrap();
+            let report = check(&engine, true).await;
+            engine.close().await.unwrap();
+            let (storage, engine) = open_beside(&mut bed, hurt, What::Moves).await;
+            engine.repair(&report).await.unwrap();
+            met += storage.hook().times.load(Ordering::SeqCst);
+            let (_, _, other) = storage.hook().meddles.lock().unwrap().take().unwrap();
+            other.close().await.unwrap();
+            engine.refresh().await.unwrap();
+            lost += assert_all_damage_is_noted(&engine, &hurt.to_string()).await;
+        }
+        assert!(lost > 0 && met > 0, "{lost} chunks lost, {met} times another was in the way");
+    });
+}
+
+#[test]
+fn what_is_moved_while_it_gets_the_content_of_an_equal_chunk_gets_it() {
+    block_on(async {
+        let mut bed = sparse_bed().await;
+        let engine = bed.open().await.unwrap();
+        let mut transactions = [engine.begin(), engine.begin()];
+        for (transaction, key) in transactions.iter_mut().zip([200, 201]) {
+            put_chunk(&engine, transaction, key, 95).await.unwrap();
+        }
+        for transaction in transactions {
+            transaction.commit().await.unwrap();
+        }
+        engine.checkpoint().await.unwrap();
+        engine.close().await.unwrap();
+        let whole = bed.storage.snapshot_blobs();
+        let blocks = blocks_of_chunks(&mut bed).await;
+        let (mut restored, mut met) = (0, 0);
+        for (hurt, _) in &blocks {
+            for (source, _) in &blocks {
+                bed.storage.restore(whole.clone());
+                rot(&bed, *hurt);
+                let engine = bed.open().await.unwrap();
+                let before = readable(&engine.snapshot()).await;
+                if hurt == source || before[&200].is_some() == before[&201].is_some() {
+                    break;
+                }
+                let report = check(&engine, true).await;
+                engine.close().await.unwrap();
+                let (storage, engine) = open_beside(&mut bed, *source, What::Moves).await;
+                restored += engine.repair(&report).await.unwrap().restored;
+                met += storage.hook().times.load(Ordering::SeqCst);
+                let (_, _, other) = storage.hook().meddles.lock().unwrap().take().unwrap();
+                other.close().await.unwrap();
+                engine.refresh().await.unwrap();
+                assert_all_damage_is_noted(&engine, &format!("{hurt} beside {source}")).await;
+                let after = readable(&engine.snapshot()).await;
+                assert_eq!((after[&200].as_ref(), after[&201].as_ref()), (Some(&payload(95)), Some(&payload(95))));
+            }
+        }
+        assert!(restored > 0 && met > 0, "{restored} chunks restored, {met} times another was in the way");
     });
 }
 

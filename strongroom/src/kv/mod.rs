@@ -23,7 +23,7 @@ pub(crate) use value::chunks_of;
 
 use crate::check::is_damage;
 
-use value::{CHUNKS, INLINE, LISTED, NUMBER_BYTES, PREFIX_BYTES, Value, fetch, get};
+use value::{CHUNKS, INLINE, LISTED, NUMBER_BYTES, PREFIX_BYTES, fetch, get};
 
 /// The engine's table that the keys of table 0 lie in; those of the others follow it.
 pub(crate) const FIRST: Table = Table(0x80);

@@ -1,5 +1,6 @@
 use futures_lite::future::block_on;
 
+use super::value::Value;
 use super::*;
 
 #[test]

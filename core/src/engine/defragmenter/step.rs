@@ -33,11 +33,14 @@ impl Shared {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            attempts_left -= 1;
-            let again = match error {
-                Error::Conflict if attempts_left > 0 => self.catch_up_as_writer().await,
-                // Others may have emptied and deleted them.
-                error @ (Error::Missing { .. } | Error::Expired) if attempts_left > 0 => {
+            // What is missing is damage, or others have emptied and deleted it.
+            let again = match self.explain(error, sequence).await {
+                Error::Conflict if attempts_left > 1 => {
+                    attempts_left -= 1;
+                    self.catch_up_as_writer().await
+                }
+                error @ Error::Expired if attempts_left > 1 => {
+                    attempts_left -= 1;
                     let _leader = self.leader.lock().await;
                     self.move_on(error, sequence).await
                 }

@@ -1,0 +1,84 @@
+//! SIGINT and SIGTERM end it cleanly, a second one at once; what was acknowledged is there.
+#![cfg(target_os = "linux")]
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::Scratch;
+
+/// A command that reads stdin, which stays open, once it listens to signals.
+fn start(scratch: &Scratch, arguments: &[&str]) -> Child {
+    let mut child = scratch
+        .command()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"some content").unwrap();
+    while !listens(&child) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was asked to");
+        std::thread::yield_now();
+    }
+    child
+}
+
+/// Whether the process catches SIGINT, as the kernel tells.
+fn listens(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim).unwrap_or("0");
+    u64::from_str_radix(caught, 16).unwrap() & 2 != 0
+}
+
+fn send(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn one_signal_stops_what_waits_for_others() {
+    let scratch = Scratch::with_repository();
+    std::fs::write(scratch.path("large"), vec![7; 4 << 20]).unwrap();
+    scratch.succeeds(["put", "large", "/large"]);
+    assert!(Command::new("mkfifo").arg(scratch.path("pipe")).status().unwrap().success());
+    // A writer that never comes, a reader that never reads, and a reader that never comes.
+    for arguments in [&["put", "-", "/new"][..], &["cat", "/large"], &["get", "/large", "pipe"]] {
+        for signal in ["-INT", "-TERM"] {
+            let mut child = start(&scratch, arguments);
+            // Held open until the end: a wait that closed it would race the signal with the end of the input.
+            let _stdin = child.stdin.take();
+            while !sleeps(&child) {
+                std::thread::yield_now();
+            }
+            send(&child, signal);
+            assert_eq!(child.wait().unwrap().code(), Some(1), "{arguments:?}");
+        }
+    }
+    assert_eq!(scratch.succeeds(["ls"]), b"large\n");
+    scratch.succeeds(["check", "--data"]);
+}
+
+/// Whether the process waits for something.
+fn sleeps(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:\tS"))
+}
+
+#[test]
+fn a_put_that_is_interrupted_leaves_nothing_and_says_so() {
+    let scratch = Scratch::with_repository();
+    scratch.feeds(["put", "-", "/before"], b"acknowledged");
+    for signal in ["-INT", "-TERM"] {
+        let mut child = start(&scratch, &["put", "-", "/interrupted"]);
+        send(&child, signal);
+        let stdin = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("interrupted"));
+    }
+    assert_eq!(scratch.succeeds(["ls"]), b"before\n");
+    let info: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["info", "--json"])).unwrap();
+    assert_eq!(info["inside"]["open_writers"], 0);
+    scratch.succeeds(["check", "--data"]);
+}

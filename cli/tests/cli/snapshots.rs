@@ -1,0 +1,254 @@
+//! Snapshots, as a person uses them: taken, listed, looked into, compared, brought back, thinned out.
+
+use std::fs;
+
+use crate::common::{self, Numbers, Scratch, compare_trees};
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+fn names(scratch: &Scratch) -> Vec<String> {
+    let listed = text(scratch.succeeds(["snapshot", "list"]));
+    listed.lines().map(|line| line.split_whitespace().last().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_tree_is_written_out_as_it_was_whatever_became_of_it() {
+    let scratch = Scratch::with_repository();
+    common::generate_tree(&scratch.path("tree"), 3, 3_000_000, 120);
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    assert_eq!(names(&scratch), ["monday"]);
+    scratch.succeeds(["kv", "put", "theme", "light"]);
+    scratch.succeeds(["rm", "-r", "/tree"]);
+    scratch.feeds(["put", "-", "/new"], b"new");
+    scratch.succeeds(["compact"]);
+    scratch.succeeds(["check", "--data"]);
+    fs::create_dir(scratch.path("out")).unwrap();
+    scratch.succeeds(["--at", "monday", "export", "/tree", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out/tree")), [""; 0]);
+    assert_eq!(text(scratch.succeeds(["ls", "--at", "monday"])), "tree\n");
+    assert_eq!(text(scratch.succeeds(["ls"])), "new\n");
+    scratch.succeeds(["snapshot", "restore", "monday"]);
+    assert_eq!(text(scratch.succeeds(["ls"])), "tree\n");
+    assert_eq!(scratch.succeeds(["kv", "get", "theme"]), b"dark");
+    scratch.succeeds(["check", "--data"]);
+    fs::create_dir(scratch.path("again")).unwrap();
+    scratch.succeeds(["export", "/tree", "again"]);
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("again/tree")), [""; 0]);
+}
+
+#[test]
+fn a_diff_names_what_was_added_removed_changed_and_renamed() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/stays/deep", "/moves/inner", "/goes"]);
+    for path in ["/stays/deep/edited", "/stays/mode", "/moves/inner/file", "/goes/away", "/renamed"] {
+        scratch.feeds(["put", "-", path], path.as_bytes());
+    }
+    scratch.succeeds(["snapshot", "create", "a"]);
+    assert_eq!(text(scratch.succeeds(["snapshot", "diff", "a"])), "");
+    scratch.feeds(["put", "-", "/stays/deep/edited"], b"edited");
+    scratch.succeeds(["mv", "/moves", "/moved"]);
+    scratch.succeeds(["mv", "/renamed", "/stays/other name"]);
+    scratch.feeds(["put", "-", "/stays/other name"], b"and edited");
+    scratch.succeeds(["rm", "-r", "/goes"]);
+    scratch.succeeds(["mkdir", "/fresh"]);
+    scratch.feeds(["put", "-", "/fresh/file"], b"x");
+    scratch.succeeds(["snapshot", "create", "b"]);
+    scratch.succeeds(["rm", "-r", "/fresh"]);
+    let shown = text(scratch.succeeds(["snapshot", "diff", "a", "b"]));
+    let expected = "+ /fresh\n+ /fresh/file\n- /goes\n- /goes/away\nR /moves -> /moved\nM /stays/deep/edited\n\
+                    R /renamed -> /stays/other name (changed)\n";
+    assert_eq!(shown, expected);
+    let back = text(scratch.succeeds(["snapshot", "diff", "b", "a"]));
+    assert!(back.contains("- /fresh/file\n") && back.contains("+ /goes/away\n"), "{back}");
+    assert!(back.contains("R /moved -> /moves\n"), "{back}");
+    let now = text(scratch.succeeds(["snapshot", "diff", "b"]));
+    assert_eq!(now, "- /fresh\n- /fresh/file\n");
+    let json = text(scratch.succeeds(["--json", "snapshot", "diff", "a", "b"]));
+    let rows: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 7);
+    assert!(rows.iter().any(|row| row["change"] == "renamed" && row["from"]["name"] == "/moves"), "{json}");
+}
+
+#[test]
+fn a_folder_is_brought_back_alone_with_its_links_and_attributes() {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+    let scratch = Scratch::with_repository();
+    fs::create_dir_all(scratch.path("tree/inner")).unwrap();
+    fs::write(scratch.path("tree/inner/one"), Numbers::new(8).bytes(300_000)).unwrap();
+    fs::hard_link(scratch.path("tree/inner/one"), scratch.path("tree/inner/two")).unwrap();
+    symlink("inner/one", scratch.path("tree/link")).unwrap();
+    fs::write(scratch.path("tree/other"), "other").unwrap();
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "then"]);
+    scratch.succeeds(["rm", "-r", "/tree/inner"]);
+    scratch.feeds(["put", "-", "/tree/other"], b"newer");
+    scratch.feeds(["put", "-", "/tree/inner"], b"a file where a folder was");
+    scratch.fails(1, ["snapshot", "restore", "then", "/tree/absent"]);
+    scratch.fails(2, ["snapshot", "restore", "then", "/"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/inner"]), b"a file where a folder was");
+    scratch.succeeds(["snapshot", "restore", "then", "/tree/inner"]);
+    assert_eq!(scratch.succeeds(["cat", "/tree/other"]), b"newer");
+    scratch.succeeds(["check", "--data"]);
+    // What had all gone, folders above it too, comes back as well.
+    scratch.succeeds(["rm", "-r", "/tree"]);
+    scratch.succeeds(["snapshot", "restore", "then", "tree/inner"]);
+    fs::create_dir(scratch.path("out")).unwrap();
+    scratch.succeeds(["export", "/tree/inner", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree/inner"), &scratch.path("out/inner")), [""; 0]);
+    let inode = |name: &str| fs::metadata(scratch.path(name)).unwrap().ino();
+    assert_eq!(inode("out/inner/one"), inode("out/inner/two"));
+    scratch.succeeds(["snapshot", "rm", "then"]);
+    scratch.succeeds(["compact"]);
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
+fn snapshots_are_named_once_found_by_time_and_removed_by_name_or_policy() {
+    let scratch = Scratch::with_repository();
+    for (name, content) in [("one", "1"), ("two", "2"), ("three", "3")] {
+        scratch.feeds(["put", "-", "/file"], content.as_bytes());
+        scratch.succeeds(["snapshot", "create", name]);
+    }
+    let said = scratch.fails(1, ["snapshot", "create", "two"]);
+    assert!(said.contains("already"), "{said}");
+    scratch.fails(2, ["snapshot", "create", "a/b"]);
+    scratch.fails(1, ["snapshot", "rm", "one", "absent"]);
+    assert_eq!(names(&scratch), ["one", "two", "three"]);
+    assert_eq!(scratch.succeeds(["--at", "two", "cat", "/file"]), b"2");
+    // All are of this moment, and none of long ago.
+    assert_eq!(scratch.succeeds(["--at", "9999-01-01", "cat", "/file"]), b"3");
+    let said = scratch.fails(1, ["--at", "2001-01-01T00:00:00Z", "cat", "/file"]);
+    assert!(said.contains("as old as"), "{said}");
+    // A day is all of it; and so long ago there was none.
+    assert_eq!(scratch.succeeds(["--at", "0s", "cat", "/file"]), b"3");
+    let said = scratch.fails(1, ["--at", "90d", "cat", "/file"]);
+    assert!(said.contains("as old as 90d"), "{said}");
+    let said = scratch.fails(1, ["--at", "2026-02-30", "ls"]);
+    assert!(said.contains("no snapshot `2026-02-30`") && said.contains("is not a time"), "{said}");
+    let said = scratch.fails(1, ["--at", "absent", "ls"]);
+    assert!(said.contains("there is no snapshot \"absent\""), "{said}");
+    let said = scratch.fails(2, ["--at", "one", "rm", "/file"]);
+    assert!(said.contains("--at"), "{said}");
+    scratch.fails(2, ["snapshot", "prune"]);
+    let plan = text(scratch.succeeds(["snapshot", "prune", "--keep-last", "2", "--dry-run"]));
+    assert!(plan.starts_with("remove") && plan.matches("keep").count() == 2, "{plan}");
+    assert_eq!(names(&scratch).len(), 3);
+    scratch.succeeds(["snapshot", "prune", "--keep-last", "2"]);
+    assert_eq!(names(&scratch), ["two", "three"]);
+    scratch.succeeds(["snapshot", "rm", "two", "three", "two"]);
+    assert_eq!(names(&scratch), [""; 0]);
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
+fn several_that_thin_out_at_once_all_succeed() {
+    let scratch = Scratch::with_repository();
+    let all: Vec<String> = (10..30).map(|number| format!("s{number}")).collect();
+    for name in &all {
+        scratch.succeeds(["snapshot", "create", name]);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| scratch.succeeds(["snapshot", "prune", "--keep-last", "2"]));
+        }
+    });
+    assert_eq!(names(&scratch), all[18..]);
+    scratch.succeeds(["check"]);
+}
+
+#[test]
+fn the_space_of_a_removed_snapshot_comes_back() {
+    let scratch = Scratch::with_repository();
+    let fresh = Scratch::with_repository();
+    fs::write(scratch.path("kept"), Numbers::new(5).bytes(2_000_000)).unwrap();
+    fs::write(scratch.path("gone"), Numbers::new(6).bytes(9_000_000)).unwrap();
+    fs::copy(scratch.path("kept"), fresh.path("kept")).unwrap();
+    scratch.succeeds(["import", "kept", "gone"]);
+    scratch.succeeds(["snapshot", "create", "both"]);
+    scratch.succeeds(["rm", "/gone"]);
+    scratch.succeeds(["compact"]);
+    let blobs = |scratch: &Scratch| common::acceptance::blobs(&scratch.path("repo")).len();
+    let with = blobs(&scratch);
+    scratch.succeeds(["snapshot", "rm", "both"]);
+    scratch.succeeds(["compact"]);
+    fresh.succeeds(["import", "kept"]);
+    fresh.succeeds(["compact"]);
+    let (without, ideal) = (blobs(&scratch), blobs(&fresh));
+    assert!(with > without + 60, "{with} with the snapshot, {without} without");
+    assert!(without <= ideal + (ideal / 50).max(8), "{without} blobs, {ideal} in a fresh repository");
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
+fn keys_and_histories_are_shown_as_they_were() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--versions", "5"]);
+    let large = "x".repeat(300_000);
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    scratch.succeeds(["kv", "put", "user/1", "anna"]);
+    scratch.feeds(["kv", "put", "large", "-"], large.as_bytes());
+    scratch.feeds(["put", "-", "/file"], b"1");
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    scratch.succeeds(["kv", "put", "theme", "light"]);
+    scratch.succeeds(["kv", "put", "user/2", "ben"]);
+    scratch.succeeds(["kv", "del", "large", "user/1"]);
+    scratch.feeds(["put", "-", "/file"], b"22");
+    scratch.succeeds(["compact"]);
+
+    assert_eq!(scratch.succeeds(["kv", "get", "theme", "--at", "monday"]), b"dark");
+    assert_eq!(scratch.succeeds(["--at", "9999-01-01", "kv", "get", "theme"]), b"dark");
+    assert_eq!(scratch.succeeds(["kv", "get", "theme"]), b"light");
+    assert_eq!(scratch.succeeds(["--at", "monday", "kv", "get", "large"]), large.as_bytes());
+    assert_eq!(text(scratch.succeeds(["--at", "monday", "kv", "scan"])), "large\ntheme\nuser/1\n");
+    assert_eq!(text(scratch.succeeds(["kv", "scan", "--reverse", "--at", "monday", "user/"])), "user/1\n");
+    assert_eq!(text(scratch.succeeds(["kv", "scan", "--values", "user/"])), "user/2\tben\n");
+    let row: serde_json::Value =
+        serde_json::from_slice(&scratch.succeeds(["--json", "--at", "monday", "kv", "get", "user/1"])).unwrap();
+    assert_eq!(row["value"], "anna");
+    assert!(scratch.fails(1, ["--at", "monday", "kv", "get", "user/2"]).contains("no such key"));
+    assert!(scratch.fails(1, ["--at", "absent", "kv", "scan"]).contains("absent"));
+    assert!(scratch.fails(1, ["--at", "2001-01-01", "kv", "scan"]).contains("snapshot list"));
+    for line in [&["kv", "put", "theme", "x"][..], &["kv", "del", "theme"], &["history", "/file", "--prune"]] {
+        let said = scratch.fails(2, [&["--at", "monday"], line].concat());
+        assert!(said.contains("--at"), "{said}");
+    }
+    assert_eq!(text(scratch.succeeds(["--at", "monday", "history", "/file"])).lines().count(), 1);
+    assert_eq!(text(scratch.succeeds(["history", "/file"])).lines().count(), 2);
+}
+
+#[test]
+fn info_tells_what_becomes_of_bytes_on_the_way_to_the_storage() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
+    let inside = || {
+        let info: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["info", "--json"])).unwrap();
+        move |name: &str| info["inside"][name].as_u64().unwrap_or_else(|| panic!("{name}: {info}"))
+    };
+    let mut numbers = Numbers::new(9);
+    let noise = numbers.bytes(400_000);
+    scratch.feeds(["put", "-", "/one"], &noise);
+    scratch.feeds(["put", "-", "/equal"], &noise);
+    scratch.feeds(["put", "-", "/text"], "line of text\n".repeat(10_000).as_bytes());
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    let now = inside();
+    assert_eq!((now("file_bytes"), now("value_bytes"), now("logical_bytes")), (930_000, 4, 930_004));
+    assert!((400_000..=530_004).contains(&now("unique_bytes")), "{}", now("unique_bytes"));
+    assert!((400_000..410_000).contains(&now("compressed_bytes")), "{}", now("compressed_bytes"));
+    assert_eq!(now("stored_bytes") % now("blocks"), 0);
+    assert!(now("stored_bytes") > now("compressed_bytes"));
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    scratch.succeeds(["rm", "/one", "/equal"]);
+    let now = inside();
+    assert_eq!((now("snapshots"), now("snapshot_bytes"), now("file_bytes")), (1, 400_000, 130_000));
+    let shown = text(scratch.succeeds(["info"]));
+    for (name, says) in
+        [("logical", "values of keys 4"), ("unique", "older versions"), ("compressed", ""), ("stored", "")]
+    {
+        assert!(shown.lines().any(|line| line.starts_with(name) && line.contains(says)), "{name}: {shown}");
+    }
+    assert!(shown.lines().any(|line| line.starts_with("snapshots    1, which alone need 390.6KiB")), "{shown}");
+}
