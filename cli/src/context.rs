@@ -4,16 +4,17 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use strongroom::core::engine::CommitInfo;
+use strongroom::core::{self, engine::CommitInfo};
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction, Timestamp};
 use strongroom::kv::KvSnapshot;
 use strongroom::storage::{BlockingMode, Durability, Registry, StorageUri};
-use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes};
+use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, Transaction};
 
 use crate::arguments::Global;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::layers::{Layers, layered};
+use crate::local::mapped::Mapped;
 use crate::local::own::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     /// The same for all that is opened, so that what `-v` counts is counted once.
     layers: Option<Layers>,
     own: OnceLock<Own>,
+    mapped: OnceLock<Mapped>,
 }
 
 /// What a command does to the repository.
@@ -59,6 +61,7 @@ impl Context {
             opened: None,
             layers: None,
             own: OnceLock::new(),
+            mapped: OnceLock::new(),
         }
     }
 
@@ -68,6 +71,12 @@ impl Context {
             Some(layers) => Ok(layers.clone()),
             None => Ok(self.layers.insert(Layers::new(&self.global)?).clone()),
         }
+    }
+
+    /// What could be written to through memory when this was asked first: before the first file is read, so that whoever has
+    /// written to it so and ends meanwhile is counted.
+    pub(crate) fn mapped(&self, fs: &FileSystem) -> &Mapped {
+        self.mapped.get_or_init(|| Mapped::look(fs.engine().env().now()))
     }
 
     /// Says, with `-v`, what went to the storage.
@@ -280,31 +289,48 @@ pub(crate) fn secret(mut bytes: Password) -> SecretBytes {
 /// How often a transaction is run because another process was faster: of so many that all want the same, each has its turn.
 const ATTEMPTS_MAX: u32 = 64;
 
-/// Runs operations in one transaction, again where another writer was faster.
+/// Runs operations on files in one transaction, again where another writer was faster.
 pub(crate) async fn transact<T>(
     fs: &FileSystem,
-    operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    transact_with_commit(fs, operations).await.map(|(answer, _)| answer)
-}
-
-/// The same, and answers in which commit they are.
-pub(crate) async fn transact_with_commit<T>(
-    fs: &FileSystem,
     mut operations: impl AsyncFnMut(&mut FsTransaction) -> Result<T, Failure>,
-) -> Result<(T, CommitInfo), Failure> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
+) -> Result<T, Failure> {
+    for attempt in 1.. {
         let mut transaction = fs.begin();
         let done = match operations(&mut transaction).await {
-            Ok(answer) => transaction.commit().await.map(|commit| (answer, commit)).map_err(Failure::from),
+            Ok(answer) => transaction.commit().await.map(|_| answer).map_err(Failure::from),
             Err(failure) => Err(failure),
         };
-        match done {
-            // The state that it began on may have been given up while it ran.
-            Err(failure) if failure.exit() == Exit::Busy && attempt < ATTEMPTS_MAX => fs.engine().refresh().await?,
-            done => return done,
+        if !is_to_be_tried_again(&done, attempt, fs).await? {
+            return done;
         }
     }
+    Err(core::Error::Conflict.into())
+}
+
+/// The same on files and keys; answers in which commit they are.
+pub(crate) async fn transact_all(
+    repository: &Repository,
+    mut operations: impl AsyncFnMut(&mut Transaction) -> Result<(), Failure>,
+) -> Result<CommitInfo, Failure> {
+    for attempt in 1.. {
+        let mut transaction = repository.begin();
+        let done = match operations(&mut transaction).await {
+            Ok(()) => transaction.commit().await.map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        if !is_to_be_tried_again(&done, attempt, repository.fs()).await? {
+            return done;
+        }
+    }
+    Err(core::Error::Conflict.into())
+}
+
+/// Whether another writer was faster, this time; what is begun then is begun on what that has left.
+async fn is_to_be_tried_again<T>(done: &Result<T, Failure>, attempt: u32, fs: &FileSystem) -> Result<bool, Failure> {
+    // The state that it began on may have been given up while it ran, too.
+    let again = done.as_ref().is_err_and(|failure| failure.exit() == Exit::Busy) && attempt < ATTEMPTS_MAX;
+    if again {
+        fs.engine().refresh().await?;
+    }
+    Ok(again)
 }

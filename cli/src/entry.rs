@@ -23,9 +23,36 @@ pub(crate) struct JsonEntry {
     versions: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<JsonName>,
+    #[serde(flatten)]
+    times: Option<JsonTimes>,
+}
+
+/// The other times, for who asks for all that is known.
+#[derive(Serialize)]
+struct JsonTimes {
+    ctime: String,
+    ctime_nanos: u32,
+    btime: String,
+    btime_nanos: u32,
+    atime: String,
+    atime_nanos: u32,
 }
 
 impl JsonEntry {
+    /// With all that is known.
+    pub(crate) fn whole(path: &[u8], metadata: &Metadata, target: Option<&[u8]>) -> Self {
+        let Metadata { ctime, btime, atime, .. } = metadata;
+        let times = JsonTimes {
+            ctime: units::moment(ctime.seconds),
+            ctime_nanos: ctime.nanos,
+            btime: units::moment(btime.seconds),
+            btime_nanos: btime.nanos,
+            atime: units::moment(atime.seconds),
+            atime_nanos: atime.nanos,
+        };
+        Self { times: Some(times), ..Self::new(path, metadata, target) }
+    }
+
     pub(crate) fn new(path: &[u8], metadata: &Metadata, target: Option<&[u8]>) -> Self {
         Self {
             path: JsonName::new(path),
@@ -40,6 +67,7 @@ impl JsonEntry {
             mtime_nanos: metadata.mtime.nanos,
             versions: metadata.versions,
             target: target.map(JsonName::new),
+            times: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Which snapshots a policy keeps: the newest of each of the last so many hours, days, weeks and months that have any.
 
+use std::collections::HashSet;
+
 use clap::Args;
 
 use crate::units;
@@ -30,7 +32,7 @@ impl Policy {
         [self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly].iter().all(|n| *n == 0)
     }
 
-    /// Which of the snapshots are kept, given when each was taken, the oldest first.
+    /// Which of the snapshots are kept, given when each was taken by the clock of its maker, the first commit first.
     pub(crate) fn kept(&self, taken_millis: &[u64]) -> Vec<bool> {
         let mut kept = vec![false; taken_millis.len()];
         let seconds = |millis: u64| i64::try_from(millis / 1000).unwrap_or(i64::MAX);
@@ -46,20 +48,18 @@ impl Policy {
         kept
     }
 
-    /// Keeps the newest of each of the last periods.
-    fn keep(&self, kept: &mut [bool], taken: &[u64], mut left: usize, period: impl Fn(usize, u64) -> i64) {
-        let mut last = None;
+    /// Keeps the newest of each of the last periods. What is newer the order of commits tells, not the clocks of those who
+    /// made them: after one that is years ahead, the newest must not be what goes. So periods may be met again.
+    fn keep(&self, kept: &mut [bool], taken: &[u64], periods: usize, period: impl Fn(usize, u64) -> i64) {
+        let mut met = HashSet::new();
         for (index, millis) in taken.iter().enumerate().rev() {
-            let this = period(index, *millis);
-            if left == 0 {
+            if met.len() >= periods {
                 return;
             }
-            if last != Some(this) {
-                last = Some(this);
-                left -= 1;
-                if let Some(kept) = kept.get_mut(index) {
-                    *kept = true;
-                }
+            if met.insert(period(index, *millis))
+                && let Some(kept) = kept.get_mut(index)
+            {
+                *kept = true;
             }
         }
     }
@@ -98,5 +98,23 @@ mod tests {
         assert_eq!(kept(Policy { keep_monthly: 2, ..none }, &TAKEN), [0, 7]);
         assert_eq!(kept(Policy { keep_monthly: 2, keep_last: 2, ..none }, &TAKEN), [0, 6, 7]);
         assert_eq!(kept(Policy { keep_last: 100, ..none }, &TAKEN).len(), TAKEN.len());
+    }
+
+    #[test]
+    fn as_many_periods_are_kept_where_clocks_disagree_and_the_newest_snapshot_always() {
+        let none = Policy::default();
+        let fast_clock = [
+            "2026-02-02T12:00:00Z",
+            "2026-02-03T12:00:00Z",
+            "2026-02-04T00:00:05Z",
+            "2026-02-03T23:59:58Z",
+            "2026-02-04T09:00:00Z",
+        ];
+        assert_eq!(kept(Policy { keep_daily: 3, ..none }, &fast_clock), [0, 3, 4]);
+        assert_eq!(kept(Policy { keep_daily: 2, ..none }, &fast_clock), [3, 4]);
+        // What came after one of a clock that was years ahead is newer all the same.
+        let wrong_clock = ["2026-02-02T12:00:00Z", "2031-01-01T00:00:00Z", "2026-02-03T12:00:00Z"];
+        assert_eq!(kept(Policy { keep_daily: 1, ..none }, &wrong_clock), [2]);
+        assert_eq!(kept(Policy { keep_monthly: 2, ..none }, &wrong_clock), [1, 2]);
     }
 }

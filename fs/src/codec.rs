@@ -27,12 +27,16 @@ const SAMPLED_BYTES_MIN: usize = 16 << 10;
 
 /// The payload for a plaintext.
 pub(crate) fn encode(plain: &Bytes, compression: Compression) -> Bytes {
-    if compression == Compression::Lz4
-        && promising(plain)
-        && let Some(payload) = compress(plain)
-    {
-        return payload;
-    }
+    if promising(plain, compression, true) == Some(true) { pack(plain) } else { frame(plain) }
+}
+
+/// The payload for a plaintext that is worth compressing, by the looks of it.
+pub(crate) fn pack(plain: &Bytes) -> Bytes {
+    compress(plain).unwrap_or_else(|| frame(plain))
+}
+
+/// The payload for a plaintext that is not.
+pub(crate) fn frame(plain: &Bytes) -> Bytes {
     if plain.starts_with(&MARK) {
         return [&MARK[..], &[RAW], plain].concat().into();
     }
@@ -67,18 +71,36 @@ fn saves(plain: usize, packed: usize) -> bool {
     packed <= plain - plain / 16 && packed < plain
 }
 
-fn promising(plain: &[u8]) -> bool {
+/// Whether a plaintext is worth compressing. Of a long one samples say so: they are taken where `try_it` allows the cost.
+pub(crate) fn promising(plain: &[u8], compression: Compression, try_it: bool) -> Option<bool> {
     let length = plain.len();
+    if compression == Compression::None {
+        return Some(false);
+    }
     if length < SAMPLED_BYTES_MIN {
-        return length > 64;
+        return Some(length > 64);
     }
     let mut packed = [0; block::get_maximum_output_size(SAMPLE_BYTES)];
-    [length / 4, length / 4 * 3].iter().any(|&start| {
+    let mut saves_at = |start: usize| {
         plain
             .get(start..start + SAMPLE_BYTES)
-            .and_then(|sample| block::compress_into(sample, &mut packed).ok())
+            .and_then(|sample| lz4(sample, &mut packed))
             .is_some_and(|packed| saves(SAMPLE_BYTES, packed))
-    })
+    };
+    try_it.then(|| saves_at(length / 4) || saves_at(length / 4 * 3))
+}
+
+/// Length of what LZ4 makes of `plain`.
+fn lz4(plain: &[u8], packed: &mut [u8]) -> Option<usize> {
+    #[cfg(test)]
+    COMPRESSED_BYTES.set(COMPRESSED_BYTES.get() + plain.len() as u64);
+    block::compress_into(plain, packed).ok()
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// What LZ4 was given on this thread, tries too.
+    pub(crate) static COMPRESSED_BYTES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 fn compress(plain: &[u8]) -> Option<Bytes> {
@@ -86,7 +108,7 @@ fn compress(plain: &[u8]) -> Option<Bytes> {
     const BODY: usize = HEAD + 4;
     let mut payload = vec![0; BODY + block::get_maximum_output_size(plain.len())];
     let (head, body) = payload.split_at_mut_checked(BODY)?;
-    let packed = block::compress_into(plain, body).ok()?;
+    let packed = lz4(plain, body)?;
     let (mark, rest) = head.split_first_chunk_mut()?;
     let (kind, length) = rest.split_first_mut()?;
     *mark = MARK;

@@ -8,6 +8,8 @@
 //! neighbours for the limits. `.` names nothing and `..` goes up from the directory that was really reached, as in POSIX.
 //! Names are compared byte by byte and never normalised: whether two spellings of one letter are one name is the caller's.
 
+#[cfg(test)]
+mod bed;
 mod check;
 mod chunker;
 mod codec;
@@ -19,6 +21,7 @@ pub mod format;
 mod inodes;
 mod options;
 mod path;
+mod prepare;
 mod ranges;
 mod references;
 mod reflink;

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -30,6 +30,8 @@ pub(crate) struct Common {
     /// Decoded chunks by number. Numbers are never used again, so an entry is never out of date.
     chunks: Option<Cache<ChunkNumber, Bytes, ByBytes>>,
     last_moment: AtomicU64,
+    /// Whether the chunk that was last looked up was there already: a guess at the next one, of whatever file.
+    after_duplicate: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -41,6 +43,16 @@ const CACHED_CHUNK_BYTES: u64 = 192;
 impl Weighter<ChunkNumber, Bytes> for ByBytes {
     fn weight(&self, _: &ChunkNumber, plain: &Bytes) -> u64 {
         plain.len() as u64 + CACHED_CHUNK_BYTES
+    }
+}
+
+impl Common {
+    pub(crate) fn is_after_duplicate(&self) -> bool {
+        self.after_duplicate.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_after_duplicate(&self, yes: bool) {
+        self.after_duplicate.store(yes, Ordering::Relaxed);
     }
 }
 
@@ -56,6 +68,7 @@ impl Shared {
             handles: Arc::default(),
             chunks,
             last_moment: AtomicU64::new(0),
+            after_duplicate: AtomicBool::new(false),
         };
         Self { engine, options, tuning, common: Arc::new(common) }
     }

@@ -1,25 +1,24 @@
-//! The way in: bytes are cut into chunks where they arrive, hashed and compressed on the workers, and stored in order.
+//! The way in: bytes are cut into chunks where they arrive, hashed, looked up, compressed where they are new ([`crate::prepare`]),
+//! and stored in order.
 //!
 //! Memory is bounded by [`crate::Tuning::in_flight_bytes`] and a window, whatever the length of the file. What the
 //! transaction holds of it is one row a chunk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use strongroom_core::engine::{ChunkNumber, Transaction};
-use strongroom_core::env::TaskHandle;
 
 use crate::chunker::Chunker;
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::extents;
 use crate::format::{Extent, FILE_BYTES_MAX};
+use crate::prepare::{Batch, Chunks, Found, HANDED_OVER_BYTES_MIN, Identity};
 use crate::shared::Shared;
 
-/// Handing fewer bytes to a worker costs more than the work.
-const HANDED_OVER_BYTES_MIN: usize = 16 << 10;
 /// Chunks are handed over in batches of about so many bytes: to wake a worker, and be woken, for each costs too much.
 const BATCH_BYTES: usize = 256 << 10;
 /// After a chunk that was there already, so many are copied out of the window that they were cut from: a window that is
@@ -39,46 +38,13 @@ pub(crate) struct Ingest {
     waiting: Chunks,
     /// Bytes in both.
     queue_bytes: usize,
-    /// New chunks since the last that was stored already; the next one probably is where that was the last, and
-    /// compressing it would be in vain.
+    /// Batches that were looked up, and bytes that were not.
+    looked_up: usize,
+    unknown_bytes: usize,
+    /// Those that were looked up, are new, and not stored.
+    unstored: BTreeSet<Identity>,
+    /// New chunks since the last that was stored already.
     since_duplicate: Option<u32>,
-}
-
-/// Chunks that follow each other.
-#[derive(Default)]
-struct Chunks {
-    offset: u64,
-    plain: Vec<Bytes>,
-    bytes: usize,
-}
-
-impl Chunks {
-    fn end(&self) -> u64 {
-        self.offset.saturating_add(self.bytes as u64)
-    }
-}
-
-struct Batch {
-    chunks: Chunks,
-    prepared: Work,
-}
-
-enum Work {
-    Here(Vec<Prepared>),
-    There(TaskHandle<Vec<Prepared>>),
-}
-
-struct Prepared {
-    identity: Option<[u8; 32]>,
-    payload: Option<Bytes>,
-}
-
-fn prepare(shared: &Shared, plain: &[Bytes], compress: bool) -> Vec<Prepared> {
-    let prepare = |plain: &Bytes| Prepared {
-        identity: shared.options.dedup.then(|| shared.engine.identity(plain)),
-        payload: compress.then(|| codec::encode(plain, shared.options.compression)),
-    };
-    plain.iter().map(prepare).collect()
 }
 
 impl Ingest {
@@ -92,6 +58,9 @@ impl Ingest {
             queue: VecDeque::new(),
             waiting: Chunks::default(),
             queue_bytes: 0,
+            looked_up: 0,
+            unknown_bytes: 0,
+            unstored: BTreeSet::new(),
             since_duplicate: None,
         }
     }
@@ -170,7 +139,7 @@ impl Ingest {
         while let Some(chunk) = self.chunker.rest(self.shared.boundaries()) {
             self.begin(transaction, chunk).await?;
         }
-        self.settle(transaction, 0).await
+        self.settle(transaction).await
     }
 
     /// Puts what is written and in no row yet over what `out` holds of the file from `offset` on.
@@ -189,7 +158,7 @@ impl Ingest {
 
     /// Everything that is cut is in rows after this, and no more memory is held than for what is not.
     pub(crate) async fn let_go(&mut self, transaction: &mut Transaction) -> Result<()> {
-        self.settle(transaction, 0).await?;
+        self.settle(transaction).await?;
         self.chunker.let_go();
         Ok(())
     }
@@ -209,55 +178,68 @@ impl Ingest {
         self.waiting.plain.push(plain);
         self.waiting.bytes += length;
         self.queue_bytes += length;
+        self.unknown_bytes += length;
         self.cut += length as u64;
         if self.waiting.bytes >= BATCH_BYTES {
             self.hand_over();
         }
+        // In large steps: so the one who writes wakes now and then, and not for every batch. What is left in each keeps the
+        // workers busy meanwhile.
         let bound = self.shared.tuning.in_flight_bytes;
-        // Down to half of the bound: so the one who writes wakes now and then, and not for every batch.
-        if self.queue_bytes > bound { self.settle(transaction, bound / 2).await } else { Ok(()) }
+        if self.unknown_bytes > bound / 2 {
+            self.look_up(transaction, bound / 4).await?;
+        }
+        if self.queue_bytes > bound { self.store_all(transaction, bound / 2).await } else { Ok(()) }
     }
 
     /// Has the chunks that wait prepared.
     fn hand_over(&mut self) {
         let chunks = std::mem::take(&mut self.waiting);
-        if chunks.plain.is_empty() {
-            return;
+        if !chunks.plain.is_empty() {
+            self.queue.push_back(Batch::begin(&self.shared, chunks));
         }
-        let compress = !(self.shared.options.dedup && self.since_duplicate == Some(0));
-        let prepared = if chunks.bytes < HANDED_OVER_BYTES_MIN {
-            Work::Here(prepare(&self.shared, &chunks.plain, compress))
-        } else {
-            let (shared, plain) = (self.shared.clone(), chunks.plain.clone());
-            let env = self.shared.engine.env();
-            Work::There(env.spawn(async move { prepare(&shared, &plain, compress) }))
-        };
-        self.queue.push_back(Batch { chunks, prepared });
     }
 
-    /// Stores the oldest chunks until at most `bytes` are in flight.
-    async fn settle(&mut self, transaction: &mut Transaction, bytes: usize) -> Result<()> {
+    /// Stores everything that is cut.
+    async fn settle(&mut self, transaction: &mut Transaction) -> Result<()> {
+        self.look_up(transaction, 0).await?;
+        self.store_all(transaction, 0).await
+    }
+
+    /// Looks up the oldest chunks, until of at most `bytes` it is unknown whether they are there.
+    async fn look_up(&mut self, transaction: &mut Transaction, bytes: usize) -> Result<()> {
         if self.waiting.bytes > bytes {
             self.hand_over();
         }
         // The last one first: by then the others are ready, most likely, and this task was woken once.
-        let mut left = self.queue_bytes;
-        let due = self.queue.iter_mut().take_while(|batch| {
-            let is_due = left > bytes;
-            left = left.saturating_sub(batch.chunks.bytes);
-            is_due
-        });
-        if let Some(last) = due.last() {
+        if let Some(last) = due(self.queue.iter_mut().skip(self.looked_up), self.unknown_bytes, bytes) {
+            last.hashed().await?;
+        }
+        while self.unknown_bytes > bytes
+            && let Some(batch) = self.queue.get_mut(self.looked_up)
+        {
+            batch.look_up(&self.shared, transaction, &mut self.unstored).await?;
+            self.unknown_bytes -= batch.chunks.bytes;
+            self.looked_up += 1;
+        }
+        Ok(())
+    }
+
+    /// Stores the oldest of the chunks that were looked up, until at most `bytes` are in flight.
+    async fn store_all(&mut self, transaction: &mut Transaction, bytes: usize) -> Result<()> {
+        if let Some(last) = due(self.queue.iter_mut().take(self.looked_up), self.queue_bytes, bytes) {
             last.ready().await?;
         }
         while self.queue_bytes > bytes
+            && self.looked_up > 0
             && let Some(mut batch) = self.queue.pop_front()
         {
+            self.looked_up -= 1;
             self.queue_bytes -= batch.chunks.bytes;
             let mut offset = batch.chunks.offset;
-            let prepared = std::mem::take(batch.ready().await?);
-            for (plain, prepared) in batch.chunks.plain.into_iter().zip(prepared) {
-                let chunk = self.store(transaction, &plain, prepared).await?;
+            let found = std::mem::take(batch.ready().await?);
+            for (plain, found) in batch.chunks.plain.into_iter().zip(found) {
+                let chunk = self.store(transaction, &plain, found).await?;
                 // A short chunk at the end of a file is what the next append starts from.
                 if plain.len() < self.shared.boundaries().short_bytes() {
                     // Copied, so that it does not hold on to the window it was cut from.
@@ -271,35 +253,123 @@ impl Ingest {
         Ok(())
     }
 
-    async fn store(&mut self, transaction: &mut Transaction, plain: &Bytes, prepared: Prepared) -> Result<ChunkNumber> {
-        if let Some(identity) = &prepared.identity {
-            if let Some(chunk) = transaction.find_chunk(identity).await? {
+    async fn store(&mut self, transaction: &mut Transaction, plain: &Bytes, found: Found) -> Result<ChunkNumber> {
+        let (identity, mut payload) = match found {
+            Found::There(chunk) => {
                 self.since_duplicate = Some(0);
                 return Ok(chunk);
             }
+            Found::Repeated(identity) => {
+                if let Some(chunk) = transaction.find_chunk(&identity).await? {
+                    self.since_duplicate = Some(0);
+                    return Ok(chunk);
+                }
+                (Some(identity), codec::encode(plain, self.shared.options.compression))
+            }
+            Found::New(mut new) => (new.identity, new.payload(&self.shared, plain)),
+        };
+        if let Some(identity) = &identity {
+            self.unstored.remove(identity);
             self.since_duplicate = self.since_duplicate.map(|chunks| chunks.saturating_add(1));
         }
-        let mut payload = prepared.payload.unwrap_or_else(|| codec::encode(plain, self.shared.options.compression));
         let is_alone = self.since_duplicate.is_some_and(|chunks| chunks <= COPIED_AFTER_DUPLICATE);
         if self.chunker.is_long() && (payload.len() < HANDED_OVER_BYTES_MIN || is_alone) {
             // The engine may keep a short one in a row, and holds a long one until its block is sealed: neither must hold on
             // to a window for little.
             payload = Bytes::copy_from_slice(&payload);
         }
-        Ok(transaction.put_new_chunk(prepared.identity, payload).await?)
+        Ok(transaction.put_new_chunk(identity, payload).await?)
     }
 }
 
-impl Batch {
-    /// What was prepared, when it is.
-    async fn ready(&mut self) -> Result<&mut Vec<Prepared>> {
-        if let Work::There(task) = &mut self.prepared {
-            let prepared = task.await.ok_or(strongroom_core::Error::WorkerLost)?;
-            self.prepared = Work::Here(prepared);
-        }
-        match &mut self.prepared {
-            Work::Here(prepared) => Ok(prepared),
-            Work::There(_) => Err(strongroom_core::Error::WorkerLost.into()),
-        }
+/// The last batch that is due where of so many bytes, the oldest first, `kept` are to stay.
+fn due<'b>(batches: impl Iterator<Item = &'b mut Batch>, mut bytes: usize, kept: usize) -> Option<&'b mut Batch> {
+    let is_due = |batch: &&mut Batch| {
+        let is_due = bytes > kept;
+        bytes = bytes.saturating_sub(batch.chunks.bytes);
+        is_due
+    };
+    batches.take_while(is_due).last()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+    use strongroom_core::env::Env;
+
+    use super::*;
+    use crate::codec::COMPRESSED_BYTES;
+    use crate::{Options, bed};
+
+    /// Content that compresses, to about a half, and does not repeat.
+    fn text(seed: u64, bytes: usize) -> Vec<u8> {
+        let mut random = vec![0; bytes / 2];
+        Env::deterministic(seed).fill_random(&mut random).unwrap();
+        random.chunks(16).flat_map(|piece| [piece, piece].concat()).collect()
+    }
+
+    /// How many bytes LZ4 is given by this.
+    async fn compressed(work: impl Future<Output = Result<()>>) -> u64 {
+        let before = COMPRESSED_BYTES.get();
+        work.await.unwrap();
+        COMPRESSED_BYTES.get() - before
+    }
+
+    #[test]
+    fn what_is_there_already_is_hashed_and_not_compressed_however_small_files_are() {
+        const BYTES: usize = 1 << 20;
+        block_on(async {
+            let fs = bed::create(Options::default()).await;
+            let first = compressed(fs.write("first", text(1, BYTES))).await;
+            assert!(first >= BYTES as u64, "{first} bytes: the content is not such that it is compressed");
+            // After something new one tries samples, until one knows better.
+            let second = compressed(fs.write("second", text(1, BYTES))).await;
+            assert!(second <= BYTES as u64 / 4, "{second} bytes compressed in vain");
+            let third = compressed(fs.write("third", text(1, BYTES))).await;
+            assert_eq!(third, 0, "bytes compressed in vain");
+            for path in ["first", "second", "third"] {
+                assert!(fs.read(path).await.unwrap() == text(1, BYTES));
+            }
+        });
+    }
+
+    #[test]
+    fn of_a_file_that_is_there_in_part_only_the_rest_is_compressed() {
+        const BYTES: usize = 8 << 20;
+        block_on(async {
+            let fs = bed::create(Options::default()).await;
+            fs.write("first", text(1, BYTES)).await.unwrap();
+            fs.write("again", text(1, BYTES)).await.unwrap();
+            let mut content = text(1, BYTES);
+            content[BYTES / 2..BYTES / 2 + 100_000].copy_from_slice(&text(2, 100_000));
+            let changed = compressed(fs.write("changed", &content)).await;
+            assert!((100_000..400_000).contains(&changed), "{changed} bytes");
+            assert!(fs.read("changed").await.unwrap() == content);
+        });
+    }
+
+    #[test]
+    fn what_repeats_within_a_file_is_stored_and_compressed_once() {
+        block_on(async {
+            let fs = bed::create(Options::default()).await;
+            // All of it is on its way at once.
+            let content = vec![b'a'; 1 << 20];
+            let compressed = compressed(fs.write("f", &content)).await;
+            assert!(compressed <= 1 << 19, "{compressed} bytes");
+            assert!(fs.engine().info().await.unwrap().chunks <= 3);
+            assert!(fs.read("f").await.unwrap() == content);
+        });
+    }
+
+    #[test]
+    fn where_equal_content_is_not_looked_for_it_is_compressed_each_time() {
+        const BYTES: usize = 1 << 20;
+        block_on(async {
+            let fs = bed::create(Options { dedup: false, ..Options::default() }).await;
+            for path in ["first", "second"] {
+                assert!(compressed(fs.write(path, text(1, BYTES))).await >= BYTES as u64);
+                assert!(fs.read(path).await.unwrap() == text(1, BYTES));
+            }
+        });
     }
 }

@@ -32,6 +32,17 @@ pub(crate) enum Caching {
 }
 
 impl Caching {
+    /// What counts of what the options and the address say: a size that the options say is that of the folder in the address.
+    pub(crate) fn choose(said: Option<Self>, in_uri: Option<Self>) -> Option<Self> {
+        match (said, in_uri) {
+            #[cfg(feature = "file-cache")]
+            (Some(Self::Memory(bytes_max)), Some(Self::Folder { folder, .. })) if bytes_max > 0 => {
+                Some(Self::Folder { folder, bytes_max })
+            }
+            (said, in_uri) => said.or(in_uri),
+        }
+    }
+
     /// Takes `cache=DIR`, `cache=none` and `cache-size=BYTES` out of an address.
     pub(crate) fn take_from(uri: StorageUri) -> Result<(Option<Self>, StorageUri)> {
         let caching = Self::of(uri.parameter(FOLDER), uri.parameter(SIZE))?;
@@ -59,6 +70,9 @@ impl Caching {
             #[cfg(feature = "file-cache")]
             (Some(folder), size) => {
                 let bytes_max = size.unwrap_or(CACHE_FOLDER_BYTES_MAX_DEFAULT);
+                if bytes_max == 0 {
+                    return Ok(Some(Self::None));
+                }
                 Ok(Some(Self::Folder { folder: folder.into(), bytes_max }))
             }
             #[cfg(not(feature = "file-cache"))]
@@ -97,6 +111,15 @@ mod tests {
             assert_eq!((folder, rest), (PathBuf::from("/a b/c"), "my://b".to_owned()));
             let Some(Caching::Folder { bytes_max, .. }) = taken("my://b?cache=c").unwrap().0 else { panic!() };
             assert_eq!(bytes_max, CACHE_FOLDER_BYTES_MAX_DEFAULT);
+        }
+        #[cfg(feature = "file-cache")]
+        {
+            let in_uri = || taken("my://b?cache=c").unwrap().0;
+            assert!(matches!(Caching::choose(Some(Caching::Memory(0)), in_uri()), Some(Caching::Memory(0))));
+            let sized = Caching::choose(Some(Caching::Memory(9)), in_uri());
+            assert!(matches!(sized, Some(Caching::Folder { bytes_max: 9, .. })));
+            assert!(matches!(Caching::choose(None, in_uri()), Some(Caching::Folder { .. })));
+            assert!(matches!(Caching::choose(Some(Caching::Memory(9)), None), Some(Caching::Memory(9))));
         }
         for bad in ["my://b?cache=none&cache-size=1", "my://b?cache-size=much", "my://b?cache="] {
             assert_eq!(taken(bad).err().unwrap().kind(), ErrorKind::Invalid, "{bad}");

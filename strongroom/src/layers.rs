@@ -29,7 +29,7 @@ impl Layers {
     ///
     /// `in_uri` is the cache that the address names, for who said nothing else; `blocking` is where a cache of files makes its
     /// calls.
-    pub(crate) fn over(
+    pub(crate) async fn over(
         self,
         storage: Arc<dyn Storage>,
         in_uri: Option<Caching>,
@@ -51,12 +51,12 @@ impl Layers {
             storage = Arc::new(Retry::new(storage, env.clone(), policy));
         }
         let default = if is_remote { Caching::Memory(CACHE_BYTES_MAX_DEFAULT) } else { Caching::None };
-        let cache: Arc<dyn Cache> = match self.cache.or(in_uri).unwrap_or(default) {
+        let cache: Arc<dyn Cache> = match Caching::choose(self.cache, in_uri).unwrap_or(default) {
             Caching::None | Caching::Memory(0) => return Ok(storage),
             Caching::Memory(bytes_max) => Arc::new(MemoryCache::new(bytes_max)),
             #[cfg(feature = "file-cache")]
             Caching::Folder { folder, bytes_max } => {
-                Arc::new(strongroom_file_cache::FileCache::open(&folder, bytes_max, blocking.clone())?)
+                Arc::new(strongroom_file_cache::FileCache::open(&folder, bytes_max, blocking.clone()).await?)
             }
             Caching::Given(cache) => cache,
         };

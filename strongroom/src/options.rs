@@ -211,7 +211,7 @@ macro_rules! surroundings {
             self
         }
 
-        /// Keeps so many bytes of what is read in memory; 0 for none.
+        /// Keeps so many bytes of what is read in memory, or in the folder that the address names; 0 for none.
         #[must_use]
         pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
             self.surroundings.layers.cache = Some(if bytes == 0 { Caching::None } else { Caching::Memory(bytes) });

@@ -32,7 +32,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         Place::Text(text) => StorageUri::parse(&text)?,
         Place::Uri(uri) => uri,
         Place::Storage(storage) => {
-            let storage = surroundings.layers.over(storage, None, &blocking)?;
+            let storage = surroundings.layers.over(storage, None, &blocking).await?;
             return Ok(Opened { storage, env, trusted: given(surroundings.trust), uri: None });
         }
     };
@@ -48,7 +48,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         }
         Err(error) => return Err(error.into()),
     };
-    let storage = surroundings.layers.over(storage, caching, &blocking)?;
+    let storage = surroundings.layers.over(storage, caching, &blocking).await?;
     // Located only now: a folder that was just created has a real path, and had none before.
     let trusted = match surroundings.trust {
         // A user who cannot keep state (in a container, or a service without a home) can still work: see

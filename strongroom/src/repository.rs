@@ -9,7 +9,9 @@ use strongroom_core::format::limits::check_block_bytes;
 use strongroom_core::storage::{OpenMode, Storage, StorageUri};
 use strongroom_fs::{Error, FileSystem, Result};
 
+use crate::caching::Caching;
 use crate::kv::Kv;
+use crate::layers::Layers;
 use crate::options::{CreateOptions, Kdf, OpenOptions, Place, Surroundings};
 use crate::place::{self, Opened};
 
@@ -346,6 +348,8 @@ pub async fn clear_header(place: impl Into<Place>, options: &HeaderOptions) -> R
         env: options.env.clone(),
         registry: options.registry.clone(),
         blocking: options.storage_calls,
+        // Headers never come from a cache, so none is opened, whatever the address says.
+        layers: Layers { cache: Some(Caching::None), ..Layers::default() },
         ..Surroundings::default()
     };
     let opened = place::open(place.into(), surroundings, OpenMode::Existing).await?;

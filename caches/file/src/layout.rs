@@ -20,7 +20,7 @@ const UNIT_BYTES: u64 = 4 << 10;
 /// One entry, and what comes before the first.
 const ENTRY_BYTES: u64 = 64;
 /// Slots of a set, at most: its directory is read for each look.
-const SLOTS_MAX: u64 = 255;
+const SLOTS_MAX: u64 = 319;
 
 const MAGIC: [u8; 16] = *b"strongroom cache";
 const VERSION: u32 = 1;
@@ -105,6 +105,13 @@ impl Layout {
         self.directory_at(set) + self.directory_bytes() + slot * PAGE_BYTES
     }
 
+    /// The layout that a header says, where it says one to the byte.
+    pub(crate) fn of_header(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let layout = Self { sets: number(24)?, slots: number(32)? };
+        (bytes == layout.header()).then_some(layout)
+    }
+
     /// What the file begins with.
     pub(crate) fn header(self) -> [u8; 64] {
         let mut header = [0; 64];
@@ -120,9 +127,9 @@ impl Layout {
     }
 }
 
-/// Whether it is the header of some cache of this kind, of whatever size.
+/// Whether it is the header of some cache of this kind, of whatever size; one that rotted a little is.
 pub(crate) fn is_header(bytes: &[u8]) -> bool {
-    bytes.starts_with(&MAGIC)
+    bytes.iter().zip(&MAGIC).filter(|(there, ours)| there == ours).count() > MAGIC.len() / 2
 }
 
 /// How often something was removed from a set, as its directory says.

@@ -14,7 +14,7 @@ use strongroom_core::cache::{Cache, Load, Part, SingleFlight, Usage};
 use strongroom_core::env::MaybeSend;
 use strongroom_core::storage::{Blocking, Name, Operation, Result};
 
-use pages::{Look, Pages};
+use pages::{Look, Pages, Since};
 
 /// A cache of ciphertext in a folder, of at most so many bytes; see [the crate](crate).
 #[derive(Debug)]
@@ -26,14 +26,16 @@ pub struct FileCache {
 
 impl FileCache {
     /// Opens the cache in a folder, or makes both: for the user alone, where the system can tell users apart. One of another
-    /// size that nobody has open is begun anew. `blocking` says where calls of the system are made that take a while.
+    /// size that nobody has open is begun anew. Others are waited for a second at most. `blocking` says where calls of the system are made that take a while.
     ///
     /// # Errors
     /// [`ErrorKind::Busy`](strongroom_core::storage::ErrorKind::Busy) where another process has it open with another size;
     /// [`ErrorKind::Invalid`](strongroom_core::storage::ErrorKind::Invalid) where a file is in its place that is no cache; what
     /// the system raises.
-    pub fn open(folder: &Path, bytes_max: u64, blocking: Blocking) -> Result<Self> {
-        Ok(Self { pages: Arc::new(Pages::open(folder, bytes_max)?), flights: SingleFlight::default(), blocking })
+    pub async fn open(folder: &Path, bytes_max: u64, blocking: Blocking) -> Result<Self> {
+        let folder = folder.to_owned();
+        let pages = blocking.run(Operation::Open, move || Pages::open(&folder, bytes_max)).await?;
+        Ok(Self { pages: Arc::new(pages), flights: SingleFlight::default(), blocking })
     }
 
     /// `None` where the worker died: a miss.
@@ -43,7 +45,7 @@ impl FileCache {
     }
 
     async fn look(&self, name: Name, part: Part) -> Look {
-        self.run(move |pages| pages.look(name, part)).await.unwrap_or(Look::Miss(0))
+        self.run(move |pages| pages.look(name, part)).await.unwrap_or(Look::Miss(Since::default()))
     }
 }
 
@@ -81,8 +83,10 @@ impl Cache for FileCache {
             Look::Miss(since) => since,
         };
         let bytes = load.await?;
-        let kept = bytes.clone();
-        self.run(move |pages| pages.keep(name, part, &kept, Some(since))).await;
+        if !turn.is_revoked() {
+            let kept = bytes.clone();
+            self.run(move |pages| pages.keep(name, part, &kept, Some(since))).await;
+        }
         turn.land(bytes.clone(), || {});
         Ok(bytes)
     }

@@ -1,8 +1,11 @@
 //! The file: opened, locked, read and written at places. Here nothing is judged; what is read may be anything.
+//!
+//! No call waits for another process for longer than is said here: one that is stopped holds its locks for ever.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -16,9 +19,13 @@ use crate::layout::{Layout, is_header};
 const BLOCKS: &str = "blocks";
 /// Held shared by who has the cache open, and alone by who lays it out anew.
 const LOCK: &str = "lock";
+/// Held by who writes. Not the file of pages: where locks keep readers out, too, they would.
+const WRITING: &str = "writing";
 
-/// How often opening tries again while another makes the file.
-const ATTEMPTS: u32 = 200;
+/// How often opening tries again while others open it: for a second.
+const OPENINGS: u32 = 200;
+/// How often a removal asks for the right to write: for a second.
+const ASKINGS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// The file of a cache.
@@ -27,13 +34,18 @@ pub(crate) struct Medium {
     folder: PathBuf,
     layout: Layout,
     opened: Mutex<Arc<Opened>>,
-    /// A lock of the file holds between handles; this one between the threads of one.
+    /// How often the file was made anew while it was open.
+    generation: AtomicU64,
+    /// A lock of a file holds between handles; this one between the threads of one.
     writing: Mutex<()>,
+    /// Somebody held the right to write for longer than anybody does: until that ends, nobody waits again.
+    is_stuck: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Opened {
     blocks: File,
+    writing: File,
     /// Locked for as long as it is open.
     _lock: File,
 }
@@ -41,20 +53,33 @@ struct Opened {
 /// The right to write; nobody else does meanwhile, in no process.
 pub(crate) struct Writing<'m> {
     opened: Arc<Opened>,
-    layout: Layout,
     _alone: MutexGuard<'m, ()>,
 }
 
 impl Medium {
     /// Opens the cache of a folder; makes both where they are not there, or are of another size and nobody uses them.
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
+        // The folder stays the same one, wherever the process goes.
+        let folder = std::path::absolute(folder).map_err(|source| failed(folder, source))?;
         let layout = Layout::within(bytes_max);
-        let opened = Opened::open(folder, layout)?;
-        Ok(Self { folder: folder.to_owned(), layout, opened: Mutex::new(Arc::new(opened)), writing: Mutex::new(()) })
+        let opened = Opened::open(&folder, layout)?;
+        Ok(Self {
+            folder,
+            layout,
+            opened: Mutex::new(Arc::new(opened)),
+            generation: AtomicU64::new(0),
+            writing: Mutex::new(()),
+            is_stuck: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Another number after the file was made anew.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn opened(&self) -> Arc<Opened> {
@@ -71,18 +96,37 @@ impl Medium {
         write_at(&self.opened().blocks, at, bytes)
     }
 
-    /// Waits until nobody else writes. A file that was removed meanwhile is made anew.
-    pub(crate) fn write(&self) -> io::Result<Writing<'_>> {
+    /// The right to write; `None` where another process has it. A file that was removed meanwhile is made anew.
+    pub(crate) fn try_write(&self) -> io::Result<Option<Writing<'_>>> {
         let alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened = self.opened();
         if !opened.is_at(&self.folder) {
             opened = Arc::new(Opened::open(&self.folder, self.layout).map_err(|error: Error| io::Error::other(error))?);
+            self.generation.fetch_add(1, Ordering::AcqRel);
             *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = opened.clone();
         }
-        opened.blocks.lock()?;
-        let writing = Writing { opened, layout: self.layout, _alone: alone };
-        writing.keep_header()?;
-        Ok(writing)
+        match opened.writing.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let writing = Writing { opened, _alone: alone };
+        writing.keep_header(self.layout)?;
+        self.is_stuck.store(false, Ordering::Release);
+        Ok(Some(writing))
+    }
+
+    /// As [`Self::try_write`], after waiting for others as long as is reasonable.
+    pub(crate) fn write(&self) -> io::Result<Writing<'_>> {
+        for _ in 0..ASKINGS {
+            match self.try_write()? {
+                Some(writing) => return Ok(writing),
+                None if self.is_stuck.load(Ordering::Acquire) => break,
+                None => thread::sleep(PAUSE),
+            }
+        }
+        self.is_stuck.store(true, Ordering::Release);
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 }
 
@@ -97,19 +141,24 @@ impl Writing<'_> {
     }
 
     /// Others are to find what they look for when they open it, whatever befell the file.
-    fn keep_header(&self) -> io::Result<()> {
-        let header = self.layout.header();
-        if self.read(0, header.len() as u64)? != header {
-            self.put(0, &header)?;
+    fn keep_header(&self, layout: Layout) -> io::Result<()> {
+        let header = layout.header();
+        let there = self.read(0, header.len() as u64)?;
+        if there == header {
+            return Ok(());
         }
-        Ok(())
+        if Layout::of_header(&there).is_some_and(|other| other != layout) {
+            // The file by which others see that we are here was removed: it is theirs now.
+            return Err(io::Error::other("the cache was laid out anew"));
+        }
+        self.put(0, &header)
     }
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         // Else it is given up when the file is closed.
-        let _ = self.opened.blocks.unlock();
+        let _ = self.opened.writing.unlock();
     }
 }
 
@@ -117,31 +166,39 @@ impl Opened {
     fn open(folder: &Path, layout: Layout) -> Result<Self> {
         let failed = |source| failed(folder, source);
         make_folder(folder).map_err(failed)?;
-        for _ in 0..ATTEMPTS {
-            let lock = own_file(&folder.join(LOCK)).map_err(failed)?;
-            lock.lock_shared().map_err(failed)?;
+        let mut is_other_size = false;
+        for _ in 0..OPENINGS {
+            let lock = own_file(&folder.join(LOCK))?;
+            match lock.try_lock_shared() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
             let path = folder.join(BLOCKS);
-            let blocks = own_file(&path).map_err(failed)?;
+            let blocks = own_file(&path)?;
             let header = read_at(&blocks, 0, layout.header().len() as u64).map_err(failed)?;
             if header == layout.header() {
-                return Ok(Self { blocks, _lock: lock });
+                return Ok(Self { blocks, writing: own_file(&folder.join(WRITING))?, _lock: lock });
             }
-            let is_cache = is_header(&header);
-            if !is_cache && header.iter().any(|byte| *byte != 0) {
+            if !is_header(&header) && blocks.metadata().map_err(failed)?.len() > 0 {
                 return Err(foreign(&path));
             }
+            is_other_size = is_header(&header);
             lock.unlock().map_err(failed)?;
             match lock.try_lock() {
                 Ok(()) => lay_out(&blocks, layout).map_err(failed)?,
-                Err(TryLockError::WouldBlock) if is_cache => {
-                    return Err(other_size(folder));
-                }
-                // Another makes it just now.
+                // Another makes it just now, or has it open.
                 Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
         }
-        Err(failed(io::Error::new(io::ErrorKind::TimedOut, "others are at it all the time")))
+        match is_other_size {
+            true => Err(other_size(folder)),
+            false => Err(failed(io::ErrorKind::ResourceBusy.into())),
+        }
     }
 
     /// Whether it is still what the folder has.
@@ -149,22 +206,21 @@ impl Opened {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt as _;
-            match (self.blocks.metadata(), fs::metadata(folder.join(BLOCKS))) {
+            match (self.blocks.metadata(), fs::symlink_metadata(folder.join(BLOCKS))) {
                 (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
                 _ => false,
             }
         }
-        // Elsewhere what is open cannot be removed.
         #[cfg(not(unix))]
         folder.join(BLOCKS).exists()
     }
 }
 
-/// Nothing of what was there is of use.
+/// Nothing of what was there is of use. The header comes first: a file without it that is not empty is somebody else's.
 fn lay_out(blocks: &File, layout: Layout) -> io::Result<()> {
     blocks.set_len(0)?;
-    blocks.set_len(layout.file_bytes())?;
-    write_at(blocks, 0, &layout.header())
+    write_at(blocks, 0, &layout.header())?;
+    blocks.set_len(layout.file_bytes())
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {
@@ -175,12 +231,28 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-fn own_file(path: &Path) -> io::Result<File> {
+/// A file of the cache, made where it is not there: one that has this name alone, and leads nowhere else.
+fn own_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    }
+    let is_link = || fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    let file = match options.open(path) {
+        Err(_) if is_link() => return Err(foreign(path)),
+        opened => opened.map_err(|source| failed(path, source))?,
+    };
+    let metadata = file.metadata().map_err(|source| failed(path, source))?;
+    #[cfg(unix)]
+    let is_alone = std::os::unix::fs::MetadataExt::nlink(&metadata) <= 1;
+    #[cfg(not(unix))]
+    let is_alone = true;
+    if metadata.is_file() && is_alone { Ok(file) } else { Err(foreign(path)) }
 }
 
 /// What is not there is zeros.

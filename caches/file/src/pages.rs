@@ -1,9 +1,11 @@
 //! Parts of blobs as pages in slots: what is found, what is kept, and what goes for it.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use strongroom_core::cache::{Part, Usage};
@@ -12,12 +14,19 @@ use strongroom_core::storage::{Name, Result};
 use crate::layout::{Entry, Layout, PAGE_BYTES, entries, removals};
 use crate::medium::{Medium, Writing};
 
+/// Parts that came into a set last, and count alike.
+const LATEST: u32 = 4;
+/// Names that could not be removed and are remembered, at most.
+const DENIED_MAX: usize = 1 << 16;
+
 /// The pages of a cache.
 #[derive(Debug)]
 pub(crate) struct Pages {
     medium: Medium,
     bytes_max: u64,
-    /// Set where something could not be removed: from then on nothing is answered.
+    /// What could not be removed: of this nothing is answered.
+    denied: Mutex<HashSet<Name>>,
+    /// Set where that is too much to know: then nothing is answered at all.
     is_broken: AtomicBool,
 }
 
@@ -25,23 +34,44 @@ pub(crate) struct Pages {
 #[derive(Debug)]
 pub(crate) enum Look {
     Hit(Bytes),
-    /// With how often something was removed from its set before.
-    Miss(u64),
+    /// What a load is judged by that begins now.
+    Miss(Since),
+}
+
+/// How often something was removed from a set before, and from which file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    generation: u64,
+    removals: u64,
 }
 
 impl Pages {
     pub(crate) fn open(folder: &Path, bytes_max: u64) -> Result<Self> {
-        Ok(Self { medium: Medium::open(folder, bytes_max)?, bytes_max, is_broken: AtomicBool::new(false) })
+        Ok(Self {
+            medium: Medium::open(folder, bytes_max)?,
+            bytes_max,
+            denied: Mutex::default(),
+            is_broken: AtomicBool::new(false),
+        })
+    }
+
+    fn denied(&self) -> MutexGuard<'_, HashSet<Name>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_denied(&self, name: Name) -> bool {
+        self.is_broken.load(Ordering::Acquire) || self.denied().contains(&name)
     }
 
     /// Looks for a part.
     pub(crate) fn look(&self, name: Name, part: Part) -> Look {
         let layout = self.medium.layout();
-        let Some(set) = layout.set_of(name).filter(|_| !self.is_broken.load(Ordering::Acquire)) else {
-            return Look::Miss(0);
+        let Some(set) = layout.set_of(name).filter(|_| !self.is_denied(name)) else {
+            return Look::Miss(Since::default());
         };
+        let generation = self.medium.generation();
         let Ok(directory) = self.medium.read(layout.directory_at(set), layout.directory_bytes()) else {
-            return Look::Miss(0);
+            return Look::Miss(Since::default());
         };
         let found: Vec<(u64, Entry)> = own_entries(&directory, layout, name).collect();
         match self.gather(set, &found, part) {
@@ -49,78 +79,73 @@ impl Pages {
                 self.stamp(set, &used, newest(&directory, layout));
                 Look::Hit(bytes)
             }
-            None => Look::Miss(removals(&directory)),
+            None => Look::Miss(Since { generation, removals: removals(&directory) }),
         }
     }
 
-    /// A part of the pages that there are of its blob, and the slots that it came from. Of entries that say the same, for
-    /// the file may hold anything, any that is of its page will do.
+    /// A part of the pages that there are of its blob, and the slots that it came from.
     fn gather(&self, set: u64, found: &[(u64, Entry)], part: Part) -> Option<(Bytes, Vec<(u64, u32)>)> {
-        match part {
-            Part::Range { start, end } => self.gather_range(set, found, start..end),
-            Part::Whole => found.iter().filter(|(_, entry)| entry.is_last).find_map(|(_, last)| {
-                let end = u64::from(last.page) * PAGE_BYTES + u64::from(last.length);
-                self.gather_range(set, found, 0..end)
-            }),
-        }
-    }
-
-    fn gather_range(
-        &self,
-        set: u64,
-        found: &[(u64, Entry)],
-        Range { start, end }: Range<u64>,
-    ) -> Option<(Bytes, Vec<(u64, u32)>)> {
+        let Range { start, end } = match part {
+            Part::Range { start, end } => start..end,
+            Part::Whole => {
+                let (_, last) = found.iter().find(|(_, entry)| entry.is_last)?;
+                0..u64::from(last.page) * PAGE_BYTES + u64::from(last.length)
+            }
+        };
         let pages = start / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
         if start >= end || pages.end - pages.start > found.len() as u64 {
             return None;
         }
+        let layout = self.medium.layout();
         let first = pages.start * PAGE_BYTES;
         let (mut bytes, mut used) = (Vec::with_capacity(usize::try_from(end - first).ok()?), Vec::new());
         for page in pages {
+            // Only a file that was meddled with has two of a page: the first is what is put right when it is kept again.
+            let (slot, entry) = found.iter().find(|(_, entry)| u64::from(entry.page) == page)?;
             let wanted = (end - page * PAGE_BYTES).min(PAGE_BYTES);
-            let of_page = found.iter().filter(|(_, entry)| u64::from(entry.page) == page);
-            let mut long_enough = of_page.filter(|(_, entry)| u64::from(entry.length) >= wanted);
-            let (slot, stamp, content) = long_enough.find_map(|(slot, entry)| {
-                let content = self.medium.read(self.medium.layout().page_at(set, *slot), entry.length.into()).ok()?;
-                entry.is_of(&content).then_some((*slot, entry.stamp, content))
-            })?;
+            if u64::from(entry.length) < wanted {
+                return None;
+            }
+            let content = self.medium.read(layout.page_at(set, *slot), entry.length.into()).ok()?;
+            if !entry.is_of(&content) {
+                return None;
+            }
             bytes.extend_from_slice(content.get(..usize::try_from(wanted).ok()?)?);
-            used.push((slot, stamp));
+            used.push((*slot, entry.stamp));
         }
         let bytes = Bytes::from(bytes);
         let from = usize::try_from(start - first).ok()?;
         (from <= bytes.len()).then(|| (bytes.slice(from..), used))
     }
 
-    /// Makes slots the last that are given to others. No harm where it is lost, or meets another entry.
+    /// Counts slots among the latest again that are no longer: what is read often, and nothing comes beside it, costs no writes.
+    /// No harm where it is lost, or meets another entry.
     fn stamp(&self, set: u64, slots: &[(u64, u32)], newest: u32) {
         let layout = self.medium.layout();
-        let stamp = newest.saturating_add(1).to_le_bytes();
-        for (slot, _) in slots.iter().filter(|(_, stamp)| *stamp < newest) {
-            let _ = self.medium.write_loosely(layout.stamp_at(set, *slot), &stamp);
+        for (slot, _) in slots.iter().filter(|(_, stamp)| stamp.saturating_add(LATEST) < newest) {
+            let _ = self.medium.write_loosely(layout.stamp_at(set, *slot), &newest.to_le_bytes());
         }
     }
 
-    /// Keeps a part, unless something was removed from its set since there were `since` removals.
-    pub(crate) fn keep(&self, name: Name, part: Part, bytes: &Bytes, since: Option<u64>) {
-        if self.is_broken.load(Ordering::Acquire) {
-            return;
+    /// Keeps a part, unless something was removed from its set since.
+    pub(crate) fn keep(&self, name: Name, part: Part, bytes: &Bytes, since: Option<Since>) {
+        if !self.is_denied(name) {
+            // A cache that cannot be written, or that another writes to, is one that holds less.
+            let _ = self.try_to_keep(name, part, bytes, since);
         }
-        // A cache that cannot be written is one that holds less.
-        let _ = self.try_to_keep(name, part, bytes, since);
     }
 
-    fn try_to_keep(&self, name: Name, part: Part, bytes: &Bytes, since: Option<u64>) -> io::Result<()> {
+    fn try_to_keep(&self, name: Name, part: Part, bytes: &Bytes, since: Option<Since>) -> io::Result<()> {
         let layout = self.medium.layout();
         let Some(set) = layout.set_of(name) else { return Ok(()) };
         let pages = pages_of(part, bytes);
         if pages.is_empty() || pages.len() as u64 > layout.slots() {
             return Ok(());
         }
-        let writing = self.medium.write()?;
+        let Some(writing) = self.medium.try_write()? else { return Ok(()) };
         let directory = writing.read(layout.directory_at(set), layout.directory_bytes())?;
-        if since.is_some_and(|since| since != removals(&directory)) {
+        let now = Since { generation: self.medium.generation(), removals: removals(&directory) };
+        if since.is_some_and(|since| since != now) {
             return Ok(());
         }
         let stamp = match newest(&directory, layout).checked_add(1) {
@@ -130,6 +155,14 @@ impl Pages {
                 1
             }
         };
+        if let (Part::Whole, Some((end, ..))) = (part, pages.last()) {
+            // Of a blob that is known to its end, nothing lies behind that, nor does it end elsewhere.
+            for (slot, entry) in own_entries(&directory, layout, name) {
+                if entry.page > *end || entry.is_last && entry.page < *end {
+                    writing.put(layout.entry_at(set, slot), &Entry::default().encode())?;
+                }
+            }
+        }
         let slots = Slots::new(&directory, layout);
         let mut taken = Vec::with_capacity(pages.len());
         for (page, is_last, content) in pages {
@@ -152,7 +185,13 @@ impl Pages {
 
     /// Drops all pages of a blob, and refuses what is being loaded of it.
     pub(crate) fn remove(&self, name: Name) {
-        if self.try_to_remove(name).is_err() {
+        if self.try_to_remove(name).is_ok() {
+            self.denied().remove(&name);
+            return;
+        }
+        let mut denied = self.denied();
+        denied.insert(name);
+        if denied.len() > DENIED_MAX {
             self.is_broken.store(true, Ordering::Release);
         }
     }
@@ -162,11 +201,11 @@ impl Pages {
         let Some(set) = layout.set_of(name) else { return Ok(()) };
         let writing = self.medium.write()?;
         let directory = writing.read(layout.directory_at(set), layout.directory_bytes())?;
-        writing.put(layout.directory_at(set), &removals(&directory).wrapping_add(1).to_le_bytes())?;
+        // First what is there: its blocks are, too, and so this needs no room.
         for (slot, _) in own_entries(&directory, layout, name) {
             writing.put(layout.entry_at(set, slot), &Entry::default().encode())?;
         }
-        Ok(())
+        writing.put(layout.directory_at(set), &removals(&directory).wrapping_add(1).to_le_bytes())
     }
 
     /// Looks through all directories.
@@ -194,7 +233,7 @@ fn pages_of(part: Part, bytes: &Bytes) -> Vec<(u32, bool, Bytes)> {
     let end = start.saturating_add(bytes.len() as u64);
     let mut pages = Vec::new();
     for page in start.div_ceil(PAGE_BYTES)..end.div_ceil(PAGE_BYTES) {
-        let (from, to) = (page * PAGE_BYTES, end.min((page + 1) * PAGE_BYTES));
+        let (from, to) = (page * PAGE_BYTES, end.min(page.saturating_add(1).saturating_mul(PAGE_BYTES)));
         let is_last = part == Part::Whole && to == end;
         let (Ok(page), Ok(from), Ok(to)) =
             (u32::try_from(page), usize::try_from(from - start), usize::try_from(to - start))

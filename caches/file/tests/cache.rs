@@ -28,7 +28,7 @@ fn open(folder: &Path) -> FileCache {
 }
 
 fn open_with(folder: &Path, bytes_max: u64) -> Result<FileCache> {
-    FileCache::open(folder, bytes_max, Blocking::new(BlockingMode::Inline, Env::deterministic(1)))
+    block_on(FileCache::open(folder, bytes_max, Blocking::new(BlockingMode::Inline, Env::deterministic(1))))
 }
 
 fn name(number: u64) -> Name {
@@ -107,7 +107,7 @@ fn what_is_wanted_stays_and_what_is_not_goes() {
     let cache = open(folder.path());
     for number in 0..200 {
         insert(&cache, number, Part::Whole);
-        assert_eq!(get(&cache, 0, Part::Whole), Some(blob(0)), "after {number}");
+        assert!(get(&cache, 0, Part::Whole) == Some(blob(0)), "after {number}");
     }
     let kept = (0..200).filter(|number| get(&cache, *number, Part::Whole).is_some()).count();
     // Of 32 blobs for which there is room; sets are not equally full.
@@ -223,6 +223,85 @@ fn another_size_begins_anew_unless_it_is_open() {
     assert!(fs::metadata(blocks(folder.path())).unwrap().len() <= BYTES_MAX / 2);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_leads_elsewhere_or_is_no_cache_is_left_alone_whatever_it_is() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("image");
+    let nothing = folder.path().join("nothing");
+    // As a file system in a file begins.
+    let image = [vec![0; 4096], b"all that I have".to_vec()].concat();
+    fs::write(&elsewhere, &image).unwrap();
+    for name in ["blocks", "lock", "writing"] {
+        let cache = folder.path().join(name).join("cache");
+        fs::create_dir_all(&cache).unwrap();
+        for target in [&elsewhere, &nothing] {
+            symlink(target, cache.join(name)).unwrap();
+            assert_eq!(open_with(&cache, BYTES_MAX).unwrap_err().kind(), ErrorKind::Invalid, "{name}");
+            fs::remove_file(cache.join(name)).unwrap();
+        }
+        fs::hard_link(&elsewhere, cache.join(name)).unwrap();
+        assert_eq!(open_with(&cache, BYTES_MAX).unwrap_err().kind(), ErrorKind::Invalid, "{name}");
+        fs::remove_file(cache.join(name)).unwrap();
+        fs::create_dir(cache.join(name)).unwrap();
+        assert_eq!(open_with(&cache, BYTES_MAX).unwrap_err().kind(), ErrorKind::Invalid, "{name}");
+        fs::remove_dir(cache.join(name)).unwrap();
+        open_with(&cache, BYTES_MAX).unwrap();
+    }
+    assert!(fs::read(&elsewhere).unwrap() == image && !nothing.exists());
+    let cache = folder.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    fs::copy(&elsewhere, blocks(&cache)).unwrap();
+    assert_eq!(open_with(&cache, BYTES_MAX).unwrap_err().kind(), ErrorKind::Invalid);
+    assert!(fs::read(blocks(&cache)).unwrap() == image);
+}
+
+#[test]
+fn a_process_that_holds_a_lock_for_ever_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path());
+    insert(&cache, 1, Part::Whole);
+    insert(&cache, 2, Part::Whole);
+    let held = File::open(folder.path().join("writing")).unwrap();
+    held.lock().unwrap();
+    // What is there is found, what comes is handed out and not kept, and what is removed is gone, for this handle at least.
+    assert!(get(&cache, 1, Part::Whole) == Some(blob(1)));
+    let loaded = block_on(cache.fetch(name(3), Part::Whole, Box::pin(async { Ok(blob(3)) })));
+    assert!(loaded.unwrap() == blob(3) && get(&cache, 3, Part::Whole).is_none());
+    for _ in 0..20 {
+        block_on(cache.remove(name(1)));
+    }
+    assert!(get(&cache, 1, Part::Whole).is_none() && get(&cache, 2, Part::Whole) == Some(blob(2)));
+    assert!(get(&open(folder.path()), 2, Part::Whole) == Some(blob(2)));
+    drop(held);
+    block_on(cache.remove(name(1)));
+    insert(&cache, 1, Part::Whole);
+    assert!(get(&cache, 1, Part::Whole) == Some(blob(1)));
+    // Nor does it stop those who come.
+    let held = File::open(folder.path().join("lock")).unwrap();
+    drop(cache);
+    held.lock().unwrap();
+    assert_eq!(open_with(folder.path(), BYTES_MAX).unwrap_err().kind(), ErrorKind::Busy);
+}
+
+#[test]
+fn what_is_removed_while_the_file_is_made_anew_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path());
+    let loaded = block_on(cache.fetch(
+        name(1),
+        Part::Whole,
+        Box::pin(async {
+            cache.remove(name(1)).await;
+            fs::remove_dir_all(folder.path()).unwrap();
+            cache.insert(name(2), Part::Whole, blob(2)).await;
+            Ok(blob(1))
+        }),
+    ));
+    assert!(loaded.unwrap() == blob(1) && get(&cache, 1, Part::Whole).is_none());
+}
+
 #[test]
 fn what_is_no_cache_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -242,7 +321,9 @@ fn nobody_else_can_look_into_it() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("a/cache");
     open(&inner);
-    for (path, mode) in [(inner.clone(), 0o700), (blocks(&inner), 0o600), (inner.join("lock"), 0o600)] {
+    for (path, mode) in
+        [(inner.clone(), 0o700), (blocks(&inner), 0o600), (inner.join("lock"), 0o600), (inner.join("writing"), 0o600)]
+    {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{path:?}");
     }
 }

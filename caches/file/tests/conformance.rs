@@ -32,7 +32,7 @@ impl Folder {
 impl CachePlace for Folder {
     async fn open(&self) -> Arc<dyn Cache> {
         let blocking = Blocking::new(self.mode, Env::deterministic(1));
-        Arc::new(FileCache::open(self.folder.path(), self.bytes_max, blocking).unwrap())
+        Arc::new(FileCache::open(self.folder.path(), self.bytes_max, blocking).await.unwrap())
     }
 
     fn bytes_max(&self) -> u64 {

@@ -9,10 +9,11 @@ use std::path::Path;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use strongroom::fs::{AttributeChange, Follow, FsTransaction, Op, Timestamp, XattrMode};
+use strongroom::fs::{AttributeChange, Follow, Op as FileOp, Timestamp, XattrMode};
+use strongroom::{Op, Transaction};
 
 use crate::command::mv::refuse_dots;
-use crate::context::{Access, Context, transact_with_commit};
+use crate::context::{Access, Context, transact_all};
 use crate::exit::Failure;
 use crate::local::own::Own;
 use crate::output::shown;
@@ -31,6 +32,7 @@ pub(crate) struct Arguments {
     file: OsString,
 }
 
+// A paragraph is a line: the help is broken to the width of where it is shown.
 const HELP: &str = "\
 A line reads {\"op\": \"mkdir\", \"path\": \"/a/b\", \"parents\": true}. Operations and their fields, those in brackets at will:
 
@@ -46,15 +48,17 @@ append: path, content
 write-at: path, offset, content
 truncate: path, size
 punch: path, offset, length
-set: path, [mode], [uid], [gid], [mtime], [follow]
+set: path, [mode], [uid], [gid], [mtime], [atime], [follow]
 setxattr: path, name, value, [follow]
 rmxattr: path, name, [follow]
+kv-put: key, value, [table]
+kv-del: key, [table], [force]
 
-With \"force\": true what is not there is no error for rm, as with rm --force, and it can name \"/\" and remove all that is in it. mv
-takes the place of what is there, but with \"replace\": false. mtime is in whole seconds. All that can be true is false where it is not
-given, but for replace and follow.
+With \"force\": true what is not there is no error for rm and kv-del, and rm can name \"/\" and remove all that is in it. mv takes the \
+place of what is there, but with \"replace\": false. mtime and atime are in whole seconds. All that can be true is false where it is \
+not given, but for replace and follow. Keys are those of the command kv, but with the number of a table of an application's own.
 
-A path, name, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
+A path, name, key, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";
 
 /// A path or content: text, or any bytes in hexadecimal.
 #[derive(Debug, Deserialize)]
@@ -139,6 +143,7 @@ enum Line {
         uid: Option<u32>,
         gid: Option<u32>,
         mtime: Option<String>,
+        atime: Option<String>,
         #[serde(default = "yes")]
         follow: bool,
     },
@@ -154,6 +159,18 @@ enum Line {
         name: Bytes,
         #[serde(default = "yes")]
         follow: bool,
+    },
+    KvPut {
+        key: Bytes,
+        value: Bytes,
+        table: Option<u8>,
+    },
+    KvDel {
+        key: Bytes,
+        table: Option<u8>,
+        /// A key that is not there is no error.
+        #[serde(default)]
+        force: bool,
     },
 }
 
@@ -177,10 +194,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Some(parsed) => parsed,
         None => parse(&read_stdin(context)?)?,
     };
-    let ((), commit) = transact_with_commit(repository.fs(), async |transaction| {
+    let commit = transact_all(&repository, async |transaction| {
         for operation in &operations {
             let done = operation.apply(transaction).await;
-            done.map_err(|error| Failure::from(error).on(format!("line {}", operation.line)))?;
+            done.map_err(|failure| failure.on(format!("line {}", operation.line)))?;
         }
         Ok(())
     })
@@ -236,14 +253,25 @@ struct Operation {
 }
 
 impl Operation {
-    async fn apply(&self, transaction: &mut FsTransaction) -> strongroom::Result<()> {
-        if let Op::RemoveFile { path } | Op::RemoveAll { path } = &self.op
-            && self.is_forced
-            && matches!(transaction.symlink_metadata(path).await, Err(strongroom::Error::NotFound { .. }))
-        {
+    async fn apply(&self, transaction: &mut Transaction) -> Result<(), Failure> {
+        let (key, was_there) = match &self.op {
+            Op::File(FileOp::RemoveFile { path } | FileOp::RemoveAll { path })
+                if self.is_forced
+                    && matches!(
+                        transaction.fs().symlink_metadata(path).await,
+                        Err(strongroom::Error::NotFound { .. })
+                    ) =>
+            {
+                return Ok(());
+            }
+            Op::Delete { key } => (key, transaction.kv().delete(key).await?),
+            Op::DeleteIn { table, key } => (key, transaction.table(*table)?.delete(key).await?),
+            op => return Ok(transaction.apply(op).await?),
+        };
+        if was_there || self.is_forced {
             return Ok(());
         }
-        transaction.apply(&self.op).await
+        Err(Failure::failed(format!("{}: no such key", shown(key))))
     }
 }
 
@@ -258,7 +286,7 @@ fn parse(input: &[u8]) -> Result<Vec<Operation>, Failure> {
             // Where in the line it is, without the line of the parser, which is always the first.
             refused(format!("makes no sense: {error}").replace(" at line 1 column ", " at column "))
         })?;
-        let is_forced = matches!(parsed, Line::Rm { force: true, .. });
+        let is_forced = matches!(parsed, Line::Rm { force: true, .. } | Line::KvDel { force: true, .. });
         let op = parsed.op().map_err(refused)?;
         refuse_slip(&op, is_forced).map_err(|failure| failure.on(format!("line {line}")))?;
         operations.push(Operation { op, line, is_forced });
@@ -268,12 +296,15 @@ fn parse(input: &[u8]) -> Result<Vec<Operation>, Failure> {
 
 /// What `rm` and `mv` refuse, too.
 fn refuse_slip(op: &Op, is_forced: bool) -> Result<(), Failure> {
+    let Op::File(op) = op else { return Ok(()) };
     match op {
-        Op::RemoveAll { path } if !is_forced && !path.is_empty() && path.iter().all(|byte| *byte == b'/') => {
+        FileOp::RemoveAll { path } if !is_forced && !path.is_empty() && path.iter().all(|byte| *byte == b'/') => {
             let what = "is all that there is: say \"force\": true to remove everything in it";
             Err(Failure::failed(format!("{}: {what}", shown(path))))
         }
-        Op::RemoveAll { path } | Op::RemoveFile { path } | Op::Rename { from: path, .. } => refuse_dots(path),
+        FileOp::RemoveAll { path } | FileOp::RemoveFile { path } | FileOp::Rename { from: path, .. } => {
+            refuse_dots(path)
+        }
         _ => Ok(()),
     }
 }
@@ -299,31 +330,48 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 impl Line {
     fn op(self) -> Result<Op, String> {
         let followed = |follow: bool| if follow { Follow::Yes } else { Follow::No };
-        Ok(match self {
-            Self::Mkdir { path, parents: false } => Op::CreateDir { path: path.get()? },
-            Self::Mkdir { path, parents: true } => Op::CreateDirAll { path: path.get()? },
-            Self::Rm { path, recursive: false, .. } => Op::RemoveFile { path: path.get()? },
-            Self::Rm { path, recursive: true, .. } => Op::RemoveAll { path: path.get()? },
-            Self::Rmdir { path } => Op::RemoveDir { path: path.get()? },
-            Self::Mv { from, to, replace } => Op::Rename { from: from.get()?, to: to.get()?, replace },
-            Self::Exchange { one, other } => Op::Exchange { one: one.get()?, other: other.get()? },
-            Self::Cp { from, to, recursive: false } => Op::Copy { from: from.get()?, to: to.get()? },
-            Self::Cp { from, to, recursive: true } => Op::CopyAll { from: from.get()?, to: to.get()? },
-            Self::Ln { target, link, symbolic: false } => Op::HardLink { existing: target.get()?, link: link.get()? },
-            Self::Ln { target, link, symbolic: true } => Op::Symlink { target: target.get()?, link: link.get()? },
-            Self::Write { path, content } => Op::Write { path: path.get()?, content: content.get()? },
-            Self::Append { path, content } => Op::Append { path: path.get()?, bytes: content.get()? },
-            Self::WriteAt { path, offset, content } => Op::WriteAt { path: path.get()?, offset, bytes: content.get()? },
-            Self::Truncate { path, size } => Op::SetLen { path: path.get()?, size },
-            Self::Punch { path, offset, length } => Op::PunchHole { path: path.get()?, offset, length },
-            Self::Set { path, mode, uid, gid, mtime, follow } => {
-                let mode = mode.map(|text| parse_mode(&text)).transpose()?;
-                let mtime = mtime.map(|text| units::parse_moment(&text)).transpose()?;
-                let mtime = mtime.and_then(|seconds| Timestamp::new(seconds, 0));
-                let change = AttributeChange { mode, uid, gid, mtime, atime: None };
-                Op::SetAttributes { path: path.get()?, change, follow: followed(follow) }
+        Ok(Op::File(match self {
+            Self::KvPut { key, value, table } => {
+                let (key, value) = (key.get()?, value.get()?);
+                return Ok(match table {
+                    None => Op::Put { key, value },
+                    Some(table) => Op::PutIn { table, key, value },
+                });
             }
-            Self::Setxattr { path, name, value, follow } => Op::SetXattr {
+            Self::KvDel { key, table, .. } => {
+                let key = key.get()?;
+                return Ok(match table {
+                    None => Op::Delete { key },
+                    Some(table) => Op::DeleteIn { table, key },
+                });
+            }
+            Self::Mkdir { path, parents: false } => FileOp::CreateDir { path: path.get()? },
+            Self::Mkdir { path, parents: true } => FileOp::CreateDirAll { path: path.get()? },
+            Self::Rm { path, recursive: false, .. } => FileOp::RemoveFile { path: path.get()? },
+            Self::Rm { path, recursive: true, .. } => FileOp::RemoveAll { path: path.get()? },
+            Self::Rmdir { path } => FileOp::RemoveDir { path: path.get()? },
+            Self::Mv { from, to, replace } => FileOp::Rename { from: from.get()?, to: to.get()?, replace },
+            Self::Exchange { one, other } => FileOp::Exchange { one: one.get()?, other: other.get()? },
+            Self::Cp { from, to, recursive: false } => FileOp::Copy { from: from.get()?, to: to.get()? },
+            Self::Cp { from, to, recursive: true } => FileOp::CopyAll { from: from.get()?, to: to.get()? },
+            Self::Ln { target, link, symbolic: false } => {
+                FileOp::HardLink { existing: target.get()?, link: link.get()? }
+            }
+            Self::Ln { target, link, symbolic: true } => FileOp::Symlink { target: target.get()?, link: link.get()? },
+            Self::Write { path, content } => FileOp::Write { path: path.get()?, content: content.get()? },
+            Self::Append { path, content } => FileOp::Append { path: path.get()?, bytes: content.get()? },
+            Self::WriteAt { path, offset, content } => {
+                FileOp::WriteAt { path: path.get()?, offset, bytes: content.get()? }
+            }
+            Self::Truncate { path, size } => FileOp::SetLen { path: path.get()?, size },
+            Self::Punch { path, offset, length } => FileOp::PunchHole { path: path.get()?, offset, length },
+            Self::Set { path, mode, uid, gid, mtime, atime, follow } => {
+                let mode = mode.map(|text| parse_mode(&text)).transpose()?;
+                let (mtime, atime) = (parse_time(mtime)?, parse_time(atime)?);
+                let change = AttributeChange { mode, uid, gid, mtime, atime };
+                FileOp::SetAttributes { path: path.get()?, change, follow: followed(follow) }
+            }
+            Self::Setxattr { path, name, value, follow } => FileOp::SetXattr {
                 path: path.get()?,
                 name: name.get()?,
                 value: value.get()?,
@@ -331,10 +379,15 @@ impl Line {
                 follow: followed(follow),
             },
             Self::Rmxattr { path, name, follow } => {
-                Op::RemoveXattr { path: path.get()?, name: name.get()?, follow: followed(follow) }
+                FileOp::RemoveXattr { path: path.get()?, name: name.get()?, follow: followed(follow) }
             }
-        })
+        }))
     }
+}
+
+fn parse_time(text: Option<String>) -> Result<Option<Timestamp>, String> {
+    let seconds = text.map(|text| units::parse_moment(&text)).transpose()?;
+    Ok(seconds.and_then(|seconds| Timestamp::new(seconds, 0)))
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

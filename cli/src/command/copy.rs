@@ -16,12 +16,13 @@ use crate::output;
 use crate::progress::Progress;
 use crate::units;
 
+// A paragraph is a line: the help is broken to the width of where it is shown.
 const HELP: &str = "\
-All files with their metadata and versions, keys, settings and snapshots are copied, and what is shared stays shared. With
+All files with their metadata and versions, keys, settings and snapshots are copied, and what is shared stays shared. With \
 --at, what that snapshot keeps, and the snapshots before it. What is read is verified; `check --data` on the copy proves it.
 
-The copy opens only once it is whole. One that is interrupted is deleted again; of one that was killed, `destroy` deletes
-what is left. Meanwhile a snapshot named being-copied-NUMBER keeps the repository as it is; where a killed copy has left one, the
+The copy opens only once it is whole. One that is interrupted is deleted again; of one that was killed, `destroy` deletes \
+what is left. Meanwhile a snapshot named being-copied-NUMBER keeps the repository as it is; where a killed copy has left one, the \
 next copy removes it.";
 
 #[derive(Debug, Args)]

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use strongroom::fs::Kind;
+use strongroom::fs::{FsTransaction, Kind, Metadata};
 
-use crate::command::mv::{is_folder, last_name, refuse_same_names};
+use crate::command::mv::{is_folder, last_name, refuse_same_names, split_paths};
 use crate::context::{Access, Context, transact};
 use crate::exit::Failure;
 use crate::local::bytes_of;
@@ -22,14 +22,12 @@ pub(crate) struct Arguments {
     #[arg(id = "repo", long = "repo", value_name = "URI", env = "STRONGROOM_REPO", hide_env_values = true)]
     _repo: Option<OsString>,
     /// What to copy, and at the end where to: a new name, a file to replace, or a folder that is there
-    #[arg(required = true, num_args = 2..)]
+    #[arg(required = true)]
     paths: Vec<OsString>,
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let Some((to, from)) = arguments.paths.split_last() else {
-        return Err(Failure::usage("cp needs what to copy and where to"));
-    };
+    let (to, from) = split_paths(&arguments.paths, "cp", "what to copy")?;
     let to = bytes_of(to);
     refuse_same_names(from.iter().map(|from| bytes_of(from)))?;
     let repository = context.open(Access::Write).await?;
@@ -41,11 +39,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         for from in from {
             let from = bytes_of(from);
             let to = if into_folder { join(to, last_name(from)?) } else { to.to_vec() };
-            let kind = match arguments.recursive {
-                true => transaction.symlink_metadata(from).await?.kind,
-                false => transaction.metadata(from).await?.kind,
+            let what = match arguments.recursive {
+                true => transaction.symlink_metadata(from).await?,
+                false => transaction.metadata(from).await?,
             };
-            match kind {
+            refuse_itself(transaction, from, &to, &what).await?;
+            match what.kind {
                 Kind::Directory if !arguments.recursive => {
                     return Err(Failure::failed(format!("{}: is a folder: pass -r to copy it", shown(from))));
                 }
@@ -58,4 +57,16 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     .await?;
     repository.close().await?;
     context.output.done("cp")
+}
+
+/// Refuses to copy a file or link onto itself, under this name or another of it: it is not what was meant, and nothing would
+/// be done. A folder that is to go into itself is refused by what copies it.
+async fn refuse_itself(transaction: &FsTransaction, from: &[u8], to: &[u8], what: &Metadata) -> Result<(), Failure> {
+    match transaction.symlink_metadata(to).await {
+        Ok(there) if there.inode == what.inode && what.kind != Kind::Directory => {
+            Err(Failure::failed(format!("{} and {} are the same file", shown(from), shown(to))))
+        }
+        // Whether it can be there is told by what copies.
+        _ => Ok(()),
+    }
 }

@@ -32,9 +32,9 @@ pub(crate) struct Arguments {
     /// It is a file, a folder or a link
     #[arg(long = "type", value_name = "KIND")]
     kind: Option<Wanted>,
-    /// It is of that size, larger (+64KiB) or smaller (-64KiB)
+    /// It is of that size, larger (+64KiB) or smaller (-64KiB); of several all hold, so that two are a range
     #[arg(long, value_name = "[+|-]N", allow_hyphen_values = true, value_parser = parse_sizes)]
-    size: Option<Sizes>,
+    size: Vec<Sizes>,
     /// It changed after a moment (2026-01-31, 2026-01-31T23:59:59Z) or within a time (8h)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     newer: Option<Moment>,
@@ -139,12 +139,12 @@ impl<'a> Wish<'a> {
     }
 
     fn takes(&self, metadata: &Metadata) -> bool {
-        let size_fits = self.arguments.size.is_none_or(|size| {
+        let size_fits = self.arguments.size.iter().all(|size| {
             metadata.kind == Kind::File
                 && match size {
-                    Sizes::Exactly(bytes) => metadata.size == bytes,
-                    Sizes::Over(bytes) => metadata.size > bytes,
-                    Sizes::Under(bytes) => metadata.size < bytes,
+                    Sizes::Exactly(bytes) => metadata.size == *bytes,
+                    Sizes::Over(bytes) => metadata.size > *bytes,
+                    Sizes::Under(bytes) => metadata.size < *bytes,
                 }
         });
         size_fits
@@ -158,7 +158,7 @@ impl<'a> Wish<'a> {
         let arguments = self.arguments;
         json || arguments.long
             || arguments.linked
-            || arguments.size.is_some()
+            || !arguments.size.is_empty()
             || self.newer.is_some()
             || self.older.is_some()
     }

@@ -15,14 +15,12 @@ use crate::walk::join;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// What to move, and at the end where to: a new name, or a folder that is there
-    #[arg(required = true, num_args = 2..)]
+    #[arg(required = true)]
     paths: Vec<OsString>,
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let Some((to, from)) = arguments.paths.split_last() else {
-        return Err(Failure::usage("mv needs what to move and where to"));
-    };
+    let (to, from) = split_paths(&arguments.paths, "mv", "what to move")?;
     let to = bytes_of(to);
     refuse_same_names(from.iter().map(|from| bytes_of(from)))?;
     from.iter().try_for_each(|from| refuse_dots(bytes_of(from)))?;
@@ -42,6 +40,20 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     .await?;
     repository.close().await?;
     context.output.done("mv")
+}
+
+/// Where to, which is the last path, and what stands before it. That there are two is not asked of the parser of the command
+/// line: it would ask it of those between two flags.
+pub(crate) fn split_paths<'a>(
+    paths: &'a [OsString],
+    command: &str,
+    what: &str,
+) -> Result<(&'a OsString, &'a [OsString]), Failure> {
+    let split = paths.split_last().filter(|(_, from)| !from.is_empty());
+    split.ok_or_else(|| {
+        let help = format!("see 'strongroom {command} --help'");
+        Failure::usage(format!("{command} needs {what} and where to, and one path alone was given; {help}"))
+    })
 }
 
 /// Whether a folder is at a path.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use strongroom::core::engine::SNAPSHOT_NAME_BYTES_MAX;
 use strongroom::fs::{Fate, FsSnapshot, PathChange};
 use strongroom::{Repository, SnapshotInfo};
 
@@ -103,6 +104,11 @@ pub(crate) async fn run(command: Command, context: &mut Context) -> Result<(), F
 }
 
 async fn create(arguments: Create, context: &mut Context) -> Result<(), Failure> {
+    if arguments.name.len() > SNAPSHOT_NAME_BYTES_MAX {
+        let (name, bytes) = (shown(arguments.name.as_bytes()), arguments.name.len());
+        let what = format!("is {bytes} bytes long, and a snapshot's name has at most {SNAPSHOT_NAME_BYTES_MAX}");
+        return Err(Failure::usage(format!("{name}: {what}")));
+    }
     let repository = context.open(Access::Write).await?;
     let info = repository.create_snapshot(&arguments.name).await?;
     repository.close().await?;

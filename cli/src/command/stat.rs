@@ -29,7 +29,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             _ => None,
         };
         if context.output.json() {
-            let entry = JsonEntry::new(path, &metadata, target.as_deref());
+            let entry = JsonEntry::whole(path, &metadata, target.as_deref());
             context.output.document("strongroom/entry/1", &entry)?;
             continue;
         }
@@ -44,6 +44,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             ("modified", time(metadata.mtime)),
             ("changed", time(metadata.ctime)),
             ("created", time(metadata.btime)),
+            ("accessed", time(metadata.atime)),
         ];
         if metadata.kind == Kind::File {
             rows.push(("versions", format!("{} older", metadata.versions)));

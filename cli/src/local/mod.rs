@@ -2,6 +2,7 @@
 
 pub(crate) mod destination;
 pub(crate) mod exclude;
+pub(crate) mod mapped;
 pub(crate) mod own;
 pub(crate) mod reach;
 pub(crate) mod source;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use strongroom::fs::{ContentTag, PATH_BYTES_MAX};
 
 use super::exclude::{self, Exclude};
+use super::mapped::Mapped;
 use super::own::Own;
 use super::{Attributes, MODE_BITS, bytes_of, name_of, reach};
 
@@ -322,6 +323,7 @@ pub(crate) struct SourceFile {
     /// Another whenever the content may be: hexadecimal numbers of 16 digits at most, with dashes between them.
     pub(crate) state: String,
     tag: ContentTag,
+    inode: u64,
     settled: u64,
     sparse: bool,
 }
@@ -343,7 +345,8 @@ impl SourceFile {
         let sparse = metadata.blocks().saturating_mul(512) < size;
         let state = state(&metadata);
         let (attributes, tag, settled) = (attributes(&metadata), tag(&metadata), settled(&metadata));
-        Ok(Self { attributes, file, size, state, tag, settled, sparse })
+        let inode = metadata.ino();
+        Ok(Self { attributes, file, size, state, tag, inode, settled, sparse })
     }
 
     /// The next part with data at or after `offset`: its beginning and its end. `None` where only a hole is left.
@@ -371,11 +374,10 @@ impl SourceFile {
         Ok(state(&self.file.metadata()?) == self.state)
     }
 
-    /// What the content that was read is known by: nothing else that the file ever has is known by the same. `None` where it
-    /// changed so shortly before it was opened, which was not before this moment (in milliseconds since the epoch), that
-    /// another change may leave no trace, or where it is torn.
-    pub(crate) fn tag(&self, not_before: u64, is_torn: bool) -> Option<ContentTag> {
-        (self.settled < not_before && !is_torn).then_some(self.tag)
+    /// What the content that was read is known by: nothing else that the file ever has is known by the same. `None` where
+    /// another change may leave no trace, by what was mapped at a moment before it was opened, or where it is torn.
+    pub(crate) fn tag(&self, mapped: &Mapped, is_torn: bool) -> Option<ContentTag> {
+        (mapped.shows_changes(self.inode, self.settled) && !is_torn).then_some(self.tag)
     }
 
     /// Whether it may have been changed since it was opened.
@@ -479,11 +481,13 @@ mod tests {
         let changed = u64::try_from(changed.ctime() * 1_000 + changed.ctime_nsec() / 1_000_000).unwrap();
         let entry = entry_at(file.path(), Vec::new()).unwrap();
         // In the same tick it could change again.
-        assert_eq!(source.tag(changed + 1, false), None);
-        assert_eq!(source.tag(changed + 2_001, false), Some(entry.tag));
-        assert_eq!(source.tag(changed + 2_001, true), None);
+        assert_eq!(source.tag(&Mapped::of(changed + 1, []), false), None);
+        assert_eq!(source.tag(&Mapped::of(changed + 2_001, []), false), Some(entry.tag));
+        assert_eq!(source.tag(&Mapped::of(changed + 2_001, []), true), None);
+        // Through memory it can at any time.
+        assert_eq!(source.tag(&Mapped::of(changed + 2_001, [source.inode]), false), None);
         // Nor can anything be told by a time ahead of the clock.
-        assert_eq!(source.tag(changed - 1_000, false), None);
+        assert_eq!(source.tag(&Mapped::of(changed - 1_000, []), false), None);
         // Its content's time can be set, that cannot: it is later now.
         let time = file.path().metadata().unwrap().modified().unwrap();
         loop {

@@ -512,6 +512,9 @@ fn sizes_rates_numbers_and_flags_that_make_no_sense_are_usage_errors_of_one_line
         (vec!["key", "no-such"], "strongroom key --help"),
         (vec!["cat"], "strongroom cat --help"),
         (vec!["export", "/"], "strongroom export --help"),
+        (vec!["export", "/", "--partial"], "strongroom export --help"),
+        (vec!["cp", "/tree"], "strongroom cp --help"),
+        (vec!["mv", "/tree", "-v"], "strongroom mv --help"),
         (vec!["ls", "--cache-size", "much"], "64KiB"),
         (vec!["ls", "--limit-upload", "10"], "10MiB/s"),
         (vec!["ls", "--limit-upload", "0/s"], "--limit-upload"),
@@ -538,6 +541,7 @@ fn sizes_rates_numbers_and_flags_that_make_no_sense_are_usage_errors_of_one_line
         (vec!["key", "rm", "no such slot"], "key list"),
         (vec!["key", "rm", "99"], "key list"),
         (vec!["recovery", "new"], "--output"),
+        (vec!["snapshot", "create", &name], "300 bytes long"),
     ]);
     for (line, says) in lines {
         let said = reads_well(&scratch.runs(&line), 2, &format!("{line:?}"));

@@ -56,6 +56,22 @@ fn folders_are_made_moved_and_removed_all_or_nothing() {
 }
 
 #[test]
+fn flags_may_stand_between_the_paths_of_what_is_copied_moved_or_exported() {
+    let scratch = Scratch::with_repository();
+    for path in ["/a", "/b"] {
+        assert!(scratch.feeds(["put", "-", path], path.as_bytes()).status.success());
+    }
+    scratch.succeeds(["mkdir", "/d"]);
+    scratch.succeeds(["cp", "/a", "-q", "/copy"]);
+    scratch.succeeds(["cp", "/a", "--recursive", "/b", "-v", "/d"]);
+    scratch.succeeds(["mv", "/copy", "--json", "/moved"]);
+    assert_eq!(text(scratch.succeeds(["ls", "-R"])), "a\nb\nd\nd/a\nd/b\nmoved\n");
+    scratch.succeeds(["export", "/moved", "--partial", "/d", "-q", "out"]);
+    assert_eq!(std::fs::read(scratch.path("out/d/b")).unwrap(), b"/b");
+    assert_eq!(std::fs::read(scratch.path("out/moved")).unwrap(), b"/a");
+}
+
+#[test]
 fn ls_stat_and_tree_show_what_is_there() {
     let scratch = Scratch::with_repository();
     fs::create_dir_all(scratch.path("tree/inner")).unwrap();

@@ -47,6 +47,7 @@ fn find_tells_files_apart_by_name_kind_size_time_and_depth() {
         (&["--size", "+1KiB"], "/docs/B.TXT /docs/old/c.txt"),
         (&["--size", "-100"], "/docs/a.txt"),
         (&["--size", "500", "--name", "i*"], "/image.png"),
+        (&["--size", "+100", "--size", "-1KiB"], "/docs/same.png /image.png"),
         (&["--linked"], "/docs/same.png /image.png"),
         (&["--older", "30d"], "/docs/old/c.txt"),
         (&["--type", "f", "--newer", "30d", "--older", "5h"], "/docs/same.png /image.png"),
@@ -117,6 +118,12 @@ fn cp_shares_what_it_copies_and_keeps_all_or_nothing() {
 
     let list = scratch.succeeds(["ls", "-R"]);
     assert!(scratch.fails(1, ["cp", "/tree", "/x"]).contains("-r"));
+    for (from, to) in
+        [("/copy", "/copy"), ("copy", "/./copy"), ("/copy", "/"), ("/tree/image.png", "/tree/docs/same.png")]
+    {
+        let said = scratch.fails(1, ["cp", from, to]);
+        assert!(said.contains("are the same file"), "{from} {to}: {said}");
+    }
     assert!(scratch.fails(1, ["cp", "/tree/docs/a.txt", "/absent", "/into"]).contains("/absent"));
     assert!(scratch.fails(1, ["cp", "/tree/docs/a.txt", "/copy", "/neither"]).contains("not a folder"));
     scratch.fails(1, ["cp", "-r", "/tree", "/tree/docs/inside"]);
@@ -147,19 +154,44 @@ fn a_batch_is_one_commit_or_nothing() {
         {"op":"rm","path":"/tree/docs","recursive":true}
         {"op":"rm","path":"/tree/image.png"}
         {"op":"rmdir","path":"/new/moved"}
+        {"op":"kv-put","key":"letters","value":"2"}
+        {"op":"kv-put","key":{"hex":"ff"},"value":{"hex":"fe"}}
+        {"op":"kv-put","key":"gone","value":"soon"}
+        {"op":"kv-del","key":"gone"}
+        {"op":"kv-put","key":"own","value":"1","table":1}
+        {"op":"kv-del","key":"own","table":1}
+        {"op":"kv-del","key":"own","table":1,"force":true}
+        {"op":"set","path":"/new/hard","atime":"2002-02-03T04:05:06Z"}
     "#;
     let output = scratch.feeds(["batch", "--json"], ops.as_bytes());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["schema"], &report["operations"]), (&"strongroom/batch/1".into(), &17.into()));
+    assert_eq!((&report["schema"], &report["operations"]), (&"strongroom/batch/1".into(), &25.into()));
     assert_eq!(scratch.succeeds(["cat", "/new/a", "/new/copy", "/new/hard"]), b"ONEONE twoONE two");
     assert_eq!(scratch.succeeds(["ls", "/tree"]), b"link\n");
     assert_eq!(scratch.succeeds(["ls", "/new"]), b"a\ncopy\nhard\nsoft\n\xff\n");
     let entry = text(&scratch.succeeds(["ls", "-l", "/new/a"]));
     assert!(entry.starts_with("-rw-------     7:") && entry.contains("2001-02-03T04:05:06Z"), "{entry}");
 
+    let said = text(&scratch.succeeds(["stat", "/new/hard"]));
+    assert!(said.contains("accessed  2002-02-03T04:05:06Z +0ns"), "{said}");
+    let whole: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["stat", "/new/hard", "--json"])).unwrap();
+    assert_eq!((&whole["atime"], &whole["atime_nanos"]), (&"2002-02-03T04:05:06Z".into(), &0.into()));
+    for time in ["ctime", "btime"] {
+        assert!(whole[time].is_string() && whole[format!("{time}_nanos")].is_number(), "{whole}");
+    }
+    let keys = scratch.succeeds(["kv", "scan", "--values"]);
+    assert_eq!(text(&keys), "letters\t2\n\\xff\t\\xfe\n");
+
     let list = scratch.succeeds(["ls", "-R"]);
     for (code, ops, says) in [
+        (
+            1,
+            "{\"op\":\"kv-put\",\"key\":\"k\",\"value\":\"v\"}\n{\"op\":\"kv-del\",\"key\":\"absent\"}",
+            "absent: no such key",
+        ),
+        (1, r#"{"op":"kv-put","key":"k","value":"v","table":64}"#, "line 1: "),
+        (2, r#"{"op":"kv-put","key":"k","value":"v","table":256}"#, "line 1: "),
         (1, "{\"op\":\"mkdir\",\"path\":\"/x\"}\n\n{\"op\":\"rm\",\"path\":\"/absent\"}", "line 3: /absent"),
         (1, "{\"op\":\"mkdir\",\"path\":\"/new\"}", "line 1: "),
         (2, "{\"op\":\"mkdir\",\"path\":\"/x\"}\nnonsense", "line 2: "),
@@ -173,6 +205,7 @@ fn a_batch_is_one_commit_or_nothing() {
         assert_eq!((output.status.code(), said.lines().count()), (Some(code), 1), "{said}");
         assert!(said.contains(says), "{said}");
         assert_eq!(scratch.succeeds(["ls", "-R"]), list);
+        assert_eq!(scratch.succeeds(["kv", "scan", "--values"]), keys);
     }
     check_is_clean(&scratch, "after batches");
 }

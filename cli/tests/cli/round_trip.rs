@@ -211,15 +211,21 @@ fn what_cannot_be_stored_is_listed_and_the_rest_is_stored() {
 
 #[test]
 fn a_large_file_goes_in_over_several_commits() {
-    let scratch = Scratch::with_repository();
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "16KiB"]);
     let tree = scratch.path("tree");
     fs::create_dir(&tree).unwrap();
     // Beyond the size from which files take their own way; mostly holes, so that the test is quick.
     let file = fs::File::create(tree.join("large")).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &Numbers::new(3).bytes(2 << 20), 100 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &Numbers::new(3).bytes(6 << 20), 100 << 20).unwrap();
     file.set_len(300 << 20).unwrap();
     drop(file);
+    let commits = || json(&scratch.succeeds(["info", "--json"]))["inside"]["commit"].as_u64().unwrap();
+    let before = commits();
     scratch.succeeds(["import", "tree"]);
+    // One each 1.25 MiB, beside those in which it is begun and put in its place.
+    let made = commits() - before;
+    assert!(made >= 6, "{made} commits");
     assert_eq!(scratch.succeeds(["ls", "-R"]), b"tree\ntree/large\n");
     assert_eq!(json(&scratch.succeeds(["import", "tree", "--json"]))["files"], 0);
     scratch.succeeds(["export", "/", "out"]);

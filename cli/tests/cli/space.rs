@@ -43,6 +43,7 @@ fn is_as_small_as_a_fresh_one(scratch: &Scratch) {
     for entry in std::fs::read_dir(fresh.path("out")).unwrap() {
         fresh.succeeds(["import".as_ref(), entry.unwrap().path().as_os_str()]);
     }
+    fresh.succeeds(["compact"]);
     let ideal = blocks(&fresh);
     assert!(after <= ideal + (ideal / 50).max(8), "{ideal} blocks would do, {before} became {after}: {report}");
     check_is_clean(scratch, "after compact");

@@ -2,14 +2,12 @@
 //! cannot.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::time::SystemTime;
 
 use crate::common::acceptance::{check_is_clean, stored_bytes, text};
-use crate::common::{self, Scratch};
+use crate::common::{self, Scratch, mounts};
 
 fn import(scratch: &Scratch, more: &[&str]) -> serde_json::Value {
     let arguments = ["import", "tree", "--json"];
@@ -241,38 +239,78 @@ fn what_is_looked_into_and_is_the_same_makes_no_version_and_is_not_looked_into_a
     }
 }
 
-/// As another user, who may read the repository and not the file.
-fn import_as_nobody(scratch: &Scratch, more: &[&str]) -> Output {
-    scratch.command().uid(65_534).gid(65_534).args(["import", "tree"]).args(more).output().unwrap()
+/// A database in `tree` with a write-ahead log. Its index, `db-shm`, is written through memory: while the kernel has not
+/// written out what was changed there before, no time of it changes.
+fn database(scratch: &Scratch) -> rusqlite::Connection {
+    fs::create_dir(scratch.path("tree")).unwrap();
+    let database = rusqlite::Connection::open(scratch.path("tree/db")).unwrap();
+    let mode: String = database.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    database.execute("CREATE TABLE numbers (number)", []).unwrap();
+    database
+}
+
+#[test]
+fn what_a_program_writes_through_memory_after_it_was_read_is_seen() {
+    let scratch = Scratch::with_repository();
+    let database = database(&scratch);
+    for number in 0..3 {
+        database.execute("INSERT INTO numbers VALUES (?1)", [number]).unwrap();
+        import(&scratch, &[]);
+        let stored = scratch.succeeds(["cat", "/tree/db-shm"]);
+        assert!(stored == fs::read(scratch.path("tree/db-shm")).unwrap(), "after {number}");
+    }
+}
+
+#[test]
+fn a_comparison_of_all_contents_sees_what_shows_in_nothing_else() {
+    if !mounts::inside("unchanged::a_comparison_of_all_contents_sees_what_shows_in_nothing_else") {
+        return;
+    }
+    // So the program is not told what is mapped.
+    mounts::small_disk(Path::new("/proc"), 64);
+    let scratch = Scratch::with_repository();
+    let database = database(&scratch);
+    for number in 0..3 {
+        database.execute("INSERT INTO numbers VALUES (?1)", [number]).unwrap();
+        import(&scratch, &["--checksum"]);
+        let stored = scratch.succeeds(["cat", "/tree/db-shm"]);
+        assert!(stored == fs::read(scratch.path("tree/db-shm")).unwrap(), "after {number}");
+    }
+}
+
+#[test]
+fn a_comparison_of_all_contents_changes_nothing_where_they_are_the_same() {
+    let scratch = Scratch::with_repository();
+    common::generate_tree(&scratch.path("tree"), 6, 4_000_000, 30);
+    import(&scratch, &[]);
+    let first = import(&scratch, &["--checksum"]);
+    let noted = commit(&scratch);
+    for more in [&["--checksum"][..], &["--checksum", "--dry-run"], &[]] {
+        let report = import(&scratch, more);
+        assert_eq!((&report["files"], &report["unchanged"]), (&0.into(), &first["unchanged"]), "{more:?}");
+        assert_eq!(commit(&scratch), noted, "{more:?}");
+    }
 }
 
 #[test]
 fn an_unchanged_file_is_not_opened_and_one_that_changed_and_cannot_be_is_told() {
-    let scratch = Scratch::with_repository();
-    if scratch.root.path().metadata().unwrap().uid() != 0 {
-        eprintln!("only root can be somebody else: nothing to try");
+    // Who may do everything stores what others may not read.
+    if !mounts::inside("unchanged::an_unchanged_file_is_not_opened_and_one_that_changed_and_cannot_be_is_told") {
         return;
     }
+    let scratch = Scratch::with_repository();
     fs::create_dir(scratch.path("tree")).unwrap();
     let file = scratch.path("tree/file");
     fs::write(&file, "one").unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
     import(&scratch, &[]);
-    let everything = ["--recursive", "a+rwX"];
-    let done = std::process::Command::new("chmod").args(everything).arg(scratch.path("repo")).status().unwrap();
-    assert!(done.success());
-    fs::create_dir_all(scratch.path("state")).unwrap();
-    for folder in ["", "state"] {
-        fs::set_permissions(scratch.path(folder), Permissions::from_mode(0o777)).unwrap();
-    }
-    let chmod = std::process::Command::new("chmod").args(everything).arg(scratch.path("state")).status().unwrap();
-    assert!(chmod.success());
 
-    let output = import_as_nobody(&scratch, &[]);
+    let output = scratch.run_humbly(["import", "tree"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     change_unseen(&file, "two");
     for more in [&["--dry-run"][..], &[], &[]] {
-        let output = import_as_nobody(&scratch, more);
+        let output = scratch.run_humbly(["import", "tree"].iter().chain(more));
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{more:?}: {said}");
         assert!(said.contains("/tree/file: cannot be read: Permission denied"), "{more:?}: {said}");

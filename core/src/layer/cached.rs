@@ -20,7 +20,8 @@ pub struct Cached {
 }
 
 impl Cached {
-    /// The storage, with the cache in front of it. Storages that share a cache must be the same: names are all it knows.
+    /// The storage, with the cache in front of it. Storages may share a cache where no two of them
+    /// hold different blobs under one name, as those of the engine do not.
     #[must_use]
     pub fn new(inner: Arc<dyn Storage>, cache: Arc<dyn Cache>) -> Self {
         Self { inner, cache }

@@ -6,15 +6,15 @@
 //! is settled, so that none is opened meanwhile: until it is known whether it is part of the chain, though the future of the
 //! commit may be gone by then, or nobody could tell whoever awaited it.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_lock::Mutex as AsyncMutex;
 use strongroom_core as core;
 use strongroom_core::engine::Transaction;
 
 use super::pending::Pending;
+use super::table::{Gate, IsOpen, Table};
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 
@@ -24,22 +24,11 @@ const WRITERS_AT_BOUND_MAX: usize = 4;
 /// What this process has open.
 #[derive(Default)]
 pub(crate) struct Handles {
-    files: Mutex<HashMap<u64, Entry>>,
-    /// Removed files of which the last handle was dropped.
-    abandoned: Mutex<BTreeSet<u64>>,
+    table: Table<OpenFile>,
     /// Bytes of memory in which overwritten bytes wait for their chunks to be cut anew, and chunks that were appended to be
     /// stored, of all files.
     gathered_bytes: AtomicUsize,
 }
-
-enum Entry {
-    Open(Weak<OpenFile>),
-    /// Transactions that delete it are being committed. All but one lose, and not in the order in which they came. The lock of
-    /// each is held while somebody awaits the commit.
-    Going(Vec<Gate>),
-}
-
-type Gate = Arc<AsyncMutex<()>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -167,76 +156,42 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let common = self.shared().common.clone();
-        let handles = &common.handles;
-        let mut files = lock(&handles.files);
-        if let Some(Entry::Open(file)) = files.get(&self.inode)
-            && file.strong_count() == 0
-        {
-            files.remove(&self.inode);
-        }
-        drop(files);
-        if self.removed.load(Ordering::Acquire) {
-            lock(&handles.abandoned).insert(self.inode);
-        }
+        common.handles.table.dropped(self.inode, self.removed.load(Ordering::Acquire));
     }
 }
 
 impl Handles {
     /// The file, where a handle of it is there.
     pub(crate) fn get(&self, inode: u64) -> Option<Arc<OpenFile>> {
-        match lock(&self.files).get(&inode) {
-            Some(Entry::Open(file)) => file.upgrade(),
-            _ => None,
-        }
+        self.table.get(inode)
     }
 
     /// All files of which a handle is there.
     pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
-        let open = |entry: &Entry| match entry {
-            Entry::Open(file) => file.upgrade(),
-            Entry::Going(_) => None,
-        };
-        lock(&self.files).values().filter_map(open).collect()
+        self.table.all()
     }
 
     /// The file, for one more handle. Waits for a removal that is on its way to be settled, and sees to that where nobody else
     /// does; the caller looks after that whether the file is still there.
     pub(crate) async fn open(&self, shared: &Arc<Shared>, inode: u64) -> Result<Arc<OpenFile>> {
         loop {
-            let going = {
-                let mut files = lock(&self.files);
-                let open = match files.get(&inode) {
-                    Some(Entry::Going(gates)) => gates.first().cloned().map_or(Ok(None), Err),
-                    Some(Entry::Open(file)) => Ok(file.upgrade()),
-                    None => Ok(None),
-                };
-                match open {
-                    Err(going) => going,
-                    Ok(Some(file)) => return Ok(file),
-                    Ok(None) => {
-                        let file = Arc::new(OpenFile {
-                            goes_by: Mutex::new(GoesBy { shared: shared.clone(), since: 0 }),
-                            inode,
-                            writes: AsyncMutex::default(),
-                            written: AtomicBool::new(false),
-                            removed: AtomicBool::new(false),
-                        });
-                        files.insert(inode, Entry::Open(Arc::downgrade(&file)));
-                        return Ok(file);
-                    }
-                }
+            let make = || OpenFile {
+                goes_by: Mutex::new(GoesBy { shared: shared.clone(), since: 0 }),
+                inode,
+                writes: AsyncMutex::default(),
+                written: AtomicBool::new(false),
+                removed: AtomicBool::new(false),
+            };
+            let going = match self.table.open(inode, make) {
+                Ok(file) => return Ok(file),
+                Err(going) => going,
             };
             drop(going.lock().await);
-            if self.is_held_by(inode, &going) {
+            if self.table.is_held_by(inode, &going) {
                 // Whoever awaited the commit is gone, or could not be told; it may wait for the next one.
                 shared.engine.settle().await?;
             }
         }
-    }
-
-    fn is_held_by(&self, inode: u64, gate: &Gate) -> bool {
-        let files = lock(&self.files);
-        matches!(files.get(&inode), Some(Entry::Going(gates)) if gates.iter().any(|held| Arc::ptr_eq(held, gate)))
     }
 
     /// For a transaction that is about to be committed, and deletes files, or leaves others without a name to those who have
@@ -264,34 +219,19 @@ impl Handles {
     /// Holds the door for files that a transaction is about to delete.
     fn go(self: &Arc<Self>, inodes: &[u64]) -> Result<Going> {
         let gate = Gate::default();
-        let mut going = Going { handles: self.clone(), inodes: Vec::new(), gate: gate.clone() };
-        let mut files = lock(&self.files);
-        for &inode in inodes {
-            match files.get_mut(&inode) {
-                // Opened since the transaction looked: it must look again, and leave an orphan.
-                Some(Entry::Open(file)) if file.strong_count() > 0 => {
-                    drop(files);
-                    return Err(core::Error::Conflict.into());
-                }
-                Some(Entry::Going(gates)) => gates.push(gate.clone()),
-                _ => drop(files.insert(inode, Entry::Going(vec![gate.clone()]))),
-            }
-            going.inodes.push(inode);
-        }
-        Ok(going)
+        // Opened since the transaction looked: it must look again, and leave an orphan.
+        self.table.go(inodes, &gate).map_err(|IsOpen| core::Error::Conflict)?;
+        Ok(Going { handles: self.clone(), inodes: inodes.to_vec(), gate })
     }
 
     /// Removed files whose last handle was dropped; the caller looks after them.
     pub(crate) fn take_abandoned(&self) -> Abandoned<'_> {
-        let mut abandoned = lock(&self.abandoned);
-        let inodes =
-            if abandoned.is_empty() { Vec::new() } else { std::mem::take(&mut *abandoned).into_iter().collect() };
-        Abandoned { handles: self, inodes }
+        Abandoned { handles: self, inodes: self.table.take_abandoned().into_iter().collect() }
     }
 
     /// To be looked after another time.
     pub(crate) fn put_back_abandoned(&self, inodes: &[u64]) {
-        lock(&self.abandoned).extend(inodes);
+        self.table.put_back_abandoned(inodes);
     }
 
     /// Bytes of memory that all files gather.
@@ -318,8 +258,9 @@ pub(crate) struct Abandoned<'h> {
 }
 
 impl Abandoned<'_> {
-    pub(crate) fn are_gone(mut self) {
-        self.inodes.clear();
+    /// All but these are.
+    pub(crate) fn are_gone_but(mut self, left: Vec<u64>) {
+        self.inodes = left;
     }
 }
 
@@ -370,14 +311,7 @@ struct Going {
 
 impl Drop for Going {
     fn drop(&mut self) {
-        let mut files = lock(&self.handles.files);
-        for inode in &self.inodes {
-            let Some(Entry::Going(gates)) = files.get_mut(inode) else { continue };
-            gates.retain(|gate| !Arc::ptr_eq(gate, &self.gate));
-            if gates.is_empty() {
-                files.remove(inode);
-            }
-        }
+        self.handles.table.let_go(&self.inodes, &self.gate);
     }
 }
 
@@ -386,7 +320,7 @@ mod tests {
     use super::*;
 
     fn is_closed(handles: &Handles, inode: u64) -> bool {
-        matches!(lock(&handles.files).get(&inode), Some(Entry::Going(_)))
+        handles.table.is_closed(inode)
     }
 
     #[test]
@@ -408,11 +342,14 @@ mod tests {
     #[test]
     fn removed_files_that_were_looked_after_in_vain_are_looked_after_again() {
         let handles = Handles::default();
-        lock(&handles.abandoned).extend([3, 4]);
+        handles.put_back_abandoned(&[3, 4]);
         drop(handles.take_abandoned());
         let again = handles.take_abandoned();
         assert_eq!(*again, [3, 4]);
-        again.are_gone();
+        again.are_gone_but(vec![4]);
+        let again = handles.take_abandoned();
+        assert_eq!(*again, [4]);
+        again.are_gone_but(Vec::new());
         assert!(handles.take_abandoned().is_empty());
     }
 }

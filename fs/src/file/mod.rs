@@ -5,6 +5,8 @@ mod handles;
 mod pending;
 mod reader;
 mod replay;
+mod sync;
+mod table;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -48,52 +48,73 @@ impl Shared {
     /// transaction of this process, or for the next writer.
     pub(crate) async fn reclaim_abandoned(&self) {
         let abandoned = self.common.handles.take_abandoned();
-        if !abandoned.is_empty() && self.reclaim(&abandoned, Whose::Ours).await.is_ok() {
-            abandoned.are_gone();
+        if abandoned.is_empty() {
+            return;
         }
+        let mut left = Vec::new();
+        // Said by nobody: it comes up again where it is met.
+        let _ = self.reclaim(&abandoned, Whose::Ours, &mut left).await;
+        abandoned.are_gone_but(left);
     }
 
     /// Deletes those of these files that are orphans, of whom it is said, and not open here, and what is left of those that are
-    /// deleted, in transactions of bounded size.
-    async fn reclaim(&self, inodes: &[u64], whose: Whose) -> Result<()> {
+    /// deleted, in transactions of bounded size. `unreclaimed` gets those that it fails to delete, and those that it does not
+    /// come to.
+    async fn reclaim(&self, inodes: &[u64], whose: Whose, unreclaimed: &mut Vec<u64>) -> Result<()> {
         let (mut left, mut attempt, mut at_once) = (inodes, 0, RECLAIMED_AT_ONCE_MAX);
-        let mut damaged = None;
-        while !left.is_empty() {
-            match self.reclaim_some(left.get(..at_once).unwrap_or(left), whose).await {
+        let mut first = None;
+        while let Some((&next, after)) = left.split_first() {
+            let together = left.get(..at_once).unwrap_or(left);
+            let mut sound = 0;
+            match self.reclaim_some(together, whose, &mut sound).await {
                 Ok(done) => {
                     left = left.get(done..).unwrap_or_default();
-                    attempt = 0;
+                    // Where something is damaged there may be more of that.
+                    (attempt, at_once) = (0, at_once.saturating_mul(2).min(RECLAIMED_AT_ONCE_MAX));
                 }
                 Err(error) if error.is_conflict() && attempt < ATTEMPTS_MAX => {
                     attempt += 1;
-                    self.engine.refresh().await?;
+                    if let Err(error) = self.engine.refresh().await {
+                        unreclaimed.extend(left);
+                        return Err(error.into());
+                    }
                 }
-                // One that is damaged does not keep the others.
-                Err(Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) if at_once > 1 => at_once = 1,
-                Err(error @ Error::Core(core::Error::Damaged(_) | core::Error::Missing { .. })) => {
-                    damaged.get_or_insert(error);
-                    left = left.get(1..).unwrap_or_default();
+                // One that is damaged does not keep the others: those before it go together, and those after it.
+                Err(error) if is_of_one(&error) && sound > 0 => at_once = sound,
+                Err(error) if is_of_one(&error) => {
+                    first.get_or_insert(error);
+                    unreclaimed.push(next);
+                    left = after;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    unreclaimed.extend(left);
+                    return Err(error);
+                }
             }
         }
-        damaged.map_or(Ok(()), Err)
+        first.map_or(Ok(()), Err)
     }
 
-    /// One transaction of that. Answers of how many of them, from the first on, nothing is left to be done.
-    async fn reclaim_some(&self, inodes: &[u64], whose: Whose) -> Result<usize> {
+    /// One transaction of that. Answers of how many of them, from the first on, nothing is left to be done. Where it fails,
+    /// `sound` is how many to try without the others, from the first on: none where that is the one that is damaged.
+    async fn reclaim_some(&self, inodes: &[u64], whose: Whose, sound: &mut usize) -> Result<usize> {
         let mut transaction = self.engine.begin();
         let (mut deleted, mut done) = (Vec::new(), 0);
         let mut spared = None;
+        let mut looked_at = 0_usize;
         for &inode in inodes {
             if transaction.pending_bytes() > PENDING_AT_ONCE_BYTES_MAX {
                 break;
             }
+            *sound = looked_at;
+            looked_at += 1;
             if !self.reclaim_one(&mut transaction, inode, whose, &mut spared, &mut deleted).await? {
                 break;
             }
             done += 1;
         }
+        // What only the commit meets is found by halves.
+        *sound = looked_at / 2;
         // One who saw it when it had a name may be about to open it.
         let awaited = self.common.handles.commit_with(&mut transaction, &deleted, std::iter::empty())?;
         let result = transaction.commit().await;
@@ -146,6 +167,12 @@ impl Shared {
     }
 }
 
+/// Whether it is about one file, and says nothing of others.
+fn is_of_one(error: &Error) -> bool {
+    use core::Error as E;
+    matches!(error, Error::Core(E::Damaged(_) | E::Missing { .. } | E::NewerFormat { .. }))
+}
+
 /// Orphans, and the epochs under which they were left.
 async fn orphans(view: &dyn View) -> Result<Vec<(u64, u32)>> {
     let mut scan = view.scan(ORPHAN, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
@@ -176,7 +203,53 @@ impl FileSystem {
         drop(view);
         let ended = orphans.into_iter().filter(|(_, epoch)| !open.contains(epoch)).map(|(inode, _)| inode);
         let ended: Vec<_> = ended.collect();
-        self.shared.reclaim(&ended, Whose::Nobodys).await?;
+        self.shared.reclaim(&ended, Whose::Nobodys, &mut Vec::new()).await?;
         Ok(ended.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::{OpenOptions, Options, bed};
+
+    /// Removes a file while it is open, and lets go of it.
+    async fn abandon(fs: &FileSystem, path: &str) -> u64 {
+        let file = fs.open_file(path, OpenOptions::new().write(true).create(true)).await.unwrap();
+        let inode = file.metadata().await.unwrap().inode;
+        fs.remove_file(path).await.unwrap();
+        drop(file);
+        inode
+    }
+
+    /// Puts a row in place of the inode's that nobody reads.
+    async fn damage(fs: &FileSystem, inode: u64, row: &[u8]) {
+        let mut transaction = fs.engine().begin();
+        transaction.put(INODE, &inode_key(inode), row).unwrap();
+        transaction.commit().await.unwrap();
+    }
+
+    #[test]
+    fn files_removed_while_open_that_are_damaged_are_all_that_is_left_to_look_after() {
+        block_on(async {
+            let fs = bed::create(Options::default()).await;
+            let broken = abandon(&fs, "broken").await;
+            damage(&fs, broken, b"").await;
+            let newer = abandon(&fs, "newer").await;
+            damage(&fs, newer, &[255; 80]).await;
+            let mut whole = Vec::new();
+            for number in 0..20 {
+                whole.push(abandon(&fs, &number.to_string()).await);
+                fs.create_dir(format!("d{number}")).await.unwrap();
+            }
+            fs.shared.reclaim_abandoned().await;
+            let left = fs.shared.common.handles.take_abandoned();
+            assert_eq!(*left, [broken, newer]);
+            for inode in whole {
+                assert!(fs.engine().snapshot().get(ORPHAN, &inode_key(inode)).await.unwrap().is_none());
+            }
+        });
     }
 }

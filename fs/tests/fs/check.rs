@@ -1,9 +1,11 @@
 //! The check finds what is planted.
 
+use std::ops::Bound;
+
 use futures_lite::future::block_on;
-use strongroom_core::engine::{Table, View as _};
+use strongroom_core::engine::{Direction, Table, View as _};
 use strongroom_fs::format::{CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, Extent, INODE, SUBDIRECTORIES};
-use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, XattrMode};
+use strongroom_fs::{CheckOptions, Error, FileSystem, Follow, Kind, OpenOptions, XattrMode};
 
 use crate::support::{Bed, noise};
 
@@ -64,6 +66,62 @@ fn each_broken_row_is_found_and_named() {
             }
             let found = findings(&fs).await;
             assert!(found.iter().any(|finding| finding.contains(expected)), "{damage}: {found:#?}");
+        }
+    });
+}
+
+/// A hole is a row, too: what has none is no hole, and nobody takes it for zeros.
+#[test]
+fn where_a_row_of_a_file_is_missing_a_read_fails_and_gives_no_zeros() {
+    const HOLE: std::ops::Range<u64> = 100_000..300_000;
+    block_on(async {
+        for is_hole in [false, true] {
+            let (_bed, fs) = Bed::new(16 << 10).await;
+            fs.write("f", noise(1, 400_000)).await.unwrap();
+            fs.punch_hole("f", HOLE.start, HOLE.end - HOLE.start).await.unwrap();
+            let inode = fs.metadata("f").await.unwrap().inode;
+            let (mut rows, view) = (Vec::new(), fs.engine().snapshot());
+            let mut scan = view.scan(EXTENT, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+            while let Some((key, row)) = scan.next().await.unwrap() {
+                let (whose, start) = (key[..8].to_vec(), u64::from_be_bytes(key[8..16].try_into().unwrap()));
+                assert_eq!(whose, inode.to_be_bytes());
+                let (there_is_hole, length) = match Extent::decode(&row).unwrap() {
+                    Extent::Hole { length } => (true, length),
+                    Extent::Data { length, .. } => (false, length.into()),
+                };
+                rows.push((key.to_vec(), there_is_hole, start..start + length));
+            }
+            drop(scan);
+            // Not the first, so that what is before it is still there to be read.
+            let (key, _, missing) = rows.into_iter().rfind(|row| row.1 == is_hole).unwrap();
+            plant(&fs, EXTENT, &key, None).await;
+
+            let damaged = |result: Result<(), Error>| match result {
+                Err(Error::Core(strongroom_core::Error::Damaged(_))) => {}
+                other => panic!("hole: {is_hole}: {other:?}"),
+            };
+            damaged(fs.read("f").await.map(drop));
+            damaged(fs.snapshot().read("f").await.map(drop));
+            let file = fs.open_file("f", OpenOptions::new().write(true)).await.unwrap();
+            for (offset, length) in [
+                (missing.start, 1),
+                (missing.end - 1, 1),
+                (missing.start - 10, 20),
+                (missing.start, (missing.end - missing.start) as usize),
+            ] {
+                damaged(file.read_exact_at(offset, &mut vec![1; length]).await);
+            }
+            // Where something waits to be written beside it, too; and what has rows is read as before.
+            file.write_at(0, b"pending").await.unwrap();
+            damaged(file.read_exact_at(missing.start, &mut [1]).await);
+            let (mut out, expected) = ([0; 1_000], &noise(1, 400_000)[50_000..51_000]);
+            file.read_exact_at(50_000, &mut out).await.unwrap();
+            assert!(out[..] == *expected);
+            if missing.start >= HOLE.end {
+                file.read_exact_at(HOLE.start, &mut out).await.unwrap();
+                assert_eq!(out, [0; 1_000]);
+            }
+            drop(file);
         }
     });
 }

@@ -11,7 +11,7 @@ use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Tuning, Unlock};
 use strongroom_core::env::Env;
 use strongroom_core::layer::{Metrics, MetricsSnapshot};
-use strongroom_fs::{Error, FileSystem, OpenOptions, Options};
+use strongroom_fs::{Attributes, Error, FileSystem, OpenOptions, Options};
 
 use crate::support::at_once;
 
@@ -252,5 +252,34 @@ fn what_is_there_already_is_stored_again_by_its_rows_alone() {
         assert!(cost.uploaded_bytes() <= rows_bytes_max(stored.0), "{cost}");
         assert!(cost.uploaded_bytes() * 25 <= stored.1 && cost.downloaded_bytes() * 8 <= stored.1, "{cost}");
         assert!(counted.fs.read("again").await.unwrap() == random(1, 16 * MIB));
+    });
+}
+
+#[test]
+fn a_second_identical_file_costs_rows_whatever_its_length_and_however_it_comes() {
+    block_on(async {
+        for kib in [4, 64, 1 << 10, 16 << 10] {
+            let content = random(1, kib << 10);
+            let counted = Counted::with_file(content.len()).await;
+            let stored = counted.stored().await;
+            // In pieces that no chunk ends with, so that nothing can know that it is the same file before it is read.
+            let cost = counted.cost(counted.fs.transact(async |transaction| {
+                let mut writer = transaction.write_file("again", Attributes::file()).await?;
+                for piece in content.chunks(1_000) {
+                    writer.write(piece).await?;
+                }
+                writer.finish().await
+            }));
+            let cost = cost.await;
+            let sent = cost.uploaded_bytes();
+            println!(
+                "{kib} KiB in {} chunks that are there: {sent} bytes sent, {} read",
+                stored.0,
+                cost.downloaded_bytes()
+            );
+            assert_eq!(counted.stored().await, stored);
+            assert!(sent <= rows_bytes_max(stored.0), "{kib} KiB: {cost}");
+            assert!(counted.fs.read("again").await.unwrap() == content);
+        }
     });
 }

@@ -109,7 +109,12 @@ async fn run(seed: u64, operations: u64) {
             700..780 => {
                 pair.file.set_len(offset).await.unwrap();
                 pair.real.set_len(offset).unwrap();
-                pair.size = offset;
+                let before = std::mem::replace(&mut pair.size, offset);
+                if before < offset {
+                    // Lengthened over: a hole from the old end on, or from before it.
+                    assert_eq!(pair.file.seek_hole(before).await.unwrap(), Some(before), "{what}");
+                    assert_eq!(pair.file.seek_data(before).await.unwrap(), None, "{what}");
+                }
             }
             780..850 => pair.map(&what).await,
             850..960 => pair.file.flush().await.unwrap(),
@@ -119,6 +124,10 @@ async fn run(seed: u64, operations: u64) {
                 let end = (offset + length as u64).min(pair.size);
                 if offset < end {
                     pair.real_write(offset, &vec![0; (end - offset) as usize]);
+                    // A hole to the byte, wherever chunks are cut.
+                    assert_eq!(pair.file.seek_hole(offset).await.unwrap(), Some(offset), "{what}");
+                    let data = pair.file.seek_data(offset).await.unwrap();
+                    assert!(data.is_none_or(|data| data >= end), "{what}: data at {data:?} in {offset}..{end}");
                 }
             }
             970..980 => {

@@ -5,6 +5,7 @@ use std::pin::pin;
 use futures_lite::future::{block_on, poll_fn};
 use strongroom_conformance::crash::{CrashOptions, Loss};
 use strongroom_core::env::Env;
+use strongroom_fs::format::INODE;
 use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
 use crate::support::cut;
@@ -192,5 +193,46 @@ fn a_large_file_that_was_removed_while_open_goes_with_its_last_handle_at_once() 
         other.engine().refresh().await.unwrap();
         assert!(matches!(theirs.read_at(0, &mut byte).await, Err(Error::Stale)));
         assert_sound(&fs).await;
+    });
+}
+
+#[test]
+fn one_damaged_orphan_keeps_no_others_and_costs_them_no_commits_of_their_own() {
+    const ORPHANS: usize = 2_500;
+    block_on(async {
+        let (mut bed, fs) = bed(0, false).await;
+        let paths: Vec<_> = (0..ORPHANS).map(|number| format!("f{number}")).collect();
+        let mut transaction = fs.begin();
+        for path in &paths {
+            transaction.write(path, b"").await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let mut files = Vec::new();
+        for path in &paths {
+            files.push(fs.open_file(path, OpenOptions::new()).await.unwrap());
+        }
+        let broken = files[ORPHANS / 3].metadata().await.unwrap().inode;
+        let mut transaction = fs.begin();
+        for path in &paths {
+            transaction.remove_file(path).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        let mut transaction = fs.engine().begin();
+        transaction.put(INODE, &broken.to_be_bytes(), b"").unwrap();
+        transaction.commit().await.unwrap();
+        bed.storage.crash(1);
+        drop((files, fs));
+
+        let engine_only = bed.open_to_read().await.unwrap();
+        let before = engine_only.engine().snapshot().sequence();
+        drop(engine_only);
+        let fs = bed.open().await.unwrap();
+        // Whoever opens it for writing reclaims, and says what it met where it is asked to.
+        assert!(matches!(fs.reclaim_orphans().await, Err(Error::Core(strongroom_core::Error::Damaged(_)))));
+        let commits = fs.engine().snapshot().sequence() - before;
+        assert!(commits <= 20, "{commits} commits for {ORPHANS} orphans");
+        let mut findings = Vec::new();
+        let found = fs.check(CheckOptions { data: true }, |finding| findings.push(finding.to_string())).await.unwrap();
+        assert_eq!(found.orphans, 1, "{findings:?}");
     });
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use strongroom::fs::{FsSnapshot, Kind, Metadata};
 
 use crate::arguments::once;
-use crate::command::mv::{last_name, refuse_same_names};
+use crate::command::mv::{last_name, refuse_same_names, split_paths};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::first_name::FirstNames;
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// What to write out, and at the end the folder of this machine that it goes into: files of the same name are
     /// replaced, links there are never followed; or `-` for a tar stream to stdout, in which holes are zeros, and access lists are
     /// extended attributes (SCHILY.xattr.system.posix_acl_*)
-    #[arg(required = true, num_args = 2..)]
+    #[arg(required = true)]
     paths: Vec<OsString>,
     /// Write every intact part of damaged files, and zeros in place of the rest
     #[arg(long)]
@@ -98,9 +98,7 @@ struct Written {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    let Some((dest, paths)) = arguments.paths.split_last() else {
-        return Err(Failure::usage("export needs what to write out and where to"));
-    };
+    let (dest, paths) = split_paths(&arguments.paths, "export", "what to write out")?;
     let is_stream = dest == "-";
     if is_stream && !arguments.dry_run {
         if context.output.json() {

@@ -403,10 +403,10 @@ impl Batch {
                 }
             }
             Step::File { path, source, apart, .. } => {
-                let not_before = self.fs.engine().env().now();
+                let mapped = context.mapped(&self.fs);
                 let source = SourceFile::open(source, context.own()).map_err(unreadable)?;
                 let stored = store(&self.fs, transaction, path, &source, *apart, &mut self.buffer, progress).await?;
-                if let Some(tag) = source.tag(not_before, stored.torn) {
+                if let Some(tag) = source.tag(mapped, stored.torn) {
                     transaction.set_content_tag(path, Some(tag)).await?;
                 }
                 self.bytes += stored.bytes;
@@ -415,8 +415,7 @@ impl Batch {
             }
             Step::Name { path, existing } => {
                 if self.left_out.contains(existing) {
-                    let first = crate::output::shown(existing);
-                    return Err(Stopped::LeftOut(format!("it is one file with {first}, which was left out")));
+                    return Err(Stopped::LeftOut(left_out_with(existing)));
                 }
                 let inode = transaction.symlink_metadata(existing).await?.inode;
                 match transaction.symlink_metadata(path).await {
@@ -546,6 +545,11 @@ pub(super) async fn is_same(
         Err(strongroom::Error::Source(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Why a further name of a file is left out with the first.
+pub(super) fn left_out_with(first: &[u8]) -> String {
+    format!("it is one file with {}, which was left out", crate::output::shown(first))
 }
 
 pub(super) fn unreadable(error: std::io::Error) -> Stopped {

@@ -14,10 +14,11 @@ use super::batch::{self, ATTEMPTS_MAX, Stopped, Stored};
 use super::draft::{self, Drafts};
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::local::mapped::Mapped;
 use crate::local::source::SourceFile;
 use crate::output::shown;
 use crate::progress::Progress;
-use crate::transfer::{self, Sink};
+use crate::transfer::{self, Broken, Sink};
 
 /// Files that take so many commits go this way.
 pub(super) const COMMITS_MIN: u64 = 2;
@@ -80,10 +81,10 @@ impl Large<'_> {
     /// `raced`: another writer was in the way, most likely an import of the same file.
     async fn attempt(&self, raced: bool, buffer: &mut [u8]) -> Result<Stored, Stopped> {
         let (fs, path) = (self.fs, self.path);
-        let not_before = fs.engine().env().now();
+        let mapped = self.context.mapped(fs);
         let source = SourceFile::open(self.local, self.context.own()).map_err(batch::unreadable)?;
         let drafts = Drafts::of(path);
-        if let Some(stored) = self.found_there(&source, not_before, &drafts, raced).await? {
+        if let Some(stored) = self.found_there(&source, mapped, &drafts, raced).await? {
             self.progress.add(source.size);
             return Ok(stored);
         }
@@ -106,12 +107,13 @@ impl Large<'_> {
             Pieces { file, offset: start, commit_bytes: self.commit_bytes, unflushed: 0, context: self.context };
         transfer::store(&source, start, &mut sink, buffer, |bytes| self.progress.add(bytes)).await?;
         let stored = Stored { bytes: sink.offset, torn: source.is_torn() };
+        sink.flush().await.map_err(Broken::Repository)?;
         sink.file.close().await?;
         let change = batch::change_of_file(&source, stored.torn);
         let keeps_versions = settings.versions.unwrap_or(fs.options().versions) > 0;
         let within = keeps_versions && !self.apart;
         // What an earlier attempt read, it read at a time that this one does not know.
-        let tag = source.tag(not_before, stored.torn).filter(|_| start == 0);
+        let tag = source.tag(mapped, stored.torn).filter(|_| start == 0);
         let whole = Whole { path: &draft, drafts: &drafts, within, versions: settings.versions, change, tag };
         self.give_place(whole).await?;
         Ok(stored)
@@ -122,7 +124,7 @@ impl Large<'_> {
     async fn found_there(
         &self,
         source: &SourceFile,
-        not_before: u64,
+        mapped: &Mapped,
         drafts: &Drafts,
         raced: bool,
     ) -> Result<Option<Stored>, Stopped> {
@@ -141,7 +143,7 @@ impl Large<'_> {
         }
         let torn = source.is_torn();
         transaction.set_attributes(path, batch::change_of_file(source, torn)).await?;
-        if let Some(tag) = source.tag(not_before, torn) {
+        if let Some(tag) = source.tag(mapped, torn) {
             transaction.set_content_tag(path, Some(tag)).await?;
         }
         for draft in drafts.all(fs, &transaction).await? {
@@ -227,11 +229,21 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
+    /// Makes what was written durable. Where the draft ends elsewhere than here, another import is at it, and what lies between
+    /// is not to be relied on.
+    async fn flush(&self) -> Result<(), Failure> {
+        self.file.flush().await.map_err(lost)?;
+        match self.file.len().await.map_err(lost)? == self.offset {
+            true => Ok(()),
+            false => Err(core::Error::Conflict.into()),
+        }
+    }
+
     async fn advance(&mut self, bytes: u64) -> Result<(), Failure> {
         self.offset += bytes;
         self.unflushed += bytes;
         if self.unflushed >= self.commit_bytes {
-            self.file.flush().await.map_err(lost)?;
+            self.flush().await?;
             self.unflushed = 0;
             if self.context.interrupt.asked() {
                 return Err(interrupted());
@@ -259,8 +271,11 @@ impl Sink for Pieces<'_> {
         if length == 0 {
             return Ok(());
         }
-        self.file.set_len(self.offset + length).await.map_err(lost)?;
         self.offset += length;
+        // Never less: another import that takes this draft for its own may be further.
+        if self.file.len().await.map_err(lost)? < self.offset {
+            self.file.set_len(self.offset).await.map_err(lost)?;
+        }
         Ok(())
     }
 }

@@ -6,8 +6,9 @@
 //! through renames, copies and snapshots of the repository, and is gone from whatever else is written there.
 //!
 //! Else the content is compared, whatever may explain it (another mode, another name, a copy of the disk, a restored backup),
-//! and once it is the same, the tag is noted. Of a file that changed just before it was read, another change could leave no
-//! trace: it is not tagged, and compared by the next import.
+//! and once it is the same, the tag is noted. Of a file that changed just before it was read, or later than the import began,
+//! another change could leave no trace, and so it is where a program can write to it through memory: it is not tagged, and
+//! compared by the next import. Which programs can, this machine may not tell of all: `--checksum` compares every file.
 
 use strongroom::fs::{ContentTag, FileSystem, Metadata};
 
@@ -18,7 +19,7 @@ use crate::local::source::{Entry, SourceFile};
 
 /// What a file is to the one in the repository that has its size and time.
 pub(super) enum Likeness {
-    /// Nothing about it changed since it was read. It was not opened.
+    /// Nothing about it changed since it was read. It was not opened, unless all are compared.
     Untouched,
     /// Its content is the same, and known by this from now on, so that the next import is spared the comparison.
     Same(Option<ContentTag>),
@@ -28,18 +29,22 @@ pub(super) enum Likeness {
 }
 
 impl Likeness {
-    /// Of a file to what was stored of it at a path.
+    /// Of a file to what was stored of it at a path; `compares_all`: whatever it is known by, its content is compared.
     pub(super) async fn of(
         entry: &Entry,
         path: &[u8],
         there: &Metadata,
         fs: &FileSystem,
         context: &Context,
+        compares_all: bool,
     ) -> Result<Self, Failure> {
-        if there.content_tag == Some(entry.tag) {
+        let is_known = there.content_tag == Some(entry.tag);
+        if is_known && !compares_all {
             return Ok(Self::Untouched);
         }
         match compare(entry, path, there, fs, context).await {
+            // There is nothing to note.
+            Ok(Self::Same(_)) if is_known => Ok(Self::Untouched),
             Ok(likeness) => Ok(likeness),
             Err(Stopped::Conflict) => Ok(Self::Different),
             Err(Stopped::LeftOut(reason) | Stopped::Spoilt(reason)) => Ok(Self::Unknown(reason)),
@@ -56,7 +61,7 @@ async fn compare(
     fs: &FileSystem,
     context: &Context,
 ) -> Result<Likeness, Stopped> {
-    let not_before = fs.engine().env().now();
+    let mapped = context.mapped(fs);
     let source = SourceFile::open(&entry.path, context.own()).map_err(batch::unreadable)?;
     let transaction = fs.begin();
     // It may have been given up since the import began, or be another by now.
@@ -72,5 +77,5 @@ async fn compare(
     if source.is_torn() {
         return Ok(Likeness::Different);
     }
-    Ok(Likeness::Same(source.tag(not_before, false)))
+    Ok(Likeness::Same(source.tag(mapped, false)))
 }

@@ -4,7 +4,7 @@
 //! and files of the repository with several names, of which one file here at most may be the original. What is stored
 //! never goes into a file that another name leads to as well: that name may stand for something else by now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::first_name::{First, FirstNames};
 use crate::local::source::{Entry, Identity};
@@ -18,6 +18,9 @@ pub(super) struct Links {
     /// With the inode in the repository, where the file was found there unchanged.
     firsts: FirstNames<Identity, Option<u64>>,
     originals: HashMap<u64, Identity>,
+    /// Paths at which no more is than was before the import, though they were met: when the steps were taken again, theirs
+    /// could not be.
+    left_out: HashSet<Vec<u8>>,
 }
 
 impl Links {
@@ -29,6 +32,16 @@ impl Links {
     /// Remembers where a file went that has further names, or where it was found.
     pub(super) fn met(&mut self, entry: &Entry, path: &[u8], inode: Option<u64>) {
         self.firsts.met(entry.identity, entry.names, path, inode);
+    }
+
+    /// Remembers that what was to go to a path was left out after all.
+    pub(super) fn left_out(&mut self, path: &[u8]) {
+        self.left_out.insert(path.to_vec());
+    }
+
+    /// Whether what is at a path is not the file that was met under it.
+    pub(super) fn is_left_out(&self, path: &[u8]) -> bool {
+        self.left_out.contains(path)
     }
 
     /// Whether a file of the repository that has several names may be taken for the one here: no other was, so far.
@@ -62,5 +75,18 @@ mod tests {
         let mut links = Links::default();
         assert!(links.is_original(1, one) && links.is_original(1, one));
         assert!(!links.is_original(1, other) && links.is_original(2, other));
+    }
+
+    #[test]
+    fn a_first_name_whose_file_was_left_out_after_all_is_told_from_one_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        std::fs::write(&one, "two names").unwrap();
+        std::fs::hard_link(&one, &other).unwrap();
+        let mut links = Links::default();
+        links.met(&entry_at(&one, Vec::new()).unwrap(), b"/one", None);
+        links.left_out(b"/one");
+        let first = links.first(&entry_at(&other, Vec::new()).unwrap()).unwrap();
+        assert!(links.is_left_out(&first.path) && !links.is_left_out(b"/other"));
     }
 }

@@ -75,6 +75,11 @@ pub(crate) struct Arguments {
     /// Do not go into other file systems
     #[arg(long)]
     one_file_system: bool,
+    /// Compare the content of every file, also of those of which nothing seems to have changed. Without it, changes are missed
+    /// that leave size and times as they are: of disks that were tampered with, or of files that other users or machines write
+    /// to through memory (mmap)
+    #[arg(long)]
+    checksum: bool,
     /// Show what would be stored
     #[arg(long)]
     dry_run: bool,

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::transfer::{self, Comparison};
 use crate::walk::join;
 
-use super::batch::{Batch, News, Step};
+use super::batch::{self, Batch, News, Step};
 use super::draft;
 use super::gone::Gone;
 use super::known::Known;
@@ -286,6 +286,10 @@ impl Import<'_> {
         path: Vec<u8>,
         there: Option<Metadata>,
     ) -> Result<(), Failure> {
+        if self.links.is_left_out(&first.path) {
+            self.left_out(&path, batch::left_out_with(&first.path));
+            return Ok(());
+        }
         if first.note.is_some() && first.note == there.map(|metadata| metadata.inode) {
             self.report.unchanged += 1;
             return Ok(());
@@ -319,7 +323,8 @@ impl Import<'_> {
         if let Some(metadata) = there.filter(|there| there.size == size && same_time(&attributes, there) && !is_lost) {
             self.progress.on(|| shown(&path));
             let fs = self.repository.fs();
-            let tag = match Likeness::of(&entry, &path, &metadata, fs, self.context).await? {
+            let compares_all = self.arguments.checksum;
+            let tag = match Likeness::of(&entry, &path, &metadata, fs, self.context, compares_all).await? {
                 Likeness::Untouched => Some(None),
                 Likeness::Same(tag) => Some(tag),
                 Likeness::Different => None,
@@ -463,6 +468,9 @@ impl Import<'_> {
         for News { path, reason, is_stored, is_damage } in self.batch.take_news() {
             self.report.stored_even_so += u64::from(is_stored);
             self.met_damage |= is_damage;
+            if !is_stored {
+                self.links.left_out(&path);
+            }
             self.left_out(&path, reason);
         }
     }
