@@ -303,7 +303,7 @@ fn an_unchanged_file_is_not_opened_and_one_that_changed_and_cannot_be_is_told() 
     fs::create_dir(scratch.path("tree")).unwrap();
     let file = scratch.path("tree/file");
     fs::write(&file, "one").unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
     import(&scratch, &[]);
 
     let output = scratch.run_humbly(["import", "tree"]);
