@@ -1,7 +1,8 @@
 //! Directories, trees, holes and paths larger than anyone's, on a real folder: all of it works, checks clean, and takes no
 //! more memory than small ones do.
 //!
-//! `STRONGROOM_ACCEPTANCE=full` runs the full size, and `--nocapture` shows what time and memory each part took.
+//! `STRONGROOM_ACCEPTANCE=full` runs the full size, and `--nocapture` shows what time and memory each part took:
+//! of the heap, which is what is judged, and on Linux of all that is resident.
 //!
 //! It stands alone because it counts what is allocated, which is a matter of the whole process: its allocator is that of the
 //! crate, and each test runs in a process of its own, so that they need not wait for each other.
@@ -69,6 +70,9 @@ struct Bed {
     before: usize,
     /// The most bytes of any part that is over.
     highest: Cell<usize>,
+    /// The same of what is resident, where the system says it.
+    resident_before: Option<usize>,
+    resident_highest: Cell<Option<usize>>,
     since: Cell<Instant>,
     _folder: TempDir,
 }
@@ -77,6 +81,23 @@ struct Bed {
 #[expect(clippy::disallowed_methods, reason = "how long a part took is told, and not judged")]
 fn now() -> Instant {
     Instant::now()
+}
+
+fn mebibytes(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Bytes that the system says of this process, on Linux. Not judged: it counts pages of the program too, and what the allocator
+/// keeps of what was freed.
+fn resident(what: &str) -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()? << 10)
+}
+
+/// From here on the most that is resident is counted anew; where that cannot be, the figure is that of the whole process.
+fn reset_resident_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 impl Bed {
@@ -92,11 +113,14 @@ impl Bed {
             .tuning(tuning);
         let repository = Repository::create(&*format!("file:{}", folder.path().join("r").display()), options).unwrap();
         HEAP.reset_peak_usage();
+        reset_resident_peak();
         Self {
             repository,
             name,
             before: HEAP.current_usage(),
             highest: Cell::default(),
+            resident_before: resident("VmRSS"),
+            resident_highest: Cell::default(),
             since: Cell::new(now()),
             _folder: folder,
         }
@@ -125,9 +149,13 @@ impl Bed {
     fn part(&self, part: &str) {
         let peak = HEAP.peak_usage().saturating_sub(self.before);
         let seconds = self.since.replace(now()).elapsed().as_secs_f64();
-        println!("{}, {part}: {seconds:.1} s, {:.1} MiB", self.name, peak as f64 / f64::from(1 << 20));
+        let resident = resident("VmHWM").zip(self.resident_before).map(|(peak, before)| peak.saturating_sub(before));
+        let shown = resident.map_or_else(String::new, |bytes| format!(", resident {:.1} MiB", mebibytes(bytes)));
+        println!("{}, {part}: {seconds:.1} s, {:.1} MiB{shown}", self.name, mebibytes(peak));
         self.highest.set(self.highest.get().max(peak));
+        self.resident_highest.set(self.resident_highest.get().max(resident));
         HEAP.reset_peak_usage();
+        reset_resident_peak();
     }
 
     /// It closes without an error, and took no more memory than any.
@@ -135,6 +163,9 @@ impl Bed {
         self.repository.close().unwrap();
         self.part("close");
         let highest = self.highest.get();
+        if let Some(resident) = self.resident_highest.get() {
+            println!("{}: at most {:.1} MiB resident beyond the start", self.name, mebibytes(resident));
+        }
         assert!(highest <= MEMORY_BYTES_MAX, "{}: {highest} bytes beyond the start", self.name);
     }
 }
@@ -458,10 +489,13 @@ fn a_path_of_two_hundred_levels_is_made_moved_and_removed() {
     bed.assert_holds(LEVELS as u64, LEVELS as u64);
     for path in &paths {
         assert_eq!(fs.read(format!("{path}/file")).unwrap(), path.as_bytes());
+        let (directory, file) = (fs.metadata(path).unwrap(), fs.metadata(format!("{path}/file")).unwrap());
+        assert_eq!((directory.kind, file.kind, file.size), (Kind::Directory, Kind::File, path.len() as u64));
+        assert!(!fs.exists(format!("{path}/nothing")).unwrap());
         let names = fs.read_dir(path).unwrap().len();
         assert_eq!(names, if path == paths.last().unwrap() { 1 } else { 2 });
     }
-    bed.part("create, check, list and read");
+    bed.part("create, check, list, stat and read");
     // The lower half goes to the top, and the upper half below it.
     let (upper, lower) = (&paths[0], &paths[LEVELS / 2]);
     fs.rename(lower, "/lower").unwrap();
@@ -471,6 +505,7 @@ fn a_path_of_two_hundred_levels_is_made_moved_and_removed() {
     fs.rename(upper, format!("{bottom}/upper")).unwrap();
     let deepest = format!("{bottom}/upper{}/file", &paths[LEVELS / 2 - 1][upper.len()..]);
     assert_eq!(fs.read(&deepest).unwrap(), paths[LEVELS / 2 - 1].as_bytes());
+    assert_eq!(fs.metadata(&deepest).unwrap().size, paths[LEVELS / 2 - 1].len() as u64);
     fs.copy_all("/lower", "/copy").unwrap();
     bed.assert_holds(2 * LEVELS as u64, 2 * LEVELS as u64);
     fs.remove_all("/lower").unwrap();

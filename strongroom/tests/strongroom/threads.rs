@@ -1,10 +1,12 @@
 //! Sixty-four threads on one repository: each has a subtree and keys of its own, which become exactly what its own model
-//! says, and all count together in files and keys that they share, of which no count is lost.
+//! says, and all count together in files and keys that they share, of which no count is lost. They exchange and replace names
+//! under each other's eyes, and append to one file through one handle. The defragmenter works beside them.
 //!
 //! `STRONGROOM_ACCEPTANCE=full` goes on for a minute; `STRONGROOM_ACCEPTANCE_SEED=N` takes another seed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -13,10 +15,14 @@ use strongroom::blocking::{File, FileSystem, Repository};
 use strongroom::check::CheckOptions;
 use strongroom::core::engine::CompactOptions;
 use strongroom::fs::{Follow, Kind, OpenOptions, XattrMode};
-use strongroom::{CreateOptions, Credentials, Error, KdfParameters};
+use strongroom::{CreateOptions, Credentials, DefragmentOptions, Error, KdfParameters};
 
 const THREADS: u64 = 64;
 const NAMES: u64 = 5;
+/// Of how many files, keys and names several threads share each.
+const SHARED: u64 = 8;
+/// What is appended at once: who, and the how manieth of his it is.
+const RECORD_BYTES: usize = 16;
 /// Far longer than any operation takes, on any machine: only a deadlock lasts so long.
 const STUCK: Duration = Duration::from_secs(120);
 
@@ -58,11 +64,14 @@ struct Worker {
     keys: BTreeMap<Vec<u8>, Vec<u8>>,
     /// How often it counted in the shared file, and in the shared key.
     counted: u64,
+    /// The one handle of all to the file that they append to, and how often it did.
+    log: Arc<File>,
+    appended: u64,
     snapshot: Option<(String, BTreeMap<String, Inode>)>,
 }
 
 impl Worker {
-    fn new(id: u64, seed: u64, repository: &Repository) -> Self {
+    fn new(id: u64, seed: u64, repository: &Repository, log: Arc<File>) -> Self {
         let fs = repository.fs();
         fs.create_dir(format!("/{id}")).unwrap();
         Self {
@@ -74,6 +83,8 @@ impl Worker {
             inodes: Vec::new(),
             keys: BTreeMap::new(),
             counted: 0,
+            log,
+            appended: 0,
             snapshot: None,
         }
     }
@@ -103,7 +114,7 @@ impl Worker {
     }
 
     fn step(&mut self) {
-        match self.numbers.below(32) {
+        match self.numbers.below(37) {
             0..5 => {
                 let (path, content) = (self.path(), self.numbers.content());
                 self.fs.write(&path, &content).unwrap();
@@ -174,6 +185,9 @@ impl Worker {
             30 if self.numbers.below(8) == 0 => {
                 self.repository.compact(CompactOptions::default()).unwrap();
             }
+            32 => self.exchange(),
+            33 => self.replace(),
+            34..36 => self.append(),
             _ => {
                 let (id, names) = (self.id, self.names.len());
                 assert_eq!(self.fs.read_dir(format!("/{id}")).unwrap().len(), names);
@@ -214,7 +228,7 @@ impl Worker {
 
     /// One more in a file and in a key that several threads share, in one transaction.
     fn count(&mut self) {
-        let shared = self.id % 8;
+        let shared = self.id % SHARED;
         self.repository
             .transact(|transaction| {
                 let path = format!("/shared/{shared}");
@@ -229,6 +243,47 @@ impl Worker {
             })
             .unwrap_or_else(|error| panic!("counting: {error}"));
         self.counted += 1;
+    }
+
+    /// Two shared names change places. In every state each has the content of the one or of the other, and never both the same.
+    fn exchange(&mut self) {
+        let shared = self.id % SHARED;
+        let (one, other) = (format!("/shared/one {shared}"), format!("/shared/other {shared}"));
+        self.fs.exchange(&one, &other).unwrap();
+        let state = self.fs.snapshot();
+        let contents = [state.read(&one).unwrap(), state.read(&other).unwrap()];
+        assert!(is_either_way(&contents, shared), "what thread {} finds under {one} and {other}", self.id);
+        // Each by itself is read whole, whatever comes between.
+        let content = self.fs.read(&one).unwrap();
+        assert!(content == of_one(shared) || content == of_other(shared), "{one}");
+    }
+
+    /// A file of its own takes the place of the one that has a shared name: who reads that finds one of them, and all of it.
+    fn replace(&mut self) {
+        let shared = self.id % SHARED;
+        let (own, place) = (format!("/shared/of {}", self.id), format!("/shared/place {shared}"));
+        let round = self.numbers.below(1_000);
+        self.fs.write(&own, of_place(self.id, round)).unwrap();
+        self.fs.rename(&own, &place).unwrap();
+        assert!(!self.fs.exists(&own).unwrap());
+        assert_whole(&self.fs.read(&place).unwrap(), &place);
+        // Through a handle, though the name may be another file's meanwhile.
+        let file = self.fs.open_file(&place).unwrap();
+        let mut content = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        read_all_at(&file, 0, &mut content);
+        assert_whole(&content, &place);
+    }
+
+    fn append(&mut self) {
+        let record = [self.id.to_le_bytes(), self.appended.to_le_bytes()].concat();
+        let at = self.log.append(&record).unwrap();
+        self.appended += 1;
+        if self.numbers.below(4) == 0 {
+            self.log.sync().unwrap();
+        }
+        let mut found = vec![0; RECORD_BYTES];
+        read_all_at(&self.log, at, &mut found);
+        assert_eq!(found, record, "what was appended at {at}");
     }
 
     /// Several files at once, or none.
@@ -286,6 +341,50 @@ impl Worker {
     }
 }
 
+/// Larger than a chunk.
+fn pattern(seed: u64) -> Vec<u8> {
+    let mut numbers = Numbers(seed);
+    (0..15_000).flat_map(|_| numbers.below(u64::MAX).to_le_bytes()).collect()
+}
+
+fn of_one(shared: u64) -> Vec<u8> {
+    pattern(2 * shared)
+}
+
+fn of_other(shared: u64) -> Vec<u8> {
+    pattern(2 * shared + 1)
+}
+
+fn is_either_way(contents: &[Vec<u8>; 2], shared: u64) -> bool {
+    let either = [of_one(shared), of_other(shared)];
+    *contents == either || (contents[0] == either[1] && contents[1] == either[0])
+}
+
+/// It says whose it is, and the rest follows from that.
+fn of_place(id: u64, round: u64) -> Vec<u8> {
+    [&id.to_le_bytes()[..], &round.to_le_bytes(), &pattern(1_000 + id * 1_000 + round)].concat()
+}
+
+fn assert_whole(content: &[u8], place: &str) {
+    let (id, round) = (number_at(content, 0), number_at(content, 8));
+    assert!(id <= THREADS && content == of_place(id, round), "{place} holds no content that it was given");
+}
+
+fn number_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+/// Without pause, as far as it may disturb others.
+fn eager() -> DefragmentOptions {
+    DefragmentOptions {
+        garbage_bytes_min: 0,
+        bytes_per_second: u64::MAX,
+        busy_percent: 100,
+        delay: Duration::ZERO,
+        ..DefragmentOptions::default()
+    }
+}
+
 fn read_all_at(file: &File, offset: u64, out: &mut [u8]) {
     let mut filled = 0;
     while filled < out.len() {
@@ -303,24 +402,30 @@ fn sixty_four_threads_of_mixed_work_lose_nothing_and_never_wait_for_each_other_f
     let options = CreateOptions::new(Credentials::password("test"))
         .kdf(KdfParameters::MINIMUM)
         .block_bytes(64 << 10)
+        .defragment(eager())
         .without_trusted_state();
     let repository = Repository::create("mem://sixty-four-threads", options).unwrap();
     let fs = repository.fs();
     fs.create_dir("/shared").unwrap();
-    for shared in 0..8 {
+    for shared in 0..SHARED {
         fs.write(format!("/shared/{shared}"), "0").unwrap();
         repository.kv().put(format!("shared/{shared}"), "0").unwrap();
+        fs.write(format!("/shared/one {shared}"), of_one(shared)).unwrap();
+        fs.write(format!("/shared/other {shared}"), of_other(shared)).unwrap();
+        fs.write(format!("/shared/place {shared}"), of_place(THREADS, 0)).unwrap();
     }
+    let to_append = OpenOptions::new().read(true).append(true).create(true);
+    let log = Arc::new(fs.open_file_with("/shared/log", to_append).unwrap());
     #[expect(clippy::disallowed_methods, reason = "the full run is as long as a minute")]
     let begin = Instant::now();
     // How many steps each has done.
     let progress: &'static [AtomicU64] = Vec::leak((0..THREADS).map(|_| AtomicU64::new(0)).collect());
     let (done, ended) = channel();
     for id in 0..THREADS {
-        let (repository, done) = (repository.clone(), done.clone());
+        let (repository, done, log) = (repository.clone(), done.clone(), log.clone());
         // Not scoped: a scope would wait for those that are stuck.
         std::thread::spawn(move || {
-            let mut worker = Worker::new(id, seed, &repository);
+            let mut worker = Worker::new(id, seed, &repository, log);
             while if is_full { begin.elapsed() < Duration::from_secs(60) } else { progress_of(progress, id) < 40 } {
                 worker.step();
                 progress[usize::try_from(id).unwrap()].fetch_add(1, Ordering::Relaxed);
@@ -345,18 +450,35 @@ fn sixty_four_threads_of_mixed_work_lose_nothing_and_never_wait_for_each_other_f
     }
     assert_eq!(workers.len() as u64, THREADS, "the others failed, as they say above; seed {seed}");
     println!("{} operations", total());
-    for shared in 0..8 {
-        let counted: u64 = workers.iter().filter(|worker| worker.id % 8 == shared).map(|worker| worker.counted).sum();
+    let status = repository.defragment_status().unwrap();
+    println!("{status:?}");
+    // In a brief run there may not have been enough to move.
+    assert!(!is_full || status.moved_bytes > 0, "the defragmenter moved nothing beside them: {status:?}");
+    for shared in 0..SHARED {
+        let counted: u64 =
+            workers.iter().filter(|worker| worker.id % SHARED == shared).map(|worker| worker.counted).sum();
         assert_eq!(fs.read(format!("/shared/{shared}")).unwrap(), counted.to_string().as_bytes());
         assert_eq!(repository.kv().get(format!("shared/{shared}")).unwrap().unwrap(), counted.to_string().as_bytes());
+        let contents = ["one", "other"].map(|name| fs.read(format!("/shared/{name} {shared}")).unwrap());
+        assert!(is_either_way(&contents, shared), "of the shared names {shared}");
+        let place = format!("/shared/place {shared}");
+        assert_whole(&fs.read(&place).unwrap(), &place);
     }
+    log.sync().unwrap();
+    let mut appended = vec![0; usize::try_from(THREADS).unwrap()];
+    for record in fs.read("/shared/log").unwrap().chunks(RECORD_BYTES) {
+        let count = &mut appended[usize::try_from(number_at(record, 0)).unwrap()];
+        assert_eq!(number_at(record, 8), *count, "each thread's records are there once, and in their order");
+        *count += 1;
+    }
+    workers.iter().for_each(|worker| assert_eq!(worker.appended, appended[usize::try_from(worker.id).unwrap()]));
     assert_eq!(
         repository.snapshots().unwrap().len(),
         workers.iter().filter(|worker| worker.snapshot.is_some()).count()
     );
     workers.iter().for_each(Worker::assert_holds);
     repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
-    drop(workers);
+    drop((workers, log));
     repository.compact(CompactOptions::default()).unwrap();
     repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
     repository.close().unwrap();

@@ -9,6 +9,9 @@ use strongroom::{Error, core};
 /// Contents are shared, so that a world is cheap to clone.
 pub(crate) type Content = Arc<Vec<u8>>;
 
+/// The names of an inode: the directory that each is in and the name there, with the path that these make.
+pub(crate) type Entries = BTreeMap<(usize, String), String>;
+
 /// A refusal, by name alone.
 pub(crate) type Refused = &'static str;
 
@@ -59,6 +62,8 @@ pub(crate) struct Inode {
     pub(crate) settings: Settings,
     /// By number; the last is the current one.
     pub(crate) versions: BTreeMap<u64, Content>,
+    /// Another number with every change of the content, and with what may pass for one.
+    pub(crate) edited: usize,
     /// What the transaction that is running makes the content.
     draft: Option<Content>,
     /// Made by the transaction that is running.
@@ -77,6 +82,7 @@ impl Inode {
             xattrs: BTreeMap::new(),
             settings: Settings::default(),
             versions: BTreeMap::from([(1, Content::default())]),
+            edited: 0,
             draft: None,
             is_new: true,
         }
@@ -249,6 +255,17 @@ impl World {
         self.inside(place).filter(direct).map(|path| path[place.len() + 1..].to_owned()).collect()
     }
 
+    /// The names of each inode.
+    pub(crate) fn entries(&self) -> BTreeMap<usize, Entries> {
+        let mut entries: BTreeMap<_, Entries> = BTreeMap::new();
+        for (path, number) in self.names.iter().filter(|(path, _)| !path.is_empty()) {
+            let directory = parent(path);
+            let name = path[directory.len() + 1..].to_owned();
+            entries.entry(*number).or_default().insert((self.names[directory], name), path.clone());
+        }
+        entries
+    }
+
     pub(crate) fn nlink(&self, number: usize) -> u64 {
         self.names.values().filter(|other| **other == number).count() as u64
     }
@@ -274,6 +291,8 @@ impl World {
             inode.mtime_before = before.or(inode.mtime_before);
         }
         inode.draft = Some(Arc::new(content));
+        inode.edited = self.next;
+        self.next += 1;
     }
 
     fn edit(&mut self, path: &str, edit: impl FnOnce(&mut Vec<u8>)) -> Answer {

@@ -22,7 +22,7 @@ use crate::model::compare::{self, Difference, assert_sound, same};
 use crate::model::handles::Handles;
 use crate::model::kinds::{Kind, Step};
 use crate::model::report::Report;
-use crate::model::world::{Answer, Inode, Kind as ModelKind, TABLE, Touched, World, refusal};
+use crate::model::world::{Answer, Entries, Inode, Kind as ModelKind, TABLE, Touched, World, refusal};
 
 /// What a step answers, unless repository and model differ.
 type Outcome = Result<Answer, Difference>;
