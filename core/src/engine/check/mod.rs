@@ -517,7 +517,9 @@ impl Check<'_> {
                         self.find(
                             "commit chain",
                             Some(*name),
-                            format!("commit {sequence} is there, and does not follow the head"),
+                            format!(
+                                "commit {sequence} is there, and does not follow the head; if this is a clone, bring it up to date again"
+                            ),
                         );
                     }
                 }
