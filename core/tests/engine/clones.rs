@@ -245,7 +245,8 @@ fn a_clone_that_dies_anywhere_is_none_yet_or_a_whole_state_and_the_next_run_ends
             let first = CrashingStorage::new(CrashOptions::default());
             mirror(&engine, &first).await.unwrap();
             let (first_blobs, fresh) = (first.snapshot_blobs(), BTreeMap::new());
-            for key in 0..8 {
+            // Once so few commits that the head is looked for across them, and once more.
+            for key in 0..[1, 8, 2][number as usize] {
                 store(&engine, key * 5, 800 + u64::from(key)).await;
             }
             let after = all(&engine).await;
@@ -275,7 +276,7 @@ fn a_clone_that_dies_anywhere_is_none_yet_or_a_whole_state_and_the_next_run_ends
                     }
                     calls += if is_fresh && calls > 12 { 7 } else { 1 };
                 }
-                assert!(calls > 20);
+                assert!(calls > 10);
             }
         }
     });

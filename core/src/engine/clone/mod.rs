@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 
-use super::Engine;
+use super::{Engine, TrustedState};
 use crate::crypto::RootSecret;
 use crate::format::rows::DataBlock;
 use crate::storage::{ErrorKind, Name, Put, Storage, StorageExt as _};
@@ -40,6 +40,8 @@ pub struct CloneProgress {
     pub done_blocks: u64,
     /// Blocks that the state needs.
     pub total_blocks: u64,
+    /// Bytes of each.
+    pub block_bytes: u32,
     /// Bytes that were sent.
     pub sent_bytes: u64,
 }
@@ -56,6 +58,8 @@ pub struct CloneOptions<'a> {
     /// Compares blocks that the clone's newest state needs too, which takes as long as sending them, and puts those again
     /// that are damaged there.
     pub checksum: bool,
+    /// Where it is remembered what this device has seen of the clone.
+    pub trusted: Option<Arc<dyn TrustedState>>,
     /// Hears how far it is, and says whether to go on.
     pub progress: Option<&'a mut (dyn FnMut(CloneProgress) -> bool + Send)>,
 }
@@ -127,6 +131,10 @@ impl Engine {
         }
         target.make_durable().await?;
         target.publish(&state, &self.shared, secret).await?;
+        if let Some(trusted) = &options.trusted {
+            let hash = state.hash(&self.shared, state.sequence()).await?;
+            trusted.advance(self.keys().repository(), state.sequence(), hash).await?;
+        }
         let pruned_blobs = if options.prune { target.prune(&self.shared, &state).await? } else { 0 };
         Ok(Cloned {
             sequence: state.sequence(),
@@ -182,7 +190,12 @@ impl Engine {
                     },
                 }
                 if let Some(hear) = &mut options.progress
-                    && !hear(CloneProgress { done_blocks, total_blocks, sent_bytes: sent.bytes })
+                    && !hear(CloneProgress {
+                        done_blocks,
+                        total_blocks,
+                        block_bytes: self.block_bytes(),
+                        sent_bytes: sent.bytes,
+                    })
                 {
                     return Err(Error::Stopped);
                 }
