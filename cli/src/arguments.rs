@@ -95,7 +95,7 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// Only what looks at files and keys can look at those of a snapshot; elsewhere the flag is refused rather than ignored.
+    /// Only what looks at files and keys can look at those of a snapshot, or at what it needs; elsewhere the flag is refused rather than ignored.
     pub(crate) fn refuse_at_where_nothing_is_looked_at(&self, command: &Command) -> Result<(), Failure> {
         if self.at.is_some() && !command.looks() {
             return Err(Failure::usage("--at is for commands that look at files or keys: leave it out"));
@@ -193,9 +193,12 @@ impl Command {
             | Self::Export(_)
             | Self::Find(_)
             | Self::Du(_)
+            | Self::Info(_)
+            | Self::Check(_)
             | Self::Copy(_) => true,
             Self::History(arguments) => arguments.looks(),
             Self::Kv(command) => command.looks(),
+            Self::Snapshot(command) => command.looks(),
             _ => false,
         }
     }

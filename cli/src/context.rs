@@ -143,8 +143,8 @@ impl Context {
     /// Opens the repository to look at its files as they are now, or as `--at` says.
     pub(crate) async fn look(&mut self) -> Result<(Repository, FsSnapshot), Failure> {
         let repository = self.open(Access::Read).await?;
-        let files = match self.global.at.clone() {
-            Some(at) => repository.files_at(&snapshot_at(&repository, &at).await?).await?,
+        let files = match snapshot_meant(&repository, self.global.at.as_deref()).await? {
+            Some(name) => repository.files_at(&name).await?,
             None => repository.fs().snapshot(),
         };
         Ok((repository, files))
@@ -153,8 +153,8 @@ impl Context {
     /// Opens the repository to look at its keys as they are now, or as `--at` says.
     pub(crate) async fn look_at_keys(&mut self) -> Result<(Repository, KvSnapshot), Failure> {
         let repository = self.open(Access::Read).await?;
-        let keys = match self.global.at.clone() {
-            Some(at) => repository.keys_at(&snapshot_at(&repository, &at).await?).await?,
+        let keys = match snapshot_meant(&repository, self.global.at.as_deref()).await? {
+            Some(name) => repository.keys_at(&name).await?,
             None => repository.kv().snapshot(),
         };
         Ok((repository, keys))
@@ -237,6 +237,14 @@ impl Context {
     /// Ends with what was left out: exit 3.
     pub(crate) fn partial(left_out: u64, what: &str) -> Failure {
         Failure::new(Exit::Partial, format!("done in part: {left_out} {what} left out, listed above"))
+    }
+}
+
+/// The name of the snapshot that `--at` means, where it is given.
+pub(crate) async fn snapshot_meant(repository: &Repository, at: Option<&str>) -> Result<Option<String>, Failure> {
+    match at {
+        Some(at) => Ok(Some(snapshot_at(repository, at).await?)),
+        None => Ok(None),
     }
 }
 

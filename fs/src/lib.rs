@@ -37,7 +37,7 @@ pub use error::{Error, Result};
 pub use file::File;
 pub use filesystem::{
     AttributeChange, Attributes, Comparand, ContentBytes, DirCursor, DirEntry, DirStream, Fate, FileSystem, FileWriter,
-    Follow, FsSnapshot, FsTransaction, Op, PathChange, ReadDir, Settings, Summary, Usage, XattrMode,
+    Follow, FsSnapshot, FsTransaction, Op, PathChange, ReadDir, Settings, Statfs, Summary, Usage, XattrMode,
 };
 pub use format::{
     ContentTag, FILE_BYTES_MAX, Kind, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT, SYMLINK_BYTES_MAX,

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use strongroom_core::engine;
 pub use strongroom_core::engine::Repaired;
-use strongroom_core::engine::{self, Counts};
-use strongroom_fs::Result;
+use strongroom_fs::{FsSnapshot, Result};
 
 use crate::repository::Repository;
 use crate::snapshots::Contents;
@@ -70,11 +70,51 @@ impl Repository {
     /// # Errors
     /// What keeps the check from going on; damage is a finding, not an error. [`strongroom_core::Error::Expired`] where states
     /// were given up each time.
-    pub async fn check(&self, options: CheckOptions, mut report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
+    pub async fn check(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
+        self.check_state(None, options, report).await
+    }
+
+    /// As [`Repository::check`], of what a snapshot keeps: its files and keys, the nodes and chunks that hold them, and with
+    /// [`CheckOptions::data`] every record of their blocks. What is amiss elsewhere is not looked for; nor is whether all is
+    /// accounted for, which is a matter of all states together. The counts of the report are those of the snapshot, its blobs
+    /// those that hold something of it.
+    ///
+    /// ```
+    /// # fn main() -> strongroom::Result<()> { futures_lite::future::block_on(async {
+    /// # use strongroom::{CreateOptions, Credentials, Repository, check::CheckOptions};
+    /// # let options = CreateOptions::new(Credentials::password("correct horse")).kdf_millis(1);
+    /// # let repository = Repository::create("mem://check-at", options).await?;
+    /// repository.fs().write("/letter", b"Dear Anna").await?;
+    /// repository.create_snapshot("before").await?;
+    /// repository.fs().remove_file("/letter").await?;
+    /// let report = repository.check_at("before", CheckOptions { data: true }, |finding| panic!("{finding:?}")).await?;
+    /// assert_eq!((report.files, report.findings), (1, 0));
+    /// # repository.close().await
+    /// # }) }
+    /// ```
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NoSnapshot`; as [`Repository::check`].
+    pub async fn check_at(
+        &self,
+        name: &str,
+        options: CheckOptions,
+        report: impl FnMut(Finding) + Send,
+    ) -> Result<CheckReport> {
+        self.check_state(Some(name), options, report).await
+    }
+
+    /// Checks what a snapshot keeps, or the newest state and all of the storage.
+    async fn check_state(
+        &self,
+        at: Option<&str>,
+        options: CheckOptions,
+        mut report: impl FnMut(Finding) + Send,
+    ) -> Result<CheckReport> {
         let mut told = HashSet::new();
         let mut again = 0;
         loop {
-            let checked = self.check_once(options, |finding| {
+            let checked = self.check_once(at, options, |finding| {
                 if told.insert(finding.clone()) {
                     report(finding);
                 }
@@ -121,14 +161,25 @@ impl Repository {
     }
 
     /// Its count of findings is left to whoever hears of them.
-    async fn check_once(&self, options: CheckOptions, mut found: impl FnMut(Finding) + Send) -> Result<CheckReport> {
-        let files = self.check_files(options.data, &mut found).await?;
+    async fn check_once(
+        &self,
+        at: Option<&str>,
+        options: CheckOptions,
+        mut found: impl FnMut(Finding) + Send,
+    ) -> Result<CheckReport> {
+        let state = match at {
+            Some(name) => self.engine().open_snapshot(name).await?,
+            None => self.engine().snapshot(),
+        };
+        let on = self.fs().at(state.clone());
+        let files = check_files(&on, options.data, &mut found).await?;
         let mut references = files.references;
-        let keys = self.check_keys(options.data, &mut references, &mut found).await?;
+        let mut tell = |detail| found(Finding { path: None, detail: format!("key-value store, {detail}") });
+        let keys = self.kv().at(state).check(options.data, &mut references, &mut tell).await?;
         // Counts are compared only where all that refers was read.
         let whole = files.findings == 0 && keys.is_some();
-        let check =
-            engine::CheckOptions { data: options.data, references: whole.then_some(references), rows: Some(&Contents) };
+        let references = whole.then_some(references);
+        let check = engine::CheckOptions { data: options.data, references, rows: Some(&Contents), at };
         let blobs = self.engine().check(check).await?;
         let mut names_files = false;
         for finding in blobs.findings {
@@ -137,7 +188,7 @@ impl Repository {
         }
         if names_files && !options.data {
             // Chunks are lost: only reading the files tells whose they are.
-            self.check_files(true, &mut found).await?;
+            check_files(&on, true, &mut found).await?;
         }
         Ok(CheckReport {
             directories: files.directories,
@@ -156,34 +207,21 @@ impl Repository {
             repaired: Repaired::default(),
         })
     }
+}
 
-    async fn check_files(
-        &self,
-        data: bool,
-        found: &mut (impl FnMut(Finding) + Send),
-    ) -> Result<strongroom_fs::CheckSummary> {
-        let options = strongroom_fs::CheckOptions { data };
-        self.fs()
-            .check(options, |finding| {
-                let detail = match &finding.path {
-                    Some(_) => finding.detail,
-                    None => format!("inode {:#x}: {}", finding.inode, finding.detail),
-                };
-                found(Finding { path: finding.path, detail });
-            })
-            .await
-    }
-
-    /// Answers how many keys there are; `None` where not all of them could be read.
-    async fn check_keys(
-        &self,
-        data: bool,
-        references: &mut Counts,
-        found: &mut (impl FnMut(Finding) + Send),
-    ) -> Result<Option<u64>> {
-        let mut tell = |detail| found(Finding { path: None, detail: format!("key-value store, {detail}") });
-        Ok(self.kv().check(data, references, &mut tell).await?)
-    }
+async fn check_files(
+    files: &FsSnapshot,
+    data: bool,
+    found: &mut (impl FnMut(Finding) + Send),
+) -> Result<strongroom_fs::CheckSummary> {
+    let tell = |finding: strongroom_fs::Finding| {
+        let detail = match &finding.path {
+            Some(_) => finding.detail,
+            None => format!("inode {:#x}: {}", finding.inode, finding.detail),
+        };
+        found(Finding { path: finding.path, detail });
+    };
+    files.check(strongroom_fs::CheckOptions { data }, tell).await
 }
 
 /// Whether an error says that something is not what was put there, or is gone.

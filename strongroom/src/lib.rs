@@ -100,5 +100,5 @@ pub use destroy::destroy;
 pub use keys::import_header;
 pub use options::{CloneOptions, CreateOptions, KDF_MILLIS_DEFAULT, OpenOptions, Place};
 pub use repository::{ClearHeader, HeaderOptions, Repository, clear_header};
-pub use sizes::Sizes;
+pub use sizes::{Sizes, SizesAt};
 pub use transaction::{Op, Transaction};

@@ -1,9 +1,10 @@
 //! What becomes of files and keys on the way to the storage.
 
 use strongroom_core::engine::EngineInfo;
-use strongroom_fs::Result;
+use strongroom_fs::{Result, Usage};
 
 use crate::repository::Repository;
+use crate::snapshots::Contents;
 
 /// How many bytes there are, from what applications see to what the storage holds. Counted one after another: where others
 /// write meanwhile, parts may be of different moments.
@@ -38,7 +39,63 @@ impl Sizes {
     }
 }
 
+/// What a snapshot keeps, counted. What several states share is in the figures of each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SizesAt {
+    /// Its files and folders.
+    pub usage: Usage,
+    /// Lengths of all files together, each counted once however many names it has, holes included.
+    pub file_bytes: u64,
+    /// The holes among them.
+    pub hole_bytes: u64,
+    /// Lengths of all values of keys, of all tables.
+    pub value_bytes: u64,
+    /// What older versions of files have that the ones of then have no longer.
+    pub version_bytes: u64,
+    /// As [`Sizes::unique_bytes`].
+    pub unique_bytes: u64,
+    /// What the same take after compression, before they are sealed and packed.
+    pub compressed_bytes: u64,
+    /// What their records take, sealed; what blocks hold beside them, and nodes of trees, is not told apart by state.
+    pub live_bytes: u64,
+    /// Chunks, each counted once.
+    pub chunks: u64,
+}
+
+impl SizesAt {
+    /// What applications saw: files with their holes, and values.
+    #[must_use]
+    pub fn logical_bytes(&self) -> u64 {
+        self.file_bytes.saturating_add(self.value_bytes)
+    }
+}
+
 impl Repository {
+    /// Counts what a snapshot keeps: as [`Repository::sizes`], as far as that can be told of one state. What blobs take in
+    /// storage is of all states together, and [`Repository::info`]'s to say. Costs a look at all its rows and those of its
+    /// chunks, with a few dozen bytes of memory for each chunk; no content is read.
+    ///
+    /// # Errors
+    /// Of [`strongroom_core::Error`]: `NoSnapshot`; damage; those of the storage.
+    pub async fn sizes_at(&self, name: &str) -> Result<SizesAt> {
+        let state = self.engine().open_snapshot(name).await?;
+        let files = self.fs().at(state.clone());
+        let (usage, content) = (files.usage("/").await?, files.content_bytes().await?);
+        let values = self.kv().at(state.clone()).value_bytes(self.engine().chunk_bytes_max()).await?;
+        let footprint = state.footprint(&Contents).await?;
+        Ok(SizesAt {
+            usage,
+            file_bytes: content.file_bytes,
+            hole_bytes: content.hole_bytes,
+            value_bytes: values.value_bytes,
+            version_bytes: content.version_bytes,
+            unique_bytes: sum(&[content.unique_bytes, values.value_bytes, values.list_bytes]),
+            compressed_bytes: sum(&[footprint.chunk_bytes, values.inline_bytes]),
+            live_bytes: footprint.live_bytes,
+            chunks: footprint.chunks,
+        })
+    }
+
     /// Counts bytes, from what applications see to what the storage holds. Costs what [`Repository::info`] costs, and a look at
     /// the rows of all extents and keys, with a few dozen bytes of memory for each chunk; no content is read.
     ///
@@ -62,7 +119,6 @@ impl Repository {
         let engine = self.info().await?;
         let content = self.fs().content_bytes().await?;
         let values = self.kv().snapshot().value_bytes(self.engine().chunk_bytes_max()).await?;
-        let sum = |parts: &[u64]| parts.iter().copied().fold(0, u64::saturating_add);
         let compressed_bytes = engine.chunk_bytes.saturating_sub(engine.snapshot_chunk_bytes);
         Ok(Sizes {
             file_bytes: content.file_bytes,
@@ -76,4 +132,8 @@ impl Repository {
             engine,
         })
     }
+}
+
+fn sum(parts: &[u64]) -> u64 {
+    parts.iter().copied().fold(0, u64::saturating_add)
 }

@@ -408,6 +408,21 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// What this process may still write to the disk; `None` where nobody says.
+    #[cfg(unix)]
+    fn available_bytes(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.path).ok()?;
+        // Some file systems do not count.
+        (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    #[cfg(not(unix))]
+    fn available_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
 struct Alone(Arc<Inner>);
 
 impl ExclusiveGuard for Alone {}
@@ -478,6 +493,10 @@ impl Storage for FileStorage {
             Ok(Some(guard))
         })
         .await
+    }
+
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.run(Operation::Size, |inner| Ok(inner.available_bytes())).await
     }
 
     async fn vacate(&self) -> Result<()> {

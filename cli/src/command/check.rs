@@ -1,10 +1,11 @@
-//! `check [--data] [--repair]`: looks for damage, says by path what it takes along, and keeps it from spreading.
+//! `check [--data] [--repair]`: looks for damage, says by path what it takes along, and keeps it from spreading. With `--at`, of
+//! what a snapshot keeps.
 
 use clap::Args;
 use serde::Serialize;
 use strongroom::check::{CheckOptions, CheckReport, Finding, Repaired};
 
-use crate::context::{Access, Context};
+use crate::context::{Access, Context, snapshot_meant};
 use crate::exit::{Exit, Failure};
 use crate::output::{JsonName, complain, shown};
 use crate::units;
@@ -26,6 +27,9 @@ pub(crate) struct Arguments {
 
 #[derive(Serialize)]
 struct Report {
+    /// With `--at`: the snapshot; then the counts are those of what it keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
     files: u64,
     folders: u64,
     links: u64,
@@ -65,8 +69,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if arguments.sample.is_some() {
         return Err(Failure::usage("--sample is not supported yet: leave it out"));
     }
+    if arguments.repair && context.global.at.is_some() {
+        let why = "--repair mends what is stored, which is of all states together: leave --at out";
+        return Err(Failure::usage(why));
+    }
     let access = if arguments.repair { Access::Write } else { Access::Read };
     let repository = context.open(access).await?;
+    let at = snapshot_meant(&repository, context.global.at.as_deref()).await?;
     let json = context.output.json();
     let mut findings = Vec::new();
     let options = CheckOptions { data: arguments.data };
@@ -81,10 +90,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             }
         }
     };
-    let report = if arguments.repair {
-        repository.repair(options, hear).await?
-    } else {
-        repository.check(options, hear).await?
+    let report = match &at {
+        Some(name) => repository.check_at(name, options, hear).await?,
+        None if arguments.repair => repository.repair(options, hear).await?,
+        None => repository.check(options, hear).await?,
     };
     repository.close().await?;
     let damaged = report.findings;
@@ -101,11 +110,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         }
     }
     if json {
-        context.output.document("strongroom/check/1", &as_json(report, findings, repaired))?;
+        context.output.document("strongroom/check/1", &as_json(at, report, findings, repaired))?;
     } else {
         let opened = if arguments.data { format!(", {} opened whole", report.blobs_opened) } else { String::new() };
+        let of = at.map_or_else(String::new, |name| format!("snapshot {}: ", shown(name.as_bytes())));
         context.output.summary(&format!(
-            "{} files, {} folders, {} links, {} keys: {} in {} chunks; {} blocks{opened}",
+            "{of}{} files, {} folders, {} links, {} keys: {} in {} chunks; {} blocks{opened}",
             report.files,
             report.directories,
             report.symlinks,
@@ -160,8 +170,9 @@ fn line(repaired: Repaired) -> String {
     if parts.is_empty() { "nothing to repair".to_owned() } else { format!("repair: {}", parts.join(", ")) }
 }
 
-fn as_json(report: CheckReport, findings: Vec<JsonFinding>, repaired: Option<Repaired>) -> Report {
+fn as_json(at: Option<String>, report: CheckReport, findings: Vec<JsonFinding>, repaired: Option<Repaired>) -> Report {
     Report {
+        at,
         files: report.files,
         folders: report.directories,
         links: report.symlinks,

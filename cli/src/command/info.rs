@@ -1,12 +1,15 @@
 //! `info`: without credentials the clear header; with them what is inside, and what becomes of it on the way to the storage.
-//! That looks at the rows of all files and keys, and at no content.
+//! That looks at the rows of all files and keys, and at no content. With `--at`, at those that a snapshot keeps.
 
 use clap::Args;
 use serde::Serialize;
+use strongroom::core::engine::EngineInfo;
+use strongroom::fs::Options;
+use strongroom::{Sizes, SizesAt, SnapshotInfo};
 
-use crate::context::{Access, Context};
+use crate::context::{Access, Context, snapshot_meant};
 use crate::exit::Failure;
-use crate::output::hex;
+use crate::output::{hex, shown};
 use crate::password;
 use crate::units;
 
@@ -32,8 +35,37 @@ struct Report {
     inside: Option<Inside>,
 }
 
+/// A snapshot whose content is counted.
+#[derive(Serialize)]
+struct At {
+    snapshot: String,
+    commit: u64,
+    time: String,
+    files: u64,
+    folders: u64,
+    links: u64,
+    /// Figures beside it that are not of the snapshot: of the repository as it is now, with all that it keeps.
+    of_now: [&'static str; 10],
+}
+
+/// What no single state has to itself.
+const OF_NOW: [&str; 10] = [
+    "commit",
+    "checkpoint",
+    "floor",
+    "blocks",
+    "stored_bytes",
+    "snapshots",
+    "snapshot_bytes",
+    "open_writers",
+    "compression",
+    "dedup",
+];
+
 #[derive(Serialize)]
 struct Inside {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<At>,
     commit: u64,
     checkpoint: u64,
     floor: u64,
@@ -64,8 +96,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let header = strongroom::clear_header(&uri, &context.header_options())
         .await
         .map_err(|error| Failure::from(error).on(&uri))?;
-    // Nobody to ask and nothing given is a wish for the clear part, not an error.
-    let look_inside = !arguments.clear && password::is_given(&context.global);
+    if arguments.clear && context.global.at.is_some() {
+        return Err(Failure::usage("--clear shows the header, which no snapshot keeps: leave --at out, or --clear"));
+    }
+    // Nobody to ask and nothing given is a wish for the clear part, not an error; unless it is asked what is inside.
+    let look_inside = !arguments.clear && (password::is_given(&context.global) || context.global.at.is_some());
     let inside = if look_inside { Some(inside(context).await?) } else { None };
     let report = Report {
         uri: uri.to_string(),
@@ -96,34 +131,86 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 
 async fn inside(context: &mut Context) -> Result<Inside, Failure> {
     let repository = context.open(Access::Read).await?;
-    let sizes = repository.sizes().await?;
-    let info = &sizes.engine;
     let options = repository.fs().options();
+    let inside = match snapshot_meant(&repository, context.global.at.as_deref()).await? {
+        Some(name) => {
+            let taken = repository.snapshots().await?.into_iter().find(|info| info.name == name);
+            let taken = taken.ok_or(strongroom::core::Error::NoSnapshot { name })?;
+            Inside::of_snapshot(&taken, &repository.sizes_at(&taken.name).await?, &repository.info().await?, options)
+        }
+        None => Inside::of_newest(&repository.sizes().await?, options),
+    };
     repository.close().await?;
-    Ok(Inside {
-        commit: info.sequence,
-        checkpoint: info.checkpoint,
-        floor: info.floor,
-        blocks: info.blobs,
-        logical_bytes: sizes.logical_bytes(),
-        file_bytes: sizes.file_bytes,
-        hole_bytes: sizes.hole_bytes,
-        value_bytes: sizes.value_bytes,
-        version_bytes: sizes.version_bytes,
-        unique_bytes: sizes.unique_bytes,
-        compressed_bytes: sizes.compressed_bytes,
-        stored_bytes: sizes.stored_bytes,
-        snapshots: info.snapshots,
-        snapshot_bytes: sizes.snapshot_bytes,
-        chunks: info.chunks,
-        live_bytes: info.live_bytes,
-        open_writers: info.open_epochs,
-        compression: match options.compression {
-            strongroom::Compression::Lz4 => "lz4",
-            strongroom::Compression::None => "none",
-        },
-        dedup: options.dedup,
-    })
+    Ok(inside)
+}
+
+impl Inside {
+    fn of_newest(sizes: &Sizes, options: Options) -> Self {
+        Self {
+            logical_bytes: sizes.logical_bytes(),
+            file_bytes: sizes.file_bytes,
+            hole_bytes: sizes.hole_bytes,
+            value_bytes: sizes.value_bytes,
+            version_bytes: sizes.version_bytes,
+            unique_bytes: sizes.unique_bytes,
+            compressed_bytes: sizes.compressed_bytes,
+            ..Self::of_engine(&sizes.engine, options)
+        }
+    }
+
+    fn of_snapshot(taken: &SnapshotInfo, sizes: &SizesAt, now: &EngineInfo, options: Options) -> Self {
+        let at = At {
+            snapshot: taken.name.clone(),
+            commit: taken.sequence,
+            time: units::moment(i64::try_from(taken.time_millis / 1000).unwrap_or(i64::MAX)),
+            files: sizes.usage.files,
+            folders: sizes.usage.directories,
+            links: sizes.usage.symlinks,
+            of_now: OF_NOW,
+        };
+        Self {
+            at: Some(at),
+            logical_bytes: sizes.logical_bytes(),
+            file_bytes: sizes.file_bytes,
+            hole_bytes: sizes.hole_bytes,
+            value_bytes: sizes.value_bytes,
+            version_bytes: sizes.version_bytes,
+            unique_bytes: sizes.unique_bytes,
+            compressed_bytes: sizes.compressed_bytes,
+            chunks: sizes.chunks,
+            live_bytes: sizes.live_bytes,
+            ..Self::of_engine(now, options)
+        }
+    }
+
+    /// What the engine counts; the content is not counted yet.
+    fn of_engine(info: &EngineInfo, options: Options) -> Self {
+        Self {
+            at: None,
+            commit: info.sequence,
+            checkpoint: info.checkpoint,
+            floor: info.floor,
+            blocks: info.blobs,
+            logical_bytes: 0,
+            file_bytes: 0,
+            hole_bytes: 0,
+            value_bytes: 0,
+            version_bytes: 0,
+            unique_bytes: 0,
+            compressed_bytes: 0,
+            stored_bytes: info.blobs.saturating_mul(u64::from(info.block_bytes)),
+            snapshots: info.snapshots,
+            snapshot_bytes: info.snapshot_chunk_bytes,
+            chunks: info.chunks,
+            live_bytes: info.live_bytes,
+            open_writers: info.open_epochs,
+            compression: match options.compression {
+                strongroom::Compression::Lz4 => "lz4",
+                strongroom::Compression::None => "none",
+            },
+            dedup: options.dedup,
+        }
+    }
 }
 
 fn rows(report: &Report) -> Vec<(&'static str, String)> {
@@ -158,17 +245,27 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
             0 => "none".to_owned(),
             count => format!("{count}, which alone need {}, compressed", units::size(inside.snapshot_bytes)),
         };
+        // Of one state, the rest is not told apart.
+        let of_all = if inside.at.is_some() { " (now, of all states)" } else { "" };
+        if let Some(at) = &inside.at {
+            let counts = format!("{} files, {} folders, {} links", at.files, at.folders, at.links);
+            let shown = shown(at.snapshot.as_bytes());
+            rows.push(("snapshot", format!("{shown}, commit {}, {}: {counts}", at.commit, at.time)));
+        }
         rows.extend([
             ("compression", inside.compression.to_owned()),
             ("dedup", if inside.dedup { "on" } else { "off" }.to_owned()),
-            ("commit", format!("{} (checkpoint {}, readable from {})", inside.commit, inside.checkpoint, inside.floor)),
+            (
+                "commit",
+                format!("{} (checkpoint {}, readable from {}){of_all}", inside.commit, inside.checkpoint, inside.floor),
+            ),
             ("logical", logical),
             ("unique", unique),
             ("compressed", units::size(inside.compressed_bytes)),
-            ("snapshots", snapshots),
-            ("stored", format!("{} in {} blocks", units::size(inside.stored_bytes), inside.blocks)),
+            ("snapshots", format!("{snapshots}{of_all}")),
+            ("stored", format!("{} in {} blocks{of_all}", units::size(inside.stored_bytes), inside.blocks)),
             ("live", format!("{} in {} chunks", units::size(inside.live_bytes), inside.chunks)),
-            ("writers", inside.open_writers.to_string()),
+            ("writers", format!("{}{of_all}", inside.open_writers)),
         ]);
     }
     rows

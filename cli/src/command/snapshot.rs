@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use strongroom::core::engine::SNAPSHOT_NAME_BYTES_MAX;
-use strongroom::fs::{Fate, FsSnapshot, PathChange};
+use strongroom::fs::{Fate, PathChange};
 use strongroom::{Repository, SnapshotInfo};
 
 use crate::context::{Access, Context, transact};
@@ -50,7 +50,7 @@ pub(crate) struct Diff {
     /// The earlier one
     #[arg(value_name = "A")]
     before: String,
-    /// The later one; without it, what is there now
+    /// The later one; without it, what is there now, or what --at says
     #[arg(value_name = "B")]
     after: Option<String>,
 }
@@ -70,6 +70,13 @@ pub(crate) struct Prune {
     /// Show what would be removed
     #[arg(long)]
     dry_run: bool,
+}
+
+impl Command {
+    /// Whether it can be shown an earlier state.
+    pub(crate) fn looks(&self) -> bool {
+        matches!(self, Self::Diff(_))
+    }
 }
 
 /// A snapshot in JSON.
@@ -175,9 +182,15 @@ async fn diff(arguments: Diff, context: &mut Context) -> Result<(), Failure> {
         #[serde(skip_serializing_if = "Option::is_none")]
         content_changed: Option<bool>,
     }
-    let repository = context.open(Access::Read).await?;
+    if arguments.after.is_some() && context.global.at.is_some() {
+        return Err(Failure::usage("the later state is named twice: leave --at out, or B"));
+    }
+    let (repository, now) = context.look().await?;
     let before = repository.files_at(&arguments.before).await?;
-    let after = state(&repository, arguments.after.as_deref()).await?;
+    let after = match &arguments.after {
+        Some(name) => repository.files_at(name).await?,
+        None => now,
+    };
     for PathChange { path, kind, fate } in after.changes_since(&before).await? {
         context.interrupt.check()?;
         let (mark, word) = match &fate {
@@ -203,13 +216,6 @@ async fn diff(arguments: Diff, context: &mut Context) -> Result<(), Failure> {
         }
     }
     Ok(repository.close().await?)
-}
-
-async fn state(repository: &Repository, name: Option<&str>) -> Result<FsSnapshot, Failure> {
-    match name {
-        Some(name) => Ok(repository.files_at(name).await?),
-        None => Ok(repository.fs().snapshot()),
-    }
 }
 
 async fn restore(arguments: Restore, context: &mut Context) -> Result<(), Failure> {

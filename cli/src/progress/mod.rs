@@ -50,7 +50,9 @@ pub(crate) struct Progress {
 impl Progress {
     /// As the flags and the terminal say.
     pub(crate) fn new(global: &Global) -> Self {
-        let shown = !global.quiet && !global.no_progress && std::io::stderr().is_terminal();
+        // Who wants JSON is a program, whatever its stderr is.
+        let is_wanted = !global.quiet && !global.no_progress && !global.json;
+        let shown = is_wanted && std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
         let style = style.with_key("pace", ShownPace::default());

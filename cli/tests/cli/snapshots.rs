@@ -252,3 +252,142 @@ fn info_tells_what_becomes_of_bytes_on_the_way_to_the_storage() {
     }
     assert!(shown.lines().any(|line| line.starts_with("snapshots    1, which alone need 390.6KiB")), "{shown}");
 }
+
+#[test]
+fn every_command_that_only_looks_can_be_shown_an_earlier_state() {
+    let scratch = Scratch::with_repository();
+    scratch.feeds(["put", "-", "/then"], b"as it was");
+    scratch.succeeds(["kv", "put", "key", "then"]);
+    scratch.succeeds(["snapshot", "create", "zero"]);
+    scratch.feeds(["put", "-", "/also"], b"and more");
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    scratch.succeeds(["rm", "/then", "/also"]);
+    scratch.succeeds(["kv", "del", "key"]);
+    scratch.feeds(["put", "-", "/now"], b"as it is");
+
+    for (line, of_then, of_now) in [
+        (&["ls"][..], "then", "now"),
+        (&["tree"], "then", "now"),
+        (&["find", "--name", "*"], "/then", "/now"),
+        (&["du", "--bytes"], "17", "8"),
+        (&["stat", "/then"], "/then", ""),
+        (&["cat", "/then"], "as it was", ""),
+        (&["get", "/then", "-"], "as it was", ""),
+        (&["export", "/then", "-"], "as it was", ""),
+        (&["history", "/then"], "current", ""),
+        (&["kv", "get", "key"], "then", ""),
+        (&["kv", "scan"], "key", ""),
+        (&["snapshot", "diff", "zero"], "+ /also", "- /then"),
+        (&["info"], "snapshot     monday", "logical      8B"),
+        (&["check", "--data"], "snapshot monday: 2 files", "1 files"),
+    ] {
+        let shown = |at: &[&'static str]| {
+            let output = scratch.run([at, line].concat());
+            (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let (is_done, then) = shown(&["--at", "monday"]);
+        assert!(is_done && then.contains(of_then), "{line:?}: {then}");
+        assert!(of_now.is_empty() || !then.contains(of_now), "{line:?}: {then}");
+        let (_, now) = shown(&[]);
+        assert!(now.contains(of_now) && !now.contains(of_then), "{line:?}: {now}");
+    }
+    for line in [&["ls"][..], &["info"], &["check"], &["snapshot", "diff", "zero"]] {
+        assert_eq!(
+            scratch.succeeds([&["--at", "9999-01-01"], line].concat()),
+            scratch.succeeds([&["--at", "monday"], line].concat()),
+            "{line:?}"
+        );
+        let said = scratch.fails(1, [&["--at", "absent"], line].concat());
+        assert!(said.contains("absent"), "{line:?}: {said}");
+    }
+
+    for (line, why) in [
+        (&["check", "--repair"][..], "all states together"),
+        (&["info", "--clear"], "no snapshot keeps"),
+        (&["snapshot", "diff", "zero", "monday"], "named twice"),
+        (&["snapshot", "list"], "leave it out"),
+        (&["compact"], "leave it out"),
+        (&["mkdir", "/folder"], "leave it out"),
+    ] {
+        let said = scratch.fails(2, [&["--at", "monday"], line].concat());
+        assert!(said.contains("--at") && said.contains(why), "{line:?}: {said}");
+    }
+}
+
+#[test]
+fn info_counts_what_a_snapshot_keeps_and_says_what_is_of_now() {
+    let scratch = Scratch::with_repository();
+    let noise = Numbers::new(9).bytes(400_000);
+    scratch.feeds(["put", "-", "/one"], &noise);
+    scratch.feeds(["put", "-", "/equal"], &noise);
+    scratch.feeds(["put", "-", "/text"], "line of text\n".repeat(10_000).as_bytes());
+    scratch.succeeds(["kv", "put", "theme", "dark"]);
+    let inside = |line: &[&str]| {
+        let info: serde_json::Value =
+            serde_json::from_slice(&scratch.succeeds([&["info", "--json"], line].concat())).unwrap();
+        info["inside"].clone()
+    };
+    let before = inside(&[]);
+    assert!(before.get("at").is_none());
+    scratch.succeeds(["snapshot", "create", "monday"]);
+    scratch.succeeds(["rm", "/one", "/equal"]);
+    scratch.succeeds(["kv", "del", "theme"]);
+    scratch.feeds(["put", "-", "/new"], &Numbers::new(10).bytes(100_000));
+    let (then, now) = (inside(&["--at", "monday"]), inside(&[]));
+    for name in
+        ["logical_bytes", "file_bytes", "value_bytes", "hole_bytes", "unique_bytes", "compressed_bytes", "chunks"]
+    {
+        assert_eq!(then[name], before[name], "{name}");
+    }
+    assert_eq!((then["at"]["snapshot"].as_str(), then["at"]["files"].as_u64()), (Some("monday"), Some(3)));
+    assert!(then["live_bytes"].as_u64() > Some(400_000), "{then}");
+    for name in then["at"]["of_now"].as_array().unwrap() {
+        let name = name.as_str().unwrap();
+        assert!(name == "commit" || name == "open_writers" || then[name] == now[name], "{name}: {then} {now}");
+    }
+    let shown = text(scratch.succeeds(["info", "--at", "monday"]));
+    for name in ["commit", "stored", "snapshots", "writers"] {
+        assert!(shown.lines().any(|line| line.starts_with(name) && line.ends_with("(now, of all states)")), "{shown}");
+    }
+    // What is in it is no matter of the clear header: without credentials it is asked for, and not left out.
+    let mut command = scratch.command();
+    command.env_remove("STRONGROOM_PASSWORD").args(["info", "--at", "monday", "--no-input"]);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn damage_to_what_only_one_state_needs_is_found_by_checking_that_state() {
+    let scratch = Scratch::with_repository();
+    // Each in blocks of its own, by the size.
+    scratch.feeds(["put", "-", "/old"], &Numbers::new(21).bytes(1 << 20));
+    scratch.succeeds(["snapshot", "create", "old"]);
+    let blocks = || common::list(&scratch.path("repo")).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
+    let of_old = blocks();
+    scratch.succeeds(["rm", "/old"]);
+    scratch.feeds(["put", "-", "/new"], &Numbers::new(22).bytes(1 << 20));
+    scratch.succeeds(["snapshot", "create", "new"]);
+    scratch.succeeds(["compact"]);
+    let check = |at: &str, data: &[&str]| scratch.run([&["--at", at, "check"], data].concat()).status.code();
+    for at in ["old", "new"] {
+        assert_eq!((check(at, &[]), check(at, &["--data"])), (Some(0), Some(0)), "{at}");
+    }
+    // Of the blocks that were there with the first file, one after the other is spoilt, until it is one of its content.
+    let is_found = of_old.into_iter().filter(|path| path.exists()).any(|path| {
+        let whole = fs::read(&path).unwrap();
+        let spoilt: Vec<u8> = whole.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at % 500 == 0)).collect();
+        fs::write(&path, spoilt).unwrap();
+        let old = scratch.run(["--at", "old", "check", "--data"]);
+        let said = String::from_utf8(old.stderr).unwrap();
+        if old.status.code() != Some(13) || !said.contains("/old: ") || check("new", &["--data"]) != Some(0) {
+            fs::write(&path, whole).unwrap();
+            return false;
+        }
+        assert!(said.contains("snapshot \"old\" needs it"), "{said}");
+        assert_eq!(check("old", &[]), Some(0), "nothing is amiss but content");
+        // Gone, it is missed without a look at the data.
+        fs::remove_file(&path).unwrap();
+        assert_eq!((check("old", &[]), check("new", &[])), (Some(13), Some(0)));
+        true
+    });
+    assert!(is_found);
+}

@@ -2,14 +2,15 @@
 
 #![cfg(target_os = "linux")] // elsewhere there is no `setsid --ctty`
 
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use crate::common::{PASSWORD, Scratch};
+use crate::common::{Numbers, PASSWORD, Scratch};
 
 /// A run of the program whose terminal this is.
 struct Terminal {
@@ -22,6 +23,15 @@ struct Terminal {
 impl Terminal {
     /// Without the password: it is asked for.
     fn start(scratch: &Scratch, arguments: &[&str]) -> Self {
+        Self::start_where(scratch, arguments, |name| name != "STRONGROOM_PASSWORD")
+    }
+
+    /// With the password, so that nothing is asked for.
+    fn start_let_in(scratch: &Scratch, arguments: &[&str]) -> Self {
+        Self::start_where(scratch, arguments, |_| true)
+    }
+
+    fn start_where(scratch: &Scratch, arguments: &[&str], is_kept: impl Fn(&OsStr) -> bool) -> Self {
         let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&screen).unwrap();
         unlockpt(&screen).unwrap();
@@ -31,7 +41,7 @@ impl Terminal {
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(program.get_program()).args(arguments).current_dir(scratch.root.path());
         for (name, value) in program.get_envs() {
-            match value.filter(|_| name != "STRONGROOM_PASSWORD") {
+            match value.filter(|_| is_kept(name)) {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
@@ -153,4 +163,40 @@ fn a_repository_is_destroyed_once_its_name_is_typed() {
     let (code, shown) = terminal.ends();
     assert!(code == Some(0) && shown.contains(&format!("destroyed {name}")), "{code:?}: {shown}");
     scratch.fails(10, ["ls"]);
+}
+
+#[test]
+fn an_import_tells_at_a_terminal_how_fast_it_goes_and_how_long_the_rest_takes() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("large"), Numbers::new(12).bytes(36 << 20)).unwrap();
+    // What may be under way at once counts as done, 20 MiB of it: beyond that it goes no faster than this.
+    let terminal = Terminal::start_let_in(&scratch, &["import", "large", "--limit-upload", "8MiB/s"]);
+    let (code, shown) = terminal.ends();
+    assert_eq!(code, Some(0), "{shown:?}");
+    let tells = |line: &str| line.contains("/36.00 MiB ") && line.contains("B/s, ") && line.contains("s left");
+    assert!(shown.split('\r').any(tells), "{shown:?}");
+}
+
+#[test]
+fn progress_is_shown_where_someone_looks_and_wants_it() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("small"), Numbers::new(13).bytes(1 << 20)).unwrap();
+    // A bar is drawn over itself.
+    let draws = |shown: &str| shown.contains("\x1b[2K");
+    let at_a_terminal = |flags: &[&'static str]| {
+        let terminal = Terminal::start_let_in(&scratch, &[&["import", "small", "--to", "/in"], flags].concat());
+        let (code, shown) = terminal.ends();
+        assert_eq!(code, Some(0), "{flags:?}: {shown:?}");
+        shown
+    };
+    let shown = at_a_terminal(&[]);
+    assert!(draws(&shown), "{shown:?}");
+    for flags in [&["--no-progress"][..], &["--quiet"], &["--json"]] {
+        fs::write(scratch.path("small"), flags[0]).unwrap();
+        let shown = at_a_terminal(flags);
+        assert!(!draws(&shown) && !shown.contains("s left"), "{flags:?}: {shown:?}");
+    }
+    let piped = scratch.run(["import", "small", "--to", "/elsewhere"]);
+    let said = String::from_utf8(piped.stderr).unwrap();
+    assert!(piped.status.success() && !draws(&said) && !said.contains('\r'), "{said:?}");
 }

@@ -250,16 +250,22 @@ fn database(scratch: &Scratch) -> rusqlite::Connection {
     database
 }
 
-#[test]
-fn what_a_program_writes_through_memory_after_it_was_read_is_seen() {
+/// Imports a database after each change of it, with these flags: what its program writes through memory is stored each time.
+#[track_caller]
+fn assert_each_change_is_stored(flags: &[&str]) {
     let scratch = Scratch::with_repository();
     let database = database(&scratch);
     for number in 0..3 {
         database.execute("INSERT INTO numbers VALUES (?1)", [number]).unwrap();
-        import(&scratch, &[]);
+        import(&scratch, flags);
         let stored = scratch.succeeds(["cat", "/tree/db-shm"]);
         assert!(stored == fs::read(scratch.path("tree/db-shm")).unwrap(), "after {number}");
     }
+}
+
+#[test]
+fn what_a_program_writes_through_memory_after_it_was_read_is_seen() {
+    assert_each_change_is_stored(&[]);
 }
 
 #[test]
@@ -269,14 +275,7 @@ fn a_comparison_of_all_contents_sees_what_shows_in_nothing_else() {
     }
     // So the program is not told what is mapped.
     mounts::small_disk(Path::new("/proc"), 64);
-    let scratch = Scratch::with_repository();
-    let database = database(&scratch);
-    for number in 0..3 {
-        database.execute("INSERT INTO numbers VALUES (?1)", [number]).unwrap();
-        import(&scratch, &["--checksum"]);
-        let stored = scratch.succeeds(["cat", "/tree/db-shm"]);
-        assert!(stored == fs::read(scratch.path("tree/db-shm")).unwrap(), "after {number}");
-    }
+    assert_each_change_is_stored(&["--checksum"]);
 }
 
 #[test]

@@ -6,8 +6,9 @@
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left, `defragmenter` does so in the background; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
 //! * `destroy` deletes all of it.
-//! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `copy` brings all of them into
-//!   another repository; `clone` brings the repository itself to another place.
+//! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `footprint` counts what one takes,
+//!   `held` what the storage holds; `copy` brings all of them into another repository; `clone` brings the repository itself to
+//!   another place.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count, `repair` keeps what it found damaged
 //!   from spreading.
 //!
@@ -28,7 +29,9 @@ mod destroy;
 mod difference;
 mod epochs;
 mod follow;
+mod footprint;
 mod gather;
+mod held;
 mod import_header;
 mod in_force;
 pub mod keyring;
@@ -72,6 +75,8 @@ pub use defragmenter::{
 };
 pub use destroy::Destroyed;
 pub use difference::{Change, Changes, References};
+pub use footprint::Footprint;
+pub use held::Held;
 pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use remembered::Remembered;
@@ -415,6 +420,7 @@ impl Engine {
             closed: AtomicBool::new(false),
             loosened: AtomicU64::new(0),
             defragmenter: Mutex::default(),
+            counted: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),

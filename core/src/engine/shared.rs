@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::chain::Chain;
 use super::commit::{Leader, Request};
 use super::defragmenter::Control;
+use super::held::Counted;
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
 use super::recent::Recent;
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) loosened: AtomicU64,
     /// The defragmenter at work.
     pub(crate) defragmenter: Mutex<Weak<Control>>,
+    /// The accounts of blocks, as they were added up last.
+    pub(super) counted: Mutex<Option<Counted>>,
 }
 
 impl Shared {

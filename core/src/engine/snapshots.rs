@@ -168,7 +168,7 @@ impl Shared {
         }
     }
 
-    async fn snapshot_row(&self, root: &Root, name: &str) -> Result<Option<SnapshotRow>> {
+    pub(super) async fn snapshot_row(&self, root: &Root, name: &str) -> Result<Option<SnapshotRow>> {
         let row = self.get_at(root, &rows::snapshot_key(name)).await?;
         row.map(|row| SnapshotRow::decode(&row).map_err(damaged)).transpose()
     }

@@ -131,6 +131,10 @@ impl Storage for Cached {
         self.inner.try_exclusive().await
     }
 
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.inner.available_bytes().await
+    }
+
     async fn vacate(&self) -> Result<()> {
         self.inner.vacate().await
     }

@@ -236,6 +236,10 @@ impl Storage for Limit {
         self.inner.try_exclusive().await
     }
 
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.plain(self.inner.available_bytes()).await
+    }
+
     async fn vacate(&self) -> Result<()> {
         self.plain(self.inner.vacate()).await
     }

@@ -286,6 +286,10 @@ impl Storage for Measured {
         self.metrics.count(Operation::TryExclusive, none, self.inner.try_exclusive()).await
     }
 
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.metrics.count(Operation::Size, none, self.inner.available_bytes()).await
+    }
+
     async fn vacate(&self) -> Result<()> {
         self.metrics.count(Operation::Delete, none, self.inner.vacate()).await
     }

@@ -331,6 +331,10 @@ impl Storage for Retry {
         self.repeat(always, || self.inner.try_exclusive()).await
     }
 
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.repeat(always, || self.inner.available_bytes()).await
+    }
+
     async fn vacate(&self) -> Result<()> {
         self.repeat(always, || self.inner.vacate()).await
     }

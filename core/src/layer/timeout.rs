@@ -103,6 +103,10 @@ impl Storage for Timeout {
         self.within(Operation::TryExclusive, "the storage", self.inner.try_exclusive()).await
     }
 
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.within(Operation::Size, "the storage", self.inner.available_bytes()).await
+    }
+
     async fn vacate(&self) -> Result<()> {
         self.within(Operation::Delete, "the storage", self.inner.vacate()).await
     }

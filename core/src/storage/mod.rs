@@ -218,6 +218,16 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
         Ok(None)
     }
 
+    /// How many bytes can still be put, as the medium says at once: without counting, and as things stand. `None` where it does
+    /// not say, or where nothing bounds it. It is shown to people and nothing rests on it: what fits is for [`Storage::put`] to
+    /// say. A backend that cannot tell leaves this as it is; a wrapper passes it on.
+    ///
+    /// # Errors
+    /// What the medium raises.
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Removes what the storage itself has made to keep blobs in, as far as none is left there, nor anything of others: empty
     /// folders. What cannot be removed stays. Only called while nobody else is there, and as the last call: whether blobs can
     /// be put afterwards is the storage's affair. A backend that makes nothing of the kind leaves this as it is; a wrapper

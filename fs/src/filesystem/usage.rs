@@ -44,8 +44,8 @@ pub struct ContentBytes {
     pub unique_bytes: u64,
 }
 
-/// What a file system holds, and what its repository takes: what `statfs` asks for, as far as there is an answer. Free
-/// space is the storage's, and not known here.
+/// What a file system holds, and what its repository takes, counted to the last file. How full the storage is:
+/// [`FileSystem::statfs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// All that has a name.
@@ -67,8 +67,8 @@ impl FileSystem {
     /// What the file system holds, and what its repository takes.
     ///
     /// Costs a look at the rows of all inodes, extents, chunks and blocks, each table once in its order, and one listing of the
-    /// storage; no content is read. So it grows with the number of files, and is not for every call of `statfs`: whoever answers
-    /// those keeps the last answer for a while. Nothing keeps count as commits go by, since each would pay for it.
+    /// storage; no content is read. So it grows with the number of files, and is not for every call of `statfs`:
+    /// [`FileSystem::statfs`] is. Nothing keeps count of files as commits go by, since each would pay for it.
     /// `cargo bench -p strongroom-benches --bench workloads -- --filter summary` says what it takes at 100,000 files.
     ///
     /// # Errors

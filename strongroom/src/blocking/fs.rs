@@ -5,7 +5,7 @@ use futures_lite::future::block_on;
 use strongroom_core::engine::{ChunkNumber, CommitInfo, ConflictTest, Snapshot};
 use strongroom_fs::{
     AttributeChange, CheckOptions, CheckSummary, Comparand, ContentBytes, DirCursor, DirEntry, Finding, Follow,
-    Metadata, Op, OpenOptions, Options, Result, Settings, Summary, Timestamp, Usage, Version, XattrMode,
+    Metadata, Op, OpenOptions, Options, Result, Settings, Statfs, Summary, Timestamp, Usage, Version, XattrMode,
 };
 
 use super::{File, FsSnapshot, FsTransaction, ReadDir};
@@ -158,6 +158,8 @@ impl FileSystem {
         usage(path: impl AsRef<[u8]>) -> Usage;
         /// Counts the content of all files.
         content_bytes() -> ContentBytes;
+        /// How full the storage is.
+        statfs() -> Statfs;
         /// What the file system holds, and what its repository takes.
         summary() -> Summary;
         /// Changes attributes; symbolic links are followed.

@@ -37,7 +37,7 @@ use crate::clone::Cloned;
 use crate::copy::{Copied, CopyOptions};
 use crate::options::{CloneOptions, CreateOptions, OpenOptions, Place};
 use crate::repository::{ClearHeader, HeaderOptions};
-use crate::sizes::Sizes;
+use crate::sizes::{Sizes, SizesAt};
 
 pub use file::File;
 pub use fs::{DirStream, FileSystem};
@@ -133,12 +133,33 @@ impl Repository {
         block_on(self.inner.sizes())
     }
 
+    /// Counts what a snapshot keeps; see [`crate::Repository::sizes_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sizes_at(&self, name: &str) -> Result<SizesAt> {
+        block_on(self.inner.sizes_at(name))
+    }
+
     /// Checks it; see [`crate::Repository::check`].
     ///
     /// # Errors
     /// As there.
     pub fn check(&self, options: CheckOptions, report: impl FnMut(Finding) + Send) -> Result<CheckReport> {
         block_on(self.inner.check(options, report))
+    }
+
+    /// Checks what a snapshot keeps; see [`crate::Repository::check_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_at(
+        &self,
+        name: &str,
+        options: CheckOptions,
+        report: impl FnMut(Finding) + Send,
+    ) -> Result<CheckReport> {
+        block_on(self.inner.check_at(name, options, report))
     }
 
     /// Sees to it that damage does not spread, and that what is stored again heals it; then checks it: see

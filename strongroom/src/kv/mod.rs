@@ -170,58 +170,6 @@ impl Kv {
         self.engine.refresh().await
     }
 
-    /// Counts the keys of all tables and what they refer to, and with `data` reads every value. Damage is told, and what comes
-    /// after it is looked at all the same; answers `None` where not all could be counted.
-    pub(crate) async fn check(
-        &self,
-        data: bool,
-        references: &mut Counts,
-        found: &mut (impl FnMut(String) + Send),
-    ) -> Result<Option<u64>> {
-        let snapshot = self.engine.snapshot();
-        let (mut keys, mut is_whole) = (0, true);
-        for (number, table) in tables().enumerate() {
-            let mut scan = snapshot.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
-            loop {
-                let (key, row) = match scan.next().await {
-                    Ok(Some(row)) => row,
-                    Ok(None) => break,
-                    Err(error) if is_damage(&error) => {
-                        // A node of the tree: what it leads to is not known.
-                        is_whole = false;
-                        found(format!("table {number}: {error}"));
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                };
-                keys += 1;
-                let mut tell = |error: Error| match is_damage(&error) {
-                    true => {
-                        found(format!("table {number}, key \"{}\": {error}", key.escape_ascii()));
-                        Ok(())
-                    }
-                    false => Err(error),
-                };
-                match chunks_of(&snapshot, &row).await {
-                    Ok(numbers) => {
-                        for number in numbers {
-                            references.add(number.0);
-                        }
-                    }
-                    Err(error) => {
-                        is_whole = false;
-                        tell(error)?;
-                        continue;
-                    }
-                }
-                if data && let Err(error) = fetch(&snapshot, &row).await {
-                    tell(error)?;
-                }
-            }
-        }
-        Ok(is_whole.then_some(keys))
-    }
-
     /// Begins a transaction on the newest state that this process knows.
     #[must_use]
     pub fn begin(&self) -> Transaction {
@@ -253,6 +201,58 @@ impl KvSnapshot {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.snapshot.sequence()
+    }
+
+    /// Counts the keys of all tables and what they refer to, and with `data` reads every value. Damage is told, and what comes
+    /// after it is looked at all the same; answers `None` where not all could be counted.
+    pub(crate) async fn check(
+        &self,
+        data: bool,
+        references: &mut Counts,
+        found: &mut (impl FnMut(String) + Send),
+    ) -> Result<Option<u64>> {
+        let snapshot = &self.snapshot;
+        let (mut keys, mut is_whole) = (0, true);
+        for (number, table) in tables().enumerate() {
+            let mut scan = snapshot.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Ascending);
+            loop {
+                let (key, row) = match scan.next().await {
+                    Ok(Some(row)) => row,
+                    Ok(None) => break,
+                    Err(error) if is_damage(&error) => {
+                        // A node of the tree: what it leads to is not known.
+                        is_whole = false;
+                        found(format!("table {number}: {error}"));
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
+                keys += 1;
+                let mut tell = |error: Error| match is_damage(&error) {
+                    true => {
+                        found(format!("table {number}, key \"{}\": {error}", key.escape_ascii()));
+                        Ok(())
+                    }
+                    false => Err(error),
+                };
+                match chunks_of(snapshot, &row).await {
+                    Ok(numbers) => {
+                        for number in numbers {
+                            references.add(number.0);
+                        }
+                    }
+                    Err(error) => {
+                        is_whole = false;
+                        tell(error)?;
+                        continue;
+                    }
+                }
+                if data && let Err(error) = fetch(snapshot, &row).await {
+                    tell(error)?;
+                }
+            }
+        }
+        Ok(is_whole.then_some(keys))
     }
 
     /// The value that a key had; `None` where there was none.

@@ -17,6 +17,7 @@ mod repository;
 mod restored;
 mod secrets;
 mod sizes;
+mod statfs;
 mod tables;
 mod threads;
 mod transactions;

@@ -9,7 +9,7 @@ use super::super::{ChunkNumber, Direction, References, Table};
 use super::{ALL, Check, CheckReport, Finding};
 use crate::format::Pointer;
 use crate::format::node::Node;
-use crate::format::rows::{self, ChunkRow};
+use crate::format::rows::{self, ChunkRow, SnapshotRow};
 use crate::tree::{NodeStore as _, TreeRoot};
 use crate::{Damage, Error, Result};
 
@@ -121,37 +121,114 @@ impl Check<'_> {
             self.find("snapshot counter", None, format!("it says {newest}, the newest snapshot is another"));
         }
         let (mut only, mut is_whole) = (HashSet::new(), true);
-        for (place, (name, row)) in kept.into_iter().enumerate() {
-            let before = self.report.findings.len();
-            let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });
-            let mut leaves = Vec::new();
-            is_whole &= self
-                .tree(tree.as_ref(), true, |pointer, node| {
-                    only.insert(*pointer);
-                    leaves.extend(node.is_leaf().then_some(*pointer));
-                })
-                .await?;
-            if let Some(references) = references {
-                let state = Snapshot::kept(shared, &root, self.pin.clone(), &row);
-                for leaf in leaves {
-                    let node = match shared.nodes.read(&leaf).await {
-                        Ok(node) => node,
-                        Err(error) => return Err(shared.explain(error, root.sequence).await),
-                    };
-                    if let Err(error) = self.need(&state, place, &node, references).await {
-                        self.note(error)?;
-                    }
-                }
-            }
-            let birth = tree.and_then(|tree| self.kept.nodes.get(&tree.pointer)).copied().unwrap_or(0);
-            if birth > row.sequence {
-                self.find("tree node", None, "a snapshot has it that is older, and it would not be kept for it");
-            }
-            self.report.findings.iter_mut().skip(before).for_each(|finding| say_hurt(finding, &name));
+        for (place, (name, row)) in kept.iter().enumerate() {
+            is_whole &= self.snapshot(place, name, row, references, &mut only).await?;
         }
         self.births();
         self.parked_nodes(only, is_whole).await?;
         self.parked_chunks().await
+    }
+
+    /// The tree of a snapshot, without the nodes that were met before; those that were not are `only` in snapshots. Answers
+    /// whether all of it could be read.
+    async fn snapshot(
+        &mut self,
+        place: usize,
+        name: &str,
+        row: &SnapshotRow,
+        references: Option<&dyn References>,
+        only: &mut HashSet<Pointer>,
+    ) -> Result<bool> {
+        let (shared, root) = (self.shared, self.root.clone());
+        let before = self.report.findings.len();
+        let tree = row.content.map(|(height, pointer)| TreeRoot { pointer, height });
+        let mut leaves = Vec::new();
+        let is_whole = self
+            .tree(tree.as_ref(), true, |pointer, node| {
+                only.insert(*pointer);
+                leaves.extend(node.is_leaf().then_some(*pointer));
+            })
+            .await?;
+        if let Some(references) = references {
+            let state = Snapshot::kept(shared, &root, self.pin.clone(), row);
+            for leaf in leaves {
+                let node = match shared.nodes.read(&leaf).await {
+                    Ok(node) => node,
+                    Err(error) => return Err(shared.explain(error, root.sequence).await),
+                };
+                if let Err(error) = self.need(&state, place, &node, references).await {
+                    self.note(error)?;
+                }
+            }
+        }
+        let birth = tree.and_then(|tree| self.kept.nodes.get(&tree.pointer)).copied().unwrap_or(0);
+        if birth > row.sequence {
+            self.find("tree node", None, "a snapshot has it that is older, and it would not be kept for it");
+        }
+        self.report.findings.iter_mut().skip(before).for_each(|finding| say_hurt(finding, name));
+        Ok(is_whole)
+    }
+
+    /// One snapshot by itself: its tree, and what its rows refer to.
+    pub(super) async fn only_snapshot(
+        &mut self,
+        name: &str,
+        row: &SnapshotRow,
+        references: Option<&dyn References>,
+    ) -> Result<()> {
+        self.kept.sequences = vec![row.sequence];
+        self.kept.names = vec![name.to_owned()];
+        self.report.snapshots = 1;
+        self.snapshot(0, name, row, references, &mut HashSet::new()).await?;
+        self.births();
+        let mut needed: Vec<ChunkNumber> = self.kept.needed.keys().copied().collect();
+        needed.sort_unstable();
+        for number in needed {
+            self.needed_chunk(number, row.sequence).await?;
+        }
+        // What has no row is left.
+        self.kept.finish(&mut self.report);
+        Ok(())
+    }
+
+    /// The row of a chunk that a snapshot refers to.
+    async fn needed_chunk(&mut self, number: ChunkNumber, sequence: u64) -> Result<()> {
+        let row = match self.shared.get_at(&self.root, &rows::chunk_key(number.0)).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(row)) => ChunkRow::decode(&row),
+            Err(error) => {
+                self.kept.needed.remove(&number);
+                // One node has the rows of many chunks.
+                return if self.is_told(&error) { Ok(()) } else { self.note(error) };
+            }
+        };
+        self.kept.needed.remove(&number);
+        self.kept.only.insert(number, 0);
+        let row = match row {
+            Ok(row) => row,
+            Err(error) => {
+                find(&mut self.report, format!("chunk {:#x}: {error}", number.0), Some(number));
+                return Ok(());
+            }
+        };
+        self.report.chunks += 1;
+        let is_kept = row.birth <= sequence && (row.references > 0 || sequence < row.death);
+        if !is_kept {
+            let detail = format!("chunk {:#x} is in a snapshot, and not kept for it", number.0);
+            find(&mut self.report, detail, Some(number));
+        }
+        self.count_chunk(number, &row);
+        Ok(())
+    }
+
+    /// Whether the last finding is of the same.
+    fn is_told(&self, error: &Error) -> bool {
+        let Some(last) = self.report.findings.last() else { return false };
+        match error {
+            Error::Damaged(damage) => last.damage == *damage,
+            Error::Missing { blob, .. } => last.damage.blob == Some(*blob),
+            _ => false,
+        }
     }
 
     /// A node is no younger than what leads to it: so all of a snapshot's tree is as old as its root.
