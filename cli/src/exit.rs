@@ -143,6 +143,7 @@ pub(crate) fn exit_of(error: &core::Error) -> Exit {
         E::NotARepository => Exit::NoRepository,
         E::WrongCredentials => Exit::Credentials,
         E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } | E::UnfinishedCopy => Exit::Damaged,
+        E::InClone(error) => exit_of(error),
         E::Conflict | E::Expired => Exit::Busy,
         E::Invalid(_) | E::BlocksTooSmall { .. } => Exit::Usage,
         E::Storage(error) => match error.kind() {

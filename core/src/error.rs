@@ -74,14 +74,17 @@ pub enum Error {
         /// What contradicts.
         detail: String,
     },
-    /// A clone is no earlier state of the repository: it was written to, or is newer.
+    /// A clone is no earlier state of the repository: it was written to, or is newer than that, which may have been put back.
     #[error(
-        "the clone has gone its own way ({detail}), and was left as it is: open it as a repository, or `destroy` it and clone again"
+        "the clone has gone its own way ({detail}), and was left as it is: look into both before you delete either, and clone to another place"
     )]
     Diverged {
         /// What differs.
         detail: String,
     },
+    /// It was the clone, and not the repository that is cloned, in which it failed.
+    #[error("in the clone: {0}")]
+    InClone(Arc<Error>),
     /// The state that a reader looks at has been given up by the writers.
     #[error("the state being read has expired: open the repository again")]
     Expired,
@@ -165,6 +168,7 @@ impl Error {
     pub fn storage_kind(&self) -> Option<storage::ErrorKind> {
         match self {
             Self::Storage(error) => Some(error.kind()),
+            Self::InClone(error) => error.storage_kind(),
             _ => None,
         }
     }

@@ -9,16 +9,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use super::nodes::Nodes;
 use super::root::{Applied, Root};
 use crate::block::{BlockBuilder, BlockContext, BlockStore, Geometry, Place, READ_ALIGNMENT_BYTES};
 use crate::format::commit::{CommitHead, Delta, Hint, SPILL_DEPTH_MAX, SpilledBody, decode_deltas};
-use crate::format::rows::DataBlock;
+use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockClass, BlockId, RecordKind, SALT_BYTES, SEAL_BYTES, well_known};
 use crate::storage::{self, Name, Storage, StorageExt};
 use crate::{Error, Result};
 
 /// How many commits are asked for at once when the tail is read.
 const PROBE_WINDOW: u64 = 8;
+/// For one look into the history of a state.
+const HISTORY_CACHE_BYTES: u64 = 1 << 20;
 /// Storage sees reads of parts as multiples of this many bytes.
 const READ_UNIT_BYTES: u64 = READ_ALIGNMENT_BYTES as u64;
 
@@ -43,6 +46,20 @@ pub(crate) struct SealedCommit {
     pub(crate) blob: Bytes,
     pub(crate) hash: [u8; 32],
     pub(crate) salt: [u8; 16],
+}
+
+/// A commit that is missing before another one that is there.
+struct Gap {
+    missing: u64,
+    asked: u64,
+}
+
+impl Gap {
+    fn error(&self, chain: &Chain) -> Error {
+        let Self { missing, asked } = self;
+        let detail = format!("commit {missing} is missing while commit {asked} is there");
+        Error::damaged("commit chain", Some(chain.name(*missing)), detail)
+    }
 }
 
 /// Access to the chain.
@@ -227,6 +244,14 @@ impl Chain {
 
     /// The commits after `sequence`, in order, as far as they go; several are asked for at once.
     pub(crate) async fn successors(&self, sequence: u64, window: u64) -> Result<Vec<LoadedCommit>> {
+        match self.successors_to_gap(sequence, window).await? {
+            (found, None) => Ok(found),
+            (_, Some(gap)) => Err(gap.error(self)),
+        }
+    }
+
+    /// As [`Chain::successors`], and the gap where one is missing before another that is there.
+    async fn successors_to_gap(&self, sequence: u64, window: u64) -> Result<(Vec<LoadedCommit>, Option<Gap>)> {
         let mut found = Vec::new();
         let mut next = sequence + 1;
         loop {
@@ -238,8 +263,7 @@ impl Chain {
                     (Some(_), Some(missing)) => {
                         // It may have come between the two looks; if not, somebody took it away.
                         let Some(commit) = self.read(missing).await? else {
-                            let detail = format!("commit {missing} is missing while commit {asked} is there");
-                            return Err(Error::damaged("commit chain", Some(self.name(missing)), detail));
+                            return Ok((found, Some(Gap { missing, asked })));
                         };
                         // Each look that goes on has found something: answers that flap keep nobody busy for ever.
                         found.push(commit);
@@ -251,40 +275,53 @@ impl Chain {
                 }
             }
             if gap.is_some() && !appeared {
-                return Ok(found);
+                return Ok((found, None));
             }
             next = sequence + found.len() as u64 + 1;
         }
     }
 
+    /// The state of a later checkpoint than what a gap ends, if that one's history says that it comes of it: what a clone that was
+    /// brought up to date stands at before there is a hint. Of any other line it is not.
+    async fn beyond_gap(&self, before: &Root) -> Result<Option<LoadedCommit>> {
+        let Ok(later) = self.search_checkpoint().await else { return Ok(None) };
+        if later.head.sequence <= before.sequence {
+            return Ok(None);
+        }
+        let nodes = Nodes::new(self.blocks.clone(), HISTORY_CACHE_BYTES);
+        let row = Root::from_checkpoint(later.as_applied()).get(&nodes, &rows::history_key(before.sequence)).await?;
+        Ok(row.is_some_and(|row| row.as_ref() == before.hash.as_slice()).then_some(later))
+    }
+
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
     pub(crate) async fn find_head(&self) -> Result<Root> {
-        let (mut failed_at, mut withheld, mut unhinted) = (None, None, None);
+        let (mut failed_at, mut withheld) = (None, None);
         // The head can move on and its predecessors vanish while we look; then we look anew.
         for _ in 0..16 {
-            let (mut checkpoint, hinted) = self.last_checkpoint().await?;
-            if let Some(later) =
-                unhinted.take_if(|later: &mut LoadedCommit| later.head.sequence > checkpoint.head.sequence)
-            {
-                checkpoint = later;
-            }
-            let base = Root::from_checkpoint(checkpoint.as_applied());
-            let found = self.successors(base.sequence, PROBE_WINDOW).await.and_then(|tail| {
-                let anchor = match tail.as_slice() {
-                    [] | [_] => (base.sequence, base.salt),
-                    [.., before, _] => (before.head.sequence, before.salt),
-                };
-                Ok((extend(base, &tail)?, anchor))
-            });
-            match found {
-                // Damage, or a race with deletion: the latter shows in a new checkpoint.
-                Err(error) if failed_at == Some(checkpoint.head.sequence) => {
-                    // A clone that was brought up to date stands at a later checkpoint before there is a hint to that.
-                    match self.search_checkpoint().await {
-                        Ok(later) if later.head.sequence > checkpoint.head.sequence => unhinted = Some(later),
-                        _ => return Err(error),
+            let (checkpoint, hinted) = self.last_checkpoint().await?;
+            let found = self.head_after(&checkpoint).await;
+            let (found, gap) = match found {
+                Ok((head, anchor, gap)) => (Ok((head, anchor)), gap),
+                Err(error) => (Err(error), None),
+            };
+            let found = match (found, gap) {
+                // The second time, it is no race.
+                (Ok((head, _)), Some(gap)) if failed_at == Some(checkpoint.head.sequence) => {
+                    match self.beyond_gap(&head).await {
+                        Ok(Some(later)) => match self.head_after(&later).await? {
+                            (head, anchor, None) => Ok((head, anchor)),
+                            (_, _, Some(gap)) => Err(gap.error(self)),
+                        },
+                        Err(error @ Error::Storage(_)) => Err(error),
+                        _ => Err(gap.error(self)),
                     }
                 }
+                (Ok(_), Some(gap)) => Err(gap.error(self)),
+                (found, _) => found,
+            };
+            match found {
+                // Damage, or a race with deletion: the latter shows in a new checkpoint.
+                Err(error) if failed_at == Some(checkpoint.head.sequence) => return Err(error),
                 Err(_) => failed_at = Some(checkpoint.head.sequence),
                 Ok((head, anchor)) => {
                     if !self.predecessor_is_there(anchor.0, &anchor.1).await? {
@@ -302,6 +339,17 @@ impl Chain {
             Some(sequence) => Error::Missing { structure: "commit", blob: self.name(sequence) },
             None => Error::damaged("commit chain", None, "no checkpoint leads to a head that stays"),
         })
+    }
+
+    /// The state that a checkpoint leads to, the commit that must stay there for that to count, and the gap that ended it.
+    async fn head_after(&self, checkpoint: &LoadedCommit) -> Result<(Root, (u64, [u8; 16]), Option<Gap>)> {
+        let base = Root::from_checkpoint(checkpoint.as_applied());
+        let (tail, gap) = self.successors_to_gap(base.sequence, PROBE_WINDOW).await?;
+        let anchor = match tail.as_slice() {
+            [] | [_] => (base.sequence, base.salt),
+            [.., before, _] => (before.head.sequence, before.salt),
+        };
+        Ok((extend(base, &tail)?, anchor, gap))
     }
 
     /// The newest checkpoint that a hint names and that is there; and the newest that any hint names.

@@ -15,7 +15,7 @@ use strongroom_core::engine::{
 use strongroom_core::env::Env;
 use strongroom_core::format::BlockId;
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
-use strongroom_core::storage::{ErrorKind, Name, Storage};
+use strongroom_core::storage::{ErrorKind, Name, Operation, Storage};
 use strongroom_core::{Error, Result};
 
 use crate::support::{Bed, TABLE, assert_clean, contents, get, put, tuning};
@@ -433,6 +433,228 @@ fn what_storage_put_in_the_way_of_a_clone_does_not_become_part_of_it() {
         let cloned = clone_with(&engine, &target, options).await.unwrap();
         assert_eq!(cloned.sent_blocks, 2);
         assert_eq!(look(&target, &bed).await.unwrap(), all(&engine).await);
+    });
+}
+
+/// A clone that was written to, and a source that went on: two lines of one repository.
+async fn two_lines(seed: u64) -> (Bed, Engine, CrashingStorage) {
+    let (bed, engine) = source(seed, CrashOptions::default()).await;
+    let fork = CrashingStorage::new(CrashOptions::default());
+    clone(&engine, &fork).await.unwrap();
+    engine.close().await.unwrap();
+    drop(engine);
+    let mut options = OpenOptions::new(Unlock::Root(&bed.root));
+    options.tuning = tuning();
+    let engine = Engine::open(Arc::new(bed.storage.reopen()), Env::deterministic(1 << 50), options).await.unwrap();
+    let second = open(&fork, &bed, false).await.unwrap();
+    for key in 0..6 {
+        store(&engine, 100 + key, u64::from(key)).await;
+        store(&second, 200 + key, u64::from(key)).await;
+    }
+    second.checkpoint().await.unwrap();
+    second.close().await.unwrap();
+    (bed, engine, fork)
+}
+
+#[test]
+fn of_two_sealings_of_one_block_none_takes_the_place_of_the_other() {
+    block_on(async {
+        let (bed, engine, fork) = two_lines(40).await;
+        let good = CrashingStorage::new(CrashOptions::default());
+        clone(&engine, &good).await.unwrap();
+        let whole = look(&good, &bed).await.unwrap();
+        let (ours, theirs) = (bed.storage.snapshot_blobs(), fork.snapshot_blobs());
+        let swapped = data_blocks(&engine, &fork).into_iter().find(|name| {
+            good.snapshot_blobs().contains_key(name) && ours.get(name).is_some_and(|blob| *blob != theirs[name])
+        });
+        let swapped = swapped.expect("blocks of both lines have the same names");
+        bed.storage.overwrite(swapped, theirs[&swapped].clone());
+        engine.drop_caches();
+        let options = CloneOptions { checksum: true, ..CloneOptions::default() };
+        let told = clone_with(&engine, &good, options).await;
+        assert!(matches!(&told, Err(Error::Damaged(damage)) if damage.blob == Some(swapped)), "{told:?}");
+        assert_eq!(look(&good, &bed).await.unwrap(), whole);
+    });
+}
+
+#[test]
+fn a_repository_whose_header_is_kept_elsewhere_is_no_clone_that_was_cut_short() {
+    block_on(async {
+        let (bed, engine, fork) = two_lines(41).await;
+        let whole = fork.snapshot_blobs();
+        let is_header = |name: &Name| HeaderId::from_name(name.as_bytes()).is_some();
+        for also_hints in [false, true] {
+            fork.restore(whole.clone());
+            for name in whole.keys().filter(|name| is_header(name) || also_hints && is_hint_name(name.as_bytes())) {
+                fork.remove(*name);
+            }
+            let before = fork.snapshot_blobs();
+            let refused = mirror(&engine, &fork).await;
+            assert!(matches!(refused, Err(Error::Diverged { .. })), "{refused:?}");
+            assert_eq!(fork.snapshot_blobs(), before);
+        }
+        // One that is such a clone gets its header.
+        let target = CrashingStorage::new(CrashOptions::default());
+        clone(&engine, &target).await.unwrap();
+        let names = target.snapshot_blobs();
+        names.keys().filter(|name| is_header(name)).for_each(|name| target.remove(*name));
+        assert_eq!(clone(&engine, &target).await.unwrap().sent_blocks, 0);
+        assert_eq!(look(&target, &bed).await.unwrap(), all(&engine).await);
+    });
+}
+
+#[test]
+fn a_clone_that_is_written_to_while_it_is_brought_up_to_date_keeps_what_was_acknowledged() {
+    block_on(async {
+        for options in [CrashOptions::default(), CrashOptions::object_store()] {
+            let (bed, engine) = source(42, options.clone()).await;
+            let target = CrashingStorage::new(options);
+            clone(&engine, &target).await.unwrap();
+            for key in 0..5 {
+                store(&engine, 300 + key, 1).await;
+            }
+            let writer = open(&target, &bed, false).await.unwrap();
+            // In the middle of the run, by a writer that was there before.
+            let mut written = false;
+            let mut hear = |_: CloneProgress| {
+                if !std::mem::replace(&mut written, true) {
+                    block_on(put(&writer, b"written", b"here")).unwrap();
+                }
+                true
+            };
+            let options = CloneOptions { progress: Some(&mut hear), ..CloneOptions::default() };
+            let refused = clone_with(&engine, &target, options).await;
+            assert!(matches!(refused, Err(Error::Diverged { .. })), "{refused:?}");
+            writer.close().await.unwrap();
+            let there = open(&target, &bed, true).await.unwrap();
+            assert_clean(&there).await;
+            assert_eq!(get(&there, b"written").await.unwrap().unwrap(), "here");
+            drop(there);
+
+            // One that writes only when it is over does so on what it has become.
+            let target = CrashingStorage::new(CrashOptions::object_store());
+            clone(&engine, &target).await.unwrap();
+            let writer = open(&target, &bed, false).await.unwrap();
+            store(&engine, 400, 1).await;
+            clone(&engine, &target).await.unwrap();
+            let written = writer.transact(async |t| t.put(TABLE, b"written later", b"here")).await;
+            written.unwrap();
+            writer.close().await.unwrap();
+            let rows = look(&target, &bed).await.unwrap();
+            assert_eq!(rows.get(400_u32.to_be_bytes().as_slice()).unwrap(), &payload(1, 6_000));
+            assert_eq!(rows.get(b"written later".as_slice()).unwrap(), b"here");
+        }
+    });
+}
+
+#[test]
+fn a_commit_that_a_dead_run_left_is_durable_before_anything_counts_on_it() {
+    block_on(async {
+        let (bed, engine) = source(43, CrashOptions::default()).await;
+        let first = CrashingStorage::new(CrashOptions::default());
+        clone(&engine, &first).await.unwrap();
+        store(&engine, 500, 1).await;
+        engine.checkpoint().await.unwrap();
+        for calls in 1..200 {
+            let target = CrashingStorage::new(CrashOptions::default());
+            target.restore(first.snapshot_blobs());
+            let handle = target.reopen();
+            handle.cut_off_after(calls, Fault::NotDurable);
+            let died = engine.clone_to(Arc::new(handle.another()), CloneOptions::default()).await;
+            // The machine lives on, and the next run comes to its end; only then the power fails.
+            handle.process_kill();
+            mirror(&engine, &target.reopen()).await.unwrap();
+            target.crash(calls);
+            assert_eq!(look(&target, &bed).await.unwrap(), all(&engine).await, "after {calls} calls");
+            if died.is_ok() {
+                return;
+            }
+        }
+        panic!("it never came to its end");
+    });
+}
+
+#[test]
+fn two_mirrors_of_a_source_that_rests_are_sent_nothing_and_cost_it_nothing() {
+    block_on(async {
+        let (mut bed, engine) = source(44, CrashOptions::default()).await;
+        let mirrors = [(); 2].map(|()| CrashingStorage::new(CrashOptions::default()));
+        engine.close().await.unwrap();
+        drop(engine);
+        for round in 0..4 {
+            for target in &mirrors {
+                let engine = bed.open().await.unwrap();
+                let before = bed.storage.snapshot_blobs();
+                let cloned = mirror(&engine, target).await.unwrap();
+                engine.close().await.unwrap();
+                if round > 0 {
+                    assert_eq!(cloned.sent_blocks, 0);
+                    assert_eq!(bed.storage.snapshot_blobs(), before);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_source_that_takes_nothing_more_is_cloned_as_it_is() {
+    block_on(async {
+        for kind in [ErrorKind::Full, ErrorKind::ReadOnly, ErrorKind::PermissionDenied] {
+            let (mut bed, engine) = source(45, CrashOptions::default()).await;
+            put(&engine, b"behind the checkpoint", b"1").await.unwrap();
+            drop(engine);
+            let engine = bed.open().await.unwrap();
+            let handle = bed.storage.reopen();
+            drop(handle);
+            for operation in [Operation::Put, Operation::PutDurable, Operation::Apply] {
+                for call in 1..40 {
+                    bed.storage.fail_operation(operation, call, Fault::Refused(kind));
+                }
+            }
+            let target = CrashingStorage::new(CrashOptions::default());
+            clone(&engine, &target).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+            bed.storage.clear_faults();
+            assert_eq!(look(&target, &bed).await.unwrap(), all(&engine).await, "{kind:?}");
+        }
+    });
+}
+
+#[test]
+fn blocks_of_another_line_of_the_repository_revive_nothing() {
+    block_on(async {
+        for seed in 50..54 {
+            let (bed, engine) = source(seed, CrashOptions::default()).await;
+            engine.checkpoint().await.unwrap();
+            let old = CrashingStorage::new(CrashOptions::default());
+            old.restore(bed.storage.snapshot_blobs());
+            engine.close().await.unwrap();
+            drop(engine);
+            // Here a few commits behind the checkpoint; there a few more, and a checkpoint that nothing hints at.
+            let here = open(&bed.storage, &bed, false).await.unwrap();
+            put(&here, b"new work", b"1").await.unwrap();
+            let number = here.info().await.unwrap().sequence;
+            drop(here);
+            let there = open(&old, &bed, false).await.unwrap();
+            while there.info().await.unwrap().sequence < number + seed - 49 {
+                put(&there, b"old work", b"1").await.unwrap();
+            }
+            there.checkpoint().await.unwrap();
+            drop(there);
+            let ours = bed.storage.snapshot_blobs();
+            for (name, blob) in old.snapshot_blobs() {
+                if !ours.contains_key(&name) && !is_hint_name(name.as_bytes()) {
+                    bed.storage.overwrite(name, blob);
+                }
+            }
+            match open(&bed.storage, &bed, true).await {
+                Ok(opened) => {
+                    assert_eq!(get(&opened, b"new work").await.unwrap().unwrap(), "1", "{seed}");
+                    assert!(get(&opened, b"old work").await.unwrap().is_none(), "{seed}");
+                }
+                Err(Error::Damaged(damage)) => assert!(damage.structure.starts_with("commit"), "{damage}"),
+                Err(error) => panic!("{seed}: {error}"),
+            }
+        }
     });
 }
 

@@ -14,6 +14,7 @@ mod target;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::{Engine, TrustedState};
@@ -23,15 +24,18 @@ use crate::storage::{ErrorKind, Name, Put, Storage, StorageExt as _};
 use crate::{Damage, Error, Result};
 
 use state::State;
-use target::Target;
+use target::{Target, in_clone};
 
 /// Bytes of blocks that are under way at once, and how many blocks at least and at most.
 const IN_FLIGHT_BYTES: usize = 16 << 20;
 const AT_ONCE_MIN: usize = 4;
 const AT_ONCE_MAX: usize = 32;
 
+/// How often one block is put where something else appears under its name.
+const PUTS_MAX: usize = 4;
+
 /// How often a state is pinned anew because others gave the one before up.
-const STATES_MAX: usize = 64;
+const STATES_MAX: usize = 16;
 
 /// How far a clone is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +96,8 @@ impl Engine {
     /// # Errors
     /// [`Error::AlreadyExists`] where another repository is; [`Error::Diverged`] where the clone was written to, or is newer;
     /// [`Error::LimitExceeded`] where the storage holds no blocks so large; [`Error::Damaged`] and [`Error::Missing`] for what
-    /// the source has lost, after all else was sent; [`Error::Stopped`]; what both storages raise.
+    /// the source has lost, after all else was sent; [`Error::Stopped`]; what both storages raise, as [`Error::InClone`]
+    /// what the clone's does.
     pub async fn clone_to(&self, storage: Arc<dyn Storage>, mut options: CloneOptions<'_>) -> Result<Cloned> {
         let limit = storage.capabilities().block_bytes_max;
         if self.block_bytes() > limit {
@@ -117,9 +122,10 @@ impl Engine {
         sent: &mut Sent,
         options: &mut CloneOptions<'_>,
     ) -> Result<Cloned> {
-        let mut target = Target::look(self, storage.clone(), secret).await?;
-        let state = State::take(self, target.head()).await?;
+        let mut target = Target::look(self, storage.clone(), secret).await.map_err(in_clone)?;
+        let state = State::take(self).await?;
         target.check_follows(&self.shared, &state).await?;
+        let sent_before = sent.blocks;
         let blocks = state.count_blocks(&self.shared).await?;
         let left_out = self.send_blocks(&state, &mut target, blocks, sent, options).await?;
         if let Some(first) = left_out.first().filter(|_| !options.partial) {
@@ -129,13 +135,16 @@ impl Engine {
             }
             return Err(Error::Damaged(damage));
         }
-        target.make_durable().await?;
-        target.publish(&state, &self.shared, secret).await?;
+        target.make_durable().await.map_err(in_clone)?;
+        let ended = target.publish(&state, &self.shared, secret).await?;
+        if sent.blocks > sent_before && !target.is_whole(&self.shared, &state, &left_out).await? {
+            return Err(Error::Conflict);
+        }
         if let Some(trusted) = &options.trusted {
             let hash = state.hash(&self.shared, state.sequence()).await?;
             trusted.advance(self.keys().repository(), state.sequence(), hash).await?;
         }
-        let pruned_blobs = if options.prune { target.prune(&self.shared, &state).await? } else { 0 };
+        let pruned_blobs = if options.prune { ended + target.prune(&self.shared, &state).await? } else { 0 };
         Ok(Cloned {
             sequence: state.sequence(),
             blocks,
@@ -165,7 +174,7 @@ impl Engine {
             let target = &*target;
             let fates = state.blocks(shared).map(|block| async move {
                 let block = block?;
-                if !checksum && target.has_durable(block).await? {
+                if !checksum && target.has_durable(block).await.map_err(in_clone)? {
                     return Ok((block, Fate::Durable));
                 }
                 let name = shared.block_name(block);
@@ -184,7 +193,7 @@ impl Engine {
                         sent.blocks += 1;
                         sent.bytes += block_bytes as u64;
                     }
-                    Fate::LeftOut(error) => match shared.explain(error, state.sequence()).await {
+                    Fate::LeftOut(error) => match shared.explain(error, state.root.sequence).await {
                         Error::Damaged(damage) => left_out.push(damage),
                         error => return Err(error),
                     },
@@ -242,7 +251,8 @@ impl Sender {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Ok(Fate::LeftOut(Error::Missing { structure: "block", blob: name }));
             }
-            Err(error) if matches!(error.kind(), ErrorKind::LimitExceeded | ErrorKind::Corrupt) => {
+            // One that cannot be read, though others can, is lost as one that is damaged.
+            Err(error) if matches!(error.kind(), ErrorKind::LimitExceeded | ErrorKind::Corrupt | ErrorKind::Other) => {
                 return Ok(Fate::LeftOut(Error::damaged("block", Some(name), error.to_string())));
             }
             Err(error) => return Err(error.into()),
@@ -253,22 +263,34 @@ impl Sender {
                 error => Err(error),
             };
         }
+        self.put(block, name, bytes, is_listed).await.map_err(in_clone)
+    }
+
+    /// Puts what is proven to be a block. What is there already under its name is replaced only where it is no block: which of
+    /// two that authenticate is the right one, only those know who lead to it.
+    async fn put(&self, block: DataBlock, name: Name, bytes: Bytes, is_listed: bool) -> Result<Fate> {
         if !is_listed && self.target.put(name, bytes.clone()).await? == Put::Created {
             return Ok(Fate::Sent);
         }
-        // Of an earlier run: whole where that came so far.
-        match self.target.get_all(name, block_bytes).await {
-            Ok(there) if there == bytes => return Ok(Fate::Equal),
-            Ok(_) => {}
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::LimitExceeded | ErrorKind::Corrupt) => {}
-            Err(error) => return Err(error.into()),
+        for _ in 0..PUTS_MAX {
+            // Of an earlier run: whole where that came so far.
+            match self.target.get_all(name, bytes.len() as u64).await {
+                Ok(there) if there == bytes => return Ok(Fate::Equal),
+                Ok(there) if self.source.reader.open_whole(name, block.key_epoch, there.clone()).is_ok() => {
+                    let detail =
+                        "here and in the clone it is sealed differently: `check --data` of each tells which is right";
+                    return Ok(Fate::LeftOut(Error::damaged("block", Some(name), detail)));
+                }
+                Ok(_) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::LimitExceeded | ErrorKind::Corrupt) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.target.delete(name).await?;
+            if self.target.put(name, bytes.clone()).await? == Put::Created {
+                return Ok(Fate::Sent);
+            }
         }
-        self.target.delete(name).await?;
-        match self.target.put(name, bytes).await? {
-            Put::Created => Ok(Fate::Sent),
-            // Another clone of the same source is at work here.
-            Put::Exists => Ok(Fate::Equal),
-        }
+        Err(Error::Conflict)
     }
 }

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 
+use crate::crypto::RootSecret;
 use crate::engine::checkpoint::Trees;
+use crate::engine::in_force;
+use crate::engine::keyring::Header;
 use crate::engine::root::Root;
 use crate::engine::shared::{Pin, Shared};
 use crate::engine::{Direction, Engine};
 use crate::format::rows::{self, DataBlock};
+use crate::storage::{ErrorKind, StorageExt as _};
 use crate::{Error, Result};
 
 /// So many commits after a checkpoint are looked at for whether they change anything.
@@ -25,8 +30,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Takes the newest state: a checkpoint, where the engine can make one, and where the head of the target is not as good.
-    pub(super) async fn take(engine: &Engine, target: Option<&Root>) -> Result<Self> {
+    /// Takes the newest state: a checkpoint, where the engine can make one.
+    pub(super) async fn take(engine: &Engine) -> Result<Self> {
         let shared = &engine.shared;
         engine.refresh().await?;
         for _ in 0..shared.tuning.attempts_max {
@@ -34,7 +39,7 @@ impl State {
             if root.sequence == root.base {
                 return Ok(Self::at(root, pin));
             }
-            if target.is_some_and(|target| target.sequence == root.base) && is_idle(shared, &root).await? {
+            if is_idle(shared, &root).await? {
                 let base = root.base;
                 return Ok(Self { root, pin, sequence: base, base });
             }
@@ -42,13 +47,12 @@ impl State {
                 return Ok(Self::at(root, pin));
             }
             drop(pin);
-            shared.hold_epoch().await?;
-            let mut leader = shared.leader.lock().await;
-            shared.checkpoint(&mut leader, Trees::Change).await?;
-            // Nobody here goes on from it before it is pinned.
-            let (root, pin) = shared.pin();
-            if root.sequence == root.base {
-                return Ok(Self::at(root, pin));
+            match checkpoint(shared).await {
+                Ok(Some(state)) => return Ok(state),
+                Ok(None) => {}
+                // What cannot be written to can be cloned as it is: now more than ever.
+                Err(error) if takes_nothing(&error) => break,
+                Err(error) => return Err(error),
             }
         }
         // Others are faster, time and again.
@@ -67,12 +71,40 @@ impl State {
 
     /// The hash of one of its commits.
     pub(super) async fn hash(&self, shared: &Shared, sequence: u64) -> Result<[u8; 32]> {
+        let hash = self.known_hash(shared, sequence).await?;
+        hash.ok_or_else(|| Error::damaged("history", None, format!("commit {sequence} is not in it")))
+    }
+
+    /// The hash of a commit up to it, as far as its history goes back.
+    pub(super) async fn known_hash(&self, shared: &Shared, sequence: u64) -> Result<Option<[u8; 32]>> {
         if sequence == self.root.sequence {
-            return Ok(self.root.hash);
+            return Ok(Some(self.root.hash));
         }
         let row = self.root.get(&shared.nodes, &rows::history_key(sequence)).await?;
-        let hash = row.and_then(|row| <[u8; 32]>::try_from(row.as_ref()).ok());
-        hash.ok_or_else(|| Error::damaged("history", None, format!("commit {sequence} is not in it")))
+        Ok(row.and_then(|row| <[u8; 32]>::try_from(row.as_ref()).ok()))
+    }
+
+    /// The blob of one of its commits.
+    pub(super) async fn commit(&self, shared: &Shared, sequence: u64) -> Result<Bytes> {
+        // Gone since: then so is the state.
+        let commit = shared.chain.read(sequence).await?.ok_or(Error::Expired)?;
+        let name = shared.chain.name(sequence);
+        if commit.hash != self.hash(shared, sequence).await? {
+            return Err(Error::damaged("commit", Some(name), "it is another one than the history says"));
+        }
+        let block_bytes = u64::from(shared.context.geometry.block_bytes());
+        let blob = shared.storage().get_all(name, block_bytes).await?;
+        let opened = shared.blocks.reader.open_whole(name, shared.chain.id(sequence).key_epoch(), blob.clone())?;
+        if opened.salt != commit.salt {
+            return Err(Error::damaged("commit", Some(name), "changed while it was read"));
+        }
+        Ok(blob)
+    }
+
+    /// The header that it names.
+    pub(super) async fn header(&self, shared: &Shared, secret: &RootSecret) -> Result<Header> {
+        let header = in_force::newest(shared, secret, Some(&self.root)).await?;
+        if in_force::names(&self.root, &header) { Ok(header) } else { Err(Error::Expired) }
     }
 
     /// The blocks that hold what the state reaches, each once.
@@ -111,6 +143,22 @@ impl State {
         }
         Ok(self.root.get(&shared.nodes, &rows::usage_key(block)).await?.is_some())
     }
+}
+
+/// The newest state as a checkpoint; `None` where others committed meanwhile.
+async fn checkpoint(shared: &Arc<Shared>) -> Result<Option<State>> {
+    shared.hold_epoch().await?;
+    let mut leader = shared.leader.lock().await;
+    shared.checkpoint(&mut leader, Trees::Change).await?;
+    // Nobody here goes on from it before it is pinned.
+    let (root, pin) = shared.pin();
+    Ok((root.sequence == root.base).then(|| State::at(root, pin)))
+}
+
+/// Whether the source takes nothing more, and can still be read.
+fn takes_nothing(error: &Error) -> bool {
+    let kinds = [ErrorKind::Full, ErrorKind::ReadOnly, ErrorKind::PermissionDenied];
+    matches!(error, Error::Closed) || error.storage_kind().is_some_and(|kind| kinds.contains(&kind))
 }
 
 /// Whether what was committed since the last checkpoint is of no matter to a clone: that writers came and went.

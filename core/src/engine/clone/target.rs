@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
 use super::state::State;
 use crate::block::{BlockContext, BlockReader, BlockStore, BlockWriter, WriterOptions};
 use crate::crypto::RootSecret;
 use crate::engine::Engine;
 use crate::engine::chain::Chain;
 use crate::engine::destroy::delete;
-use crate::engine::in_force;
 use crate::engine::keyring::{self, CopyState, Header};
 use crate::engine::nodes::Nodes;
 use crate::engine::root::Root;
@@ -19,7 +21,7 @@ use crate::format::limits::HEADER_COPIES_COUNT;
 use crate::format::rows::{self, DataBlock};
 use crate::format::well_known::HeaderId;
 use crate::storage::{Name, Put, Storage, StorageExt as _};
-use crate::{Error, Result};
+use crate::{Damage, Error, Result};
 
 /// Made durable with one call.
 const PERSISTED_AT_ONCE: usize = 1_000;
@@ -34,8 +36,8 @@ pub(super) struct Target {
     head: Option<Root>,
     /// Blocks that were there, of which nobody knows whether they are durable.
     unproven: Vec<Name>,
-    /// Whether a hint to the state was put.
-    is_hinted: bool,
+    /// Whether there is a header: else it opens for nobody yet.
+    has_header: bool,
 }
 
 impl Target {
@@ -52,10 +54,11 @@ impl Target {
             chain: Chain::new(blocks.clone()),
             nodes: Nodes::new(blocks, engine.shared.tuning.node_cache_bytes_max),
             head: None,
+            has_header: false,
             unproven: Vec::new(),
-            is_hinted: false,
         };
-        if target.names.iter().any(|name| HeaderId::from_name(name.as_bytes()).is_some()) {
+        target.has_header = target.names.iter().any(|name| HeaderId::from_name(name.as_bytes()).is_some());
+        if target.has_header {
             let headers = keyring::read_headers_among(&target.storage, &target.names).await?;
             for header in headers.headers() {
                 if header.repository() != source.keys.repository() {
@@ -63,20 +66,26 @@ impl Target {
                 }
                 keyring::unlock_with_root(header, secret.duplicate())?;
             }
-            target.head = Some(target.chain.find_head().await?);
-        } else if target.chain.hints().await?.iter().any(|(_, hint)| hint.is_err()) {
-            // Somebody keeps the header of a repository that is here elsewhere.
+        }
+        let hints = target.chain.hints().await?;
+        if !target.has_header && hints.iter().any(|(_, hint)| hint.is_err()) {
+            // Somebody keeps the header of another repository that is here elsewhere.
             return Err(Error::AlreadyExists);
+        }
+        // Without a header it is a clone that was cut short, or one whose header is kept elsewhere: that has a history as well.
+        let is_commit = |name: &Name| matches!(target.reader().block_id(*name), Some(BlockId::Commit { .. }));
+        if target.has_header || !hints.is_empty() || target.names.iter().any(is_commit) {
+            target.head = Some(target.chain.find_head().await?);
         }
         Ok(target)
     }
 
-    pub(super) fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
+    fn reader(&self) -> &BlockReader {
+        &self.chain.blocks().reader
     }
 
-    pub(super) fn head(&self) -> Option<&Root> {
-        self.head.as_ref()
+    pub(super) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     pub(super) fn is_listed(&self, name: Name) -> bool {
@@ -105,29 +114,32 @@ impl Target {
     }
 
     fn name(&self, block: DataBlock) -> Name {
-        self.chain.blocks().reader.name(&block.id())
+        self.reader().name(&block.id())
     }
 
-    /// Whether the state is a later one of what is there, and not what is there itself.
-    pub(super) async fn check_follows(&mut self, shared: &Shared, state: &State) -> Result<()> {
+    /// Whether the state is a later one of what is there, or the same.
+    pub(super) async fn check_follows(&self, shared: &Shared, state: &State) -> Result<()> {
         let Some(head) = &self.head else { return Ok(()) };
-        if let Some(detail) = shared.contradiction(&state.root, head.sequence, &head.hash).await? {
+        let sequence = head.sequence;
+        if sequence > state.root.sequence {
+            let detail = format!(
+                "it is at commit {sequence}, and the repository at {}: one was written to, or the other put back to an older state",
+                state.root.sequence
+            );
             return Err(Error::Diverged { detail });
         }
-        let name = shared.chain.name(state.base);
-        let (ours, theirs) = (shared.chain.salt_of(name).await?, self.chain.salt_of(name).await?);
-        if ours.is_none() {
-            return Err(Error::Expired);
+        match state.known_hash(shared, sequence).await? {
+            Some(hash) if hash == head.hash => Ok(()),
+            Some(_) => Err(Error::Diverged { detail: format!("its commit {sequence} is another one") }),
+            None => Err(Error::Diverged { detail: format!("its commit {sequence} is older than the history here") }),
         }
-        if ours == theirs {
-            // A hint is in its place wherever the checkpoint is. If it appears here too, there is one place only.
-            let hint = self.chain.put_hint(state.base, state.hash(shared, state.base).await?).await?;
-            self.is_hinted = true;
-            if shared.storage().exists(hint).await? {
-                return Err(Error::Invalid("the repository and the clone are in the same place".to_owned()));
-            }
-        }
-        Ok(())
+    }
+
+    /// Whether it stands where it was found.
+    async fn check_stands(&self) -> Result<()> {
+        let Some(head) = &self.head else { return Ok(()) };
+        // Looked at anew, it is told what became of it.
+        if self.chain.find_head().await?.hash == head.hash { Ok(()) } else { Err(Error::Conflict) }
     }
 
     /// Everything that was sent, and what was there, survives a loss of power from here on.
@@ -139,34 +151,29 @@ impl Target {
         Ok(())
     }
 
-    /// Makes the state the clone's. What the commits refer to is durable there.
-    pub(super) async fn publish(&mut self, state: &State, shared: &Shared, secret: &RootSecret) -> Result<()> {
-        let header = in_force::newest(shared, secret, Some(&state.root)).await?;
-        if !in_force::names(&state.root, &header) {
-            return Err(Error::Expired);
+    /// Makes the state the clone's, and answers how many commits it ended. What the commits refer to is durable there.
+    pub(super) async fn publish(&mut self, state: &State, shared: &Shared, secret: &RootSecret) -> Result<u64> {
+        let (header, base_hash) = (state.header(shared, secret).await?, state.hash(shared, state.base).await?);
+        self.check_stands().await.map_err(in_clone)?;
+        if self.has_header {
+            self.put_header(&header, secret).await.map_err(in_clone)?;
         }
-        let is_new = self.head.is_none();
-        if !is_new {
-            self.put_header(&header, secret).await?;
+        for sequence in state.base..=state.sequence() {
+            let blob = state.commit(shared, sequence).await?;
+            self.put_commit(sequence, blob).await.map_err(in_clone)?;
         }
-        if self.head.as_ref().is_none_or(|head| head.sequence < state.sequence()) {
-            for sequence in state.base..=state.sequence() {
-                self.put_commit(state, shared, sequence).await?;
-            }
+        let hint = self.chain.put_hint(state.base, base_hash).await.map_err(in_clone)?;
+        // A hint is in its place wherever its checkpoint is. If it appears in the source too, there is one place only.
+        if shared.storage().exists(hint).await? {
+            return Err(Error::Invalid("the repository and the clone are in the same place".to_owned()));
         }
-        if !self.is_hinted {
-            self.chain.put_hint(state.base, state.hash(shared, state.base).await?).await?;
+        let ended = self.end_commits_before(state.base).await.map_err(in_clone)?;
+        if !self.has_header {
+            self.put_header(&header, secret).await.map_err(in_clone)?;
         }
-        if is_new {
-            self.put_header(&header, secret).await?;
-        }
-        let head = self.chain.find_head().await?;
-        if head.hash != state.hash(shared, state.sequence()).await? {
-            let detail = format!("commit {} is its newest, and not {}", head.sequence, state.sequence());
-            return Err(Error::Diverged { detail });
-        }
-        self.head = Some(head);
-        Ok(())
+        let head = self.chain.find_head().await.map_err(in_clone)?;
+        // Another clone of the same source may have been faster, and is further then.
+        if head.hash == state.hash(shared, state.sequence()).await? { Ok(ended) } else { Err(Error::Conflict) }
     }
 
     /// Copies of the header are put where they are missing, and anew where they are damaged.
@@ -181,31 +188,53 @@ impl Target {
         Ok(())
     }
 
-    async fn put_commit(&self, state: &State, shared: &Shared, sequence: u64) -> Result<()> {
-        // Gone since: then so is the state.
-        let commit = shared.chain.read(sequence).await?.ok_or(Error::Expired)?;
-        let name = shared.chain.name(sequence);
-        if commit.hash != state.hash(shared, sequence).await? {
-            return Err(Error::damaged("commit", Some(name), "it is another one than the history says"));
-        }
-        let block_bytes = u64::from(shared.context.geometry.block_bytes());
-        let blob = shared.storage().get_all(name, block_bytes).await?;
-        let opened = shared.blocks.reader.open_whole(name, shared.chain.id(sequence).key_epoch(), blob.clone())?;
-        if opened.salt != commit.salt {
-            return Err(Error::damaged("commit", Some(name), "changed while it was read"));
-        }
+    /// Where it is there already, whoever put it may have died before it was durable.
+    async fn put_commit(&self, sequence: u64, blob: Bytes) -> Result<()> {
+        let (name, block_bytes) = (self.chain.name(sequence), blob.len() as u64);
         if self.storage.put_durable(name, blob.clone()).await? == Put::Created {
             return Ok(());
         }
         if self.storage.get_all(name, block_bytes).await? != blob {
-            return Err(Error::Diverged { detail: format!("commit {sequence} is another one there") });
+            return Err(Error::Diverged { detail: format!("its commit {sequence} is another one") });
         }
         Ok(self.storage.persist(&[name]).await?)
     }
 
+    /// Ends the commits before a checkpoint, ascending: whoever still stands at one of them, to read or to write, finds by its
+    /// absence that it is over.
+    async fn end_commits_before(&self, base: u64) -> Result<u64> {
+        let listed = self.names.iter().filter_map(|name| match self.reader().block_id(*name) {
+            Some(BlockId::Commit { sequence, .. }) => Some(sequence),
+            _ => None,
+        });
+        let mut sequences: Vec<u64> = listed.chain(self.head.as_ref().map(|head| head.sequence)).collect();
+        sequences.retain(|sequence| (1..base).contains(sequence));
+        sequences.sort_unstable();
+        sequences.dedup();
+        for sequence in &sequences {
+            self.storage.delete(self.chain.name(*sequence)).await?;
+        }
+        Ok(sequences.len() as u64)
+    }
+
+    /// Whether all that the state needs is there still, save what was left out: a writer that was at work here could have taken
+    /// what had just arrived for left over.
+    pub(super) async fn is_whole(&self, shared: &Arc<Shared>, state: &State, left_out: &[Damage]) -> Result<bool> {
+        let names = self.storage.list_all(&[]).await.map_err(|error| in_clone(error.into()))?;
+        let left_out: BTreeSet<_> = left_out.iter().filter_map(|damage| damage.blob).collect();
+        let mut blocks = std::pin::pin!(state.blocks(shared));
+        while let Some(block) = blocks.next().await {
+            let name = self.name(block?);
+            if !names.contains(&name) && !left_out.contains(&name) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Deletes what the state does not need, and answers how many blobs that were.
     pub(super) async fn prune(&self, shared: &Shared, state: &State) -> Result<u64> {
-        let (mut commits, mut blocks, mut headers) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut blocks, mut headers) = (Vec::new(), BTreeSet::new());
         let mut pruned = 0;
         for name in &self.names {
             if let Some(id) = HeaderId::from_name(name.as_bytes()) {
@@ -213,30 +242,35 @@ impl Target {
                     headers.insert(id.generation);
                     pruned += 1;
                 }
-                continue;
+            } else if let Some(BlockId::Data { key_epoch, writer_epoch, counter }) = self.reader().block_id(*name)
+                && !state.needs(shared, DataBlock { key_epoch, writer_epoch, counter }).await?
+            {
+                blocks.push(*name);
             }
-            match shared.blocks.reader.block_id(*name) {
-                Some(BlockId::Commit { sequence, .. }) if sequence < state.base => commits.push((sequence, *name)),
-                Some(BlockId::Data { key_epoch, writer_epoch, counter }) => {
-                    let block = DataBlock { key_epoch, writer_epoch, counter };
-                    if !state.needs(shared, block).await? {
-                        blocks.push(*name);
-                    }
-                }
-                // Hints were replaced with the new one; what else there is, is not the clone's.
-                _ => {}
-            }
+            // Hints were replaced with the new one; what else there is, is not the clone's.
         }
+        self.delete(&headers, &blocks).await.map_err(in_clone)?;
+        Ok(pruned + blocks.len() as u64)
+    }
+
+    async fn delete(&self, headers: &BTreeSet<u64>, blocks: &[Name]) -> Result<()> {
         for generation in headers {
-            keyring::delete_header(&self.storage, generation).await?;
+            keyring::delete_header(&self.storage, *generation).await?;
         }
-        // Ascending, each after the one before is gone: a reader that stands at one finds by its predecessor that it is over.
-        commits.sort_unstable();
-        for (_, name) in &commits {
-            self.storage.delete(*name).await?;
-        }
-        delete(&self.storage, &blocks).await?;
-        self.storage.sync().await?;
-        Ok(pruned + (commits.len() + blocks.len()) as u64)
+        delete(&self.storage, blocks).await?;
+        Ok(self.storage.sync().await?)
+    }
+}
+
+/// Says of an error that it was in the clone, unless that speaks for itself.
+pub(super) fn in_clone(error: Error) -> Error {
+    match error {
+        Error::AlreadyExists
+        | Error::Conflict
+        | Error::Diverged { .. }
+        | Error::Expired
+        | Error::InClone(_)
+        | Error::UnfinishedCopy => error,
+        error => Error::InClone(Arc::new(error)),
     }
 }
