@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_lite::future::{block_on, poll_once};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
 use strongroom_core::crypto::{RootSecret, Suite};
-use strongroom_core::engine::{CheckOptions, ConflictTest, Engine, OpenOptions, Table, Tuning, Unlock};
+use strongroom_core::engine::{CheckOptions, Engine, OpenOptions, Table, Tuning, Unlock, View as _};
 use strongroom_core::env::Env;
 use strongroom_core::format::BlockId;
 use strongroom_core::storage::{

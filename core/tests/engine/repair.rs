@@ -69,7 +69,7 @@ pub(crate) async fn readable(view: &impl View) -> BTreeMap<u8, Option<Bytes>> {
 }
 
 pub(crate) async fn check(engine: &Engine, data: bool) -> CheckReport {
-    engine.check(CheckOptions { data, references: None, rows: Some(&Rows) }).await.unwrap()
+    engine.check(CheckOptions { data, rows: Some(&Rows), ..CheckOptions::default() }).await.unwrap()
 }
 
 pub(crate) async fn repair(engine: &Engine) -> Repaired {

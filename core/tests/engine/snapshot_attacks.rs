@@ -183,7 +183,7 @@ fn a_blob_that_only_a_snapshot_needs_is_missed_by_check_under_the_name_of_the_sn
             without.remove(name);
             bed.storage.restore(without);
             let Ok(engine) = bed.open_with(|options| options.read_only = true).await else { continue };
-            let report = CheckOptions { data: false, references: None, rows: Some(&Rows) };
+            let report = CheckOptions { rows: Some(&Rows), ..CheckOptions::default() };
             let report = engine.check(report).await.unwrap();
             assert!(observe(&engine.open_snapshot("whole").await.unwrap()).await.is_ok());
             let is_hurt = match observe(&engine.open_snapshot("hurt").await.unwrap()).await {

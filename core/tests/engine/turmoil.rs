@@ -9,7 +9,7 @@ use futures_lite::future::block_on;
 use futures_util::future::join_all;
 use strongroom_conformance::Dice;
 use strongroom_conformance::crash::{CrashOptions, Fault};
-use strongroom_core::engine::{CheckOptions, ChunkNumber, Counts, Direction, Engine, View};
+use strongroom_core::engine::{CheckOptions, ChunkNumber, ConflictTest as _, Counts, Direction, Engine, View as _};
 use strongroom_core::storage::Storage;
 use strongroom_core::{Error, Result};
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_lite::future::{block_on, poll_fn};
+use futures_lite::future::block_on;
 use strongroom::check::CheckOptions;
 use strongroom::core::env::Env;
 use strongroom::fs::Attributes;
