@@ -56,6 +56,10 @@ impl Chain {
         Self { blocks }
     }
 
+    pub(crate) fn blocks(&self) -> &Arc<BlockStore> {
+        &self.blocks
+    }
+
     fn context(&self) -> &Arc<BlockContext> {
         self.blocks.reader.context()
     }
@@ -255,10 +259,15 @@ impl Chain {
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
     pub(crate) async fn find_head(&self) -> Result<Root> {
-        let (mut failed_at, mut withheld) = (None, None);
+        let (mut failed_at, mut withheld, mut unhinted) = (None, None, None);
         // The head can move on and its predecessors vanish while we look; then we look anew.
         for _ in 0..16 {
-            let (checkpoint, hinted) = self.last_checkpoint().await?;
+            let (mut checkpoint, hinted) = self.last_checkpoint().await?;
+            if let Some(later) =
+                unhinted.take_if(|later: &mut LoadedCommit| later.head.sequence > checkpoint.head.sequence)
+            {
+                checkpoint = later;
+            }
             let base = Root::from_checkpoint(checkpoint.as_applied());
             let found = self.successors(base.sequence, PROBE_WINDOW).await.and_then(|tail| {
                 let anchor = match tail.as_slice() {
@@ -269,7 +278,13 @@ impl Chain {
             });
             match found {
                 // Damage, or a race with deletion: the latter shows in a new checkpoint.
-                Err(error) if failed_at == Some(checkpoint.head.sequence) => return Err(error),
+                Err(error) if failed_at == Some(checkpoint.head.sequence) => {
+                    // A clone that was brought up to date stands at a later checkpoint before there is a hint to that.
+                    match self.search_checkpoint().await {
+                        Ok(later) if later.head.sequence > checkpoint.head.sequence => unhinted = Some(later),
+                        _ => return Err(error),
+                    }
+                }
                 Err(_) => failed_at = Some(checkpoint.head.sequence),
                 Ok((head, anchor)) => {
                     if !self.predecessor_is_there(anchor.0, &anchor.1).await? {
@@ -338,8 +353,8 @@ impl Chain {
         Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
     }
 
-    /// Puts a hint for a checkpoint, then deletes the others.
-    pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<()> {
+    /// Puts a hint for a checkpoint, then deletes the others; answers its name.
+    pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<Name> {
         let context = self.context();
         let others = self.storage().list_all(&well_known::HINT_PREFIX).await?;
         let name = Name::new(well_known::hint_name(context.env.random()?));
@@ -357,7 +372,7 @@ impl Chain {
                 self.storage().delete(other).await?;
             }
         }
-        Ok(())
+        Ok(sealed.name)
     }
 
     /// Without hints: looks at every name for commits, and takes the newest checkpoint of the newest unbroken run.

@@ -6,8 +6,9 @@
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left, `defragmenter` does so in the background; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
 //! * `destroy` deletes all of it.
-//! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `footprint` counts what one takes, `held` what the storage holds; `copy` brings all of them into
-//!   another repository.
+//! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `footprint` counts what one takes,
+//!   `held` what the storage holds; `copy` brings all of them into another repository; `clone` brings the repository itself to
+//!   another place.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count, `repair` keeps what it found damaged
 //!   from spreading.
 //!
@@ -19,6 +20,7 @@ mod ballast;
 mod chain;
 mod check;
 mod checkpoint;
+mod clone;
 mod commit;
 mod compact;
 mod copy;
@@ -65,6 +67,7 @@ use crate::{Error, Result};
 
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Counts, Finding};
+pub use clone::{CloneOptions, CloneProgress, Cloned};
 pub use compact::{CompactOptions, CompactReport};
 pub use copy::{Contents, Copied, CopyOptions};
 pub use defragmenter::{

@@ -75,7 +75,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            checkpoint_bytes: 16 << 20,
+            checkpoint_bytes: 8 << 20,
             checkpoint_commits: 256,
             close_commits: 64,
             reader_grace_millis: 10 * 60 * 1000,

@@ -58,7 +58,7 @@ impl Engine {
     ///
     /// It writes what a checkpoint writes, whatever the content's size: one commit, and the rows that were committed since the
     /// last checkpoint with the tree nodes that they go into. Of such rows there are no more than
-    /// [`Tuning::checkpoint_bytes`](super::Tuning::checkpoint_bytes), 16 MiB unless it says otherwise, and those of the last
+    /// [`Tuning::checkpoint_bytes`](super::Tuning::checkpoint_bytes), 8 MiB unless it says otherwise, and those of the last
     /// group of transactions: with more, a checkpoint is made without a snapshot. A row changes one leaf of its tree and what
     /// is above that, each node at most 4 KiB.
     ///
