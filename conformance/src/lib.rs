@@ -13,6 +13,7 @@
 pub mod between;
 pub mod cache;
 pub mod crash;
+mod cut;
 mod dice;
 pub mod discarding;
 pub mod flaky;
@@ -21,6 +22,7 @@ pub mod power;
 mod simulate;
 pub mod storage;
 
+pub use cut::cut;
 pub use dice::Dice;
 /// Runs a future to its end in this thread, for tests; may be called within another one.
 pub use futures_lite::future::block_on;

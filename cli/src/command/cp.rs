@@ -48,7 +48,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
                 Kind::Directory if !arguments.recursive => {
                     return Err(Failure::failed(format!("{}: is a folder: pass -r to copy it", shown(from))));
                 }
-                Kind::File => drop(transaction.copy(from, &to).await?),
+                Kind::File => {
+                    refuse_itself_by_a_link(transaction, from, &to, &what).await?;
+                    transaction.copy(from, &to).await?;
+                }
                 Kind::Directory | Kind::Symlink => transaction.copy_all(from, &to).await?,
             }
         }
@@ -59,14 +62,37 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     context.output.done("cp")
 }
 
-/// Refuses to copy a file or link onto itself, under this name or another of it: it is not what was meant, and nothing would
-/// be done. A folder that is to go into itself is refused by what copies it.
-async fn refuse_itself(transaction: &FsTransaction, from: &[u8], to: &[u8], what: &Metadata) -> Result<(), Failure> {
+/// Refuses to copy or move a file or link onto itself, under this name or another of it: it is not what was meant, and nothing
+/// would be done. A folder that is to go into itself is refused by what copies or moves it.
+pub(crate) async fn refuse_itself(
+    transaction: &FsTransaction,
+    from: &[u8],
+    to: &[u8],
+    what: &Metadata,
+) -> Result<(), Failure> {
     match transaction.symlink_metadata(to).await {
-        Ok(there) if there.inode == what.inode && what.kind != Kind::Directory => {
-            Err(Failure::failed(format!("{} and {} are the same file", shown(from), shown(to))))
-        }
+        Ok(there) => refuse_one_file(from, to, what, &there),
         // Whether it can be there is told by what copies.
-        _ => Ok(()),
+        Err(_) => Ok(()),
     }
+}
+
+/// A file is copied into what a link leads to, too.
+async fn refuse_itself_by_a_link(
+    transaction: &FsTransaction,
+    from: &[u8],
+    to: &[u8],
+    what: &Metadata,
+) -> Result<(), Failure> {
+    match transaction.metadata(to).await {
+        Ok(there) => refuse_one_file(from, to, what, &there),
+        Err(_) => Ok(()),
+    }
+}
+
+fn refuse_one_file(from: &[u8], to: &[u8], what: &Metadata, there: &Metadata) -> Result<(), Failure> {
+    if there.inode == what.inode && what.kind != Kind::Directory {
+        return Err(Failure::failed(format!("{} and {} are the same file", shown(from), shown(to))));
+    }
+    Ok(())
 }

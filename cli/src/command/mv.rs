@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use clap::Args;
 use strongroom::fs::{FsTransaction, Kind};
 
+use crate::command::cp::refuse_itself;
 use crate::context::{Access, Context, transact};
 use crate::exit::Failure;
 use crate::local::bytes_of;
@@ -33,6 +34,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         for from in from {
             let from = bytes_of(from);
             let to = if into_folder { join(to, last_name(from)?) } else { to.to_vec() };
+            let what = transaction.symlink_metadata(from).await?;
+            refuse_itself(transaction, from, &to, &what).await?;
             transaction.rename(from, to).await?;
         }
         Ok(())

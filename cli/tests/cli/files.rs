@@ -116,14 +116,19 @@ fn cp_shares_what_it_copies_and_keeps_all_or_nothing() {
     assert!(scratch.feeds(["put", "-", "/copy"], b"changed").status.success());
     assert_eq!(scratch.succeeds(["cat", "/tree/docs/B.TXT"]), vec![7; 70_000]);
 
+    scratch.succeeds(["ln", "-s", "tree/docs/a.txt", "/to a.txt"]);
     let list = scratch.succeeds(["ls", "-R"]);
     assert!(scratch.fails(1, ["cp", "/tree", "/x"]).contains("-r"));
     for (from, to) in
         [("/copy", "/copy"), ("copy", "/./copy"), ("/copy", "/"), ("/tree/image.png", "/tree/docs/same.png")]
     {
-        let said = scratch.fails(1, ["cp", from, to]);
-        assert!(said.contains("are the same file"), "{from} {to}: {said}");
+        for command in ["cp", "mv"] {
+            let said = scratch.fails(1, [command, from, to]);
+            assert!(said.contains("are the same file"), "{command} {from} {to}: {said}");
+        }
     }
+    let behind_a_link = scratch.fails(1, ["cp", "/tree/docs/a.txt", "/to a.txt"]);
+    assert!(behind_a_link.contains("are the same file"), "{behind_a_link}");
     assert!(scratch.fails(1, ["cp", "/tree/docs/a.txt", "/absent", "/into"]).contains("/absent"));
     assert!(scratch.fails(1, ["cp", "/tree/docs/a.txt", "/copy", "/neither"]).contains("not a folder"));
     scratch.fails(1, ["cp", "-r", "/tree", "/tree/docs/inside"]);

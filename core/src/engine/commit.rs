@@ -1,10 +1,10 @@
-//! Committing: one leader at a time takes every waiting transaction, judges each against what was committed since it
-//! began, and puts one commit for all that pass.
+//! Committing: one leader at a time takes every waiting transaction, has each judged against what was committed since it
+//! began (`admit`), and puts one commit for all that pass.
 //!
 //! What must stay true: a transaction is answered `Ok` only after its commit is durable and part of the chain; whatever a
 //! cancelled or failed leader leaves behind (`Leader::in_flight`, `Leader::group`) is settled by the next one first.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,9 +19,8 @@ use super::checkpoint::Trees;
 use super::recent::Keys;
 use super::root::Root;
 use super::shared::{Shared, lock};
-use super::transaction::{CommitInfo, Kept, Op, Work, merge_row};
-use crate::format::commit::Delta;
-use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use super::transaction::{CommitInfo, Kept, Work};
+use crate::format::rows::{self, ChunkRow, DataBlock};
 use crate::storage::ErrorKind;
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
@@ -51,7 +50,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Whether it says of any chunk that it is damaged, or no longer.
-    fn notes_damage(&self) -> bool {
+    pub(super) fn notes_damage(&self) -> bool {
         let range = (Bound::Included(&[rows::DAMAGED][..]), Bound::Excluded(&[rows::DAMAGED + 1][..]));
         self.rows.range::<[u8], _>(range).next().is_some()
     }
@@ -298,158 +297,6 @@ impl Shared {
         Ok(published)
     }
 
-    /// Adds a transaction to the draft, or says why it cannot be in it; then the draft is as before.
-    pub(crate) async fn admit(&self, base: &Root, work: &Work, draft: &mut Draft) -> Result<()> {
-        self.check_epoch(base, draft).await?;
-        if let Some(epoch) = work.epoch {
-            // Drawn under an epoch that others have ended, or that closing has begun to end: void.
-            let held = lock(&self.epoch);
-            if held.number != Some(epoch) || held.is_void {
-                return Err(Error::Conflict);
-            }
-        }
-        let since = lock(&self.recent).since(work.base, base.sequence).ok_or(Error::Conflict)?;
-        let touches = |key: &[u8]| {
-            work.reads.holds(key)
-                || matches!(work.ops.get(key), Some(Op::Put(_) | Op::Delete))
-                || refers_to_noted(work, key)
-        };
-        if since.iter().any(|keys| keys.any(touches)) || draft.rows.keys().any(|key| touches(key)) {
-            return Err(Error::Conflict);
-        }
-        if work.has_blocks && shares_condemned(work, &since) {
-            return Err(Error::Conflict);
-        }
-        let mut judged = Judged { rows: Vec::with_capacity(work.ops.len()), ..Judged::default() };
-        let Judged { rows, usage, freed } = &mut judged;
-        for (key, op) in &work.ops {
-            match op {
-                Op::Put(value) => rows.push((key.clone(), Some(value.clone()))),
-                Op::Delete => rows.push((key.clone(), None)),
-                Op::NewChunk(row) => {
-                    count_place(&row.place, 1, usage);
-                    rows.push((key.clone(), Some(Bytes::from(row.encode()))));
-                }
-                Op::Move { from, to } => {
-                    // Freed or moved since we looked: then what was written in its stead is nobody's.
-                    let Some(mut chunk) = self.current_chunk(base, draft, key).await? else { continue };
-                    if !matches!(&chunk.place, Place::Records(pointers) if pointers == from) {
-                        continue;
-                    }
-                    count_place(&chunk.place, -1, usage);
-                    chunk.place = Place::Records(to.clone());
-                    count_place(&chunk.place, 1, usage);
-                    rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
-                }
-                Op::Heal { to, references } => {
-                    let mut chunk = self.current_chunk(base, draft, key).await?.ok_or(Error::Conflict)?;
-                    let number = chunk_number(key)?;
-                    let note = rows::damaged_key(number);
-                    // Healed by others since we looked: then what was written in its stead is nobody's.
-                    if self.current(base, draft, &note).await?.is_some() {
-                        count_place(&chunk.place, -1, usage);
-                        chunk.place = Place::Records(to.clone());
-                        count_place(&chunk.place, 1, usage);
-                        rows.push((note, None));
-                    }
-                    if *references == 0 {
-                        rows.push((key.clone(), Some(Bytes::from(chunk.encode()))));
-                    } else {
-                        let newest_snapshot = self.newest_snapshot(base, draft).await?;
-                        refer(number, chunk, *references, (base.sequence + 1, newest_snapshot), rows, freed)?;
-                    }
-                }
-                Op::Identity(number) => {
-                    if self.current(base, draft, key).await?.is_none() {
-                        rows.push((key.clone(), Some(Bytes::copy_from_slice(&number.to_le_bytes()))));
-                    }
-                }
-                Op::Note(place) => {
-                    let number = chunk_number(key)?;
-                    let Some(chunk) = self.current_chunk(base, draft, &rows::chunk_key(number)).await? else {
-                        continue;
-                    };
-                    if chunk.place != *place {
-                        // Healed since we looked, or one of its records was moved: whether it can be read is to be seen anew.
-                        return Err(Error::Conflict);
-                    }
-                    rows.push((key.clone(), Some(Bytes::new())));
-                    if let Some(identity) = &chunk.identity {
-                        let identity = rows::identity_key(identity);
-                        if self.current(base, draft, &identity).await?.is_none() {
-                            rows.push((identity, Some(Bytes::copy_from_slice(&number.to_le_bytes()))));
-                        }
-                    }
-                }
-                Op::Add(0) => {}
-                Op::Add(delta) if key.first() == Some(&rows::CHUNK) => {
-                    // A chunk that is gone is never revived. One that snapshots keep is.
-                    let number = chunk_number(key)?;
-                    let Some(chunk) = self.current_chunk(base, draft, key).await? else {
-                        let since_we_looked =
-                            draft.rows.contains_key(key) || since.iter().any(|keys| keys.any(|other| other == &**key));
-                        return Err(match delta {
-                            _ if since_we_looked => Error::Conflict,
-                            1.. => Error::ContentGone,
-                            _ => Error::damaged("chunk", None, format!("chunk {number:#x} has no row")),
-                        });
-                    };
-                    let is_last = chunk.references.checked_add_signed(*delta) == Some(0);
-                    let newest_snapshot = if is_last { self.newest_snapshot(base, draft).await? } else { 0 };
-                    refer(number, chunk, *delta, (base.sequence + 1, newest_snapshot), rows, freed)?;
-                }
-                Op::Free { death } => {
-                    // Somebody may have taken to it again: then it is not what snapshots alone had.
-                    match self.current_chunk(base, draft, key).await? {
-                        Some(chunk) if chunk.references == 0 && chunk.death == *death => {
-                            rows.push((key.clone(), None));
-                            freed.push((chunk, chunk_number(key)?));
-                        }
-                        _ => {}
-                    }
-                }
-                Op::FreeNode(pointer) => {
-                    if self.current(base, draft, key).await?.is_some() {
-                        rows.push((key.clone(), None));
-                        usage.push((DataBlock::of(pointer), -rows::live_bytes(pointer).cast_signed()));
-                    }
-                }
-                Op::Add(_) | Op::Max(_) => {
-                    let row = self.current(base, draft, key).await?;
-                    rows.push((key.clone(), Some(merge_row(row.as_ref(), op)?)));
-                }
-            }
-        }
-        let Judged { mut rows, mut usage, freed } = judged;
-        if !freed.is_empty() {
-            // Healed and given up at once: its identity was put for those who looked for it in between.
-            let gone: HashSet<[u8; 8]> = freed.iter().map(|(_, number)| number.to_le_bytes()).collect();
-            rows.retain(|(key, value)| {
-                let named = value.as_deref().and_then(|value| <[u8; 8]>::try_from(value).ok());
-                key.first() != Some(&rows::IDENTITY) || named.is_none_or(|named| !gone.contains(&named))
-            });
-        }
-        let notes_damage = !freed.is_empty() && (draft.notes_damage() || self.notes_damage(base).await?);
-        for (chunk, number) in freed {
-            count_place(&chunk.place, -1, &mut usage);
-            let note = rows::damaged_key(number);
-            if notes_damage && self.current(base, draft, &note).await?.is_some() {
-                rows.push((note, None));
-            }
-            let Some(identity) = chunk.identity else { continue };
-            let key = rows::identity_key(&identity);
-            let named = self.current(base, draft, &key).await?;
-            if named.and_then(|row| rows::decode_count(&row).ok()) == Some(number) {
-                rows.push((key, None));
-            }
-        }
-        draft.rows.extend(rows);
-        for (block, bytes) in usage {
-            *draft.usage.entry(block).or_default() += bytes;
-        }
-        Ok(())
-    }
-
     /// Others may have ended our epoch while we slept: what was made under it may be swept, so none of it may be committed.
     pub(super) async fn check_epoch(&self, base: &Root, draft: &Draft) -> Result<()> {
         let Some(epoch) = lock(&self.epoch).number else { return Ok(()) };
@@ -463,14 +310,14 @@ impl Shared {
         Err(Error::Conflict)
     }
 
-    async fn current(&self, base: &Root, draft: &Draft, key: &Bytes) -> Result<Option<Bytes>> {
+    pub(super) async fn current(&self, base: &Root, draft: &Draft, key: &Bytes) -> Result<Option<Bytes>> {
         match draft.rows.get(key) {
             Some(value) => Ok(value.clone()),
             None => base.get(&self.nodes, key).await,
         }
     }
 
-    async fn current_chunk(&self, base: &Root, draft: &Draft, key: &Bytes) -> Result<Option<ChunkRow>> {
+    pub(super) async fn current_chunk(&self, base: &Root, draft: &Draft, key: &Bytes) -> Result<Option<ChunkRow>> {
         let row = self.current(base, draft, key).await?;
         let decode = |row| ChunkRow::decode(&row).map_err(|error| Error::damaged("chunk", None, error.to_string()));
         row.map(decode).transpose()
@@ -522,93 +369,5 @@ impl Shared {
         }
         self.note_loosened(loosened);
         Ok(named)
-    }
-}
-
-/// What a transaction comes to, while it is judged.
-#[derive(Default)]
-struct Judged {
-    rows: Vec<Delta>,
-    /// Changes of live bytes.
-    usage: Vec<(DataBlock, i64)>,
-    /// Chunks that nothing refers to any more.
-    freed: Vec<(ChunkRow, u64)>,
-}
-
-/// Gives a chunk more references, or takes some. `commit`, of which this is, and the newest snapshot that is kept: what that
-/// has is parked with its last reference, anything else is freed.
-fn refer(
-    number: u64,
-    mut chunk: ChunkRow,
-    delta: i64,
-    (commit, newest_snapshot): (u64, u64),
-    rows: &mut Vec<Delta>,
-    freed: &mut Vec<(ChunkRow, u64)>,
-) -> Result<()> {
-    let key = rows::chunk_key(number);
-    if chunk.references == 0 {
-        rows.push((rows::parked_chunk_key(chunk.death, number), None));
-        chunk.death = 0;
-    }
-    chunk.references = chunk.references.checked_add_signed(delta).ok_or(Error::Conflict)?;
-    if chunk.references == 0 && chunk.birth <= newest_snapshot {
-        chunk.death = commit;
-        rows.push((rows::parked_chunk_key(chunk.death, number), Some(Bytes::new())));
-        rows.push((key, Some(Bytes::from(chunk.encode()))));
-    } else if chunk.references == 0 {
-        rows.push((key, None));
-        freed.push((chunk, number));
-    } else {
-        rows.push((key, Some(Bytes::from(chunk.encode()))));
-    }
-    Ok(())
-}
-
-/// Whether a key is the note that a chunk is damaged which the work refers to: it may have taken what it stores for that
-/// chunk's content before anybody knew.
-fn refers_to_noted(work: &Work, key: &[u8]) -> bool {
-    match key.split_first() {
-        Some((&rows::DAMAGED, number)) => {
-            matches!(work.ops.get(&rows::table_key(rows::CHUNK, number)), Some(Op::Add(_)))
-        }
-        _ => false,
-    }
-}
-
-/// Whether a block that the work names was condemned after the work began. Open transactions share blocks, so one that is
-/// empty for the accounts may hold what this one put; it is not revived.
-fn shares_condemned(work: &Work, since: &[Arc<Keys>]) -> bool {
-    let mut condemned = HashSet::new();
-    for keys in since {
-        keys.any(|key| {
-            if key.first() == Some(&rows::CONDEMNED) {
-                condemned.extend(rows::decode_condemned_key(key).map(|(_, block)| block));
-            }
-            false
-        });
-    }
-    if condemned.is_empty() {
-        return false;
-    }
-    (work.ops.values())
-        .filter_map(|op| match op {
-            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. })
-            | Op::Move { to: pointers, .. }
-            | Op::Heal { to: pointers, .. } => Some(pointers),
-            _ => None,
-        })
-        .flatten()
-        .any(|pointer| condemned.contains(&DataBlock::of(pointer)))
-}
-
-fn chunk_number(key: &[u8]) -> Result<u64> {
-    rows::decode_number_key(key).map_err(|error| Error::Invalid(error.to_string()))
-}
-
-fn count_place(place: &Place, sign: i64, usage: &mut Vec<(DataBlock, i64)>) {
-    if let Place::Records(pointers) = place {
-        usage.extend(
-            pointers.iter().map(|pointer| (DataBlock::of(pointer), sign * rows::live_bytes(pointer).cast_signed())),
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! The engine: a transactional, ordered key space on blocks, with snapshots, chunks and a commit chain.
 //!
 //! * `root` is a state: two copy-on-write trees under an overlay of recent changes.
-//! * `chain` reads and seals commits and finds the head; `commit` judges transactions in
+//! * `chain` reads and seals commits and finds the head; `admit` judges transactions, `commit` in
 //!   groups, `publish` brings them into it, `follow` learns what others committed.
 //! * `checkpoint` folds the overlay into the trees; `space` claims and ends writer epochs and gives space back; `compact`
 //!   and `defragment` pack what is left, `defragmenter` does so in the background; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
@@ -15,6 +15,7 @@
 //! Invariants kept here: a commit that is present refers only to what is durable; a state changes by its successor alone;
 //! what a reader may still look at (`floor`) is not deleted; nothing is revived once it is condemned.
 
+mod admit;
 mod ballast;
 mod chain;
 mod check;

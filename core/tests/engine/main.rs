@@ -27,3 +27,4 @@ mod space;
 mod space_attacks;
 mod support;
 mod told_once;
+mod turmoil;

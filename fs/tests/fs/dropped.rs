@@ -3,11 +3,12 @@
 
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
+use strongroom_conformance::cut;
 use strongroom_core::engine;
 use strongroom_core::env::Env;
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
-use crate::support::{Bed, assert_sound, cut, noise, tuning};
+use crate::support::{Bed, assert_sound, noise, tuning};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)

@@ -14,11 +14,12 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
+use strongroom_conformance::cut;
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::env::Env;
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Result};
 
-use crate::support::{Bed, assert_sound, cut};
+use crate::support::{Bed, assert_sound};
 
 const TASKS: u64 = 18;
 const STEPS: u64 = 10;

@@ -4,11 +4,11 @@ use std::pin::pin;
 
 use futures_lite::future::{block_on, poll_fn};
 use strongroom_conformance::crash::{CrashOptions, Loss};
+use strongroom_conformance::cut;
 use strongroom_core::env::Env;
 use strongroom_fs::format::INODE;
 use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
-use crate::support::cut;
 use crate::support::{Bed, assert_sound, noise};
 
 /// Stretches of data in the file that is removed, each with a hole before it: rows for two transactions.

@@ -1,12 +1,9 @@
 //! File systems on the crashing double.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
-use futures_lite::future::poll_fn;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
@@ -86,19 +83,6 @@ impl Bed {
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
-}
-
-/// `None` where it was dropped, after so many polls.
-pub(crate) async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
-    let (mut work, mut left) = (pin!(work), polls);
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 /// Everything that either check can find is in order, and the chunks are referred to as often as they count.

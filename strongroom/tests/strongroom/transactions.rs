@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_lite::future::{block_on, poll_fn};
+use futures_lite::future::block_on;
 use strongroom::check::CheckOptions;
 use strongroom::core::env::Env;
 use strongroom::fs::Attributes;
@@ -17,6 +17,7 @@ use strongroom::storage::{Name, Operation, Result as StorageResult, Storage};
 use strongroom::{CreateOptions, Credentials, Error, KdfParameters, Op, OpenOptions, Repository, blocking, fs};
 use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_conformance::cut;
 use strongroom_conformance::storage::sample_bytes;
 
 fn options() -> CreateOptions {
@@ -162,19 +163,6 @@ fn a_thousand_changes_of_files_and_keys_cost_one_commit() {
     }
     assert!(repository.kv().get(b"key 1").unwrap().is_some());
     repository.check(CheckOptions { data: true }, |finding| panic!("{finding:?}")).unwrap();
-}
-
-/// `None` where it was dropped, after so many polls.
-async fn cut<T>(polls: u64, work: impl Future<Output = T>) -> Option<T> {
-    let (mut work, mut left) = (pin!(work), polls);
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_conformance::cut;
 use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{CreateOptions, Engine, Tuning};
@@ -12,7 +13,6 @@ use strongroom_fs::format::VERSION;
 use strongroom_fs::{Attributes, Error, FileSystem, OpenOptions};
 
 use super::{bed, keeping, numbers, rows};
-use crate::support::cut;
 use crate::support::{Bed, assert_sound, noise};
 
 #[test]
