@@ -22,6 +22,7 @@
 //!   ([`Storage::occupancy`]).
 
 mod blocking;
+mod blocking_store;
 pub mod bounds;
 mod capabilities;
 mod error;
@@ -31,6 +32,7 @@ mod occupancy;
 mod open_stores;
 mod registry;
 mod scheme;
+pub mod scratch;
 mod uri;
 
 use std::ops::Range;
@@ -40,6 +42,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use blocking::{Blocking, BlockingMode};
+pub use blocking_store::{BlockingStorage, BlockingStore};
 pub use capabilities::{BatchSupport, Capabilities, Durability, ListOrder, RangeReads, Reach, Torn};
 pub use error::{Effect, Error, ErrorKind, Operation, Retry, brief};
 pub use ext::StorageExt;

@@ -121,6 +121,12 @@ impl StorageUri {
         }
     }
 
+    /// A path as errors show it: as its URI; as `otherwise` where it has none.
+    #[must_use]
+    pub fn show_path(path: &Path, otherwise: &str) -> String {
+        Self::from_path(path).map_or_else(|_| otherwise.to_owned(), |uri| uri.redacted())
+    }
+
     /// The URI as it may be shown: the canonical form.
     #[must_use]
     pub fn redacted(&self) -> String {
