@@ -60,10 +60,10 @@ impl LocalScheme {
     /// Tries the constructor ([`check_constructor`]) at a path in `folder` where nothing is, and at one that a URI must escape.
     ///
     /// # Panics
-    /// Where the constructor does not keep what it owes, or there are no scratch places, or one is left.
+    /// Where the constructor does not keep what it owes, or there are no scratch places, or one is left beside the place.
     pub fn check_constructor(&self, folder: &Path) {
         std::fs::create_dir_all(folder.join("of")).unwrap();
-        for path in ["new", "of/a new%20one?"] {
+        for path in ["new", "of/a new%20one#"] {
             let uri = self.uri(&folder.join(path));
             let verdict = block_on(check_constructor(&self.registry, &uri, &self.context));
             assert_eq!(verdict, Ok(Verdict::Passed), "{path}");
@@ -82,7 +82,7 @@ fn mortal(module: &str, scheme: &LocalScheme) -> String {
     work_if_told_to(async |path| scheme.open(Path::new(&path)).await).unwrap();
     let clauses = clauses();
     let crashes = clauses.iter().find(|clause| clause.number() == 10).unwrap();
-    format!("{module}::{}", crashes.name())
+    if module.is_empty() { crashes.name().to_owned() } else { format!("{module}::{}", crashes.name()) }
 }
 
 /// A store in a folder of its own, in which processes die.
@@ -96,7 +96,8 @@ pub struct LocalPlace<R> {
 }
 
 impl<R: AsRef<Path>> LocalPlace<R> {
-    /// In the folder that `root` makes, such as `TempDir::new`, for the suite in that module of the test program.
+    /// In the folder that `root` makes, such as `TempDir::new`, for the suite in that module of the test program: its whole path,
+    /// `a::b`, or none for a suite that is in no module.
     ///
     /// # Panics
     /// Where the folder cannot be made.

@@ -225,6 +225,27 @@ impl Store {
             }
         }
     }
+
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        let path = blob_path(name);
+        let (mut temporary, mut file) = self.create_temporary().map_err(|e| without_effect(operation, &path, e))?;
+        let durable = operation == Operation::PutDurable;
+        file.write_all(bytes)
+            .and_then(|()| if durable { self.folder.sync_file_now(&file) } else { Ok(()) })
+            .map_err(|error| without_effect(operation, &path, error))?;
+        match self.publish(&temporary.path, &path, name).map_err(|error| publishing(operation, &path, error))? {
+            Published::Taken => return Ok(Put::Exists),
+            Published::Created => temporary.is_published = true,
+        }
+        if durable {
+            self.ledger
+                .flush_shards(&self.folder, operation, &BTreeSet::from([shard_of(name)]))
+                .map_err(|error| error.with_effect(Effect::Unknown))?;
+        } else if self.ledger.note_put(name, file, bytes.len() as u64) {
+            self.flush_early();
+        }
+        Ok(Put::Created)
+    }
 }
 
 #[async_trait]
@@ -268,25 +289,12 @@ impl BlockingStore for Store {
         blocking.run(Operation::Open, clean).await
     }
 
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        let path = blob_path(name);
-        let (mut temporary, mut file) = self.create_temporary().map_err(|e| without_effect(operation, &path, e))?;
-        let durable = operation == Operation::PutDurable;
-        file.write_all(bytes)
-            .and_then(|()| if durable { self.folder.sync_file_now(&file) } else { Ok(()) })
-            .map_err(|error| without_effect(operation, &path, error))?;
-        match self.publish(&temporary.path, &path, name).map_err(|error| publishing(operation, &path, error))? {
-            Published::Taken => return Ok(Put::Exists),
-            Published::Created => temporary.is_published = true,
-        }
-        if durable {
-            self.ledger
-                .flush_shards(&self.folder, operation, &BTreeSet::from([shard_of(name)]))
-                .map_err(|error| error.with_effect(Effect::Unknown))?;
-        } else if self.ledger.note_put(name, file, bytes.len() as u64) {
-            self.flush_early();
-        }
-        Ok(Put::Created)
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
+    }
+
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {

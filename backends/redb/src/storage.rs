@@ -197,6 +197,10 @@ impl Store {
     fn absent(&self, operation: Operation, name: Name) -> Error {
         if self.place.is_gone() { gone(operation) } else { not_found(operation, name) }
     }
+
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.change(operation, &name.to_hex(), bytes.len(), |tables| tables.put(name, bytes))
+    }
 }
 
 #[async_trait]
@@ -214,8 +218,12 @@ impl BlockingStore for Store {
         blocking.run(Operation::Open, move || entrance.open(|| Store::new(place, mode))).await
     }
 
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        self.change(operation, &name.to_hex(), bytes.len(), |tables| tables.put(name, bytes))
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
+    }
+
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {

@@ -103,6 +103,20 @@ impl Store {
         let blob = self.call(operation, &name.to_hex(), |blobs| blobs.get(name.as_bytes()))?;
         blob.ok_or_else(|| if self.place.is_gone() { gone(operation) } else { not_found(operation, name) })
     }
+
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.change(operation, &name.to_hex(), |blobs| {
+            // First, because it costs nothing, and what is compared is copied.
+            if blobs.contains_key(name.as_bytes())? {
+                return Ok(Put::Exists);
+            }
+            let put = blobs.compare_and_swap(name.as_bytes(), None::<&[u8]>, Some(bytes.as_ref()))?;
+            if operation == Operation::PutDurable && put.is_ok() {
+                blobs.flush()?;
+            }
+            Ok(if put.is_ok() { Put::Created } else { Put::Exists })
+        })
+    }
 }
 
 #[async_trait]
@@ -118,18 +132,12 @@ impl BlockingStore for Store {
         blocking.run(Operation::Open, move || entrance.open(|| Store::new(place, mode))).await
     }
 
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        self.change(operation, &name.to_hex(), |blobs| {
-            // First, because it costs nothing, and what is compared is copied.
-            if blobs.contains_key(name.as_bytes())? {
-                return Ok(Put::Exists);
-            }
-            let put = blobs.compare_and_swap(name.as_bytes(), None::<&[u8]>, Some(bytes.as_ref()))?;
-            if operation == Operation::PutDurable && put.is_ok() {
-                blobs.flush()?;
-            }
-            Ok(if put.is_ok() { Put::Created } else { Put::Exists })
-        })
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
+    }
+
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {

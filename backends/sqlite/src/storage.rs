@@ -59,6 +59,14 @@ async fn find(path: &Path, context: &OpenContext) -> Result<(Place, Arc<Entrance
     Ok((place, Arc::new(entrance)))
 }
 
+impl Store {
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        let syncs = if operation == Operation::PutDurable { Syncs::Full } else { Syncs::Normal };
+        let size = Size::of([bytes]);
+        self.change(operation, name.to_hex(), syncs, size, |writer| put(&writer.connection, name, bytes))
+    }
+}
+
 #[async_trait]
 impl BlockingStore for Store {
     const CAPABILITIES: Capabilities = CAPABILITIES;
@@ -89,10 +97,12 @@ impl BlockingStore for Store {
         Err(at_the_gate(&place))
     }
 
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        let syncs = if operation == Operation::PutDurable { Syncs::Full } else { Syncs::Normal };
-        let size = Size::of([bytes]);
-        self.change(operation, name.to_hex(), syncs, size, |writer| put(&writer.connection, name, bytes))
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
+    }
+
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::bounds::check_blob_bytes;
 use super::{
-    BatchSupport, Blocking, Capabilities, Change, ErrorKind, ExclusiveGuard, MaybeSendSync, Name, Occupancy,
+    BatchSupport, Blocking, Capabilities, Change, Error, ErrorKind, ExclusiveGuard, MaybeSendSync, Name, Occupancy,
     OnlyHandle, OpenContext, Operation, Put, Result, Storage, StoreHandle,
 };
 use crate::env::MaybeSend;
@@ -26,21 +26,27 @@ pub trait BlockingStore: MaybeSendSync + fmt::Debug + Sized + 'static {
     const CAPABILITIES: Capabilities;
 
     /// How often [`BlockingStorage::open`] opens it anew, 5 milliseconds apart, as long as another has it open
-    /// ([`ErrorKind::Busy`]).
+    /// ([`ErrorKind::Busy`]). None where [`BlockingStore::open`] waits by itself.
     const BUSY_LOOKS: u32 = 0;
 
-    /// One more handle on the store that is at `path`. What blocks in it goes through [`OpenContext::blocking`], save the
-    /// waiting for others, which is done by the sleep of the environment.
+    /// One more handle on the store that is at `path`. What blocks in it goes through [`OpenContext::blocking`]; waiting for
+    /// others is best left to [`BlockingStore::BUSY_LOOKS`], or to the sleep of the environment, which hold no worker.
     ///
     /// # Errors
     /// As [`StorageConstructor::open`](super::StorageConstructor::open).
     async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>>;
 
-    /// [`Storage::put`] or [`Storage::put_durable`], as the operation says, of a blob within the limit.
+    /// [`Storage::put`], of a blob within the limit.
     ///
     /// # Errors
-    /// As those.
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put>;
+    /// As that.
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put>;
+
+    /// [`Storage::put_durable`], of a blob within the limit.
+    ///
+    /// # Errors
+    /// As that.
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put>;
 
     /// [`Storage::get`].
     ///
@@ -66,23 +72,14 @@ pub trait BlockingStore: MaybeSendSync + fmt::Debug + Sized + 'static {
     /// As that.
     fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>>;
 
-    /// [`Storage::apply`]. As it stands, one change after the other: right for [`BatchSupport::Sequential`] alone. Where the
-    /// capabilities say [`BatchSupport::Atomic`], the blobs are known to be within the limit.
+    /// [`Storage::apply`], all or nothing, of blobs within the limit. To be written where the capabilities say
+    /// [`BatchSupport::Atomic`]; elsewhere nobody calls it: a batch is its changes there, each a call of its own.
     ///
     /// # Errors
     /// As that.
     fn apply(&self, batch: &[Change]) -> Result<Vec<Put>> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for change in batch {
-            match change {
-                Change::Put(name, bytes) => {
-                    check_blob_bytes(Operation::Put, *name, bytes.len(), Self::CAPABILITIES.block_bytes_max)?;
-                    outcomes.push(self.put(Operation::Put, *name, bytes)?);
-                }
-                Change::Delete(name) => self.delete(*name)?,
-            }
-        }
-        Ok(outcomes)
+        Err(Error::new(ErrorKind::Unsupported, Operation::Apply, format!("a batch of {} changes", batch.len()))
+            .with_source("this storage says that batches are atomic, and has none: a fault of its implementation"))
     }
 
     /// [`Storage::sync`].
@@ -98,8 +95,9 @@ pub trait BlockingStore: MaybeSendSync + fmt::Debug + Sized + 'static {
     fn persist(&self, names: &[Name]) -> Result<()>;
 
     /// Keeps out all whom the handles of this process do not know of, without waiting; false where such are there, or where the
-    /// medium cannot tell. No other handle of this process is open then. It lasts until [`BlockingStore::let_others_in`]: where
-    /// an open store keeps others out anyway, there is nothing to do.
+    /// medium cannot tell. No other handle of one entry of [`OpenStores`](super::OpenStores) is open then; to the store of a
+    /// [`StoreHandle::single`], every other handle is one that it does not know of, those of this process too. It lasts until
+    /// [`BlockingStore::let_others_in`]: where an open store keeps others out anyway, there is nothing to do.
     ///
     /// # Errors
     /// As [`Storage::try_exclusive`].
@@ -149,11 +147,10 @@ impl<S: BlockingStore> BlockingStorage<S> {
         let handle = self.handle.clone();
         self.blocking.run(operation, move || call(&handle)).await
     }
+}
 
-    async fn put_as(&self, operation: Operation, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(operation, name, bytes.len(), S::CAPABILITIES.block_bytes_max)?;
-        self.run(operation, move |store| store.put(operation, name, &bytes)).await
-    }
+fn check_bytes<S: BlockingStore>(operation: Operation, name: Name, bytes: &Bytes) -> Result<()> {
+    check_blob_bytes(operation, name, bytes.len(), S::CAPABILITIES.block_bytes_max)
 }
 
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
@@ -164,11 +161,13 @@ impl<S: BlockingStore> Storage for BlockingStorage<S> {
     }
 
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        self.put_as(Operation::Put, name, bytes).await
+        check_bytes::<S>(Operation::Put, name, &bytes)?;
+        self.run(Operation::Put, move |store| store.put(name, &bytes)).await
     }
 
     async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        self.put_as(Operation::PutDurable, name, bytes).await
+        check_bytes::<S>(Operation::PutDurable, name, &bytes)?;
+        self.run(Operation::PutDurable, move |store| store.put_durable(name, &bytes)).await
     }
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
@@ -189,11 +188,20 @@ impl<S: BlockingStore> Storage for BlockingStorage<S> {
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
-        if S::CAPABILITIES.batch == BatchSupport::Atomic {
-            for change in &batch {
-                if let Change::Put(name, bytes) = change {
-                    check_blob_bytes(Operation::Apply, *name, bytes.len(), S::CAPABILITIES.block_bytes_max)?;
+        if S::CAPABILITIES.batch != BatchSupport::Atomic {
+            // A call each: whoever drops this is sure of no change that has not begun, and other calls come in between.
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for change in batch {
+                match change {
+                    Change::Put(name, bytes) => outcomes.push(self.put(name, bytes).await?),
+                    Change::Delete(name) => self.delete(name).await?,
                 }
+            }
+            return Ok(outcomes);
+        }
+        for change in &batch {
+            if let Change::Put(name, bytes) = change {
+                check_bytes::<S>(Operation::Apply, *name, bytes)?;
             }
         }
         self.run(Operation::Apply, move |store| store.apply(&batch)).await
@@ -240,5 +248,208 @@ impl<S: BlockingStore> ExclusiveGuard for Alone<S> {}
 impl<S: BlockingStore> Drop for Alone<S> {
     fn drop(&mut self) {
         self.handle.let_others_in();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::super::{
+        BlockingMode, Durability, ListOrder, OpenMode, RangeReads, Reach, Torn, check_range, not_found,
+    };
+    use super::*;
+    use crate::env::{BoxTask, Env, ManualClock, Random, RandomUnavailable, Spawn};
+
+    /// A map, whose batches are said to be atomic or not, and of which none was written.
+    #[derive(Debug, Default)]
+    struct Map<const ATOMIC: bool> {
+        blobs: Mutex<BTreeMap<Name, Bytes>>,
+        others_are_there: AtomicBool,
+    }
+
+    /// How often [`Map::open`] was called, by one test alone.
+    static OPENED: AtomicU32 = AtomicU32::new(0);
+
+    #[async_trait]
+    impl<const ATOMIC: bool> BlockingStore for Map<ATOMIC> {
+        const CAPABILITIES: Capabilities = Capabilities {
+            reach: Reach::Process,
+            durability: Durability::None,
+            torn: Torn::Never,
+            batch: if ATOMIC { BatchSupport::Atomic } else { BatchSupport::Sequential },
+            list_order: ListOrder::Ascending,
+            range_reads: RangeReads::Native,
+            block_bytes_best: 4096,
+            block_bytes_max: 4096,
+        };
+        const BUSY_LOOKS: u32 = if ATOMIC { 0 } else { 3 };
+
+        async fn open(_: &Path, _: &OpenContext) -> Result<StoreHandle<Self>> {
+            OPENED.fetch_add(1, Ordering::Relaxed);
+            Err(Error::new(ErrorKind::Busy, Operation::Open, "the map"))
+        }
+
+        fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+            let mut blobs = self.blobs.lock().unwrap();
+            if blobs.contains_key(&name) {
+                return Ok(Put::Exists);
+            }
+            blobs.insert(name, bytes.clone());
+            Ok(Put::Created)
+        }
+
+        fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+            self.put(name, bytes)
+        }
+
+        fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+            let blobs = self.blobs.lock().unwrap();
+            let blob = blobs.get(&name).ok_or_else(|| not_found(Operation::Get, name))?;
+            let range = check_range(name, range, blob.len() as u64, max_bytes)?;
+            Ok(blob.slice(range.start as usize..range.end as usize))
+        }
+
+        fn size(&self, name: Name) -> Result<u64> {
+            let blobs = self.blobs.lock().unwrap();
+            blobs.get(&name).map(|blob| blob.len() as u64).ok_or_else(|| not_found(Operation::Size, name))
+        }
+
+        fn delete(&self, name: Name) -> Result<()> {
+            self.blobs.lock().unwrap().remove(&name);
+            Ok(())
+        }
+
+        fn list(&self, prefix: &[u8], _: Option<Name>) -> Result<Vec<Name>> {
+            Ok(self.blobs.lock().unwrap().keys().filter(|name| name.as_bytes().starts_with(prefix)).copied().collect())
+        }
+
+        fn sync(&self) -> Result<()> {
+            Ok(())
+        }
+
+        fn persist(&self, _: &[Name]) -> Result<()> {
+            Ok(())
+        }
+
+        fn try_keep_others_out(&self) -> Result<bool> {
+            Ok(!self.others_are_there.load(Ordering::Relaxed))
+        }
+    }
+
+    /// A worker that does nothing until it is told to; then the caller is the worker.
+    #[derive(Default)]
+    struct Late(Mutex<Option<Vec<BoxTask>>>);
+
+    impl Late {
+        /// From now on tasks wait.
+        fn hold(&self) {
+            *self.0.lock().unwrap() = Some(Vec::new());
+        }
+
+        /// What waits, which stays where it is; others are done at once.
+        fn leave_behind(&self) -> Vec<BoxTask> {
+            self.0.lock().unwrap().take().unwrap_or_default()
+        }
+    }
+
+    impl Spawn for Late {
+        fn spawn(&self, task: BoxTask) {
+            let mut held = self.0.lock().unwrap();
+            match &mut *held {
+                Some(tasks) => tasks.push(task),
+                None => {
+                    drop(held);
+                    block_on(task);
+                }
+            }
+        }
+
+        fn parallelism(&self) -> usize {
+            1
+        }
+    }
+
+    impl Random for Late {
+        fn fill(&self, _: &mut [u8]) -> std::result::Result<(), RandomUnavailable> {
+            Err(RandomUnavailable)
+        }
+    }
+
+    fn name(number: u8) -> Name {
+        Name::new([number; Name::BYTES])
+    }
+
+    fn on_workers<const ATOMIC: bool>() -> (BlockingStorage<Map<ATOMIC>>, Arc<Late>) {
+        let late = Arc::new(Late::default());
+        let env = Env::new(Arc::new(ManualClock::default()), late.clone(), Some(late.clone()));
+        let handle = Arc::new(StoreHandle::single(Map::default()));
+        (BlockingStorage { handle, blocking: Blocking::new(BlockingMode::Offload, env) }, late)
+    }
+
+    #[test]
+    fn of_a_sequential_batch_that_is_dropped_no_change_comes_later_than_the_one_in_hand() {
+        let (storage, workers) = on_workers::<false>();
+        workers.hold();
+        let batch = vec![Change::Put(name(1), vec![1].into()), Change::Delete(name(2))];
+        let mut apply = Box::pin(storage.apply(batch));
+        assert!(block_on(poll_once(&mut apply)).is_none());
+        drop(apply);
+        let left = workers.leave_behind();
+        assert_eq!(block_on(storage.put(name(2), vec![2].into())).unwrap(), Put::Created);
+        left.into_iter().for_each(block_on);
+        assert_eq!(block_on(storage.size(name(2))).unwrap(), 1, "deleted by a batch that nobody waited for");
+    }
+
+    #[test]
+    fn batches_that_are_called_atomic_and_are_not_written_are_refused() {
+        let (storage, _) = on_workers::<true>();
+        let error = block_on(storage.apply(vec![Change::Put(name(1), vec![1].into())])).unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Unsupported, Operation::Apply));
+        assert_eq!(block_on(storage.list(&[], None)).unwrap(), []);
+    }
+
+    #[test]
+    fn a_blob_over_the_limit_never_reaches_the_store() {
+        let blob = Bytes::from(vec![0; 4097]);
+        let (storage, _) = on_workers::<false>();
+        let (atomic, _) = on_workers::<true>();
+        let errors = [
+            block_on(storage.put(name(1), blob.clone())).unwrap_err(),
+            block_on(storage.put_durable(name(1), blob.clone())).unwrap_err(),
+            block_on(storage.apply(vec![Change::Put(name(1), blob.clone())])).unwrap_err(),
+            block_on(atomic.apply(vec![Change::Put(name(1), blob)])).unwrap_err(),
+        ];
+        let operations = errors.each_ref().map(|error| (error.kind(), error.operation()));
+        let expected = [Operation::Put, Operation::PutDurable, Operation::Put, Operation::Apply];
+        assert_eq!(operations, expected.map(|operation| (ErrorKind::LimitExceeded, operation)));
+        assert_eq!(block_on(storage.list(&[], None)).unwrap(), []);
+    }
+
+    #[test]
+    fn who_cannot_keep_others_out_stays_open_to_newcomers() {
+        let (storage, _) = on_workers::<false>();
+        storage.handle.others_are_there.store(true, Ordering::Relaxed);
+        assert!(block_on(storage.try_exclusive()).unwrap().is_none());
+        storage.handle.others_are_there.store(false, Ordering::Relaxed);
+        let guard = block_on(storage.try_exclusive()).unwrap();
+        assert!(guard.is_some());
+        assert!(block_on(storage.try_exclusive()).unwrap().is_none(), "it was given twice");
+        drop(guard);
+        assert!(block_on(storage.try_exclusive()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_store_that_others_have_open_is_opened_anew_so_often_as_it_says_and_no_more() {
+        let context = OpenContext::new(Env::deterministic(1)).with_mode(OpenMode::Existing);
+        let opened = |before: u32| OPENED.load(Ordering::Relaxed) - before;
+        let error = block_on(BlockingStorage::<Map<true>>::open(Path::new("x"), &context)).unwrap_err();
+        assert_eq!((error.kind(), opened(0)), (ErrorKind::Busy, 1));
+        let error = block_on(BlockingStorage::<Map<false>>::open(Path::new("x"), &context)).unwrap_err();
+        assert_eq!((error.kind(), opened(1)), (ErrorKind::Busy, 4));
     }
 }

@@ -145,7 +145,8 @@ pub struct StoreHandle<S> {
 }
 
 impl<S> StoreHandle<S> {
-    /// The one handle on a store that no other handle shares: for media of which each handle stands for itself.
+    /// The one handle on a store that no other handle shares: for media of which each handle stands for itself. Its
+    /// [`StoreHandle::try_alone`] says nothing of other handles then: the store itself must keep out those of this process too.
     #[must_use]
     pub fn single(store: S) -> Self {
         let closing = Closing(Slot::new(true));
@@ -160,8 +161,8 @@ impl<S> StoreHandle<S> {
 }
 
 impl<S: MaybeSendSync + 'static> StoreHandle<S> {
-    /// Proof that this process has no other handle on the store, and no newcomer while it lives, even where it outlives the
-    /// handle; `None` where it has.
+    /// Proof that this process has no other handle on the store that [`OpenStores`] knows of, and no newcomer while it lives, even
+    /// where it outlives the handle; `None` where it has.
     #[must_use]
     pub fn try_alone(&self) -> Option<OnlyHandle> {
         let gate = self.kept.closing.0.gate.try_write_arc()?;
@@ -183,7 +184,7 @@ impl<S: fmt::Debug> fmt::Debug for StoreHandle<S> {
     }
 }
 
-/// No other handle of this process is there. Where the medium keeps other processes out, that is all that
+/// No other handle that [`OpenStores`] knows of is there. Where the medium keeps other processes out, that is all that
 /// [`super::Storage::try_exclusive`] asks for.
 pub struct OnlyHandle {
     _gate: RwLockWriteGuardArc<()>,
