@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::root::{Applied, Root};
 use crate::block::{BlockBuilder, BlockContext, BlockStore, Geometry, Place, READ_ALIGNMENT_BYTES};
@@ -17,8 +17,9 @@ use crate::format::{BlockClass, BlockId, RecordKind, SALT_BYTES, SEAL_BYTES, wel
 use crate::storage::{self, Name, Storage, StorageExt};
 use crate::{Error, Result};
 
-/// How many commits are asked for at once when the tail is read.
+/// How many commits are asked for at once when the tail is read; four times as many once all of those are there.
 const PROBE_WINDOW: u64 = 8;
+const PROBE_WINDOW_MAX: u64 = 32;
 /// Storage sees reads of parts as multiples of this many bytes.
 const READ_UNIT_BYTES: u64 = READ_ALIGNMENT_BYTES as u64;
 
@@ -44,6 +45,9 @@ pub(crate) struct SealedCommit {
     pub(crate) hash: [u8; 32],
     pub(crate) salt: [u8; 16],
 }
+
+/// The commits after another one, as far as they go.
+type Tail = Result<Vec<LoadedCommit>>;
 
 /// Access to the chain.
 #[derive(Clone)]
@@ -224,7 +228,7 @@ impl Chain {
     /// The commits after `sequence`, in order, as far as they go; several are asked for at once.
     pub(crate) async fn successors(&self, sequence: u64, window: u64) -> Result<Vec<LoadedCommit>> {
         let mut found = Vec::new();
-        let mut next = sequence + 1;
+        let (mut next, mut window) = (sequence + 1, window);
         loop {
             let answers = join_all((next..next + window).map(|sequence| self.read(sequence))).await;
             let (mut gap, mut appeared) = (None, false);
@@ -250,17 +254,39 @@ impl Chain {
                 return Ok(found);
             }
             next = sequence + found.len() as u64 + 1;
+            window = (4 * window).min(PROBE_WINDOW_MAX.max(window));
         }
     }
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
     pub(crate) async fn find_head(&self) -> Result<Root> {
+        self.find_head_from(&BTreeMap::new()).await
+    }
+
+    /// As [`Chain::find_head`], for one who has read hints already (what [`Chain::hint_in`] reads). They may be of a while ago: a
+    /// state that they lead to is looked at as any other, and where they lead nowhere hints are looked for.
+    pub(crate) async fn find_head_from(&self, hints: &BTreeMap<Name, Bytes>) -> Result<Root> {
         let (mut failed_at, mut withheld) = (None, None);
+        let mut known: Vec<Hint> = hints.iter().filter_map(|(name, blob)| self.hint_in(*name, blob).ok()).collect();
         // The head can move on and its predecessors vanish while we look; then we look anew.
         for _ in 0..16 {
-            let (checkpoint, hinted) = self.last_checkpoint().await?;
+            let was_known = !known.is_empty();
+            let hints = match std::mem::take(&mut known) {
+                hints if was_known => hints,
+                _ => self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect(),
+            };
+            let (found, hinted) = self.last_checkpoint(hints).await?;
+            let (checkpoint, tail) = match found {
+                Some(found) => found,
+                None if was_known => continue,
+                None => (self.search_checkpoint().await?, None),
+            };
             let base = Root::from_checkpoint(checkpoint.as_applied());
-            let found = self.successors(base.sequence, PROBE_WINDOW).await.and_then(|tail| {
+            let tail = match tail {
+                Some(tail) => tail,
+                None => self.successors(base.sequence, PROBE_WINDOW).await,
+            };
+            let found = tail.and_then(|tail| {
                 let anchor = match tail.as_slice() {
                     [] | [_] => (base.sequence, base.salt),
                     [.., before, _] => (before.head.sequence, before.salt),
@@ -289,20 +315,27 @@ impl Chain {
         })
     }
 
-    /// The newest checkpoint that a hint names and that is there; and the newest that any hint names.
-    async fn last_checkpoint(&self) -> Result<(LoadedCommit, u64)> {
-        let mut hints: Vec<Hint> = self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect();
+    /// The newest checkpoint that a hint names and that is there, with what comes after it where that was asked for, too; and
+    /// the newest that any hint names.
+    async fn last_checkpoint(&self, mut hints: Vec<Hint>) -> Result<(Option<(LoadedCommit, Option<Tail>)>, u64)> {
         hints.sort_by_key(|hint| std::cmp::Reverse(hint.sequence));
         let newest = hints.first().map_or(0, |hint| hint.sequence);
-        for hint in hints {
-            if let Some(commit) = self.read(hint.sequence).await?
+        for (number, hint) in hints.into_iter().enumerate() {
+            // With the newest its successors are asked for at once: it is nearly always the right one.
+            let (commit, tail) = if number == 0 {
+                let (commit, tail) = join(self.read(hint.sequence), self.successors(hint.sequence, PROBE_WINDOW)).await;
+                (commit?, Some(tail))
+            } else {
+                (self.read(hint.sequence).await?, None)
+            };
+            if let Some(commit) = commit
                 && commit.hash == hint.hash
                 && commit.head.checkpoint
             {
-                return Ok((commit, newest));
+                return Ok((Some((commit, tail)), newest));
             }
         }
-        Ok((self.search_checkpoint().await?, newest))
+        Ok((None, newest))
     }
 
     /// Every hint in storage with its name; one that does not authenticate is an error of its own.
@@ -334,7 +367,12 @@ impl Chain {
             }
             Err(error) => return Err(error.into()),
         };
-        let plain = self.open_record(name, &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
+        self.hint_in(name, &prefix)
+    }
+
+    /// The hint in the beginning of a blob of this name.
+    fn hint_in(&self, name: Name, prefix: &Bytes) -> Result<Hint> {
+        let plain = self.open_record(name, prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
         Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
     }
 

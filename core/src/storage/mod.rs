@@ -30,6 +30,7 @@ mod ext;
 mod name;
 mod occupancy;
 mod open_stores;
+pub mod probe;
 mod registry;
 mod scheme;
 pub mod scratch;
@@ -100,6 +101,12 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// What this storage can promise; constant for the life of the handle.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether its calls cross a network, so that a cache, retries and limits of time pay, and asking for every blob does not.
+    /// By default that is so where everyone is reached. A wrapper passes it on.
+    fn is_remote(&self) -> bool {
+        self.capabilities().reach == Reach::Everywhere
+    }
+
     /// **S1** Stores all of `bytes` or nothing, atomically, and answers [`Put::Created`], or [`Put::Exists`] with the
     /// old content untouched. **S2** Of any number of concurrent puts of one name exactly one answers `Created`, within
     /// [`Capabilities::reach`].
@@ -162,6 +169,16 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// # Errors
     /// What the medium raises.
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>>;
+
+    /// As [`Storage::list`], and whether it is known that nothing comes after this page, empty or not: then nobody has to ask for
+    /// the empty one that ends the listing. A backend whose medium says so with each page, as a server does, tells it here, which
+    /// saves a round trip; a wrapper passes it on. `false` is always right.
+    ///
+    /// # Errors
+    /// As [`Storage::list`].
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        Ok((self.list(prefix, after).await?, false))
+    }
 
     /// **S8** Applies the changes in order; where [`Capabilities::batch`] is [`BatchSupport::Atomic`], all or nothing,
     /// across a crash too. Answers one outcome for each put, in order.

@@ -231,6 +231,14 @@ impl StorageUri {
         Ok(Self { path, ..self.clone() })
     }
 
+    /// The same place with these parameters alone, as far as they are there.
+    #[must_use]
+    pub fn with_parameters_of(&self, names: &[&str]) -> Self {
+        let mut uri = self.clone();
+        uri.parameters.retain(|name, _| names.contains(&name.as_str()));
+        uri
+    }
+
     /// What is left without a wrapper's `prefix` of the scheme and the wrapper's own parameters: `faulty+mem://x?seed=1`
     /// is `mem://x` within `faulty+`. `None` where the scheme does not begin so, or nothing is left of it.
     #[must_use]

@@ -24,7 +24,7 @@ use crate::format::node::Node;
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::well_known;
 use crate::format::{BlockId, Pointer, SALT_BYTES};
-use crate::storage::{ErrorKind, Name, Reach, StorageExt};
+use crate::storage::{ErrorKind, Name, StorageExt};
 use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
 pub use counts::Counts;
@@ -631,7 +631,7 @@ impl Check<'_> {
         condemned: &HashSet<DataBlock>,
     ) -> Result<()> {
         let (storage, reader) = (self.shared.storage(), &self.shared.blocks.reader);
-        if storage.capabilities().reach == Reach::Everywhere {
+        if storage.is_remote() {
             return Ok(());
         }
         let block_bytes = u64::from(self.shared.context.geometry.block_bytes());
