@@ -164,6 +164,8 @@ pub(crate) enum Command {
     Header(command::header::Command),
     /// Copy everything into a new repository, with other keys, another cipher or another block size
     Copy(command::copy::Arguments),
+    /// Keep the same repository in another place too, and bring that up to date
+    Clone(command::clone::Arguments),
     /// Delete a repository, its folder if nothing else is in it, and nothing else
     Destroy(command::destroy::Arguments),
     /// Use the key-value engine

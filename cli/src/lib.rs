@@ -108,6 +108,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Key(command) => command::key::run(command, context).await,
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,
+        Command::Clone(arguments) => command::clone::run(arguments, context).await,
         Command::Copy(arguments) => command::copy::run(arguments, context).await,
         Command::Destroy(arguments) => command::destroy::run(arguments, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,

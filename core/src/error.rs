@@ -74,6 +74,14 @@ pub enum Error {
         /// What contradicts.
         detail: String,
     },
+    /// A clone is no earlier state of the repository: it was written to, or is newer.
+    #[error(
+        "the clone has gone its own way ({detail}), and was left as it is: open it as a repository, or `destroy` it and clone again"
+    )]
+    Diverged {
+        /// What differs.
+        detail: String,
+    },
     /// The state that a reader looks at has been given up by the writers.
     #[error("the state being read has expired: open the repository again")]
     Expired,

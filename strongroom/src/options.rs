@@ -7,7 +7,7 @@ use std::time::Duration;
 use strongroom_core::cache::Cache;
 use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring::{Credentials, RecoveryKey};
-use strongroom_core::engine::{DefragmentOptions, TrustedState, Tuning};
+use strongroom_core::engine::{CloneProgress, DefragmentOptions, TrustedState, Tuning};
 use strongroom_core::env::Env;
 use strongroom_core::layer::{Metrics, RetryPolicy};
 use strongroom_core::storage::{BlockingMode, Registry, Storage, StorageUri};
@@ -397,6 +397,49 @@ impl OpenOptions {
     #[must_use]
     pub fn accept_rollback(mut self, accept: bool) -> Self {
         self.accept_rollback = accept;
+        self
+    }
+}
+
+/// How a repository is cloned.
+#[derive(Default)]
+pub struct CloneOptions<'a> {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) prune: bool,
+    pub(crate) partial: bool,
+    pub(crate) checksum: bool,
+    pub(crate) progress: Option<&'a mut (dyn FnMut(CloneProgress) -> bool + Send)>,
+}
+
+impl<'a> CloneOptions<'a> {
+    surroundings!();
+
+    /// Deletes from the clone what its newest state does not need, so that a mirror does not grow for ever. Who reads an older
+    /// state of the clone has to open it again.
+    #[must_use]
+    pub fn prune(mut self, prune: bool) -> Self {
+        self.prune = prune;
+        self
+    }
+
+    /// Leaves out blocks that the source has lost, and that the clone does not have, rather than to fail for them.
+    #[must_use]
+    pub fn partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
+    }
+
+    /// Compares what the clone has already too, and puts it again where it is damaged.
+    #[must_use]
+    pub fn checksum(mut self, checksum: bool) -> Self {
+        self.checksum = checksum;
+        self
+    }
+
+    /// Hears how far it is, and says whether to go on.
+    #[must_use]
+    pub fn progress(mut self, hear: &'a mut (dyn FnMut(CloneProgress) -> bool + Send)) -> Self {
+        self.progress = Some(hear);
         self
     }
 }

@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         context.own().refuse(&path)?;
     }
     context.own_also(&target);
-    let source = open(&uri, context).await?;
+    let source = open_source(&uri, context).await?;
     let at = match context.global.at.clone() {
         Some(at) => Some(snapshot_at(&source, &at).await?),
         None => None,
@@ -121,7 +121,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 }
 
 /// Opens the source for writing, so that it can be kept as it is meanwhile; where nothing can be written, for reading.
-async fn open(uri: &StorageUri, context: &mut Context) -> Result<Repository, Failure> {
+pub(super) async fn open_source(uri: &StorageUri, context: &mut Context) -> Result<Repository, Failure> {
     let credentials = context.credentials(uri, Age::Existing)?;
     if context.global.at.is_some() {
         return context.open_with(uri, credentials, Access::Read).await;

@@ -4,6 +4,7 @@ pub(crate) mod backends;
 pub(crate) mod batch;
 pub(crate) mod cat;
 pub(crate) mod check;
+pub(crate) mod clone;
 pub(crate) mod compact;
 pub(crate) mod completions;
 pub(crate) mod conformance;

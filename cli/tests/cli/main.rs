@@ -8,6 +8,7 @@
 mod common;
 
 mod bad_input;
+mod clone;
 mod commands;
 mod contract;
 mod copy;

@@ -14,7 +14,7 @@ use std::fs;
 use std::io::Read as _;
 use std::process::{Child, Stdio};
 
-use common::acceptance::{check_is_clean, did_not_panic, text};
+use common::acceptance::{check_is_clean, did_not_panic, scaled, text};
 use common::{DATABASES, Numbers, Scratch, compare_trees, generate_tree, list};
 use strongroom::storage::{Effect, ErrorKind, OpenContext, OpenMode, StorageExt as _, StorageUri};
 use strongroom_conformance::storage::{sample_bytes, sample_name};
@@ -26,6 +26,32 @@ fn on(scheme: &'static str) -> Scratch {
 
 fn init(scratch: &Scratch) {
     scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
+}
+
+#[test]
+fn a_repository_goes_from_place_to_place_and_is_the_same_in_each() {
+    let scratch = Scratch::with_repository();
+    generate_tree(&scratch.path("tree"), 5, scaled(6 << 20, 500 << 20), scaled(60, 4_000));
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "one"]);
+    scratch.feeds(["kv", "put", "key", "-"], b"value");
+    let id = |place: &str| {
+        let output = scratch.command().env("STRONGROOM_REPO", place).args(["info", "--json"]).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["repository"].clone()
+    };
+    let (mut here, first) = ("file:repo".to_owned(), id("file:repo"));
+    let places = DATABASES.map(|scheme| format!("{scheme}:{scheme}-clone"));
+    for there in places.into_iter().chain(["file:last".to_owned()]) {
+        for arguments in [&["-r", &here, "clone", &there], &["-r", &there, "check", "--data"][..]] {
+            scratch.succeeds(arguments);
+        }
+        assert_eq!(id(&there), first, "{there}");
+        here = there;
+    }
+    scratch.succeeds(["-r", &here, "export", "tree", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out/tree")), Vec::<String>::new());
+    assert_eq!(scratch.succeeds(["-r", &here, "kv", "get", "key"]), b"value");
+    scratch.succeeds(["-r", &here, "--at", "one", "ls", "/tree"]);
 }
 
 #[test]

@@ -60,6 +60,10 @@ impl Chain {
         Self { blocks }
     }
 
+    pub(crate) fn blocks(&self) -> &Arc<BlockStore> {
+        &self.blocks
+    }
+
     fn context(&self) -> &Arc<BlockContext> {
         self.blocks.reader.context()
     }
@@ -266,7 +270,7 @@ impl Chain {
     /// As [`Chain::find_head`], for one who has read hints already (what [`Chain::hint_in`] reads). They may be of a while ago: a
     /// state that they lead to is looked at as any other, and where they lead nowhere hints are looked for.
     pub(crate) async fn find_head_from(&self, hints: &BTreeMap<Name, Bytes>) -> Result<Root> {
-        let (mut failed_at, mut withheld) = (None, None);
+        let (mut failed_at, mut withheld, mut unhinted) = (None, None, None);
         let mut known: Vec<Hint> = hints.iter().filter_map(|(name, blob)| self.hint_in(*name, blob).ok()).collect();
         // The head can move on and its predecessors vanish while we look; then we look anew.
         for _ in 0..16 {
@@ -276,11 +280,16 @@ impl Chain {
                 _ => self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect(),
             };
             let (found, hinted) = self.last_checkpoint(hints).await?;
-            let (checkpoint, tail) = match found {
+            let (mut checkpoint, mut tail) = match found {
                 Some(found) => found,
                 None if was_known => continue,
                 None => (self.search_checkpoint().await?, None),
             };
+            if let Some(later) =
+                unhinted.take_if(|later: &mut LoadedCommit| later.head.sequence > checkpoint.head.sequence)
+            {
+                (checkpoint, tail) = (later, None);
+            }
             let base = Root::from_checkpoint(checkpoint.as_applied());
             let tail = match tail {
                 Some(tail) => tail,
@@ -295,7 +304,13 @@ impl Chain {
             });
             match found {
                 // Damage, or a race with deletion: the latter shows in a new checkpoint.
-                Err(error) if failed_at == Some(checkpoint.head.sequence) => return Err(error),
+                Err(error) if failed_at == Some(checkpoint.head.sequence) => {
+                    // A clone that was brought up to date stands at a later checkpoint before there is a hint to that.
+                    match self.search_checkpoint().await {
+                        Ok(later) if later.head.sequence > checkpoint.head.sequence => unhinted = Some(later),
+                        _ => return Err(error),
+                    }
+                }
                 Err(_) => failed_at = Some(checkpoint.head.sequence),
                 Ok((head, anchor)) => {
                     if !self.predecessor_is_there(anchor.0, &anchor.1).await? {
@@ -376,8 +391,8 @@ impl Chain {
         Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
     }
 
-    /// Puts a hint for a checkpoint, then deletes the others.
-    pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<()> {
+    /// Puts a hint for a checkpoint, then deletes the others; answers its name.
+    pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<Name> {
         let context = self.context();
         let others = self.storage().list_all(&well_known::HINT_PREFIX).await?;
         let name = Name::new(well_known::hint_name(context.env.random()?));
@@ -395,7 +410,7 @@ impl Chain {
                 self.storage().delete(other).await?;
             }
         }
-        Ok(())
+        Ok(sealed.name)
     }
 
     /// Without hints: looks at every name for commits, and takes the newest checkpoint of the newest unbroken run.

@@ -85,7 +85,7 @@ impl Engine {
     }
 }
 
-async fn delete(storage: &Arc<dyn Storage>, names: &[Name]) -> Result<()> {
+pub(super) async fn delete(storage: &Arc<dyn Storage>, names: &[Name]) -> Result<()> {
     for names in names.chunks(BATCH_NAMES_MAX) {
         storage.apply(names.iter().map(|name| Change::Delete(*name)).collect()).await?;
     }

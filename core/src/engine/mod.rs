@@ -7,7 +7,7 @@
 //!   and `defragment` pack what is left, `defragmenter` does so in the background; `ballast` keeps room for deleting on a full storage, `room` makes do with it.
 //! * `destroy` deletes all of it.
 //! * `snapshots` keeps states under names; `difference` compares states, and brings one back; `copy` brings all of them into
-//!   another repository.
+//!   another repository; `clone` brings the repository itself to another place.
 //! * [`keyring`] opens the header's slots; `check` verifies every reference and count, `repair` keeps what it found damaged
 //!   from spreading.
 //!
@@ -18,6 +18,7 @@ mod ballast;
 mod chain;
 mod check;
 mod checkpoint;
+mod clone;
 mod commit;
 mod compact;
 mod copy;
@@ -64,6 +65,7 @@ use crate::{Error, Result};
 
 pub use crate::tree::Direction;
 pub use check::{CheckOptions, CheckReport, Counts, Finding};
+pub use clone::{CloneOptions, CloneProgress, Cloned};
 pub use compact::{CompactOptions, CompactReport};
 pub use copy::{Contents, Copied, CopyOptions};
 pub use defragmenter::{

@@ -193,6 +193,18 @@ impl Shared {
     /// For a writer that has just come: ends what dead writers left open and sweeps after them. It is no error where that
     /// has to wait.
     pub(crate) async fn clear_up(self: &Arc<Self>) -> Result<()> {
+        let mut attempts_left = self.tuning.attempts_max;
+        loop {
+            match self.clear_up_at_head().await {
+                // Others gave that state up since it was found.
+                Err(Error::Expired) if attempts_left > 0 => attempts_left -= 1,
+                done => return done,
+            }
+            self.catch_up(true).await?;
+        }
+    }
+
+    async fn clear_up_at_head(self: &Arc<Self>) -> Result<()> {
         let view = Transaction::new(self);
         if self.open_epochs(&view).await?.is_empty() {
             return Ok(());

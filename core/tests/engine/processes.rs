@@ -1,16 +1,19 @@
 //! Several processes on one storage: nobody loses what was acknowledged to them, however they interleave.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_lite::future::{block_on, yield_now};
+use futures_lite::future::{block_on, poll_once, yield_now};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use strongroom_conformance::Dice;
 use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{Engine, Transaction, Tuning, View};
+use strongroom_core::engine::{CompactOptions, Engine, OpenOptions, Transaction, Tuning, Unlock, View};
+use strongroom_core::env::Env;
 use strongroom_core::storage::Operation;
 use strongroom_core::{Error, Result};
 
@@ -68,6 +71,51 @@ fn a_writer_that_slept_across_checkpoints_and_deletions_loses_nothing_for_others
             assert_eq!(count(&reader, b"both").await, 42);
             assert_clean(&reader).await;
         }
+    });
+}
+
+#[test]
+fn a_writer_that_was_stopped_anywhere_while_it_opened_opens_on_what_others_made_of_it() {
+    block_on(async {
+        let mut steps = 0;
+        loop {
+            let (mut bed, dead) = bed(7, CrashOptions::object_store()).await;
+            for number in 0..60_u32 {
+                put(&dead, &number.to_be_bytes(), &[1; 400]).await.unwrap();
+            }
+            // What it leaves is to be cleared up by who opens.
+            drop(dead);
+            let other = bed.open().await.unwrap();
+            let mut options = OpenOptions::new(Unlock::Root(&bed.root));
+            options.tuning = hasty();
+            let mut opening = pin!(Engine::open(Arc::new(bed.storage.reopen()), Env::deterministic(77), options));
+            let mut opened = None;
+            for _ in 0..steps {
+                opened = poll_once(opening.as_mut()).await;
+                if opened.is_some() {
+                    break;
+                }
+            }
+            let is_last = opened.is_some();
+            for number in 0..60_u32 {
+                put(&other, &number.to_be_bytes(), &[2; 400]).await.unwrap();
+            }
+            other.compact(CompactOptions { thorough: true, ..CompactOptions::default() }).await.unwrap();
+            other.close().await.unwrap();
+            let opened = match opened {
+                Some(opened) => opened,
+                None => opening.await,
+            };
+            let engine = opened.unwrap_or_else(|error| panic!("stopped after {steps} steps: {error}"));
+            increment(&engine, b"mine").await.unwrap();
+            assert_eq!(get(&engine, &7_u32.to_be_bytes()).await.unwrap().unwrap(), vec![2; 400], "{steps}");
+            engine.close().await.unwrap();
+            if is_last {
+                break;
+            }
+            steps += 1;
+        }
+        assert!(steps > 10);
     });
 }
 

@@ -33,8 +33,9 @@ use strongroom_core::storage::{BlockingMode, StorageUri};
 use strongroom_fs::{Result, Timestamp};
 
 use crate::check::{CheckOptions, CheckReport, Finding};
+use crate::clone::Cloned;
 use crate::copy::{Copied, CopyOptions};
-use crate::options::{CreateOptions, OpenOptions, Place};
+use crate::options::{CloneOptions, CreateOptions, OpenOptions, Place};
 use crate::repository::{ClearHeader, HeaderOptions};
 use crate::sizes::Sizes;
 
@@ -191,6 +192,14 @@ impl Repository {
         let create = create.storage_calls(BlockingMode::Inline);
         let (inner, copied) = block_on(self.inner.copy(place, create, options))?;
         Ok((Self { inner }, copied))
+    }
+
+    /// Makes another place hold this repository as it is now; see [`crate::Repository::clone_to`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn clone_to(&self, place: impl Into<Place>, options: CloneOptions<'_>) -> Result<Cloned> {
+        block_on(self.inner.clone_to(place, options.storage_calls(BlockingMode::Inline)))
     }
 
     /// Keeps files and keys as they are now under a name; see [`crate::Repository::create_snapshot`].

@@ -377,6 +377,8 @@ fn number_at(bytes: &[u8], at: usize) -> u64 {
 /// Without pause, as far as it may disturb others.
 fn eager() -> DefragmentOptions {
     DefragmentOptions {
+        start_percent: 3,
+        stop_percent: 1,
         garbage_bytes_min: 0,
         bytes_per_second: u64::MAX,
         busy_percent: 100,

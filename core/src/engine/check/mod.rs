@@ -464,26 +464,37 @@ impl Check<'_> {
                 BTreeMap::new()
             }
         };
+        let mut absent = 0_u64;
         for (block, salt) in ballast {
             let name = shared.block_name(block);
             self.salts.insert(block, salt);
             if names.contains(&name) {
                 wanted.insert(name, block);
             } else {
-                // Given up on a full storage by a writer that died before its next commit. Ballast is fill: without it there
-                // is less room for deleting, and nothing else.
-                self.report.notices.push(format!(
-                    "ballast block {} is not there; it held nothing, and the next writer puts another",
-                    name.to_hex()
-                ));
+                // A clone has none until somebody writes to it; or a writer gave it up on a full storage, and died before its
+                // next commit. Ballast is fill: without it there is less room for deleting, and nothing else.
+                absent += 1;
             }
         }
-        // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head.
+        if absent > 0 {
+            let notice =
+                format!("{absent} ballast blocks are not there; they held nothing, and the next writer puts others");
+            self.report.notices.push(notice);
+        }
+        // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head, by
+        // the commits between. Those a clone never had that went on from one state to a much later one.
         let hints = shared.chain.hints().await?;
         let hinted = hints.iter().filter_map(|(_, hint)| hint.as_ref().ok()).map(|hint| hint.sequence);
-        let first = hinted.filter(|sequence| (root.oldest..=root.base).contains(sequence)).max();
+        let mut first = hinted.filter(|sequence| (root.oldest..=root.base).contains(sequence)).max();
+        if let Some(hinted) = first
+            && (hinted.max(1)..root.base).any(|sequence| !names.contains(&shared.chain.name(sequence)))
+        {
+            first = None;
+        }
         if first.is_none() {
-            self.find_absent(HINT, None, format!("no hint leads to checkpoint {}", root.base));
+            let detail =
+                format!("no hint leads to checkpoint {}; if this is a clone, bring it up to date again", root.base);
+            self.find_absent(HINT, None, detail);
         }
         let first = first.unwrap_or(root.base).max(1);
         for sequence in first..=root.sequence {
@@ -517,7 +528,9 @@ impl Check<'_> {
                         self.find(
                             "commit chain",
                             Some(*name),
-                            format!("commit {sequence} is there, and does not follow the head"),
+                            format!(
+                                "commit {sequence} is there, and does not follow the head; if this is a clone, bring it up to date again"
+                            ),
                         );
                     }
                 }
