@@ -21,7 +21,25 @@ fi
 
 port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
 log="$(mktemp)"
-"$venv/bin/moto_server" -H 127.0.0.1 -p "$port" >"$log" 2>&1 &
+# One request at a time: by itself it looks and then puts, and on a machine that has much to do several puts of one name win.
+"$venv/bin/python" - "$port" >"$log" 2>&1 <<'PY' &
+import sys
+import threading
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+moto = DomainDispatcherApplication(create_backend_app)
+turn = threading.Lock()
+
+
+def in_turn(environ, start_response):
+    with turn:
+        return list(moto(environ, start_response))
+
+
+run_simple("127.0.0.1", int(sys.argv[1]), in_turn, threaded=True)
+PY
 server=$!
 trap 'kill "$server" 2>/dev/null || true; rm -f "$log"' EXIT
 

@@ -259,9 +259,8 @@ mod tests {
 
     use futures_lite::future::{block_on, poll_once};
 
-    use super::super::{
-        BlockingMode, Durability, ListOrder, OpenMode, RangeReads, Reach, Torn, check_range, not_found,
-    };
+    use super::super::bounds::{check_range, not_found};
+    use super::super::{BlockingMode, Durability, ListOrder, OpenMode, RangeReads, Reach, Torn};
     use super::*;
     use crate::env::{BoxTask, Env, ManualClock, Random, RandomUnavailable, Spawn};
 

@@ -270,6 +270,8 @@ fn what_stands_still_is_given_up() {
     let storage = open_made(&server, "&timeout=1");
     block_on(async {
         let name = sample_name(1);
+        // Before a handle's first put the server is looked at, with a request of its own.
+        storage.put(sample_name(2), sample_bytes(1, 9)).await.unwrap();
         for verb in [Verb::Put, Verb::Get, Verb::List, Verb::Delete] {
             server.faults().next(&[verb], Fault::Hang);
             let error = match verb {
