@@ -66,6 +66,10 @@ impl Storage for Counting {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         Self::count(&self.puts, 1);
         self.inner.put(name, bytes).await
@@ -96,6 +100,11 @@ impl Storage for Counting {
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         Self::count(&self.lists, 1);
         self.inner.list(prefix, after).await
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        Self::count(&self.lists, 1);
+        self.inner.list_page(prefix, after).await
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {

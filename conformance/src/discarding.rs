@@ -138,6 +138,10 @@ impl Storage for DiscardingStorage {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         check_blob_bytes(Operation::Put, name, bytes.len(), self.capabilities().block_bytes_max)?;
         self.inner.put(name, self.kept(&name, bytes)).await

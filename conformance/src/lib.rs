@@ -6,6 +6,7 @@
 //! * [`crash`]: a storage that loses power, dies, fails and lies on request, deterministically.
 //! * [`flaky`]: a wrapper that fails like a network: errors, lost answers, late and double effects, stale listings.
 //! * [`hostile`]: a wrapper that plays an operator who changes, withholds, swaps, invents and replays.
+//! * [`local`]: a place in files of this machine, in which processes die, and one whose power is cut.
 //! * [`power`]: the files of a store that is tried as it is, and what is left of them when the power is cut.
 //! * [`between`]: a wrapper that lets a test do something before each call.
 //! * [`discarding`]: a wrapper that forgets file data, so that a test can be larger than memory.
@@ -18,6 +19,7 @@ mod dice;
 pub mod discarding;
 pub mod flaky;
 pub mod hostile;
+pub mod local;
 pub mod power;
 mod simulate;
 pub mod storage;

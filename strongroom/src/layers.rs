@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use strongroom_core::cache::{Cache, MemoryCache};
 use strongroom_core::layer::{Cached, Limit, Limits, Metrics, Retry, RetryPolicy, Timeout};
-use strongroom_core::storage::{Blocking, Reach, Result, Storage};
+use strongroom_core::storage::{Blocking, Result, Storage};
 
 use crate::caching::{CACHE_BYTES_MAX_DEFAULT, Caching};
 
@@ -25,7 +25,7 @@ pub(crate) struct Layers {
 impl Layers {
     /// The storage under these layers: from the engine down, cache, retry, limit, timeout, metrics.
     ///
-    /// A storage that everyone sees is taken for a remote one: it gets a cache, retries and a timeout by itself.
+    /// A remote storage gets a cache, retries and a timeout by itself.
     ///
     /// `in_uri` is the cache that the address names, for who said nothing else; `blocking` is where a cache of files makes its
     /// calls.
@@ -36,7 +36,7 @@ impl Layers {
         blocking: &Blocking,
     ) -> Result<Arc<dyn Storage>> {
         let env = blocking.env();
-        let is_remote = storage.capabilities().reach == Reach::Everywhere;
+        let is_remote = storage.is_remote();
         let mut storage = storage;
         if let Some(metrics) = &self.metrics {
             storage = Arc::new(metrics.over(storage));

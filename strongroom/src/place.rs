@@ -5,7 +5,9 @@ use std::sync::Arc;
 use strongroom_core::Result;
 use strongroom_core::engine::TrustedState;
 use strongroom_core::env::Env;
-use strongroom_core::storage::{self, Blocking, ErrorKind, OpenContext, OpenMode, Operation, Storage, StorageUri};
+use strongroom_core::storage::{
+    self, Blocking, ErrorKind, OpenContext, OpenMode, Operation, Registry, Storage, StorageUri,
+};
 
 use crate::caching::Caching;
 use crate::options::{Place, Surroundings, Trust};
@@ -51,7 +53,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
     let trusted = match surroundings.trust {
         // A user who cannot keep state (in a container, or a service without a home) can still work: see
         // `Repository::remembers`.
-        Trust::User => location(&uri)
+        Trust::User => location(&registry, &uri)
             .and_then(LocalTrust::for_user)
             .filter(LocalTrust::is_possible)
             .map(|trust| -> Arc<dyn TrustedState> { Arc::new(trust) }),
@@ -68,7 +70,7 @@ fn given(trust: Trust) -> Option<Arc<dyn TrustedState>> {
 }
 
 /// One spelling for one place, as far as it can be told. `None` for what ends with the process.
-fn location(uri: &StorageUri) -> Option<String> {
+fn location(registry: &Registry, uri: &StorageUri) -> Option<String> {
     // A repository is where it is, also while a test makes its storage fail.
     #[cfg(feature = "faulty")]
     let within = uri.within(strongroom_conformance::flaky::SCHEME_PREFIX, &crate::registry::faulty::PARAMETERS);
@@ -77,22 +79,58 @@ fn location(uri: &StorageUri) -> Option<String> {
     if uri.scheme() == "mem" {
         return None;
     }
-    let real = uri.local_path().ok().and_then(|path| std::fs::canonicalize(path).ok());
+    // A bucket may be called `localhost`.
+    let is_here = !registry.local_paths(uri).is_empty();
+    let real = uri.local_path().ok().filter(|_| is_here).and_then(|path| std::fs::canonicalize(path).ok());
     match real.map(|path| StorageUri::from_path(&path)) {
         Some(Ok(real)) => Some(format!("{}:{real}", uri.scheme())),
-        _ => Some(uri.to_string()),
+        _ => Some(registry.constructor(uri).map_or_else(|_| uri.clone(), |scheme| scheme.location(uri)).to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use strongroom_core::storage::StorageConstructor;
+
     use super::*;
+
+    /// A storage on another machine, with parameters that only say how it is reached.
+    struct Far;
+
+    #[async_trait::async_trait]
+    impl StorageConstructor for Far {
+        async fn open(&self, _: &StorageUri, _: &OpenContext) -> storage::Result<Arc<dyn Storage>> {
+            Err(storage::Error::new(ErrorKind::Unavailable, Operation::Open, "far away"))
+        }
+
+        fn local_paths(&self, _: &StorageUri) -> Vec<PathBuf> {
+            Vec::new()
+        }
+
+        fn location(&self, uri: &StorageUri) -> StorageUri {
+            uri.with_parameters_of(&[])
+        }
+    }
+
+    #[test]
+    fn a_place_far_away_is_where_its_scheme_says_and_no_folder_of_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let mut registry = crate::registry::default();
+        registry.register("far", Far);
+        let of = |text: &str| location(&registry, &StorageUri::parse(text).unwrap());
+        assert_eq!(of("far://b/x?region=y&timeout=9"), of("far://b/x"));
+        assert_eq!(of(&format!("far://localhost{path}")), Some(format!("far://localhost{path}")));
+    }
 
     #[test]
     fn one_folder_is_one_location_however_it_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        let of = |text: String| location(&StorageUri::parse(&text).unwrap());
+        let registry = crate::registry::default();
+        let of = |text: String| location(&registry, &StorageUri::parse(&text).unwrap());
         assert_eq!(of(format!("file://{path}")), of(format!("{path}/.")));
         assert_ne!(of(format!("file://{path}")), of(format!("sqlite://{path}")));
         assert_eq!(of("mem://x".to_owned()), None);

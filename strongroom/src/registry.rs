@@ -9,7 +9,7 @@ use strongroom_core::storage::Registry;
 #[must_use]
 pub fn default() -> Registry {
     let mut registry = Registry::new();
-    registry.note_feature("mem", "memory").note_feature("file", "file");
+    registry.note_feature("mem", "memory").note_feature("file", "file").note_feature("s3", "s3");
     #[cfg(feature = "memory")]
     strongroom_memory::register(&mut registry);
     #[cfg(feature = "file")]
@@ -21,6 +21,8 @@ pub fn default() -> Registry {
     strongroom_sled::register(&mut registry);
     #[cfg(feature = "sqlite")]
     strongroom_sqlite::register(&mut registry);
+    #[cfg(feature = "s3")]
+    strongroom_s3::register(&mut registry);
     // Last: it wraps what is there.
     #[cfg(feature = "faulty")]
     faulty::register(&mut registry);

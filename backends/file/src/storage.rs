@@ -12,11 +12,10 @@ use std::thread::{self, JoinHandle};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_channel::oneshot;
-use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
+use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{
-    BatchSupport, Blocking, BlockingMode, Capabilities, Durability, Effect, Error, ErrorKind, ExclusiveGuard,
-    ListOrder, Name, Occupancy, OpenContext, OpenMode, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri,
-    Torn,
+    BatchSupport, BlockingMode, BlockingStorage, BlockingStore, Capabilities, Durability, Effect, Error, ErrorKind,
+    ListOrder, Name, OpenContext, OpenMode, Operation, Put, RangeReads, Reach, Result, StorageUri, StoreHandle, Torn,
 };
 
 use crate::durability::Ledger;
@@ -45,103 +44,40 @@ const PAGE_NAMES_MIN: usize = 1024;
 /// Unfinished files older than this were left behind: no put takes so long.
 const LEFTOVER_AGE_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
-/// A handle on a folder.
-#[derive(Debug)]
-pub struct FileStorage {
-    inner: Arc<Inner>,
-    blocking: Blocking,
-}
+/// A handle on a folder. To open it, another handle that holds it exclusively is waited for, up to a minute. A folder that cannot
+/// be written to can be read.
+///
+/// `open` fails with [`ErrorKind::NotFound`] where it is absent and may not be created; [`ErrorKind::Invalid`] where the path is
+/// something else than a folder; [`ErrorKind::Busy`] where another handle holds it exclusively for longer than that; and what the
+/// medium raises.
+pub type FileStorage = BlockingStorage<Store>;
 
+/// An open folder.
 #[derive(Debug)]
-struct Inner {
+pub struct Store {
     /// As it was when it was opened; everything but its own removal goes by the open folder.
     path: PathBuf,
     /// Let go before the folder, which is what it is known by.
     ledger: Arc<Ledger>,
-    folder: Folder,
+    folder: Arc<Folder>,
     locks: Locks,
-    occupancy: Arc<Occupancy>,
     /// Tells our unfinished files from those of others.
     tag: u64,
     temporaries: AtomicU64,
     /// Whether files are written back while more are put: where the environment has workers.
     flushes_early: bool,
-    is_flushing_early: AtomicBool,
+    is_flushing_early: Arc<AtomicBool>,
     early_flush: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl FileStorage {
-    /// Opens a folder; waits while another handle holds it exclusively, up to a minute. A folder that cannot be written to
-    /// can be read.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] where it is absent and may not be created; [`ErrorKind::Invalid`] where the path is
-    /// something else than a folder; [`ErrorKind::Busy`] where another handle holds it exclusively for longer than that;
-    /// what the medium raises.
-    pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
-        let blocking = context.blocking();
-        let tag = context
-            .env
-            .random()
-            .map(u64::from_le_bytes)
-            .map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "the folder").with_source(error))?;
-        let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
-        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-        let opened = {
-            let shown = shown.clone();
-            blocking.run(Operation::Open, move || enter(path, mode, &shown)).await?
-        };
-        let (folder, locks) = match opened {
-            Entered::Inside(folder, locks) => (folder, locks),
-            Entered::AtTheGate(folder) => wait_at_gate(folder, context.blocking, &shown).await?,
-        };
-        let ledger = Ledger::of(&folder).map_err(|error| without_effect(Operation::Open, shown, error))?;
-        let inner = Inner {
-            path: absolute,
-            folder,
-            locks,
-            occupancy: Arc::default(),
-            ledger,
-            tag,
-            temporaries: AtomicU64::new(0),
-            flushes_early: context.env.parallelism() > 1,
-            is_flushing_early: AtomicBool::new(false),
-            early_flush: Mutex::new(None),
-        };
-        let storage = Self { inner: Arc::new(inner), blocking };
-        let now = context.env.now();
-        storage
-            .run(Operation::Open, move |inner| {
-                inner.remove_leftovers(Some(now));
-                Ok(())
-            })
-            .await?;
-        Ok(storage)
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        operation: Operation,
-        call: impl FnOnce(&Arc<Inner>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let inner = self.inner.clone();
-        self.blocking.run(operation, move || call(&inner)).await
-    }
-}
-
-impl Drop for FileStorage {
-    /// A handle that was dropped holds no locks: so it waits for the thread that still uses them.
+impl Drop for Store {
+    /// What was dropped is taken for closed: so it waits for the thread that is still at work in the folder.
     fn drop(&mut self) {
-        let early_flush = self.inner.early_flush.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let early_flush = self.early_flush.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = early_flush {
             let _ = thread.join();
         }
     }
-}
-
-/// The path as errors show it.
-fn shown(path: &Path) -> String {
-    StorageUri::from_path(path).map_or_else(|_| "the folder".to_owned(), |uri| uri.redacted())
 }
 
 enum Entered {
@@ -207,28 +143,7 @@ impl Drop for Temporary<'_> {
     }
 }
 
-impl Inner {
-    fn put(self: &Arc<Self>, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        let path = blob_path(name);
-        let (mut temporary, mut file) = self.create_temporary().map_err(|e| without_effect(operation, &path, e))?;
-        let durable = operation == Operation::PutDurable;
-        file.write_all(bytes)
-            .and_then(|()| if durable { self.folder.sync_file_now(&file) } else { Ok(()) })
-            .map_err(|error| without_effect(operation, &path, error))?;
-        match self.publish(&temporary.path, &path, name).map_err(|error| publishing(operation, &path, error))? {
-            Published::Taken => return Ok(Put::Exists),
-            Published::Created => temporary.is_published = true,
-        }
-        if durable {
-            self.ledger
-                .flush_shards(&self.folder, operation, &BTreeSet::from([shard_of(name)]))
-                .map_err(|error| error.with_effect(Effect::Unknown))?;
-        } else if self.ledger.note_put(name, file, bytes.len() as u64) {
-            self.flush_early();
-        }
-        Ok(Put::Created)
-    }
-
+impl Store {
     fn create_temporary(&self) -> io::Result<(Temporary<'_>, File)> {
         loop {
             let path = temporary_path(self.tag, self.temporaries.fetch_add(1, Ordering::Relaxed));
@@ -253,21 +168,133 @@ impl Inner {
     }
 
     /// Begins to write back in a thread of its own, one at a time. What fails is told by the next barrier.
-    fn flush_early(self: &Arc<Self>) {
+    fn flush_early(&self) {
         if !self.flushes_early || self.is_flushing_early.swap(true, Ordering::SeqCst) {
             return;
         }
         // Held while the thread begins, so that the handle kept is that of the last one.
         let mut kept = self.early_flush.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner = self.clone();
+        let (ledger, folder, is_flushing) = (self.ledger.clone(), self.folder.clone(), self.is_flushing_early.clone());
         let thread = thread::Builder::new().name("strongroom-flush".to_owned()).spawn(move || {
-            let _ = inner.ledger.flush(&inner.folder);
-            inner.is_flushing_early.store(false, Ordering::SeqCst);
+            let _ = ledger.flush(&folder);
+            is_flushing.store(false, Ordering::SeqCst);
         });
         match thread {
             Ok(thread) => *kept = Some(thread),
             Err(_) => self.is_flushing_early.store(false, Ordering::SeqCst),
         }
+    }
+
+    /// What there is to say of a name without a file.
+    fn absent(&self, operation: Operation, name: Name) -> Error {
+        if self.folder.is_gone() { gone(operation) } else { not_found(operation, name) }
+    }
+
+    fn list_shard(&self, shard: Shard, first: Name, last: Name, page: &mut Vec<Name>) -> Result<()> {
+        let mut names = BTreeSet::new();
+        let listed = self.folder.each_entry(&shard_path(shard), |entry| {
+            // What is none of ours is left alone.
+            let name = Name::from_hex(entry).filter(|name| shard_of(*name) == shard);
+            names.extend(name.filter(|name| first <= *name && *name <= last));
+        });
+        match listed {
+            Ok(()) => page.extend(names),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(io_failed(Operation::List, shard_path(shard), error)),
+        }
+        Ok(())
+    }
+
+    /// Removes what crashes left behind: files older than a day where `now` is given, else all that are not our own.
+    /// What cannot be removed stays for the next time.
+    fn remove_leftovers(&self, now: Option<u64>) {
+        let mut leftovers = Vec::new();
+        let _ = self.folder.each_entry(INCOMING, |entry| {
+            if temporary_tag(entry).is_some_and(|tag| tag != self.tag) {
+                leftovers.push(format!("{INCOMING}/{entry}"));
+            }
+        });
+        for path in leftovers {
+            let is_old = match (now, self.folder.file_written(&path)) {
+                (Some(now), Ok(Some(written))) => now.saturating_sub(written) > LEFTOVER_AGE_MILLIS,
+                (None, Ok(Some(_))) => true,
+                (_, Ok(None) | Err(_)) => false,
+            };
+            if is_old {
+                let _ = self.folder.remove(&path);
+            }
+        }
+    }
+
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        let path = blob_path(name);
+        let (mut temporary, mut file) = self.create_temporary().map_err(|e| without_effect(operation, &path, e))?;
+        let durable = operation == Operation::PutDurable;
+        file.write_all(bytes)
+            .and_then(|()| if durable { self.folder.sync_file_now(&file) } else { Ok(()) })
+            .map_err(|error| without_effect(operation, &path, error))?;
+        match self.publish(&temporary.path, &path, name).map_err(|error| publishing(operation, &path, error))? {
+            Published::Taken => return Ok(Put::Exists),
+            Published::Created => temporary.is_published = true,
+        }
+        if durable {
+            self.ledger
+                .flush_shards(&self.folder, operation, &BTreeSet::from([shard_of(name)]))
+                .map_err(|error| error.with_effect(Effect::Unknown))?;
+        } else if self.ledger.note_put(name, file, bytes.len() as u64) {
+            self.flush_early();
+        }
+        Ok(Put::Created)
+    }
+}
+
+#[async_trait]
+impl BlockingStore for Store {
+    const CAPABILITIES: Capabilities = CAPABILITIES;
+
+    async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>> {
+        let blocking = context.blocking();
+        let tag = context
+            .env
+            .random()
+            .map(u64::from_le_bytes)
+            .map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "the folder").with_source(error))?;
+        let (path, mode, shown) = (path.to_owned(), context.mode, StorageUri::show_path(path, "the folder"));
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let opened = {
+            let shown = shown.clone();
+            blocking.run(Operation::Open, move || enter(path, mode, &shown)).await?
+        };
+        let (folder, locks) = match opened {
+            Entered::Inside(folder, locks) => (folder, locks),
+            Entered::AtTheGate(folder) => wait_at_gate(folder, context.blocking, &shown).await?,
+        };
+        let ledger = Ledger::of(&folder).map_err(|error| without_effect(Operation::Open, shown, error))?;
+        let store = Self {
+            path: absolute,
+            ledger,
+            folder: Arc::new(folder),
+            locks,
+            tag,
+            temporaries: AtomicU64::new(0),
+            flushes_early: context.env.parallelism() > 1,
+            is_flushing_early: Arc::default(),
+            early_flush: Mutex::default(),
+        };
+        let now = context.env.now();
+        let clean = move || {
+            store.remove_leftovers(Some(now));
+            Ok(StoreHandle::single(store))
+        };
+        blocking.run(Operation::Open, clean).await
+    }
+
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
+    }
+
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
@@ -301,11 +328,6 @@ impl Inner {
             return Err(corrupt(Operation::Get, &path, "it became shorter while it was read"));
         }
         Ok(bytes.into())
-    }
-
-    /// What there is to say of a name without a file.
-    fn absent(&self, operation: Operation, name: Name) -> Error {
-        if self.folder.is_gone() { gone(operation) } else { not_found(operation, name) }
     }
 
     fn size(&self, name: Name) -> Result<u64> {
@@ -355,19 +377,32 @@ impl Inner {
         Ok(page)
     }
 
-    fn list_shard(&self, shard: Shard, first: Name, last: Name, page: &mut Vec<Name>) -> Result<()> {
-        let mut names = BTreeSet::new();
-        let listed = self.folder.each_entry(&shard_path(shard), |entry| {
-            // What is none of ours is left alone.
-            let name = Name::from_hex(entry).filter(|name| shard_of(*name) == shard);
-            names.extend(name.filter(|name| first <= *name && *name <= last));
-        });
-        match listed {
-            Ok(()) => page.extend(names),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(io_failed(Operation::List, shard_path(shard), error)),
+    fn sync(&self) -> Result<()> {
+        self.ledger.flush(&self.folder)
+    }
+
+    fn persist(&self, names: &[Name]) -> Result<()> {
+        self.ledger.persist(&self.folder, names)
+    }
+
+    #[cfg(unix)]
+    fn available_bytes(&self) -> Result<Option<u64>> {
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(None) };
+        // Some file systems do not count.
+        Ok((disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
+    fn try_keep_others_out(&self) -> Result<bool> {
+        let outcome = self.locks.try_alone(&self.folder);
+        let is_alone = outcome.map_err(|error| io_failed(Operation::TryExclusive, "the folder", error))?;
+        if is_alone {
+            self.remove_leftovers(None);
         }
-        Ok(())
+        Ok(is_alone)
+    }
+
+    fn let_others_in(&self) {
+        self.locks.no_longer_alone();
     }
 
     /// Removes the sub-folders with nothing in them, and the folder itself, where then nothing is in that either.
@@ -384,122 +419,5 @@ impl Inner {
             let _ = std::fs::remove_dir(&self.path);
         }
         Ok(())
-    }
-
-    /// Removes what crashes left behind: files older than a day where `now` is given, else all that are not our own.
-    /// What cannot be removed stays for the next time.
-    fn remove_leftovers(&self, now: Option<u64>) {
-        let mut leftovers = Vec::new();
-        let _ = self.folder.each_entry(INCOMING, |entry| {
-            if temporary_tag(entry).is_some_and(|tag| tag != self.tag) {
-                leftovers.push(format!("{INCOMING}/{entry}"));
-            }
-        });
-        for path in leftovers {
-            let is_old = match (now, self.folder.file_written(&path)) {
-                (Some(now), Ok(Some(written))) => now.saturating_sub(written) > LEFTOVER_AGE_MILLIS,
-                (None, Ok(Some(_))) => true,
-                (_, Ok(None) | Err(_)) => false,
-            };
-            if is_old {
-                let _ = self.folder.remove(&path);
-            }
-        }
-    }
-}
-
-impl Inner {
-    /// What this process may still write to the disk; `None` where nobody says.
-    #[cfg(unix)]
-    fn available_bytes(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.path).ok()?;
-        // Some file systems do not count.
-        (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
-
-    #[cfg(not(unix))]
-    fn available_bytes(&self) -> Option<u64> {
-        None
-    }
-}
-
-struct Alone(Arc<Inner>);
-
-impl ExclusiveGuard for Alone {}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        self.0.locks.no_longer_alone();
-    }
-}
-
-#[async_trait]
-impl Storage for FileStorage {
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
-    }
-
-    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::Put, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::Put, move |inner| inner.put(Operation::Put, name, &bytes)).await
-    }
-
-    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::PutDurable, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::PutDurable, move |inner| inner.put(Operation::PutDurable, name, &bytes)).await
-    }
-
-    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        self.run(Operation::Get, move |inner| inner.get(name, range, max_bytes)).await
-    }
-
-    async fn size(&self, name: Name) -> Result<u64> {
-        self.run(Operation::Size, move |inner| inner.size(name)).await
-    }
-
-    async fn delete(&self, name: Name) -> Result<()> {
-        self.run(Operation::Delete, move |inner| inner.delete(name)).await
-    }
-
-    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
-        let prefix = prefix.to_vec();
-        self.run(Operation::List, move |inner| inner.list(&prefix, after)).await
-    }
-
-    async fn sync(&self) -> Result<()> {
-        self.run(Operation::Sync, |inner| inner.ledger.flush(&inner.folder)).await
-    }
-
-    async fn persist(&self, names: &[Name]) -> Result<()> {
-        let names = names.to_vec();
-        self.run(Operation::Persist, move |inner| inner.ledger.persist(&inner.folder, &names)).await
-    }
-
-    fn occupancy(&self) -> Option<Arc<Occupancy>> {
-        Some(self.inner.occupancy.clone())
-    }
-
-    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
-        self.run(Operation::TryExclusive, |inner| {
-            let alone = inner
-                .locks
-                .try_alone(&inner.folder)
-                .map_err(|error| io_failed(Operation::TryExclusive, "the folder", error))?;
-            if !alone {
-                return Ok(None);
-            }
-            let guard = Box::new(Alone(inner.clone())) as Box<dyn ExclusiveGuard>;
-            inner.remove_leftovers(None);
-            Ok(Some(guard))
-        })
-        .await
-    }
-
-    async fn available_bytes(&self) -> Result<Option<u64>> {
-        self.run(Operation::Size, |inner| Ok(inner.available_bytes())).await
-    }
-
-    async fn vacate(&self) -> Result<()> {
-        self.run(Operation::Delete, |inner| inner.vacate()).await
     }
 }

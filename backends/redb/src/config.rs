@@ -1,12 +1,10 @@
 //! `redb:file` and `redb:///abs/file`.
 
-use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use strongroom_core::storage::{
-    Error, ErrorKind, OpenContext, OpenMode, Operation, Registry, Result, SchemeInfo, Storage, StorageConstructor,
-    StorageUri,
+    OpenContext, Registry, Result, SchemeInfo, Storage, StorageConstructor, StorageUri, scratch,
 };
 
 use crate::storage::{CAPABILITIES, RedbStorage};
@@ -37,28 +35,10 @@ impl StorageConstructor for RedbConstructor {
     /// A database beside this one.
     async fn scratch(&self, uri: &StorageUri, name: &str, _: &OpenContext) -> Result<Option<StorageUri>> {
         uri.allow_parameters(&[])?;
-        let mut path = uri.path().to_vec();
-        path.extend_from_slice(format!(".{name}").as_bytes());
-        uri.with_path(path).map(Some)
+        scratch::beside(uri, name).map(Some)
     }
 
     async fn remove_scratch(&self, uri: &StorageUri, context: &OpenContext) -> Result<()> {
-        let path = uri.local_path()?;
-        let existing = context.clone().with_mode(OpenMode::Existing);
-        match RedbStorage::open(&path, &existing).await {
-            Ok(storage) if storage.list(&[], None).await?.is_empty() => drop(storage),
-            Ok(_) => {
-                return Err(Error::new(ErrorKind::Invalid, Operation::Open, uri.redacted())
-                    .with_source("it still holds blobs, so it is not removed"));
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let shown = uri.redacted();
-        let remove = move || match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::from_io(Operation::Open, shown, error)),
-            _ => Ok(()),
-        };
-        context.blocking().run(Operation::Open, remove).await
+        scratch::remove_empty(self, uri, context, |path| std::fs::remove_file(path)).await
     }
 }

@@ -3,17 +3,15 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable as _, Table, WriteTransaction};
-use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
+use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{
-    BatchSupport, Blocking, Capabilities, Change, Durability, Error, ErrorKind, ExclusiveGuard, ListOrder, Name,
-    Occupancy, OpenContext, OpenMode, OpenStores, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri,
-    StoreHandle, Torn,
+    BatchSupport, BlockingStorage, BlockingStore, Capabilities, Change, Durability, Error, ErrorKind, ListOrder, Name,
+    OpenContext, OpenMode, OpenStores, Operation, Put, RangeReads, Reach, Result, StorageUri, StoreHandle, Torn,
 };
 
 use crate::database::{Base, Identity, NAMES, PIECE_KEY_BYTES, PIECES, Place, open};
@@ -39,24 +37,24 @@ const PIECE_BYTES: usize = 16 * 1024 - 64;
 /// What no barrier covered is kept in memory in part, and what it freed is not used again: so after so many bytes there is one.
 const UNSYNCED_BYTES_MAX: usize = 32 << 20;
 
-/// How often opening looks whether another process has left, and how long it waits in between: for a second, which a short
-/// command takes to end.
+/// How often opening looks whether another process has left: for a second, which a short command takes to end.
 const BUSY_LOOKS: u32 = 200;
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The databases that this process has open, which redb lets it open once.
 static OPEN: OpenStores<Identity, Store> = OpenStores::new();
 
 type Rows<T> = std::result::Result<T, redb::Error>;
 
-/// A handle on a database.
-#[derive(Debug)]
-pub struct RedbStorage {
-    store: Arc<StoreHandle<Store>>,
-    blocking: Blocking,
-}
+/// A handle on a database, which all handles of a process share. To open it, another process that has it open is waited for, a
+/// second. One that cannot be written to can be read.
+///
+/// `open` fails with [`ErrorKind::NotFound`] where the file is absent and may not be created, or its folder is;
+/// [`ErrorKind::Invalid`] where something else is there; [`ErrorKind::Unsupported`] for a later format; [`ErrorKind::Busy`]
+/// where another process has it open; and what redb raises.
+pub type RedbStorage = BlockingStorage<Store>;
 
-struct Store {
+/// An open database.
+pub struct Store {
     place: Place,
     base: Base,
     unsynced: Mutex<Unsynced>,
@@ -86,49 +84,6 @@ struct Unsynced {
 impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Store").field("place", &self.place).finish_non_exhaustive()
-    }
-}
-
-impl RedbStorage {
-    /// Opens a database. All handles of a process share it; another process that has it open is waited for, a second. One that
-    /// cannot be written to can be read.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] where the file is absent and may not be created, or its folder is; [`ErrorKind::Invalid`] where
-    /// something else is there; [`ErrorKind::Unsupported`] for a later format; [`ErrorKind::Busy`] where another process has it
-    /// open; what redb raises.
-    pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
-        let shown = StorageUri::from_path(path).map_or_else(|_| "the database".to_owned(), |uri| uri.redacted());
-        let mut looks_left = BUSY_LOOKS;
-        loop {
-            match Self::look(path, &shown, context).await {
-                Err(error) if error.kind() == ErrorKind::Busy && looks_left > 0 => looks_left -= 1,
-                outcome => return outcome,
-            }
-            context.env.sleep(BUSY_PAUSE).await;
-        }
-    }
-
-    /// Opens it if nobody else has it open at the moment.
-    async fn look(path: &Path, shown: &str, context: &OpenContext) -> Result<Self> {
-        let blocking = context.blocking();
-        let tag = context.env.random().map(u64::from_le_bytes);
-        let tag = tag.map_err(|error| Error::new(ErrorKind::Other, Operation::Open, shown).with_source(error))?;
-        let (path, shown, mode) = (path.to_owned(), shown.to_owned(), context.mode);
-        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown, tag)).await?;
-        let entrance = OPEN.enter(place.identity.to_owned()).await;
-        let enter = move || entrance.open(|| Store::open(place, mode));
-        let store = blocking.run(Operation::Open, enter).await?;
-        Ok(Self { store: Arc::new(store), blocking })
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        operation: Operation,
-        call: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let store = self.store.clone();
-        self.blocking.run(operation, move || call(&store)).await
     }
 }
 
@@ -170,7 +125,7 @@ fn piece_key(name: Name, number: u16) -> [u8; PIECE_KEY_BYTES] {
 }
 
 impl Store {
-    fn open(place: Place, mode: OpenMode) -> Result<Self> {
+    fn new(place: Place, mode: OpenMode) -> Result<Self> {
         let base = open(&place, mode)?;
         Ok(Self { place, base, unsynced: Mutex::default() })
     }
@@ -214,46 +169,6 @@ impl Store {
         Ok(answer)
     }
 
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        self.change(operation, &name.to_hex(), bytes.len(), |tables| tables.put(name, bytes))
-    }
-
-    fn apply(&self, batch: &[Change]) -> Result<Vec<Put>> {
-        let size = |change: &Change| match change {
-            Change::Put(_, bytes) => bytes.len(),
-            Change::Delete(_) => 0,
-        };
-        self.change(Operation::Apply, "a batch", batch.iter().map(size).sum(), |tables| {
-            let mut outcomes = Vec::new();
-            for change in batch {
-                match change {
-                    Change::Put(name, bytes) => outcomes.push(tables.put(*name, bytes)?),
-                    Change::Delete(name) => tables.delete(*name)?,
-                }
-            }
-            Ok(outcomes)
-        })
-    }
-
-    fn sync(&self) -> Result<()> {
-        if !self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).is_dirty {
-            return Ok(());
-        }
-        self.barrier(Operation::Sync)
-    }
-
-    fn persist(&self, names: &[Name]) -> Result<()> {
-        for name in names {
-            self.size(Operation::Persist, *name)?;
-        }
-        // Since the first barrier nobody else can have put them.
-        let is_due = {
-            let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-            unsynced.is_dirty || !unsynced.had_barrier
-        };
-        if is_due && !names.is_empty() { self.barrier(Operation::Persist) } else { Ok(()) }
-    }
-
     fn barrier(&self, operation: Operation) -> Result<()> {
         self.change(operation, "the database", 0, |_| Ok(()))
     }
@@ -269,6 +184,46 @@ impl Store {
             let begun = self.base.begin_read().map_err(redb::Error::from);
             begun.and_then(|transaction| read(&transaction)).map_err(|error| failed(operation, context, error))
         })
+    }
+
+    fn bytes_of(&self, operation: Operation, name: Name) -> Result<u64> {
+        let length = self.read(operation, &name.to_hex(), |transaction| {
+            Ok(transaction.open_table(NAMES)?.get(name.as_bytes())?.map(|length| length.value()))
+        })?;
+        length.map(u64::from).ok_or_else(|| self.absent(operation, name))
+    }
+
+    /// What there is to say of a name without a row.
+    fn absent(&self, operation: Operation, name: Name) -> Error {
+        if self.place.is_gone() { gone(operation) } else { not_found(operation, name) }
+    }
+
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.change(operation, &name.to_hex(), bytes.len(), |tables| tables.put(name, bytes))
+    }
+}
+
+#[async_trait]
+impl BlockingStore for Store {
+    const CAPABILITIES: Capabilities = CAPABILITIES;
+    const BUSY_LOOKS: u32 = BUSY_LOOKS;
+
+    async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>> {
+        let (blocking, mode) = (context.blocking(), context.mode);
+        let (path, shown) = (path.to_owned(), StorageUri::show_path(path, "the database"));
+        let tag = context.env.random().map(u64::from_le_bytes);
+        let tag = tag.map_err(|error| Error::new(ErrorKind::Other, Operation::Open, &*shown).with_source(error))?;
+        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown, tag)).await?;
+        let entrance = OPEN.enter(place.identity.to_owned()).await;
+        blocking.run(Operation::Open, move || entrance.open(|| Store::new(place, mode))).await
+    }
+
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
+    }
+
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
@@ -307,11 +262,12 @@ impl Store {
         })?
     }
 
-    fn size(&self, operation: Operation, name: Name) -> Result<u64> {
-        let length = self.read(operation, &name.to_hex(), |transaction| {
-            Ok(transaction.open_table(NAMES)?.get(name.as_bytes())?.map(|length| length.value()))
-        })?;
-        length.map(u64::from).ok_or_else(|| self.absent(operation, name))
+    fn size(&self, name: Name) -> Result<u64> {
+        self.bytes_of(Operation::Size, name)
+    }
+
+    fn delete(&self, name: Name) -> Result<()> {
+        self.change(Operation::Delete, &name.to_hex(), 0, |tables| tables.delete(name))
     }
 
     fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
@@ -330,75 +286,45 @@ impl Store {
         Ok(page)
     }
 
-    /// What there is to say of a name without a row.
-    fn absent(&self, operation: Operation, name: Name) -> Error {
-        if self.place.is_gone() { gone(operation) } else { not_found(operation, name) }
-    }
-}
-
-#[async_trait]
-impl Storage for RedbStorage {
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
-    }
-
-    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::Put, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::Put, move |store| store.put(Operation::Put, name, &bytes)).await
-    }
-
-    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::PutDurable, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::PutDurable, move |store| store.put(Operation::PutDurable, name, &bytes)).await
-    }
-
-    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        self.run(Operation::Get, move |store| store.get(name, range, max_bytes)).await
-    }
-
-    async fn size(&self, name: Name) -> Result<u64> {
-        self.run(Operation::Size, move |store| store.size(Operation::Size, name)).await
-    }
-
-    async fn delete(&self, name: Name) -> Result<()> {
-        let delete =
-            move |store: &Store| store.change(Operation::Delete, &name.to_hex(), 0, |tables| tables.delete(name));
-        self.run(Operation::Delete, delete).await
-    }
-
-    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
-        let prefix = prefix.to_vec();
-        self.run(Operation::List, move |store| store.list(&prefix, after)).await
-    }
-
-    async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
-        for change in &batch {
-            if let Change::Put(name, bytes) = change {
-                check_blob_bytes(Operation::Apply, *name, bytes.len(), CAPABILITIES.block_bytes_max)?;
+    fn apply(&self, batch: &[Change]) -> Result<Vec<Put>> {
+        let size = |change: &Change| match change {
+            Change::Put(_, bytes) => bytes.len(),
+            Change::Delete(_) => 0,
+        };
+        self.change(Operation::Apply, "a batch", batch.iter().map(size).sum(), |tables| {
+            let mut outcomes = Vec::new();
+            for change in batch {
+                match change {
+                    Change::Put(name, bytes) => outcomes.push(tables.put(*name, bytes)?),
+                    Change::Delete(name) => tables.delete(*name)?,
+                }
             }
+            Ok(outcomes)
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        if !self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).is_dirty {
+            return Ok(());
         }
-        self.run(Operation::Apply, move |store| store.apply(&batch)).await
+        self.barrier(Operation::Sync)
     }
 
-    async fn sync(&self) -> Result<()> {
-        self.run(Operation::Sync, Store::sync).await
-    }
-
-    async fn persist(&self, names: &[Name]) -> Result<()> {
-        let names = names.to_vec();
-        self.run(Operation::Persist, move |store| store.persist(&names)).await
-    }
-
-    fn occupancy(&self) -> Option<Arc<Occupancy>> {
-        Some(self.store.occupancy().clone())
+    fn persist(&self, names: &[Name]) -> Result<()> {
+        for name in names {
+            self.bytes_of(Operation::Persist, *name)?;
+        }
+        // Since the first barrier nobody else can have put them.
+        let is_due = {
+            let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            unsynced.is_dirty || !unsynced.had_barrier
+        };
+        if is_due && !names.is_empty() { self.barrier(Operation::Persist) } else { Ok(()) }
     }
 
     /// Other processes are kept out by redb's lock as long as this one has the database open for writing; beside one that only
     /// reads there may be other readers.
-    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
-        if matches!(self.store.base, Base::Read(_)) {
-            return Ok(None);
-        }
-        Ok(self.store.try_alone().map(|alone| Box::new(alone) as Box<dyn ExclusiveGuard>))
+    fn try_keep_others_out(&self) -> Result<bool> {
+        Ok(!matches!(self.base, Base::Read(_)))
     }
 }

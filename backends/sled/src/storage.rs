@@ -3,16 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use strongroom_core::storage::bounds::{check_blob_bytes, check_range, name_range, not_found};
+use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{
-    BatchSupport, Blocking, Capabilities, Durability, ErrorKind, ExclusiveGuard, ListOrder, Name, Occupancy,
-    OpenContext, OpenMode, OpenStores, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri, StoreHandle,
-    Torn,
+    BatchSupport, BlockingStorage, BlockingStore, Capabilities, Durability, ListOrder, Name, OpenContext, OpenMode,
+    OpenStores, Operation, Put, RangeReads, Reach, Result, StorageUri, StoreHandle, Torn,
 };
 
 use crate::database::{Base, Identity, Place, open};
@@ -33,22 +30,23 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
 /// So many names come with one page of a listing.
 const PAGE_NAMES: usize = 4096;
 
-/// How often opening looks whether another process has left, and how long it waits in between: for a second, which a short
-/// command takes to end. sled's own threads let go of its lock a moment after it was closed, too.
+/// How often opening looks whether another process has left: for a second, which a short command takes to end. sled's own
+/// threads let go of its lock a moment after it was closed, too.
 const BUSY_LOOKS: u32 = 200;
-const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// The databases that this process has open, which sled lets it open once.
 static OPEN: OpenStores<Identity, Store> = OpenStores::new();
 
-/// A handle on a database.
-#[derive(Debug)]
-pub struct SledStorage {
-    store: Arc<StoreHandle<Store>>,
-    blocking: Blocking,
-}
+/// A handle on a database, which all handles of a process share. To open it, another process that has it open is waited for, a
+/// second.
+///
+/// `open` fails with [`ErrorKind`](strongroom_core::storage::ErrorKind)`::NotFound` where it is absent and may not be created;
+/// `Invalid` where something else is there; `Unsupported` for a later format; `Busy` where another process has it open; and what
+/// sled raises.
+pub type SledStorage = BlockingStorage<Store>;
 
-struct Store {
+/// An open database.
+pub struct Store {
     place: Place,
     /// `None` only once it is being closed.
     base: Option<Base>,
@@ -72,47 +70,8 @@ impl fmt::Debug for Store {
     }
 }
 
-impl SledStorage {
-    /// Opens a database. All handles of a process share it; another process that has it open is waited for, a second.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] where it is absent and may not be created; [`ErrorKind::Invalid`] where something else is there;
-    /// [`ErrorKind::Unsupported`] for a later format; [`ErrorKind::Busy`] where another process has it open; what sled raises.
-    pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
-        let shown = StorageUri::from_path(path).map_or_else(|_| "the database".to_owned(), |uri| uri.redacted());
-        let mut looks_left = BUSY_LOOKS;
-        loop {
-            match Self::look(path, &shown, context).await {
-                Err(error) if error.kind() == ErrorKind::Busy && looks_left > 0 => looks_left -= 1,
-                outcome => return outcome,
-            }
-            context.env.sleep(BUSY_PAUSE).await;
-        }
-    }
-
-    /// Opens it if nobody else has it open at the moment.
-    async fn look(path: &Path, shown: &str, context: &OpenContext) -> Result<Self> {
-        let blocking = context.blocking();
-        let (path, shown, mode) = (path.to_owned(), shown.to_owned(), context.mode);
-        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-        let entrance = OPEN.enter(place.identity.to_owned()).await;
-        let enter = move || entrance.open(|| Store::open(place, mode));
-        let store = blocking.run(Operation::Open, enter).await?;
-        Ok(Self { store: Arc::new(store), blocking })
-    }
-
-    async fn run<T: Send + 'static>(
-        &self,
-        operation: Operation,
-        call: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let store = self.store.clone();
-        self.blocking.run(operation, move || call(&store)).await
-    }
-}
-
 impl Store {
-    fn open(place: Place, mode: OpenMode) -> Result<Self> {
+    fn new(place: Place, mode: OpenMode) -> Result<Self> {
         let base = open(&place, mode)?;
         Ok(Self { place, base: Some(base) })
     }
@@ -136,7 +95,16 @@ impl Store {
         if self.place.is_gone() { Err(gone(operation)) } else { self.call(operation, context, call) }
     }
 
-    fn put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+    fn barrier(&self, operation: Operation) -> Result<()> {
+        self.change(operation, "the database", |blobs| blobs.flush().map(drop))
+    }
+
+    fn blob(&self, operation: Operation, name: Name) -> Result<sled::IVec> {
+        let blob = self.call(operation, &name.to_hex(), |blobs| blobs.get(name.as_bytes()))?;
+        blob.ok_or_else(|| if self.place.is_gone() { gone(operation) } else { not_found(operation, name) })
+    }
+
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
         self.change(operation, &name.to_hex(), |blobs| {
             // First, because it costs nothing, and what is compared is copied.
             if blobs.contains_key(name.as_bytes())? {
@@ -149,21 +117,27 @@ impl Store {
             Ok(if put.is_ok() { Put::Created } else { Put::Exists })
         })
     }
+}
 
-    fn sync(&self, operation: Operation) -> Result<()> {
-        self.change(operation, "the database", |blobs| blobs.flush().map(drop))
+#[async_trait]
+impl BlockingStore for Store {
+    const CAPABILITIES: Capabilities = CAPABILITIES;
+    const BUSY_LOOKS: u32 = BUSY_LOOKS;
+
+    async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>> {
+        let (blocking, mode) = (context.blocking(), context.mode);
+        let (path, shown) = (path.to_owned(), StorageUri::show_path(path, "the database"));
+        let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
+        let entrance = OPEN.enter(place.identity.to_owned()).await;
+        blocking.run(Operation::Open, move || entrance.open(|| Store::new(place, mode))).await
     }
 
-    fn persist(&self, names: &[Name]) -> Result<()> {
-        for name in names {
-            self.blob(Operation::Persist, *name)?;
-        }
-        if names.is_empty() { Ok(()) } else { self.sync(Operation::Persist) }
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
     }
 
-    fn blob(&self, operation: Operation, name: Name) -> Result<sled::IVec> {
-        let blob = self.call(operation, &name.to_hex(), |blobs| blobs.get(name.as_bytes()))?;
-        blob.ok_or_else(|| if self.place.is_gone() { gone(operation) } else { not_found(operation, name) })
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
     fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
@@ -171,6 +145,14 @@ impl Store {
         let range = check_range(name, range, blob.len() as u64, max_bytes)?;
         // Within the blob, so within usize.
         Ok(Bytes::from_owner(blob).slice(range.start as usize..range.end as usize))
+    }
+
+    fn size(&self, name: Name) -> Result<u64> {
+        Ok(self.blob(Operation::Size, name)?.len() as u64)
+    }
+
+    fn delete(&self, name: Name) -> Result<()> {
+        self.change(Operation::Delete, &name.to_hex(), |blobs| blobs.remove(name.as_bytes()).map(drop))
     }
 
     fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
@@ -192,59 +174,20 @@ impl Store {
         }
         Ok(page)
     }
-}
 
-#[async_trait]
-impl Storage for SledStorage {
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+    fn sync(&self) -> Result<()> {
+        self.barrier(Operation::Sync)
     }
 
-    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::Put, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::Put, move |store| store.put(Operation::Put, name, &bytes)).await
-    }
-
-    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::PutDurable, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::PutDurable, move |store| store.put(Operation::PutDurable, name, &bytes)).await
-    }
-
-    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        self.run(Operation::Get, move |store| store.get(name, range, max_bytes)).await
-    }
-
-    async fn size(&self, name: Name) -> Result<u64> {
-        self.run(Operation::Size, move |store| Ok(store.blob(Operation::Size, name)?.len() as u64)).await
-    }
-
-    async fn delete(&self, name: Name) -> Result<()> {
-        let delete = move |store: &Store| {
-            store.change(Operation::Delete, &name.to_hex(), |blobs| blobs.remove(name.as_bytes()).map(drop))
-        };
-        self.run(Operation::Delete, delete).await
-    }
-
-    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
-        let prefix = prefix.to_vec();
-        self.run(Operation::List, move |store| store.list(&prefix, after)).await
-    }
-
-    async fn sync(&self) -> Result<()> {
-        self.run(Operation::Sync, |store| store.sync(Operation::Sync)).await
-    }
-
-    async fn persist(&self, names: &[Name]) -> Result<()> {
-        let names = names.to_vec();
-        self.run(Operation::Persist, move |store| store.persist(&names)).await
-    }
-
-    fn occupancy(&self) -> Option<Arc<Occupancy>> {
-        Some(self.store.occupancy().clone())
+    fn persist(&self, names: &[Name]) -> Result<()> {
+        for name in names {
+            self.blob(Operation::Persist, *name)?;
+        }
+        if names.is_empty() { Ok(()) } else { self.barrier(Operation::Persist) }
     }
 
     /// Other processes are kept out by sled's lock.
-    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
-        Ok(self.store.try_alone().map(|alone| Box::new(alone) as Box<dyn ExclusiveGuard>))
+    fn try_keep_others_out(&self) -> Result<bool> {
+        Ok(true)
     }
 }

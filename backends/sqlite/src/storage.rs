@@ -1,4 +1,4 @@
-//! The handle: what the clauses ask for, in the thread that the caller wants.
+//! The handle: what the clauses ask for, as statements.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use strongroom_core::storage::bounds::check_blob_bytes;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use strongroom_core::storage::bounds::{check_range, name_range};
 use strongroom_core::storage::{
-    BatchSupport, Blocking, Capabilities, Change, Durability, Entrance, Error, ExclusiveGuard, ListOrder, Name,
-    Occupancy, OnlyHandle, OpenContext, OpenStores, Operation, Put, RangeReads, Reach, Result, Storage, StorageUri,
-    StoreHandle, Torn,
+    BatchSupport, BlockingStorage, BlockingStore, Capabilities, Change, Durability, Entrance, Error, ListOrder, Name,
+    OpenContext, OpenStores, Operation, Put, RangeReads, Reach, Result, StorageUri, StoreHandle, Torn,
 };
 
 use crate::database::{Identity, Place};
-use crate::store::{Store, at_the_gate};
+use crate::error::{corrupt, gone};
+use crate::store::{Size, Store, Syncs, at_the_gate};
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Host,
@@ -28,6 +29,12 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     block_bytes_max: 4 * 1024 * 1024,
 };
 
+/// So many names come with one page of a listing.
+const PAGE_NAMES: usize = 4096;
+
+const PUT: &str = "INSERT INTO blobs (name, content) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+const DELETE: &str = "DELETE FROM blobs WHERE name = ?1";
+
 /// How often opening looks whether a process that has the database for itself has left, and how long it waits in between: for a minute.
 const GATE_LOOKS: u32 = 12_000;
 const GATE_PAUSE: Duration = Duration::from_millis(5);
@@ -35,30 +42,43 @@ const GATE_PAUSE: Duration = Duration::from_millis(5);
 /// The databases that this process has open: a barrier is the process's, and what failed for one handle is lost for all.
 static OPEN: OpenStores<Identity, Store> = OpenStores::new();
 
-/// A handle on a database.
-#[derive(Debug)]
-pub struct SqliteStorage {
-    store: Arc<StoreHandle<Store>>,
-    blocking: Blocking,
+/// A handle on a database. To open it, another process that has it for itself is waited for, up to a minute. One that cannot be
+/// written to can be read.
+///
+/// `open` fails with [`ErrorKind`](strongroom_core::storage::ErrorKind)`::NotFound` where the file is absent and may not be
+/// created, or its folder is; `Invalid` where something else is there, the file has several names or too long a path, a log is
+/// left of one that is elsewhere, or what is called like its journal is none; `Unsupported` for a later format, or where SQLite's
+/// log cannot be, as on a network file system; and what SQLite raises.
+pub type SqliteStorage = BlockingStorage<Store>;
+
+/// The file that a path leads to now, and where its store is.
+async fn find(path: &Path, context: &OpenContext) -> Result<(Place, Arc<Entrance<Store>>)> {
+    let (path, mode, shown) = (path.to_owned(), context.mode, StorageUri::show_path(path, "the database"));
+    let place = context.blocking().run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
+    let entrance = OPEN.enter(place.identity.to_owned()).await;
+    Ok((place, Arc::new(entrance)))
 }
 
-impl SqliteStorage {
-    /// Opens a database; waits while another process has it for itself, up to a minute. One that cannot be written to can be
-    /// read.
-    ///
-    /// # Errors
-    /// [`ErrorKind`](strongroom_core::storage::ErrorKind)`::NotFound` where the file is absent and may not be created, or its
-    /// folder is; `Invalid` where something else is there, the file has several names or too long a path, a log is left of one that is
-    /// elsewhere, or what is called like its journal is none;
-    /// `Unsupported` for a later format, or where SQLite's log cannot be, as on a network file system; what SQLite raises.
-    pub async fn open(path: &Path, context: &OpenContext) -> Result<Self> {
+impl Store {
+    fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        let syncs = if operation == Operation::PutDurable { Syncs::Full } else { Syncs::Normal };
+        let size = Size::of([bytes]);
+        self.change(operation, name.to_hex(), syncs, size, |writer| put(&writer.connection, name, bytes))
+    }
+}
+
+#[async_trait]
+impl BlockingStore for Store {
+    const CAPABILITIES: Capabilities = CAPABILITIES;
+
+    async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>> {
         let blocking = context.blocking();
         let (mut place, mut entrance) = find(path, context).await?;
         for _ in 0..GATE_LOOKS {
             let (at, entrance_at, mode) = (place.clone(), entrance.clone(), context.mode);
             let enter = move || {
                 let mut is_at_the_gate = false;
-                match entrance_at.open(|| Store::open(at.clone(), mode, &mut is_at_the_gate)) {
+                match entrance_at.open(|| Self::new(at.clone(), mode, &mut is_at_the_gate)) {
                     Err(_) if is_at_the_gate => Ok(None),
                     // What its name leads to now is another file, or none.
                     Err(_) if at.is_gone() => Ok(None),
@@ -66,7 +86,7 @@ impl SqliteStorage {
                 }
             };
             if let Some(store) = blocking.run(Operation::Open, enter).await? {
-                return Ok(Self { store: Arc::new(store), blocking });
+                return Ok(store);
             }
             context.env.sleep(GATE_PAUSE).await;
             let at = place.clone();
@@ -77,108 +97,120 @@ impl SqliteStorage {
         Err(at_the_gate(&place))
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        operation: Operation,
-        call: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let store = self.store.clone();
-        self.blocking.run(operation, move || call(&store)).await
-    }
-}
-
-/// The file that a path leads to now, and where its store is.
-async fn find(path: &Path, context: &OpenContext) -> Result<(Place, Arc<Entrance<Store>>)> {
-    let (path, mode, shown) = (path.to_owned(), context.mode, shown(path));
-    let place = context.blocking().run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
-    let entrance = OPEN.enter(place.identity.to_owned()).await;
-    Ok((place, Arc::new(entrance)))
-}
-
-/// The path as errors show it.
-fn shown(path: &Path) -> String {
-    StorageUri::from_path(path).map_or_else(|_| "the database".to_owned(), |uri| uri.redacted())
-}
-
-/// No other handle is there, in this process or another.
-struct Alone {
-    store: Arc<StoreHandle<Store>>,
-    _here: OnlyHandle,
-}
-
-impl ExclusiveGuard for Alone {}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        self.store.let_others_in();
-    }
-}
-
-#[async_trait]
-impl Storage for SqliteStorage {
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
+    fn put(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::Put, name, bytes)
     }
 
-    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::Put, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::Put, move |store| store.put(Operation::Put, name, &bytes)).await
+    fn put_durable(&self, name: Name, bytes: &Bytes) -> Result<Put> {
+        self.put_as(Operation::PutDurable, name, bytes)
     }
 
-    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        check_blob_bytes(Operation::PutDurable, name, bytes.len(), CAPABILITIES.block_bytes_max)?;
-        self.run(Operation::PutDurable, move |store| store.put(Operation::PutDurable, name, &bytes)).await
+    fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        let answer = self.read(Operation::Get, name.to_hex(), |transaction| {
+            let Some(number) = number_of(transaction, name)? else { return Ok(None) };
+            let blob = transaction.blob_open(MAIN_DB, "blobs", "content", number, true)?;
+            // Before anything is made room for.
+            let range = match check_range(name, range, blob.len() as u64, max_bytes) {
+                Ok(range) => range,
+                Err(error) => return Ok(Some(Err(error))),
+            };
+            // Within the blob, so within usize.
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            blob.read_at_exact(&mut bytes, range.start as usize)?;
+            Ok(Some(Ok(Bytes::from(bytes))))
+        })?;
+        answer.unwrap_or_else(|| Err(self.absent(Operation::Get, name)))
     }
 
-    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        self.run(Operation::Get, move |store| store.get(name, range, max_bytes)).await
+    fn size(&self, name: Name) -> Result<u64> {
+        let bytes: Option<i64> = self.read(Operation::Size, name.to_hex(), |transaction| {
+            let sql = "SELECT length(content) FROM blobs WHERE name = ?1";
+            transaction.prepare_cached(sql)?.query_row([name.as_bytes().as_slice()], |row| row.get(0)).optional()
+        })?;
+        let Some(bytes) = bytes else { return Err(self.absent(Operation::Size, name)) };
+        u64::try_from(bytes).map_err(|_| corrupt(Operation::Size, name.to_hex(), "its length is below zero"))
     }
 
-    async fn size(&self, name: Name) -> Result<u64> {
-        self.run(Operation::Size, move |store| store.size(name)).await
+    fn delete(&self, name: Name) -> Result<()> {
+        self.change(Operation::Delete, name.to_hex(), Syncs::Normal, Size::default(), |writer| {
+            writer.has_deleted = true;
+            delete(&writer.connection, name)
+        })
     }
 
-    async fn delete(&self, name: Name) -> Result<()> {
-        self.run(Operation::Delete, move |store| store.delete(name)).await
+    fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let Some((first, last)) = name_range(prefix, after) else { return Ok(Vec::new()) };
+        let page: Vec<Name> = self.read(Operation::List, "the database", |transaction| {
+            let sql = "SELECT name FROM blobs WHERE name BETWEEN ?1 AND ?2 ORDER BY name LIMIT ?3";
+            let mut statement = transaction.prepare_cached(sql)?;
+            let limits = params![first.as_bytes().as_slice(), last.as_bytes().as_slice(), PAGE_NAMES as i64];
+            statement.query_map(limits, |row| row.get::<_, [u8; Name::BYTES]>(0).map(Name::new))?.collect()
+        })?;
+        if page.is_empty() && self.place.is_gone() {
+            return Err(gone(Operation::List));
+        }
+        Ok(page)
     }
 
-    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
-        let prefix = prefix.to_vec();
-        self.run(Operation::List, move |store| store.list(&prefix, after)).await
+    fn apply(&self, batch: &[Change]) -> Result<Vec<Put>> {
+        let size = Size::of(batch.iter().filter_map(|change| match change {
+            Change::Put(_, bytes) => Some(bytes),
+            Change::Delete(_) => None,
+        }));
+        self.change(Operation::Apply, "a batch", Syncs::Normal, size, |writer| {
+            let transaction = writer.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut outcomes = Vec::new();
+            for change in batch {
+                match change {
+                    Change::Put(name, bytes) => outcomes.push(put(&transaction, *name, bytes)?),
+                    Change::Delete(name) => {
+                        writer.has_deleted = true;
+                        delete(&transaction, *name)?;
+                    }
+                }
+            }
+            transaction.commit()?;
+            Ok(outcomes)
+        })
     }
 
-    async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
-        for change in &batch {
-            if let Change::Put(name, bytes) = change {
-                check_blob_bytes(Operation::Apply, *name, bytes.len(), CAPABILITIES.block_bytes_max)?;
+    fn sync(&self) -> Result<()> {
+        if self.writer().is_dirty {
+            return self.barrier(Operation::Sync);
+        }
+        self.check_doubt(Operation::Sync)?;
+        self.check_log(Operation::Sync)
+    }
+
+    fn persist(&self, names: &[Name]) -> Result<()> {
+        for name in names {
+            let is_there = self.read(Operation::Persist, name.to_hex(), |transaction| number_of(transaction, *name))?;
+            if is_there.is_none() {
+                return Err(self.absent(Operation::Persist, *name));
             }
         }
-        self.run(Operation::Apply, move |store| store.apply(&batch)).await
+        if names.is_empty() { Ok(()) } else { self.barrier(Operation::Persist) }
     }
 
-    async fn sync(&self) -> Result<()> {
-        self.run(Operation::Sync, Store::sync).await
+    fn try_keep_others_out(&self) -> Result<bool> {
+        self.presence.try_alone().map_err(|error| Error::from_io(Operation::TryExclusive, "the locks", error))
     }
 
-    async fn persist(&self, names: &[Name]) -> Result<()> {
-        let names = names.to_vec();
-        self.run(Operation::Persist, move |store| store.persist(&names)).await
+    fn let_others_in(&self) {
+        self.presence.no_longer_alone();
     }
+}
 
-    fn occupancy(&self) -> Option<Arc<Occupancy>> {
-        Some(self.store.occupancy().clone())
-    }
+fn put(connection: &Connection, name: Name, bytes: &Bytes) -> rusqlite::Result<Put> {
+    let changed = connection.prepare_cached(PUT)?.execute(params![name.as_bytes().as_slice(), bytes.as_ref()])?;
+    Ok(if changed == 0 { Put::Exists } else { Put::Created })
+}
 
-    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
-        let store = self.store.clone();
-        let try_alone = move || {
-            let Some(here) = store.try_alone() else { return Ok(None) };
-            let alone = store.try_keep_others_out();
-            match alone.map_err(|error| Error::from_io(Operation::TryExclusive, "the locks", error))? {
-                true => Ok(Some(Box::new(Alone { store, _here: here }) as Box<dyn ExclusiveGuard>)),
-                false => Ok(None),
-            }
-        };
-        self.blocking.run(Operation::TryExclusive, try_alone).await
-    }
+fn number_of(transaction: &Transaction<'_>, name: Name) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT number FROM blobs WHERE name = ?1";
+    transaction.prepare_cached(sql)?.query_row([name.as_bytes().as_slice()], |row| row.get(0)).optional()
+}
+
+fn delete(connection: &Connection, name: Name) -> rusqlite::Result<()> {
+    connection.prepare_cached(DELETE)?.execute([name.as_bytes().as_slice()]).map(drop)
 }

@@ -329,6 +329,10 @@ impl Storage for FlakyStorage {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         let action = Action::Put { name, bytes, durable: false };
         self.mutate(Operation::Put, name.to_hex(), action).await.map(only)

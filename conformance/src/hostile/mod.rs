@@ -335,6 +335,10 @@ impl Storage for HostileStorage {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         let put = self.inner.put(name, bytes.clone()).await?;
         if put == Put::Created {

@@ -59,7 +59,7 @@ use strongroom_core::storage::{Name, Storage};
 pub use clauses::*;
 pub use constructor::check_constructor;
 pub use outcome::{Breach, Outcome, Verdict};
-pub use place::{Place, acknowledge_to_parent, kill_after, work_until_killed};
+pub use place::{Place, acknowledge_to_parent, kill_after, kill_this_program, work_if_told_to, work_until_killed};
 
 use outcome::Answer as _;
 

@@ -1,5 +1,6 @@
 //! Where the clauses are tried: a store, and what can be done to it from outside.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -182,4 +183,30 @@ pub fn kill_after(command: &mut Command, rounds: u64) -> io::Result<u64> {
         return Err(io::Error::other(format!("the child ended by itself, after {acknowledged} rounds: {status}")));
     }
     Ok(acknowledged)
+}
+
+/// The place that a process works at until it is killed.
+const WORK_AT: &str = "STRONGROOM_CONFORMANCE_WORK_AT";
+
+/// As [`kill_after`], where the process that dies is this test program, with the test of that name alone: the whole name, with the
+/// modules that it is in. That test must begin with [`work_if_told_to`], to which the text `place` goes: a path, a URI.
+///
+/// # Errors
+/// As [`kill_after`].
+pub fn kill_this_program(test: &str, place: impl AsRef<OsStr>, rounds: u64) -> io::Result<u64> {
+    let mut child = Command::new(std::env::current_exe()?);
+    kill_after(child.args(["--exact", "--include-ignored", test]).env(WORK_AT, place), rounds)
+}
+
+/// In the process that [`kill_this_program`] begins: opens the place, and works there until it is killed. In all others it does
+/// nothing. To be called before anything is made that nobody would remove then.
+///
+/// # Errors
+/// What the storage raises.
+pub fn work_if_told_to<F: Future<Output = Result<Arc<dyn Storage>>>>(open: impl FnOnce(OsString) -> F) -> Result<()> {
+    let Some(place) = std::env::var_os(WORK_AT) else { return Ok(()) };
+    crate::block_on(async {
+        let storage = open(place).await?;
+        work_until_killed(&*storage, acknowledge_to_parent).await
+    })
 }

@@ -15,7 +15,7 @@ use super::transaction::{Op, Work};
 use super::view::table_range;
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockId, SALT_BYTES};
-use crate::storage::{Durability, Effect, ErrorKind, Reach};
+use crate::storage::{Durability, Effect, ErrorKind};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -32,7 +32,7 @@ impl Shared {
     /// the far ones, and memory.
     pub(super) fn ballast_count(&self) -> usize {
         let capabilities = self.storage().capabilities();
-        if capabilities.reach == Reach::Everywhere || capabilities.durability == Durability::None {
+        if self.storage().is_remote() || capabilities.durability == Durability::None {
             return 0;
         }
         ((1 << 20) / self.context.geometry.block_bytes() as usize).clamp(6, 7)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::nodes::Nodes;
 use super::root::{Applied, Root};
@@ -18,8 +18,9 @@ use crate::format::{BlockClass, BlockId, RecordKind, SALT_BYTES, SEAL_BYTES, wel
 use crate::storage::{self, Name, Storage, StorageExt};
 use crate::{Error, Result};
 
-/// How many commits are asked for at once when the tail is read.
+/// How many commits are asked for at once when the tail is read; four times as many once all of those are there.
 const PROBE_WINDOW: u64 = 8;
+const PROBE_WINDOW_MAX: u64 = 32;
 /// For one look into the history of a state.
 const HISTORY_CACHE_BYTES: u64 = 1 << 20;
 /// Storage sees reads of parts as multiples of this many bytes.
@@ -61,6 +62,9 @@ impl Gap {
         Error::damaged("commit chain", Some(chain.name(*missing)), detail)
     }
 }
+
+/// The commits after another one, as far as they go, and the gap that ended that.
+type Tail = Result<(Vec<LoadedCommit>, Option<Gap>)>;
 
 /// Access to the chain.
 #[derive(Clone)]
@@ -244,16 +248,16 @@ impl Chain {
 
     /// The commits after `sequence`, in order, as far as they go; several are asked for at once.
     pub(crate) async fn successors(&self, sequence: u64, window: u64) -> Result<Vec<LoadedCommit>> {
-        match self.successors_to_gap(sequence, window).await? {
+        match self.tail(sequence, window).await? {
             (found, None) => Ok(found),
             (_, Some(gap)) => Err(gap.error(self)),
         }
     }
 
-    /// As [`Chain::successors`], and the gap where one is missing before another that is there.
-    async fn successors_to_gap(&self, sequence: u64, window: u64) -> Result<(Vec<LoadedCommit>, Option<Gap>)> {
+    /// As [`Chain::successors`], with the gap where a commit is missing before another that is there.
+    async fn tail(&self, sequence: u64, window: u64) -> Tail {
         let mut found = Vec::new();
-        let mut next = sequence + 1;
+        let (mut next, mut window) = (sequence + 1, window);
         loop {
             let answers = join_all((next..next + window).map(|sequence| self.read(sequence))).await;
             let (mut gap, mut appeared) = (None, false);
@@ -278,46 +282,41 @@ impl Chain {
                 return Ok((found, None));
             }
             next = sequence + found.len() as u64 + 1;
+            window = (4 * window).min(PROBE_WINDOW_MAX.max(window));
         }
-    }
-
-    /// The state of a later checkpoint than what a gap ends, if that one's history says that it comes of it: what a clone that was
-    /// brought up to date stands at before there is a hint. Of any other line it is not.
-    async fn beyond_gap(&self, before: &Root) -> Result<Option<LoadedCommit>> {
-        let Ok(later) = self.search_checkpoint().await else { return Ok(None) };
-        if later.head.sequence <= before.sequence {
-            return Ok(None);
-        }
-        let nodes = Nodes::new(self.blocks.clone(), HISTORY_CACHE_BYTES);
-        let row = Root::from_checkpoint(later.as_applied()).get(&nodes, &rows::history_key(before.sequence)).await?;
-        Ok(row.is_some_and(|row| row.as_ref() == before.hash.as_slice()).then_some(later))
     }
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
     pub(crate) async fn find_head(&self) -> Result<Root> {
+        self.find_head_from(&BTreeMap::new()).await
+    }
+
+    /// As [`Chain::find_head`], for one who has read hints already (what [`Chain::hint_in`] reads). They may be of a while ago: a
+    /// state that they lead to is looked at as any other, and where they lead nowhere hints are looked for.
+    pub(crate) async fn find_head_from(&self, hints: &BTreeMap<Name, Bytes>) -> Result<Root> {
         let (mut failed_at, mut withheld) = (None, None);
+        let mut known: Vec<Hint> = hints.iter().filter_map(|(name, blob)| self.hint_in(*name, blob).ok()).collect();
         // The head can move on and its predecessors vanish while we look; then we look anew.
         for _ in 0..16 {
-            let (checkpoint, hinted) = self.last_checkpoint().await?;
-            let found = self.head_after(&checkpoint).await;
-            let (found, gap) = match found {
-                Ok((head, anchor, gap)) => (Ok((head, anchor)), gap),
-                Err(error) => (Err(error), None),
+            let was_known = !known.is_empty();
+            let hints = match std::mem::take(&mut known) {
+                hints if was_known => hints,
+                _ => self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect(),
             };
-            let found = match (found, gap) {
-                // The second time, it is no race.
-                (Ok((head, _)), Some(gap)) if failed_at == Some(checkpoint.head.sequence) => {
-                    match self.beyond_gap(&head).await {
-                        Ok(Some(later)) => match self.head_after(&later).await? {
-                            (head, anchor, None) => Ok((head, anchor)),
-                            (_, _, Some(gap)) => Err(gap.error(self)),
-                        },
-                        Err(error @ Error::Storage(_)) => Err(error),
-                        _ => Err(gap.error(self)),
-                    }
+            let (found, hinted) = self.last_checkpoint(hints).await?;
+            let (checkpoint, tail) = match found {
+                Some(found) => found,
+                None if was_known => continue,
+                None => (self.search_checkpoint().await?, None),
+            };
+            let found = match self.head_after(&checkpoint, tail).await {
+                Ok((head, anchor, None)) => Ok((head, anchor)),
+                // The second time it is no race.
+                Ok((head, _, Some(gap))) if failed_at == Some(checkpoint.head.sequence) => {
+                    self.head_beyond(&head, &gap).await
                 }
-                (Ok(_), Some(gap)) => Err(gap.error(self)),
-                (found, _) => found,
+                Ok((_, _, Some(gap))) => Err(gap.error(self)),
+                Err(error) => Err(error),
             };
             match found {
                 // Damage, or a race with deletion: the latter shows in a new checkpoint.
@@ -341,10 +340,18 @@ impl Chain {
         })
     }
 
-    /// The state that a checkpoint leads to, the commit that must stay there for that to count, and the gap that ended it.
-    async fn head_after(&self, checkpoint: &LoadedCommit) -> Result<(Root, (u64, [u8; 16]), Option<Gap>)> {
+    /// The state that a checkpoint leads to, with what comes after it where that is known; the commit that must stay there for it
+    /// to count; and the gap that ended it.
+    async fn head_after(
+        &self,
+        checkpoint: &LoadedCommit,
+        tail: Option<Tail>,
+    ) -> Result<(Root, (u64, [u8; SALT_BYTES]), Option<Gap>)> {
         let base = Root::from_checkpoint(checkpoint.as_applied());
-        let (tail, gap) = self.successors_to_gap(base.sequence, PROBE_WINDOW).await?;
+        let (tail, gap) = match tail {
+            Some(tail) => tail?,
+            None => self.tail(base.sequence, PROBE_WINDOW).await?,
+        };
         let anchor = match tail.as_slice() {
             [] | [_] => (base.sequence, base.salt),
             [.., before, _] => (before.head.sequence, before.salt),
@@ -352,20 +359,48 @@ impl Chain {
         Ok((extend(base, &tail)?, anchor, gap))
     }
 
-    /// The newest checkpoint that a hint names and that is there; and the newest that any hint names.
-    async fn last_checkpoint(&self) -> Result<(LoadedCommit, u64)> {
-        let mut hints: Vec<Hint> = self.hints().await?.into_iter().filter_map(|(_, hint)| hint.ok()).collect();
+    /// The state of a later checkpoint than what a gap ends, if that one's history says that it comes of it: what a clone that was
+    /// brought up to date stands at before there is a hint. Of any other line it is not.
+    async fn head_beyond(&self, before: &Root, gap: &Gap) -> Result<(Root, (u64, [u8; SALT_BYTES]))> {
+        let later = match self.search_checkpoint().await {
+            Ok(later) if later.head.sequence > before.sequence => later,
+            Err(error @ Error::Storage(_)) => return Err(error),
+            _ => return Err(gap.error(self)),
+        };
+        let nodes = Nodes::new(self.blocks.clone(), HISTORY_CACHE_BYTES);
+        let state = Root::from_checkpoint(later.as_applied());
+        match state.get(&nodes, &rows::history_key(before.sequence)).await {
+            Ok(Some(row)) if row.as_ref() == before.hash.as_slice() => {}
+            Err(error @ Error::Storage(_)) => return Err(error),
+            _ => return Err(gap.error(self)),
+        }
+        match self.head_after(&later, None).await? {
+            (head, anchor, None) => Ok((head, anchor)),
+            (_, _, Some(gap)) => Err(gap.error(self)),
+        }
+    }
+
+    /// The newest checkpoint that a hint names and that is there, with what comes after it where that was asked for, too; and
+    /// the newest that any hint names.
+    async fn last_checkpoint(&self, mut hints: Vec<Hint>) -> Result<(Option<(LoadedCommit, Option<Tail>)>, u64)> {
         hints.sort_by_key(|hint| std::cmp::Reverse(hint.sequence));
         let newest = hints.first().map_or(0, |hint| hint.sequence);
-        for hint in hints {
-            if let Some(commit) = self.read(hint.sequence).await?
+        for (number, hint) in hints.into_iter().enumerate() {
+            // With the newest its successors are asked for at once: it is nearly always the right one.
+            let (commit, tail) = if number == 0 {
+                let (commit, tail) = join(self.read(hint.sequence), self.tail(hint.sequence, PROBE_WINDOW)).await;
+                (commit?, Some(tail))
+            } else {
+                (self.read(hint.sequence).await?, None)
+            };
+            if let Some(commit) = commit
                 && commit.hash == hint.hash
                 && commit.head.checkpoint
             {
-                return Ok((commit, newest));
+                return Ok((Some((commit, tail)), newest));
             }
         }
-        Ok((self.search_checkpoint().await?, newest))
+        Ok((None, newest))
     }
 
     /// Every hint in storage with its name; one that does not authenticate is an error of its own.
@@ -397,7 +432,12 @@ impl Chain {
             }
             Err(error) => return Err(error.into()),
         };
-        let plain = self.open_record(name, &prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
+        self.hint_in(name, &prefix)
+    }
+
+    /// The hint in the beginning of a blob of this name.
+    fn hint_in(&self, name: Name, prefix: &Bytes) -> Result<Hint> {
+        let plain = self.open_record(name, prefix, 0, RecordKind::Hint, SALT_BYTES, Hint::BYTES)?;
         Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
     }
 

@@ -13,7 +13,7 @@ use crate::crypto::Keys;
 use crate::env::Env;
 use crate::format::BlockId;
 use crate::format::well_known::{HeaderId, is_hint_name};
-use crate::storage::{self, Change, ErrorKind, Name, Operation, Reach, Storage, StorageExt};
+use crate::storage::{self, Change, ErrorKind, Name, Operation, Storage, StorageExt};
 use crate::{Error, Result};
 
 /// Deleted with one call.
@@ -45,7 +45,7 @@ impl Engine {
             return Err(Error::Invalid("headers of another repository are here too: nothing was deleted".to_owned()));
         }
         let guard = storage.try_exclusive().await?;
-        if guard.is_none() && storage.capabilities().reach != Reach::Everywhere {
+        if guard.is_none() && !storage.is_remote() {
             let context = "others use this repository: nothing was deleted";
             return Err(storage::Error::new(ErrorKind::Busy, Operation::TryExclusive, context).into());
         }

@@ -54,7 +54,7 @@ impl Engine {
         // Read-only: until the header is known to be in force, there is nothing to write.
         let engine = Self::assemble_opened(storage, env, &opened, &options, true, occupant)?;
         let shared = &engine.shared;
-        let (head, freshness) = engine.find_fresh_head(options.accept_rollback).await?;
+        let (head, freshness) = engine.find_fresh_head(None, options.accept_rollback).await?;
         if !names(&head, header) {
             let (is, named) = (header.generation(), head.header_generation);
             return Err(Error::RolledBack {

@@ -56,13 +56,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use crate::block::{BlockContext, BlockReader, BlockStore, BlockWriter, Geometry, WriterOptions};
 use crate::crypto::{Keys, RootSecret, Suite};
 use crate::env::Env;
 use crate::format::header::Features;
 use crate::format::node;
 use crate::format::rows::{self, ChunkRow};
-use crate::storage::{Occupant, Storage, StorageExt};
+use crate::storage::{Name, Occupant, Storage, StorageExt};
 use crate::{Error, Result};
 
 pub use crate::tree::Direction;
@@ -296,7 +298,7 @@ impl Engine {
         let shared = &engine.shared;
         let mut attempts_left = shared.tuning.attempts_max;
         let (head, freshness, opened) = loop {
-            let (head, freshness) = engine.find_fresh_head(options.accept_rollback).await?;
+            let (head, freshness) = engine.find_fresh_head(Some(headers.hints()), options.accept_rollback).await?;
             match in_force::choose(shared.env(), &headers, opened, &head, options.unlock).await {
                 Ok(opened) => break (head, freshness, opened),
                 Err(error @ (Error::RolledBack { .. } | Error::Damaged(_))) if attempts_left > 0 => {
@@ -352,8 +354,12 @@ impl Engine {
         Self::assemble(storage, env, header, opened.root.duplicate(), tuning, trusted, read_only, occupant, genesis)
     }
 
-    /// The newest state in storage, and whether it is as new as what this device remembers.
-    async fn find_fresh_head(&self, accept_rollback: bool) -> Result<(Root, Result<()>)> {
+    /// The newest state in storage, and whether it is as new as what this device remembers; with hints that were read already.
+    async fn find_fresh_head(
+        &self,
+        mut hints: Option<&BTreeMap<Name, Bytes>>,
+        accept_rollback: bool,
+    ) -> Result<(Root, Result<()>)> {
         let shared = &self.shared;
         // Before the head is looked for: another process may commit and remember that while we look.
         let seen = match &shared.trusted {
@@ -362,7 +368,10 @@ impl Engine {
         };
         let mut attempts_left = shared.tuning.attempts_max;
         loop {
-            let head = shared.chain.find_head().await?;
+            let head = match hints.take() {
+                Some(hints) => shared.chain.find_head_from(hints).await?,
+                None => shared.chain.find_head().await?,
+            };
             let freshness = self.check_freshness(&head, seen, accept_rollback).await;
             // Gone while we looked: others gave that state up, and there is a newer one.
             let gone = matches!(freshness, Err(Error::Missing { .. } | Error::Expired)) && attempts_left > 0;

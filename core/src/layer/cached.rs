@@ -43,6 +43,10 @@ impl Storage for Cached {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         let put = self.inner.put(name, bytes).await?;
         Ok(self.created(name, put).await)
@@ -97,6 +101,10 @@ impl Storage for Cached {
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         self.inner.list(prefix, after).await
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.inner.list_page(prefix, after).await
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {

@@ -182,6 +182,10 @@ impl Storage for Limit {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         self.send(bytes.len() as u64, self.inner.put(name, bytes)).await
     }
@@ -214,6 +218,10 @@ impl Storage for Limit {
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         self.plain(self.inner.list(prefix, after)).await
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.plain(self.inner.list_page(prefix, after)).await
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {

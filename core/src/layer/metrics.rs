@@ -230,6 +230,10 @@ impl Storage for Measured {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         let length = bytes.len() as u64;
         self.metrics.count(Operation::Put, |_| length, self.inner.put(name, bytes)).await
@@ -264,6 +268,10 @@ impl Storage for Measured {
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         self.metrics.count(Operation::List, none, self.inner.list(prefix, after)).await
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.metrics.count(Operation::List, none, self.inner.list_page(prefix, after)).await
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {

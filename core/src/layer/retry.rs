@@ -26,13 +26,13 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Eight tries within a minute, 100 ms to 10 s apart.
+    /// Eight tries, 100 ms to 10 s apart; within six minutes, so that one that was given up after five is not the last.
     fn default() -> Self {
         Self {
             attempts_max: 8,
             delay_first: Duration::from_millis(100),
             delay_max: Duration::from_secs(10),
-            total_max: Duration::from_secs(60),
+            total_max: Duration::from_secs(360),
         }
     }
 }
@@ -244,6 +244,10 @@ impl Storage for Retry {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
         self.put_again(name, bytes, false).await
     }
@@ -290,6 +294,10 @@ impl Storage for Retry {
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         self.repeat(always, || self.inner.list(prefix, after)).await
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.repeat(always, || self.inner.list_page(prefix, after)).await
     }
 
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {

@@ -11,8 +11,17 @@ use futures_util::future::{Either, select};
 use crate::env::Env;
 use crate::storage::{Capabilities, Change, Error, ErrorKind, ExclusiveGuard, Name, Operation, Put, Result, Storage};
 
+/// What carries blobs takes a second more each so many bytes: over a slow line, with others beside it, it is no sign that the
+/// storage hangs.
+const BYTES_PER_SECOND: u64 = 4 << 10;
+
+/// No blob is longer; whoever asks for one may allow for any length.
+const BLOB_BYTES_MAX: u64 = 4 << 20;
+
 /// Gives up a call that does not answer in time: [`ErrorKind::Unavailable`], and where it would change something, of
 /// unknown effect. The call is dropped; what it had begun may still happen.
+///
+/// Calls that carry blobs may take longer, by a second each 4 KiB of what they carry.
 ///
 /// A storage whose calls block the thread that awaits them cannot be given up; where they block another, the waiting ends and
 /// that thread stays in the call. So a storage that blocks needs a limit of its own, below this one.
@@ -24,7 +33,7 @@ pub struct Timeout {
 }
 
 impl Timeout {
-    /// The storage, each call of which may take so long.
+    /// The storage, each call of which may take so long, and longer for what it carries.
     #[must_use]
     pub fn new(inner: Arc<dyn Storage>, env: Env, call_max: Duration) -> Self {
         Self { inner, env, call_max }
@@ -36,13 +45,31 @@ impl Timeout {
         context: impl Display,
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        match select(pin!(call), self.env.sleep(self.call_max)).await {
+        self.carrying(0, operation, context, call).await
+    }
+
+    /// For a call that carries so many bytes.
+    async fn carrying<T>(
+        &self,
+        bytes: u64,
+        operation: Operation,
+        context: impl Display,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let limit = self.call_max.saturating_add(Duration::from_secs(bytes / BYTES_PER_SECOND));
+        match select(pin!(call), self.env.sleep(limit)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(((), _)) => Err(Error::new(ErrorKind::Unavailable, operation, context.to_string())
                 .with_effect(operation.effect_if_lost())
-                .with_source(format!("no answer within {:?}", self.call_max))),
+                .with_source(format!("no answer within {limit:?}"))),
         }
     }
+}
+
+/// How many bytes a get carries at most, of those that a blob can have.
+fn wanted(range: Option<&Range<u64>>, max_bytes: u64) -> u64 {
+    let asked = range.map_or(max_bytes, |range| range.end.saturating_sub(range.start).min(max_bytes));
+    asked.min(BLOB_BYTES_MAX)
 }
 
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
@@ -52,20 +79,26 @@ impl Storage for Timeout {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        self.within(Operation::Put, name, self.inner.put(name, bytes)).await
+        self.carrying(bytes.len() as u64, Operation::Put, name, self.inner.put(name, bytes)).await
     }
 
     async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
-        self.within(Operation::PutDurable, name, self.inner.put_durable(name, bytes)).await
+        self.carrying(bytes.len() as u64, Operation::PutDurable, name, self.inner.put_durable(name, bytes)).await
     }
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        self.within(Operation::Get, name, self.inner.get(name, range, max_bytes)).await
+        let bytes = wanted(range.as_ref(), max_bytes);
+        self.carrying(bytes, Operation::Get, name, self.inner.get(name, range, max_bytes)).await
     }
 
     async fn get_cached(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        self.within(Operation::Get, name, self.inner.get_cached(name, range, max_bytes)).await
+        let bytes = wanted(range.as_ref(), max_bytes);
+        self.carrying(bytes, Operation::Get, name, self.inner.get_cached(name, range, max_bytes)).await
     }
 
     async fn forget(&self, name: Name) -> bool {
@@ -84,8 +117,17 @@ impl Storage for Timeout {
         self.within(Operation::List, "names", self.inner.list(prefix, after)).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        self.within(Operation::List, "names", self.inner.list_page(prefix, after)).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
-        self.within(Operation::Apply, "a batch", self.inner.apply(batch)).await
+        let puts = batch.iter().map(|change| match change {
+            Change::Put(_, bytes) => bytes.len() as u64,
+            Change::Delete(_) => 0,
+        });
+        let bytes = puts.sum();
+        self.carrying(bytes, Operation::Apply, "a batch", self.inner.apply(batch)).await
     }
 
     async fn sync(&self) -> Result<()> {

@@ -37,11 +37,11 @@ pub trait StorageExt: Storage {
         let mut names = BTreeSet::new();
         let mut after = None;
         loop {
-            let page = self.list(prefix, after).await?;
+            let (page, is_last) = self.list_page(prefix, after).await?;
             let last = page.iter().max().copied();
             names.extend(page);
             // A hostile storage could page for ever: going on needs a larger last name.
-            if self.capabilities().list_order == ListOrder::Unordered || last.is_none() || last <= after {
+            if is_last || self.capabilities().list_order == ListOrder::Unordered || last.is_none() || last <= after {
                 return Ok(names);
             }
             after = last;

@@ -22,6 +22,7 @@
 //!   ([`Storage::occupancy`]).
 
 mod blocking;
+mod blocking_store;
 pub mod bounds;
 mod capabilities;
 mod error;
@@ -29,8 +30,10 @@ mod ext;
 mod name;
 mod occupancy;
 mod open_stores;
+pub mod probe;
 mod registry;
 mod scheme;
+pub mod scratch;
 mod uri;
 
 use std::ops::Range;
@@ -40,6 +43,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use blocking::{Blocking, BlockingMode};
+pub use blocking_store::{BlockingStorage, BlockingStore};
 pub use capabilities::{BatchSupport, Capabilities, Durability, ListOrder, RangeReads, Reach, Torn};
 pub use error::{Effect, Error, ErrorKind, Operation, Retry, brief};
 pub use ext::StorageExt;
@@ -96,6 +100,12 @@ pub trait ExclusiveGuard: MaybeSendSync {}
 pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// What this storage can promise; constant for the life of the handle.
     fn capabilities(&self) -> Capabilities;
+
+    /// Whether its calls cross a network, so that a cache, retries and limits of time pay, and asking for every blob does not.
+    /// By default that is so where everyone is reached. A wrapper passes it on.
+    fn is_remote(&self) -> bool {
+        self.capabilities().reach == Reach::Everywhere
+    }
 
     /// **S1** Stores all of `bytes` or nothing, atomically, and answers [`Put::Created`], or [`Put::Exists`] with the
     /// old content untouched. **S2** Of any number of concurrent puts of one name exactly one answers `Created`, within
@@ -159,6 +169,16 @@ pub trait Storage: MaybeSendSync + std::fmt::Debug {
     /// # Errors
     /// What the medium raises.
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>>;
+
+    /// As [`Storage::list`], and whether it is known that nothing comes after this page, empty or not: then nobody has to ask for
+    /// the empty one that ends the listing. A backend whose medium says so with each page, as a server does, tells it here, which
+    /// saves a round trip; a wrapper passes it on. `false` is always right.
+    ///
+    /// # Errors
+    /// As [`Storage::list`].
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        Ok((self.list(prefix, after).await?, false))
+    }
 
     /// **S8** Applies the changes in order; where [`Capabilities::batch`] is [`BatchSupport::Atomic`], all or nothing,
     /// across a crash too. Answers one outcome for each put, in order.

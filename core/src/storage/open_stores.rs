@@ -63,6 +63,11 @@ impl<S> Drop for Closing<S> {
 }
 
 impl<S> Slot<S> {
+    fn new(is_open: bool) -> Arc<Self> {
+        let state = Mutex::new(State { store: Weak::new(), is_open });
+        Arc::new(Self { gate: Arc::default(), state, closed: Condvar::new() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,11 +85,7 @@ impl<K: Ord, S> OpenStores<K, S> {
         let slot = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-            let empty = || {
-                let state = State { store: Weak::new(), is_open: false };
-                Arc::new(Slot { gate: Arc::default(), state: Mutex::new(state), closed: Condvar::new() })
-            };
-            slots.entry(key).or_insert_with(empty).clone()
+            slots.entry(key).or_insert_with(|| Slot::new(false)).clone()
         };
         let gate = slot.gate.read_arc().await;
         Entrance { slot, _gate: gate }
@@ -144,6 +145,14 @@ pub struct StoreHandle<S> {
 }
 
 impl<S> StoreHandle<S> {
+    /// The one handle on a store that no other handle shares: for media of which each handle stands for itself. Its
+    /// [`StoreHandle::try_alone`] says nothing of other handles then: the store itself must keep out those of this process too.
+    #[must_use]
+    pub fn single(store: S) -> Self {
+        let closing = Closing(Slot::new(true));
+        Self { kept: Arc::new(Kept { store, closing }), occupancy: Arc::default() }
+    }
+
     /// Who uses this handle ([`super::Storage::occupancy`]).
     #[must_use]
     pub fn occupancy(&self) -> &Arc<Occupancy> {
@@ -152,8 +161,8 @@ impl<S> StoreHandle<S> {
 }
 
 impl<S: MaybeSendSync + 'static> StoreHandle<S> {
-    /// Proof that this process has no other handle on the store, and no newcomer while it lives, even where it outlives the
-    /// handle; `None` where it has.
+    /// Proof that this process has no other handle on the store that [`OpenStores`] knows of, and no newcomer while it lives, even
+    /// where it outlives the handle; `None` where it has.
     #[must_use]
     pub fn try_alone(&self) -> Option<OnlyHandle> {
         let gate = self.kept.closing.0.gate.try_write_arc()?;
@@ -175,7 +184,7 @@ impl<S: fmt::Debug> fmt::Debug for StoreHandle<S> {
     }
 }
 
-/// No other handle of this process is there. Where the medium keeps other processes out, that is all that
+/// No other handle that [`OpenStores`] knows of is there. Where the medium keeps other processes out, that is all that
 /// [`super::Storage::try_exclusive`] asks for.
 pub struct OnlyHandle {
     _gate: RwLockWriteGuardArc<()>,
@@ -267,6 +276,16 @@ mod tests {
             drop(alone);
             assert!(poll_once(stores.enter(1)).await.is_some());
         });
+    }
+
+    #[test]
+    fn a_handle_that_shares_its_store_with_none_is_alone_once() {
+        let handle = StoreHandle::single(7);
+        assert_eq!(*handle, 7);
+        let alone = handle.try_alone().unwrap();
+        assert!(handle.try_alone().is_none(), "it was given already");
+        drop(alone);
+        assert!(handle.try_alone().is_some());
     }
 
     #[test]

@@ -94,6 +94,12 @@ pub trait StorageConstructor: MaybeSendSync {
         uri.local_path().into_iter().collect()
     }
 
+    /// What tells this place from others: the URI without the parameters that only say how it is reached. What a device has
+    /// seen of a repository it remembers under this.
+    fn location(&self, uri: &StorageUri) -> StorageUri {
+        uri.clone()
+    }
+
     /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (at most 64
     /// lower-case letters, digits and `-`), and sharing no blob with anything. Nothing is created by this. `None` where the
     /// scheme has no such notion.

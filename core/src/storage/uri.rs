@@ -121,6 +121,12 @@ impl StorageUri {
         }
     }
 
+    /// A path as errors show it: as its URI; as `otherwise` where it has none.
+    #[must_use]
+    pub fn show_path(path: &Path, otherwise: &str) -> String {
+        Self::from_path(path).map_or_else(|_| otherwise.to_owned(), |uri| uri.redacted())
+    }
+
     /// The URI as it may be shown: the canonical form.
     #[must_use]
     pub fn redacted(&self) -> String {
@@ -223,6 +229,14 @@ impl StorageUri {
             return Err(invalid("the path does not begin with `/`"));
         }
         Ok(Self { path, ..self.clone() })
+    }
+
+    /// The same place with these parameters alone, as far as they are there.
+    #[must_use]
+    pub fn with_parameters_of(&self, names: &[&str]) -> Self {
+        let mut uri = self.clone();
+        uri.parameters.retain(|name, _| names.contains(&name.as_str()));
+        uri
     }
 
     /// What is left without a wrapper's `prefix` of the scheme and the wrapper's own parameters: `faulty+mem://x?seed=1`

@@ -134,6 +134,10 @@ impl Storage for Recording {
         self.inner.capabilities()
     }
 
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
     async fn put(&self, name: Name, bytes: bytes::Bytes) -> storage::Result<Put> {
         self.put.begin(name);
         let outcome = self.inner.put(name, bytes).await?;

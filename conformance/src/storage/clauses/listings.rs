@@ -18,7 +18,8 @@ async fn follow(
     let mut seen = BTreeSet::new();
     loop {
         let after = names.last().copied();
-        let page = storage.list(prefix, after).await.answers("a page of names")?;
+        // A page that is told to be the last is taken at its word: what comes after it is missed then, and that is told.
+        let (page, is_last) = storage.list_page(prefix, after).await.answers("a page of names")?;
         between().await?;
         if page.is_empty() {
             return Ok(names);
@@ -29,7 +30,7 @@ async fn follow(
             ensure!(name.as_bytes().starts_with(prefix), "{name} is listed under another prefix");
             names.push(name);
         }
-        if storage.capabilities().list_order == ListOrder::Unordered {
+        if is_last || storage.capabilities().list_order == ListOrder::Unordered {
             return Ok(names);
         }
     }

@@ -10,7 +10,7 @@ use crate::block::BlockReader;
 use crate::format::rows::{self, DataBlock};
 use crate::format::well_known;
 use crate::format::{BlockId, SALT_BYTES};
-use crate::storage::{ErrorKind, Name, Reach, StorageExt};
+use crate::storage::{ErrorKind, Name, StorageExt};
 use crate::{Error, Result};
 
 /// Blobs opened at once.
@@ -257,7 +257,7 @@ impl Check<'_> {
         condemned: &HashSet<DataBlock>,
     ) -> Result<()> {
         let (storage, reader) = (self.shared.storage(), &self.shared.blocks.reader);
-        if storage.capabilities().reach == Reach::Everywhere {
+        if storage.is_remote() {
             return Ok(());
         }
         let block_bytes = u64::from(self.shared.context.geometry.block_bytes());

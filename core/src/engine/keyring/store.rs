@@ -1,8 +1,8 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 
 use super::Credentials;
 use super::header::{HEADER, Header, refused};
@@ -17,6 +17,9 @@ use crate::{Error, Result};
 
 /// How many generations are looked at, the newest first. One or two are there; more is a storage that plants names.
 const GENERATIONS_MAX: usize = 16;
+
+/// How many hints are read with the headers. One or two are there.
+const HINTS_MAX: usize = 4;
 
 /// How often one call derives keys: before and after a rotation, and one in reserve. More salts than that are planted.
 const KDF_RUNS_MAX: usize = 3;
@@ -56,6 +59,8 @@ pub struct HeaderSet {
     headers: Vec<Header>,
     faults: Vec<CopyFault>,
     named: BTreeSet<u64>,
+    /// The beginnings of the hints that lay beside them: nobody could read them yet.
+    hints: BTreeMap<Name, Bytes>,
 }
 
 impl HeaderSet {
@@ -94,6 +99,11 @@ impl HeaderSet {
     /// needs them. As many as one call looks at.
     pub(crate) fn older_than(&self, generation: u64) -> impl Iterator<Item = u64> {
         self.named.range(..generation).rev().take(GENERATIONS_MAX).copied()
+    }
+
+    /// The beginnings of hints, as they were when the headers were read; some may be left out.
+    pub(crate) fn hints(&self) -> &BTreeMap<Name, Bytes> {
+        &self.hints
     }
 
     /// Whether both looks found the same.
@@ -176,10 +186,16 @@ pub async fn read_headers(storage: &Arc<dyn Storage>) -> Result<HeaderSet> {
 pub async fn read_headers_among(storage: &Arc<dyn Storage>, names: &BTreeSet<Name>) -> Result<HeaderSet> {
     let generations: BTreeSet<u64> =
         names.iter().filter_map(|name| HeaderId::from_name(name.as_bytes())).map(|id| id.generation).collect();
-    let mut set = HeaderSet { headers: Vec::new(), faults: Vec::new(), named: generations.clone() };
+    let mut set =
+        HeaderSet { headers: Vec::new(), faults: Vec::new(), named: generations.clone(), hints: BTreeMap::new() };
+    // Whoever opens a repository needs them next: asked for now, they take no time of their own.
+    let mut hints: Vec<Name> =
+        names.iter().filter(|name| is_hint_name(name.as_bytes())).take(HINTS_MAX).copied().collect();
     for generation in generations.into_iter().rev().take(GENERATIONS_MAX) {
         let copy = |copy| read_copy(storage, HeaderId { generation, copy });
-        let (first, second) = join(copy(0), copy(1)).await;
+        let hints = join_all(std::mem::take(&mut hints).into_iter().map(|name| read_hint(storage, name)));
+        let ((first, second), hints) = join(join(copy(0), copy(1)), hints).await;
+        set.hints.extend(hints.into_iter().flatten());
         let mut unreachable = None;
         let mut found = false;
         for outcome in [first, second] {
@@ -213,6 +229,12 @@ pub async fn read_headers_among(storage: &Arc<dyn Storage>, names: &BTreeSet<Nam
         });
     }
     Ok(set)
+}
+
+/// The beginning of a hint; `None` where there is none, or none that can be read: it is asked for again then.
+async fn read_hint(storage: &Arc<dyn Storage>, name: Name) -> Option<(Name, Bytes)> {
+    let read = storage.get(name, Some(0..HEADER_BYTES as u64), HEADER_BYTES as u64).await;
+    read.ok().map(|beginning| (name, beginning))
 }
 
 /// Why a copy gave no header.

@@ -1,10 +1,14 @@
-//! Repositories in databases: what holds of a folder holds of each of them, and each says what it refuses.
+//! Repositories in databases and buckets: what holds of a folder holds of each of them, and each says what it refuses.
 //!
-//! It stands alone because it is built a second time, with the feature `sled`.
+//! It stands alone because it is built a second time, with the features `sled` and `s3`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
+#[path = "../common/mod.rs"]
 mod common;
+
+#[cfg(feature = "s3")]
+mod buckets;
 
 use std::fs;
 use std::io::Read as _;
@@ -500,4 +504,14 @@ fn an_sqlite_database_on_a_full_disk_can_delete_and_then_put_again() {
             storage.delete(sample_name(0)).await.unwrap();
         }
     });
+}
+
+#[cfg(not(feature = "s3"))]
+#[test]
+fn a_bucket_of_s3_is_refused_with_the_feature_that_has_it() {
+    let scratch = Scratch::new();
+    let output = scratch.run(["-r", "s3://bucket/x", "init", "--no-recovery"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("feature `s3`"), "{told}");
 }

@@ -1,0 +1,306 @@
+//! A server that listens: begins, ends and begins again at the same port with the same buckets.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Body as _, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Runtime;
+
+use crate::faults::{Fault, Faults, Verb};
+use crate::service::{self, Service, Special};
+use crate::signature::KeyPair;
+use crate::world::{Conditional, World};
+
+/// The access key that a server of [`ServerOptions::default`] knows.
+pub const ACCESS_KEY: &str = "AKIATESTTESTTESTTEST";
+/// The secret that belongs to [`ACCESS_KEY`].
+pub const SECRET_KEY: &str = "not/a+secret/but/it/must/not/be/shown/0123";
+
+/// How a server is.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where it listens; port 0 is any that is free.
+    pub address: SocketAddr,
+    /// The key that is let in.
+    pub access_key: String,
+    /// Its secret: signatures are verified.
+    pub secret_key: String,
+    /// The buckets that are there at first.
+    pub buckets: Vec<String>,
+    /// How many names are in a page of a listing, at most 1000.
+    pub page_keys_max: usize,
+    /// How a conditional create is kept.
+    pub conditional: Conditional,
+    /// Whether it knows the first version of listings alone, whatever is asked for.
+    pub lists_first_version: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            access_key: ACCESS_KEY.to_owned(),
+            secret_key: SECRET_KEY.to_owned(),
+            buckets: vec!["bucket".to_owned()],
+            page_keys_max: 1000,
+            conditional: Conditional::Exact,
+            lists_first_version: false,
+        }
+    }
+}
+
+/// One request that came, whatever became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What it asked for.
+    pub verb: Verb,
+    /// Its path, without the query.
+    pub path: String,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    world: Arc<World>,
+    faults: Faults,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// A server, until it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    options: ServerOptions,
+    shared: Arc<Shared>,
+    /// All connections are tasks of it: they end with it.
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    /// Keeps conditional creates otherwise from now on, as with another version of itself.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart_with(&mut self, conditional: Conditional) -> io::Result<()> {
+        self.options.conditional = conditional;
+        self.restart()
+    }
+
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// Where the port is taken, or there is no thread.
+    pub fn start(options: ServerOptions) -> io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        for bucket in &options.buckets {
+            shared.world.create_bucket(bucket);
+        }
+        let mut server = Self { options, shared, runtime: None };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// Where it listens, as `http://127.0.0.1:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.options.address)
+    }
+
+    /// What goes wrong.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// The requests since the last call.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The names in a bucket, ascending.
+    #[must_use]
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        self.shared.world.keys(bucket)
+    }
+
+    /// Puts an object as somebody else would, past all faults. Without such a bucket nothing happens.
+    pub fn put_object(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
+        let _ = self.shared.world.put(bucket, key, bytes.into(), false);
+    }
+
+    /// Removes an object as somebody else would.
+    pub fn remove_object(&self, bucket: &str, key: &str) {
+        let _ = self.shared.world.delete(bucket, key);
+    }
+
+    /// What was on its way, by [`Fault::Late`], arrives, in the order in which it was sent.
+    pub fn deliver_late(&self) {
+        self.shared.world.deliver();
+    }
+
+    /// What an object holds.
+    #[must_use]
+    pub fn object(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        self.shared.world.get(bucket, key).ok().flatten()
+    }
+
+    /// Makes a bucket where there is none of that name.
+    pub fn create_bucket(&self, bucket: &str) {
+        self.shared.world.create_bucket(bucket);
+    }
+
+    /// Removes a bucket with all that is in it.
+    pub fn remove_bucket(&self, bucket: &str) {
+        self.shared.world.remove_bucket(bucket);
+    }
+
+    /// Ends all connections, in the middle of what they do; nobody is answered any more.
+    pub fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+
+    /// Listens again at the same port, with the same buckets; ends what is running before.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.stop();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("s3-server")
+            .enable_all()
+            .build()?;
+        let listener = TcpListener::bind(self.options.address)?;
+        self.options.address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let service = Arc::new(Service {
+            world: self.shared.world.clone(),
+            keys: KeyPair { access_key: self.options.access_key.clone(), secret_key: self.options.secret_key.clone() },
+            conditional: self.options.conditional,
+            page_keys_max: self.options.page_keys_max,
+            lists_first_version: self.options.lists_first_version,
+        });
+        let shared = self.shared.clone();
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        runtime.spawn(async move {
+            loop {
+                // A connection that failed to come is its client's affair.
+                if let Ok((stream, _)) = listener.accept().await {
+                    let _ = stream.set_nodelay(true);
+                    tokio::spawn(serve(TokioIo::new(stream), service.clone(), shared.clone()));
+                }
+            }
+        });
+        self.runtime = Some(runtime);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn serve(stream: TokioIo<tokio::net::TcpStream>, service: Arc<Service>, shared: Arc<Shared>) {
+    let answer = service_fn(move |request| answer(request, service.clone(), shared.clone()));
+    // How it ended is for the client to see.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
+}
+
+type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// The connection ends here.
+fn hang_up() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<Shared>) -> io::Result<Answer> {
+    let verb = verb_of(&request);
+    let path = request.uri().path().to_owned();
+    shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { verb, path });
+    let fault = shared.faults.draw(verb);
+    let sent = request.body().size_hint().exact().unwrap_or_default();
+    tokio::time::sleep(shared.faults.delay(sent)).await;
+    let mut special = Special::default();
+    match fault {
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::InternalError) => return refusal(500, "InternalError"),
+        Some(Fault::SlowDown) => return refusal(503, "SlowDown"),
+        Some(Fault::Refused(status, code)) => return refusal(status, code),
+        Some(Fault::Redirect(status, to)) => {
+            let mut answer = refusal(status, "TemporaryRedirect")?;
+            answer.headers_mut().insert(http::header::LOCATION, to.parse().map_err(io::Error::other)?);
+            return Ok(answer);
+        }
+        Some(Fault::StaleList) => special.is_stale = true,
+        Some(Fault::Late) => special.is_late = true,
+        _ => {}
+    }
+    let response = service.call(request, special).await.ok_or_else(hang_up)?;
+    match fault {
+        Some(Fault::LostReply | Fault::Late) => return Err(hang_up()),
+        Some(Fault::InternalErrorAfter) => return refusal(500, "InternalError"),
+        _ => {}
+    }
+    let (mut parts, bytes) = response.into_parts();
+    let body = match fault {
+        Some(Fault::TruncatedBody) if !bytes.is_empty() => {
+            let half = bytes.slice(..bytes.len() / 2);
+            StreamBody::new(futures_util::stream::iter([Ok(Frame::data(half)), Err(hang_up())])).boxed_unsync()
+        }
+        Some(Fault::Endless) => {
+            parts.headers.remove(http::header::CONTENT_LENGTH);
+            let forever = futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b' '; 65536]))));
+            StreamBody::new(forever).boxed_unsync()
+        }
+        _ => match shared.faults.delay(bytes.len() as u64).saturating_sub(shared.faults.delay(0)) {
+            Duration::ZERO => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+            takes => slow(bytes, takes),
+        },
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+/// A body that comes bit by bit.
+fn slow(bytes: Bytes, takes: Duration) -> UnsyncBoxBody<Bytes, io::Error> {
+    const PARTS: u32 = 32;
+    let part_bytes = bytes.len().div_ceil(PARTS as usize).max(1);
+    let parts = futures_util::stream::unfold(bytes, move |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(takes / PARTS).await;
+        let part = rest.split_to(part_bytes.min(rest.len()));
+        Some((Ok(Frame::data(part)), rest))
+    });
+    StreamBody::new(parts).boxed_unsync()
+}
+
+fn refusal(status: u16, code: &str) -> io::Result<Answer> {
+    let status = StatusCode::from_u16(status).map_err(io::Error::other)?;
+    let response = service::refusal(status, code, "As the test wants it");
+    Ok(response.map(|bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync()))
+}
+
+fn verb_of(request: &Request<Incoming>) -> Verb {
+    let is_list = request.uri().query().is_some_and(|query| query.contains("list-type="));
+    match *request.method() {
+        Method::GET if is_list => Verb::List,
+        Method::GET => Verb::Get,
+        Method::PUT => Verb::Put,
+        Method::HEAD => Verb::Head,
+        Method::DELETE => Verb::Delete,
+        _ => Verb::Other,
+    }
+}

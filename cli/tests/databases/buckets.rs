@@ -1,0 +1,112 @@
+//! The program on a bucket of S3.
+
+use std::fs;
+use std::process::Output;
+
+use crate::common::{Scratch, compare_trees, generate_tree};
+use strongroom_s3_server::{ACCESS_KEY, Conditional, SECRET_KEY, Server, ServerOptions};
+
+struct Bucket {
+    scratch: Scratch,
+    server: Server,
+}
+
+impl Bucket {
+    fn new(options: ServerOptions) -> Self {
+        Self { scratch: Scratch::new(), server: Server::start(options).unwrap() }
+    }
+
+    fn uri(&self, rest: &str) -> String {
+        format!("s3://{rest}endpoint={}", self.server.endpoint())
+    }
+
+    fn run(&self, secret: &str, arguments: &[&str]) -> Output {
+        let mut command = self.scratch.command();
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", secret);
+        let output = command.env_remove("STRONGROOM_REPO").args(arguments).output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!text.contains(SECRET_KEY) && !text.contains(ACCESS_KEY), "{text}");
+        output
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.run(SECRET_KEY, arguments);
+        assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// One line on stderr, which is answered.
+    fn fails(&self, code: i32, secret: &str, arguments: &[&str]) -> String {
+        let output = self.run(secret, arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+        text
+    }
+}
+
+#[test]
+fn a_tree_goes_into_a_bucket_and_comes_back() {
+    let bucket = Bucket::new(ServerOptions::default());
+    let (tree, out) = (bucket.scratch.path("tree"), bucket.scratch.path("out"));
+    generate_tree(&tree, 1, 3_000_000, 40);
+    fs::create_dir(&out).unwrap();
+    let uri = bucket.uri("bucket/my/backups?");
+    let at = ["--no-input", "-r", &uri];
+    let with = |rest: &[&'static str]| [&at[..], rest].concat();
+    bucket.succeeds(&with(&["import", "--init", "tree"]));
+    bucket.succeeds(&with(&["export", "/tree", "out"]));
+    assert_eq!(compare_trees(&tree, &out.join("tree")), Vec::<String>::new());
+    bucket.succeeds(&with(&["check", "--data"]));
+    assert!(!bucket.succeeds(&with(&["ls", "/tree"])).is_empty());
+    let again = bucket.fails(1, SECRET_KEY, &with(&["init", "--no-recovery"]));
+    assert!(again.contains("already"), "{again}");
+    bucket.succeeds(&with(&["destroy", "--yes"]));
+    bucket.fails(10, SECRET_KEY, &with(&["ls"]));
+}
+
+#[test]
+fn failures_are_one_line_that_says_what_to_do_and_have_their_codes() {
+    let bucket = Bucket::new(ServerOptions::default());
+    let (there, nowhere) = (bucket.uri("bucket/p?"), bucket.uri("nowhere/p?"));
+    let told = bucket.fails(10, SECRET_KEY, &["-r", &there, "ls"]);
+    assert!(told.contains("s3://bucket/p"), "{told}");
+    let told = bucket.fails(12, "wrong", &["-r", &there, "init", "--no-recovery"]);
+    assert!(told.contains("AWS_SECRET_ACCESS_KEY"), "{told}");
+    let told = bucket.fails(1, SECRET_KEY, &["-r", &nowhere, "init", "--no-recovery"]);
+    assert!(told.contains("no such bucket"), "{told}");
+    let told = bucket.fails(1, SECRET_KEY, &["-r", "s3://bucket?endpoint=http://127.0.0.1:9", "init", "--no-recovery"]);
+    assert!(told.contains("nothing listens"), "{told}");
+    let told = bucket.fails(2, SECRET_KEY, &["-r", "s3://bucket?endpoint=http://example.org", "init", "--no-recovery"]);
+    assert!(told.contains("allow-http=true"), "{told}");
+    let told = bucket.fails(2, SECRET_KEY, &["-r", &format!("{there}&regoin=x"), "ls"]);
+    assert!(told.contains("regoin"), "{told}");
+}
+
+#[test]
+fn a_server_that_keeps_no_conditional_puts_is_refused_at_init() {
+    let bucket = Bucket::new(ServerOptions { conditional: Conditional::Ignored, ..ServerOptions::default() });
+    let uri = bucket.uri("bucket?");
+    let told = bucket.fails(2, SECRET_KEY, &["-r", &uri, "init", "--no-recovery"]);
+    assert!(told.contains("conditional-put=none"), "{told}");
+    let alone = format!("{uri}&conditional-put=none");
+    bucket.succeeds(&["-r", &alone, "init", "--no-recovery", "--kdf-time", "1"]);
+    bucket.succeeds(&["-r", &alone, "check"]);
+}
+
+#[test]
+fn backends_shows_it_and_conformance_runs_beside_data() {
+    let bucket = Bucket::new(ServerOptions::default());
+    let text = String::from_utf8(bucket.succeeds(&["backends"])).unwrap();
+    for part in
+        ["s3 ", "feature `s3`", "s3://bucket/prefix", "reach everywhere", "blocks 1MiB (at most 4MiB)", "requests-max"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let uri = bucket.uri("bucket/data?");
+    bucket.succeeds(&["-r", &uri, "init", "--no-recovery", "--kdf-time", "1"]);
+    let before = bucket.server.keys("bucket");
+    let text = String::from_utf8(bucket.succeeds(&["conformance", &uri])).unwrap();
+    assert!(text.contains("S14"), "{text}");
+    assert_eq!(bucket.server.keys("bucket"), before);
+}
