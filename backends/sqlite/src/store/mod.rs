@@ -258,11 +258,11 @@ mod tests {
         let place = Place::find(&folder.path().join("database"), OpenMode::CreateIfMissing, "the database").unwrap();
         let store = Store::new(place, OpenMode::CreateIfMissing, &mut false).unwrap();
         let (name, bytes) = (Name::new([7; Name::BYTES]), Bytes::from_static(b"content"));
-        store.put(Operation::Put, name, &bytes).unwrap();
+        store.put(name, &bytes).unwrap();
         let foreign = store.presence.lose();
         for outcome in [
             store.size(name).map(drop),
-            store.put(Operation::Put, name, &bytes).map(drop),
+            store.put(name, &bytes).map(drop),
             store.delete(name),
             store.persist(&[name]),
         ] {
