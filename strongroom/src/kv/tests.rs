@@ -138,7 +138,7 @@ fn a_check_names_each_damaged_value_and_counts_what_the_others_refer_to() {
             }
         }
         let (mut whole, mut told) = (Counts::default(), Vec::new());
-        let keys = kv.check(true, &mut whole, &mut |detail| told.push(detail)).await.unwrap();
+        let keys = kv.snapshot().check(true, &mut whole, &mut |detail| told.push(detail)).await.unwrap();
         assert_eq!((keys, &told[..]), (Some(8), &[][..]));
         // A row that makes no sense, and one whose value is not as long as it says.
         let mut transaction = kv.engine.begin();
@@ -148,7 +148,7 @@ fn a_check_names_each_damaged_value_and_counts_what_the_others_refer_to() {
         transaction.put(table(7).unwrap(), b"c", &short).unwrap();
         transaction.commit().await.unwrap();
         let (mut counts, mut told) = (Counts::default(), Vec::new());
-        let keys = kv.check(true, &mut counts, &mut |detail| told.push(detail)).await.unwrap();
+        let keys = kv.snapshot().check(true, &mut counts, &mut |detail| told.push(detail)).await.unwrap();
         assert_eq!(keys, None);
         assert_eq!(told.len(), 2, "{told:#?}");
         assert!(
@@ -157,7 +157,7 @@ fn a_check_names_each_damaged_value_and_counts_what_the_others_refer_to() {
         );
         // Without looking at values, the one is as good as any.
         told.clear();
-        kv.check(false, &mut Counts::default(), &mut |detail| told.push(detail)).await.unwrap();
+        kv.snapshot().check(false, &mut Counts::default(), &mut |detail| told.push(detail)).await.unwrap();
         assert_eq!(told.len(), 1, "{told:#?}");
     });
 }
