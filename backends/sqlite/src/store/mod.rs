@@ -260,12 +260,9 @@ mod tests {
         let (name, bytes) = (Name::new([7; Name::BYTES]), Bytes::from_static(b"content"));
         store.put(name, &bytes).unwrap();
         let foreign = store.presence.lose();
-        for outcome in [
-            store.size(name).map(drop),
-            store.put(name, &bytes).map(drop),
-            store.delete(name),
-            store.persist(&[name]),
-        ] {
+        for outcome in
+            [store.size(name).map(drop), store.put(name, &bytes).map(drop), store.delete(name), store.persist(&[name])]
+        {
             let error = outcome.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
         }
