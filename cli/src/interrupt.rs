@@ -17,6 +17,15 @@ pub(crate) struct Interrupt {
     waiting: Arc<AtomicBool>,
 }
 
+/// While it lives, the first signal stops at once.
+pub(crate) struct AtOnce(Arc<AtomicBool>);
+
+impl Drop for AtOnce {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Interrupt {
     /// Begins to listen. Not called before passwords were asked for: a prompt must end at the first Ctrl-C.
     pub(crate) fn listen(&self) -> Result<(), Failure> {
@@ -48,6 +57,17 @@ impl Interrupt {
         let given = give();
         self.waiting.store(false, Ordering::SeqCst);
         given
+    }
+
+    /// As long as the answer lives, the first signal stops at once: what is under way is done as a whole or not at all, and nothing
+    /// of it needs to be left tidy.
+    ///
+    /// # Errors
+    /// Someone has asked to stop already.
+    pub(crate) fn stops_at_once(&self) -> Result<AtOnce, Failure> {
+        self.waiting.store(true, Ordering::SeqCst);
+        let at_once = AtOnce(self.waiting.clone());
+        self.check().map(|()| at_once)
     }
 
     /// The same for a part of something larger: not given at all once someone asked to stop, since the note of a signal

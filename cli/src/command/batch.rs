@@ -194,6 +194,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Some(parsed) => parsed,
         None => parse(&read_stdin(context)?)?,
     };
+    let at_once = context.interrupt.stops_at_once()?;
     let commit = transact_all(&repository, async |transaction| {
         for operation in &operations {
             let done = operation.apply(transaction).await;
@@ -202,6 +203,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Ok(())
     })
     .await?;
+    drop(at_once);
     repository.close().await?;
     let report = Report { operations: operations.len(), commit: commit.sequence };
     if context.output.json() {

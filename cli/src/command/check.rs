@@ -75,6 +75,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     let access = if arguments.repair { Access::Write } else { Access::Read };
     let repository = context.open(access).await?;
+    // Nothing waits for its end: what it repairs, it repairs in transactions.
+    let _at_once = context.interrupt.stops_at_once()?;
     let at = snapshot_meant(&repository, context.global.at.as_deref()).await?;
     let json = context.output.json();
     let mut findings = Vec::new();

@@ -31,6 +31,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let to = bytes_of(to);
     refuse_same_names(from.iter().map(|from| bytes_of(from)))?;
     let repository = context.open(Access::Write).await?;
+    let at_once = context.interrupt.stops_at_once()?;
     transact(repository.fs(), async |transaction| {
         let into_folder = is_folder(transaction, to).await?;
         if from.len() > 1 && !into_folder {
@@ -58,6 +59,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Ok(())
     })
     .await?;
+    drop(at_once);
     repository.close().await?;
     context.output.done("cp")
 }

@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     arguments.paths.iter().try_for_each(|path| refuse_dots(bytes_of(path)))?;
     let repository = context.open(Access::Write).await?;
+    let at_once = context.interrupt.stops_at_once()?;
     transact(repository.fs(), async |transaction| {
         let root = transaction.metadata("/").await?.inode;
         for path in &arguments.paths {
@@ -60,6 +61,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         Ok(())
     })
     .await?;
+    drop(at_once);
     repository.close().await?;
     context.output.done("rm")
 }

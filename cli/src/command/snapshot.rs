@@ -225,14 +225,17 @@ async fn restore(arguments: Restore, context: &mut Context) -> Result<(), Failur
         rows: u64,
     }
     let repository = context.open(Access::Write).await?;
+    let at_once = context.interrupt.stops_at_once()?;
     if let Some(path) = &arguments.path {
         let path = bytes_of(path);
         let state = repository.files_at(&arguments.name).await?;
         transact(repository.fs(), async |transaction| Ok(transaction.restore_from(&state, path).await?)).await?;
+        drop(at_once);
         repository.close().await?;
         return context.output.done("snapshot restore");
     }
     let rows = repository.restore_snapshot(&arguments.name).await?;
+    drop(at_once);
     repository.close().await?;
     if context.output.json() {
         return context.output.document("strongroom/restored/1", &Restored { snapshot: &arguments.name, rows });

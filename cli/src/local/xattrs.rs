@@ -19,36 +19,55 @@ pub(crate) const UNFINISHED: &[u8] = b"strongroom.unfinished";
 /// The longest list of names, and the longest value, that a system gives.
 const BYTES_MAX: usize = 64 << 10;
 
-/// All that can be read of what is at a path, a link itself; names ascending.
-pub(crate) fn read(path: &Path) -> Xattrs {
+/// All that can be read of what is at a path, a link itself, names ascending; and why something that is there cannot be.
+pub(crate) fn read(path: &Path) -> (Xattrs, Option<io::Error>) {
     // No call names what is in a folder by that.
-    reach::by_path(path, read_short).unwrap_or_default()
+    match reach::by_path(path, read_short) {
+        Ok((xattrs, unread)) => (xattrs, unread.map(io::Error::from)),
+        Err(error) => (Xattrs::new(), Some(error)),
+    }
 }
 
-fn read_short(path: &Path) -> Xattrs {
-    let mut names = names(rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
+fn read_short(path: &Path) -> (Xattrs, Option<Errno>) {
+    let listed = names(rustix::fs::llistxattr_query(path), |buffer| rustix::fs::llistxattr(path, buffer));
+    let (mut names, mut unread) = match listed {
+        Ok(names) => (names, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     names.retain(|name| name != UNFINISHED);
     let mut buffer = if names.is_empty() { Vec::new() } else { vec![0; BYTES_MAX] };
     let mut xattrs = Xattrs::new();
     for name in names {
-        // One that went meanwhile, or that is kept from us, is not there for us.
-        if let Ok(bytes) = rustix::fs::lgetxattr(path, name_of(&name), buffer.as_mut_slice()) {
-            xattrs.push((name, buffer.get(..bytes).unwrap_or_default().to_vec()));
+        match rustix::fs::lgetxattr(path, name_of(&name), buffer.as_mut_slice()) {
+            Ok(bytes) => xattrs.push((name, buffer.get(..bytes).unwrap_or_default().to_vec())),
+            // One that went meanwhile.
+            Err(error) if means_none(error) => {}
+            Err(error) => unread = unread.or(Some(error)),
         }
     }
     xattrs.sort_unstable();
-    xattrs
+    (xattrs, unread)
+}
+
+/// Whether an error says that there is nothing to read, rather than that it cannot be read: what cannot be is no reason to take
+/// it for gone.
+fn means_none(error: Errno) -> bool {
+    matches!(error, Errno::NODATA | Errno::NOENT | Errno::NOSYS | Errno::NOTSUP)
 }
 
 /// The names that there are, from how many bytes they take. Most files have none: that takes one call.
-fn names(bytes: rustix::io::Result<usize>, list: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>) -> Vec<Vec<u8>> {
-    if !bytes.is_ok_and(|bytes| bytes > 0) {
-        return Vec::new();
-    }
-    let mut buffer = vec![0; BYTES_MAX];
-    let Ok(listed) = list(&mut buffer) else { return Vec::new() };
+fn names(
+    bytes: rustix::io::Result<usize>,
+    list: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut buffer = match bytes {
+        Ok(0) => return Ok(Vec::new()),
+        Ok(_) => vec![0; BYTES_MAX],
+        Err(error) => return if means_none(error) { Ok(Vec::new()) } else { Err(error) },
+    };
+    let listed = list(&mut buffer)?;
     let names = buffer.get(..listed).unwrap_or_default().split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    names.map(<[u8]>::to_vec).collect()
+    Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 /// Access lists, which a file gets from the folder that it is made in: of itself, and of what is made in it.
@@ -61,7 +80,8 @@ const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl
 /// One could not be taken away.
 pub(crate) fn remove_other_access_lists(descriptor: impl AsFd, xattrs: &Xattrs) -> io::Result<()> {
     let descriptor = descriptor.as_fd();
-    for name in names(rustix::fs::flistxattr_query(descriptor), |buffer| rustix::fs::flistxattr(descriptor, buffer)) {
+    let listed = names(rustix::fs::flistxattr_query(descriptor), |buffer| rustix::fs::flistxattr(descriptor, buffer));
+    for name in listed.unwrap_or_default() {
         let is_list = ACCESS_LISTS.contains(&name.as_slice());
         if !is_list || xattrs.iter().any(|(known, _)| *known == name) {
             continue;
@@ -107,11 +127,23 @@ mod tests {
         let xattrs = vec![(b"user.a".to_vec(), b"value".to_vec()), (b"user.\xff".to_vec(), vec![0; 1_000])];
         // Where the file system of the temporary folder has none, there is nothing to try.
         if set(file.as_file(), &xattrs) == 0 {
-            let mut read = read(file.path());
+            let (mut read, unread) = read(file.path());
+            assert!(unread.is_none());
             read.retain(|(name, _)| name.starts_with(b"user."));
             assert_eq!(read, xattrs);
         }
         assert_eq!(set(file.as_file(), &vec![(b"nowhere.a".to_vec(), Vec::new())]), 1);
-        assert_eq!(read(Path::new("/no/such/file")), Xattrs::new());
+        let (read, unread) = read(Path::new("/no/such/file"));
+        assert!(read.is_empty() && unread.is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_gone() {
+        let list = |_: &mut [u8]| -> rustix::io::Result<usize> { Err(Errno::IO) };
+        assert_eq!(names(Ok(5), list), Err(Errno::IO));
+        assert_eq!(names(Err(Errno::ACCESS), list), Err(Errno::ACCESS));
+        for none in [Ok(0), Err(Errno::NOTSUP), Err(Errno::NODATA), Err(Errno::NOENT)] {
+            assert_eq!(names(none, list), Ok(Vec::new()));
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::Scratch;
+use crate::common::{Scratch, generate_tree};
 
 /// A command that reads stdin, which stays open, once it listens to signals.
 fn start(scratch: &Scratch, arguments: &[&str]) -> Child {
@@ -80,5 +80,22 @@ fn a_put_that_is_interrupted_leaves_nothing_and_says_so() {
     assert_eq!(scratch.succeeds(["ls"]), b"before\n");
     let info: serde_json::Value = serde_json::from_slice(&scratch.succeeds(["info", "--json"])).unwrap();
     assert_eq!(info["inside"]["open_writers"], 0);
+    scratch.succeeds(["check", "--data"]);
+}
+
+#[test]
+fn one_signal_stops_what_has_no_safe_point_before_its_end() {
+    let scratch = Scratch::with_repository();
+    generate_tree(&scratch.path("tree"), 1, 3 << 20, 30);
+    scratch.succeeds(["import", "tree"]);
+    for signal in ["-INT", "-TERM"] {
+        // Far longer than the test may take, by the limit.
+        let mut child = start(&scratch, &["--limit-download", "16KiB/s", "check", "--data"]);
+        while !sleeps(&child) {
+            std::thread::yield_now();
+        }
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+    }
     scratch.succeeds(["check", "--data"]);
 }

@@ -425,10 +425,15 @@ impl Batch {
                 transaction.hard_link(existing, path).await.map_err(spoils)?;
             }
             Step::Xattrs { path, source } => {
-                let wanted = xattrs::read(source);
+                let (wanted, unread) = xattrs::read(source);
                 let mut flaws = Vec::new();
+                if let Some(error) = &unread {
+                    flaws.push(format!(
+                        "its extended attributes cannot all be read, and those that were stored stay: {error}"
+                    ));
+                }
                 for name in transaction.xattrs(path, Follow::No).await? {
-                    if !wanted.iter().any(|(wanted, _)| *wanted == name) {
+                    if unread.is_none() && !wanted.iter().any(|(wanted, _)| *wanted == name) {
                         transaction.remove_xattr(path, &name, Follow::No).await?;
                     }
                 }

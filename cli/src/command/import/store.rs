@@ -399,11 +399,12 @@ impl Import<'_> {
         there: Option<&Metadata>,
         snapshot: &FsSnapshot,
     ) -> Result<(), Failure> {
-        let here = xattrs::read(source);
-        let same = match there {
-            Some(metadata) => here == transfer::xattrs(snapshot, path, metadata).await?,
-            None => here.is_empty(),
-        };
+        let (here, unread) = xattrs::read(source);
+        let same = unread.is_none()
+            && match there {
+                Some(metadata) => here == transfer::xattrs(snapshot, path, metadata).await?,
+                None => here.is_empty(),
+            };
         if same { Ok(()) } else { self.take(Step::Xattrs { path: path.to_vec(), source: source.to_owned() }).await }
     }
 
