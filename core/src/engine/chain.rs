@@ -288,7 +288,8 @@ impl Chain {
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
     pub(crate) async fn find_head(&self) -> Result<Root> {
-        self.find_head_from(&BTreeMap::new()).await
+        // Apart: it is a part of whatever may have to look for the head anew, and would make the future of each of those large.
+        Box::pin(self.find_head_from(&BTreeMap::new())).await
     }
 
     /// As [`Chain::find_head`], for one who has read hints already (what [`Chain::hint_in`] reads). They may be of a while ago: a
@@ -313,7 +314,7 @@ impl Chain {
                 Ok((head, anchor, None)) => Ok((head, anchor)),
                 // The second time it is no race.
                 Ok((head, _, Some(gap))) if failed_at == Some(checkpoint.head.sequence) => {
-                    self.head_beyond(&head, &gap).await
+                    Box::pin(self.head_beyond(&head, &gap)).await
                 }
                 Ok((_, _, Some(gap))) => Err(gap.error(self)),
                 Err(error) => Err(error),

@@ -369,7 +369,7 @@ impl Engine {
         let mut attempts_left = shared.tuning.attempts_max;
         loop {
             let head = match hints.take() {
-                Some(hints) => shared.chain.find_head_from(hints).await?,
+                Some(hints) => Box::pin(shared.chain.find_head_from(hints)).await?,
                 None => shared.chain.find_head().await?,
             };
             let freshness = self.check_freshness(&head, seen, accept_rollback).await;
