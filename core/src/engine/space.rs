@@ -309,7 +309,7 @@ impl Shared {
         if let Some(epoch) = held {
             let root = self.root();
             let due = root.sequence - root.base >= self.tuning.close_commits
-                || root.tail_bytes >= self.tuning.checkpoint_bytes / 8;
+                || root.tail_bytes >= self.tuning.checkpoint_bytes / 4;
             // On a storage that was full, commits are in the way of what is put next; but where others keep us from deleting
             // anything, a checkpoint would only take what room there is.
             let was_full = self.spent.load(Ordering::Acquire);

@@ -80,7 +80,7 @@ impl Check<'_> {
         }
         if absent > 0 {
             let notice =
-                format!("{absent} ballast blocks are not there; they held nothing, and the next writer puts others");
+                format!("ballast: {absent} blocks are not there; they held nothing, and the next writer puts others");
             self.report.notices.push(notice);
         }
         // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head, by
