@@ -6,7 +6,7 @@
 //! conditions would have let one of the two win as well.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard as Guard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard as Guard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use strongroom_core::storage::Name;
@@ -33,7 +33,14 @@ struct Late {
 }
 
 impl Alone {
-    pub(crate) fn new() -> Self {
+    /// That of this process, for as long as it lives: whoever closes a storage after an error and opens it again is still threatened
+    /// by what it had sent.
+    pub(crate) fn shared() -> Self {
+        static SHARED: OnceLock<Alone> = OnceLock::new();
+        SHARED.get_or_init(Self::new).clone()
+    }
+
+    fn new() -> Self {
         Self { turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(), late: Arc::default() }
     }
 

@@ -148,7 +148,7 @@ impl S3Storage {
             conditional_put: options.conditional_put,
             place: Arc::new(place),
             timeout: options.timeout,
-            alone: threads.alone().clone(),
+            alone: Alone::shared(),
         };
         Ok(Self { requests, threads, env: context.env.clone(), standing: Standing::Exempt, looked: OnceCell::new() })
     }

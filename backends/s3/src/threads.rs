@@ -12,8 +12,6 @@ use strongroom_core::storage::{Error, ErrorKind, Operation, Result};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::single::Alone;
-
 /// They only move bytes and encrypt connections.
 const THREADS: usize = 2;
 
@@ -26,7 +24,6 @@ static SHARED: Mutex<Weak<Threads>> = Mutex::new(Weak::new());
 #[derive(Debug)]
 pub(crate) struct Threads {
     runtime: Option<Runtime>,
-    alone: Alone,
 }
 
 impl Threads {
@@ -42,13 +39,9 @@ impl Threads {
             .thread_name("strongroom-s3")
             .enable_all()
             .build()?;
-        let threads = Arc::new(Self { runtime: Some(runtime), alone: Alone::new() });
+        let threads = Arc::new(Self { runtime: Some(runtime) });
         *shared = Arc::downgrade(&threads);
         Ok(threads)
-    }
-
-    pub(crate) fn alone(&self) -> &Alone {
-        &self.alone
     }
 
     /// Runs a call on these threads; whoever drops the answer ends the call. A request that was on its way is whole at the

@@ -630,6 +630,24 @@ fn a_put_of_a_single_writer_that_arrives_late_replaces_nothing_that_was_acknowle
 }
 
 #[test]
+fn what_a_single_writer_had_sent_is_remembered_though_it_closed_and_opened_again() {
+    let server =
+        Server::start(ServerOptions { conditional: Conditional::Ignored, ..ServerOptions::default() }).unwrap();
+    let storage = open(&server, "&conditional-put=none");
+    block_on(async {
+        let (name, early, late) = (sample_name(1), sample_bytes(1, 100), sample_bytes(2, 100));
+        server.faults().next(&[Verb::Put], Fault::Late);
+        storage.put_durable(name, early.clone()).await.unwrap_err();
+        drop(storage);
+        let storage = open(&server, "&conditional-put=none");
+        let put = storage.put_durable(name, late.clone()).await.unwrap();
+        let stands = if put == Put::Created { late } else { early };
+        server.deliver_late();
+        assert_eq!(storage.get_all(name, 100).await.unwrap(), stands);
+    });
+}
+
+#[test]
 fn a_single_writer_who_says_so_needs_no_conditional_puts() {
     let server =
         Server::start(ServerOptions { conditional: Conditional::Ignored, ..ServerOptions::default() }).unwrap();
