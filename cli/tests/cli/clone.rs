@@ -46,7 +46,7 @@ fn a_mirror_has_files_versions_snapshots_and_keys_and_stays_as_small_as_its_sour
     assert_eq!(first["sent_blocks"], first["blocks"]);
     assert_eq!((&first["pruned"], &first["left_out"]), (&0.into(), &serde_json::json!([])));
     is_whole(&scratch, "tree");
-    for round in 0..scaled(4, 20) {
+    for round in 0..scaled(3, 20) {
         let tree = format!("tree {round}");
         generate_tree(&scratch.path(&tree), seed() ^ (round + 1) << 9, bytes / 4, 10);
         scratch.succeeds(["import", &tree]);
@@ -80,13 +80,13 @@ fn a_clone_that_is_killed_is_gone_on_with_and_a_mirror_is_whole_all_the_time() {
     let seed = seed();
     let scratch = Scratch::with_repository();
     let mut numbers = Numbers::new(seed);
-    let (bytes, files) = scaled((12 << 20, 60), (256 << 20, 2_000));
+    let (bytes, files) = scaled((8 << 20, 60), (256 << 20, 2_000));
     generate_tree(&scratch.path("tree"), seed, bytes, files);
     scratch.succeeds(["import", "tree"]);
     let start = Instant::now();
     clone(&scratch, &[]);
     let whole = start.elapsed();
-    for round in 0..scaled(6, 50) {
+    for round in 0..scaled(4, 50) {
         let is_fresh = round % 2 == 0;
         if is_fresh {
             fs::remove_dir_all(scratch.path("clone")).unwrap();
@@ -129,7 +129,7 @@ fn a_clone_that_is_taken_while_an_import_runs_is_whole() {
     let scratch = Scratch::with_repository();
     generate_tree(&scratch.path("tree"), seed(), 2 << 20, 30);
     scratch.succeeds(["import", "tree"]);
-    let (bytes, files) = scaled((24 << 20, 300), (512 << 20, 5_000));
+    let (bytes, files) = scaled((10 << 20, 120), (512 << 20, 5_000));
     generate_tree(&scratch.path("more"), seed() ^ 77, bytes, files);
     let mut child = scratch.command().args(["import", "more", "-q"]).spawn().unwrap();
     let mut taken = 0;
