@@ -132,11 +132,13 @@ fn a_file_that_changes_while_it_is_read_is_stored_and_told() {
                     file.write_all(b".").unwrap();
                 }
             });
-            // On a busy machine the other thread may not come to its turn while the file is read.
-            let outputs = (0..50).map(|_| scratch.run(["import", "--json", "log"]));
-            let output = outputs.into_iter().find(|output| output.status.code() != Some(0));
+            // Not before the other thread is at work.
+            while fs::metadata(scratch.path("log")).unwrap().len() <= length as u64 {
+                std::thread::yield_now();
+            }
+            let output = scratch.run(["import", "--json", "log"]);
             over.store(true, Ordering::Relaxed);
-            output.expect("one of so many reads meets a change")
+            output
         });
         assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -66,7 +66,7 @@ impl Check<'_> {
                 BTreeMap::new()
             }
         };
-        let mut absent = 0_u64;
+        let mut absent = Vec::new();
         for (block, salt) in ballast {
             let name = shared.block_name(block);
             self.salts.insert(block, salt);
@@ -75,12 +75,14 @@ impl Check<'_> {
             } else {
                 // A clone has none until somebody writes to it; or a writer gave it up on a full storage, and died before its
                 // next commit. Ballast is fill: without it there is less room for deleting, and nothing else.
-                absent += 1;
+                absent.push(name.to_hex());
             }
         }
-        if absent > 0 {
-            let notice =
-                format!("ballast: {absent} blocks are not there; they held nothing, and the next writer puts others");
+        if !absent.is_empty() {
+            let (count, names) = (absent.len(), absent.join(", "));
+            let notice = format!(
+                "ballast: {count} blocks are not there ({names}); they held nothing, and the next writer puts others"
+            );
             self.report.notices.push(notice);
         }
         // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head, by
