@@ -13,7 +13,8 @@ impl Repository {
     /// Makes another place hold this repository as it is now, or brings a clone that is there up to date. What is sent is
     /// what is stored, sealed as it is, so the clone opens with the same credentials and has the same identity; only blocks
     /// that it lacks are sent. One that is cut short is gone on with by the next call: until the first comes to its end there
-    /// is no repository there, and after that always a whole one.
+    /// is no repository there, and after that always a whole one,
+    /// save that a run from a source which can only be read, or is full, can die on the way from commit to commit.
     ///
     /// Others may go on writing to this repository meanwhile. Nobody may write to the clone: one that was written to has gone
     /// its own way, and is refused from then on.

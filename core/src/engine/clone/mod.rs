@@ -88,7 +88,8 @@ pub struct Cloned {
 impl Engine {
     /// Makes another storage hold this repository as it is now, or brings a clone that is there up to date: only blocks that
     /// it lacks are sent. One that is cut short is gone on with by the next call; until the first comes to its end there is no
-    /// repository there, and after that always a whole one.
+    /// repository there, and after that always a whole one,
+    /// save that a run from a source which can only be read, or is full, can die on the way from commit to commit.
     ///
     /// Others may go on writing meanwhile. Where this engine can write, it makes a checkpoint first, and nothing that it pins
     /// is deleted by this process; where other processes give the state up, a newer one is taken.
