@@ -270,9 +270,11 @@ fn shares_condemned(work: &Work, since: &[Arc<Keys>]) -> bool {
     }
     (work.ops.values())
         .filter_map(|op| match op {
-            Op::NewChunk(ChunkRow { place: Place::Records(pointers), .. })
-            | Op::Move { to: pointers, .. }
-            | Op::Heal { to: pointers, .. } => Some(pointers),
+            Op::NewChunk(row) => match &row.place {
+                Place::Records(pointers) => Some(pointers),
+                Place::Inline(_) => None,
+            },
+            Op::Move { to: pointers, .. } | Op::Heal { to: pointers, .. } => Some(pointers),
             _ => None,
         })
         .flatten()

@@ -99,7 +99,7 @@ impl Shared {
         let mut space = base.space.overlay.clone();
         self.pack_inline(&base, &mut space, &mut draft).await?;
         for key in self.delete_condemned(&base, guard.is_some()).await? {
-            space.insert(key, None);
+            space.insert(&key, None);
         }
         let oldest = self.delete_commits(&base, guard.is_some()).await?;
         let sequence = base.sequence + 1;
@@ -150,17 +150,17 @@ impl Shared {
 
     /// Payloads that small transactions kept in their rows share blocks from here on: this is the aggregation.
     async fn pack_inline(&self, base: &Root, space: &mut Overlay, draft: &mut Draft) -> Result<()> {
-        let (start, end) = table_range(rows::CHUNK, (Bound::Unbounded, Bound::Unbounded));
-        for (key, value) in base.space.overlay.range((start, end)) {
+        let range = table_range(rows::CHUNK, (Bound::Unbounded, Bound::Unbounded));
+        for (key, value) in base.space.overlay.range(&range) {
             let Some(value) = value else { continue };
-            let mut row = ChunkRow::decode(value).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+            let mut row = ChunkRow::decode(&value).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
             let Place::Inline(payload) = &row.place else { continue };
             let number =
-                rows::decode_number_key(key).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
+                rows::decode_number_key(&key).map_err(|error| Error::damaged("chunk", None, error.to_string()))?;
             let pointers = self.blocks.writer.append(BlockClass::Data, RecordKind::ChunkData, number, payload).await?;
             count(&pointers, 1, draft);
             row.place = Place::Records(pointers);
-            space.insert(key.clone(), Some(Bytes::from(row.encode())));
+            space.insert(&key, Some(&row.encode()));
         }
         Ok(())
     }

@@ -75,12 +75,11 @@ impl Snapshot {
 
 impl Changes {
     fn new(shared: &Arc<Shared>, pins: [Arc<Pin>; 2], before: &Side, after: &Side) -> Self {
-        let changed = before.overlay.diff(&after.overlay);
         let overlaid = if before.tree == after.tree {
             // Under the same tree, only where the overlays differ.
-            changed.map(|item| overlaid_key(&item)).collect()
+            before.overlay.differing_keys(&after.overlay).into_iter().collect()
         } else {
-            before.overlay.keys().chain(after.overlay.keys()).cloned().collect()
+            before.overlay.iter().chain(after.overlay.iter()).map(|(key, _)| key).collect()
         };
         Self {
             shared: shared.clone(),
@@ -135,19 +134,12 @@ impl Changes {
             if self.difference.as_ref().is_some_and(|difference| difference.key == key) {
                 self.difference = None;
             }
-            let before = self.before.overlay.get(&key).cloned().unwrap_or(in_before);
-            let after = self.after.overlay.get(&key).cloned().unwrap_or(in_after);
+            let before = self.before.overlay.get(&key).unwrap_or(in_before);
+            let after = self.after.overlay.get(&key).unwrap_or(in_after);
             if before != after {
                 return Ok(Some(Difference { key, before, after }));
             }
         }
-    }
-}
-
-fn overlaid_key(item: &imbl::ordmap::DiffItem<'_, '_, Bytes, Option<Bytes>>) -> Bytes {
-    match item {
-        imbl::ordmap::DiffItem::Add(key, _) | imbl::ordmap::DiffItem::Remove(key, _) => (*key).clone(),
-        imbl::ordmap::DiffItem::Update { new: (key, _), .. } => (*key).clone(),
     }
 }
 

@@ -95,8 +95,8 @@ impl Shared {
         };
         *lock(&self.counted) = Some(counted);
         let range = table_range(rows::USAGE, (Bound::Unbounded, Bound::Unbounded));
-        for (key, after) in root.space.overlay.range(range) {
-            let before = tree::get(&self.nodes, tree.as_ref(), key).await?;
+        for (key, after) in root.space.overlay.range(&range) {
+            let before = tree::get(&self.nodes, tree.as_ref(), &key).await?;
             counted.change(before.as_ref(), after.as_ref());
         }
         Ok(counted)

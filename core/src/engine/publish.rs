@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::commit::{Draft, Extra, Leader, Outcome, Prepared};
 use super::recent::Keys;
-use super::root::{Applied, Root, pack};
+use super::root::{Applied, Root};
 use super::shared::{Shared, lock};
 use crate::format::Pointer;
-use crate::format::commit::{CommitHead, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
+use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockClass, RecordKind};
 use crate::storage::{Effect, ErrorKind, Put};
@@ -65,7 +65,7 @@ impl Shared {
             space: pointer(space),
         };
         let sealed = self.chain.seal(&head, &body)?;
-        let deltas = pack(draft.rows);
+        let deltas: Vec<Delta> = draft.rows.into_iter().collect();
         let next = Arc::new(base.after(Applied {
             head: &head,
             hash: sealed.hash,

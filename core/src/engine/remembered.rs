@@ -34,7 +34,7 @@ impl View for Remembered {
     async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>> {
         let key = rows::table_key(table.0, key);
         match self.content.get(&key) {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value),
             None => self.shared.get_at(&self.root, &key).await,
         }
     }

@@ -195,12 +195,12 @@ impl Shared {
         let capacity = geometry.record_capacity().max(1);
         let inline: usize = (root.space.overlay.iter())
             .filter(|(key, _)| key.first() == Some(&rows::CHUNK))
-            .filter_map(|(_, value)| ChunkRow::decode(value.as_ref()?).ok())
+            .filter_map(|(_, value)| ChunkRow::decode(&value?).ok())
             .map(|row| if let Place::Inline(payload) = row.place { payload.len() } else { 0 })
             .sum();
         let nodes = |side: &Side| {
             let height = side.tree.as_ref().map_or(1, |tree| usize::from(tree.height));
-            if side.overlay.is_empty() { 0 } else { height + side.overlay.iter().count() / 8 }
+            if side.overlay.is_empty() { 0 } else { height + side.overlay.len() / 8 }
         };
         let changed = ((nodes(&root.content) + nodes(&root.space)) * geometry.node_bytes_max()).div_ceil(capacity);
         let bytes_max = (changed * capacity).saturating_sub(geometry.node_bytes_max());

@@ -1,8 +1,6 @@
 //! A state of the repository: two trees under an overlay of what changed since the last checkpoint. Immutable; a commit
 //! makes a new one that shares almost everything.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use crate::format::commit::{CommitHead, Delta};
@@ -73,7 +71,7 @@ impl Root {
     pub(crate) async fn get(&self, nodes: &impl NodeStore, key: &[u8]) -> Result<Option<Bytes>> {
         let side = self.side(key.first().copied().unwrap_or_default());
         match side.overlay.get(key) {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value),
             None => tree::get(nodes, side.tree.as_ref(), key).await,
         }
     }
@@ -100,10 +98,10 @@ impl Root {
         }
         next.take(commit);
         if self.sequence > 0 {
-            next.space.overlay.insert(rows::history_key(self.sequence), Some(Bytes::copy_from_slice(&self.hash)));
+            next.space.overlay.insert(&rows::history_key(self.sequence), Some(&self.hash));
         }
         if let Some(forgotten) = head.sequence.checked_sub(rows::HISTORY_COMMITS + 1).filter(|sequence| *sequence > 0) {
-            next.space.overlay.insert(rows::history_key(forgotten), None);
+            next.space.overlay.insert(&rows::history_key(forgotten), None);
         }
         Ok(next)
     }
@@ -115,12 +113,10 @@ impl Root {
         root.restart(head);
         root.take(commit);
         if head.sequence > 1 {
-            root.space
-                .overlay
-                .insert(rows::history_key(head.sequence - 1), Some(Bytes::copy_from_slice(&head.previous)));
+            root.space.overlay.insert(&rows::history_key(head.sequence - 1), Some(&head.previous));
         }
         if let Some(forgotten) = head.sequence.checked_sub(rows::HISTORY_COMMITS + 1).filter(|sequence| *sequence > 0) {
-            root.space.overlay.insert(rows::history_key(forgotten), None);
+            root.space.overlay.insert(&rows::history_key(forgotten), None);
         }
         root
     }
@@ -148,53 +144,14 @@ impl Root {
         self.header_generation = head.header_generation;
         self.header_hash = head.header_hash;
         self.spills.extend_from_slice(commit.spills);
-        for (key, value) in commit.deltas {
-            self.tail_bytes += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64 + ROW_BYTES;
-            let side = if key.first().is_some_and(|table| *table < rows::CONTENT_FIRST) {
-                &mut self.space
-            } else {
-                &mut self.content
-            };
-            side.overlay.insert(key.clone(), value.clone());
-        }
-    }
-}
-
-/// How large the pieces are that [`pack`] makes. One that is kept for the sake of a single row costs no more than a tree node.
-const PIECE_BYTES_MAX: usize = 4 << 10;
-
-/// The same rows in few pieces of memory rather than two for each row, as they stay until the next checkpoint.
-pub(crate) fn pack(rows: BTreeMap<Bytes, Option<Bytes>>) -> Vec<Delta> {
-    let mut packed: Vec<Delta> = Vec::with_capacity(rows.len());
-    let mut waiting: Vec<Delta> = Vec::new();
-    let mut waiting_bytes = 0;
-    for (key, value) in rows {
-        let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
-        if waiting_bytes + bytes > PIECE_BYTES_MAX {
-            pack_piece(&mut waiting, waiting_bytes, &mut packed);
-            waiting_bytes = 0;
-        }
-        waiting_bytes += bytes;
-        waiting.push((key, value));
-    }
-    pack_piece(&mut waiting, waiting_bytes, &mut packed);
-    packed
-}
-
-fn pack_piece(rows: &mut Vec<Delta>, bytes: usize, packed: &mut Vec<Delta>) {
-    if rows.len() < 2 {
-        packed.append(rows);
-        return;
-    }
-    let mut piece = Vec::with_capacity(bytes);
-    for (key, value) in &*rows {
-        piece.extend_from_slice(key);
-        piece.extend_from_slice(value.as_deref().unwrap_or_default());
-    }
-    let mut piece = Bytes::from(piece);
-    for (key, value) in rows.drain(..) {
-        let key = piece.split_to(key.len());
-        packed.push((key, value.map(|value| piece.split_to(value.len()))));
+        let bytes = |(key, value): &Delta| (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64 + ROW_BYTES;
+        self.tail_bytes += commit.deltas.iter().map(bytes).sum::<u64>();
+        let is_space = |(key, _): &&Delta| key.first().is_some_and(|table| *table < rows::CONTENT_FIRST);
+        let rows = || commit.deltas.iter();
+        self.space.overlay.insert_all(rows().filter(is_space).map(|(key, value)| (&**key, value.as_deref())));
+        self.content
+            .overlay
+            .insert_all(rows().filter(|row| !is_space(row)).map(|(key, value)| (&**key, value.as_deref())));
     }
 }
 
@@ -205,26 +162,4 @@ pub(crate) struct Applied<'a> {
     pub(crate) salt: [u8; 16],
     pub(crate) deltas: &'a [Delta],
     pub(crate) spills: &'a [DataBlock],
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packed_rows_are_the_same_rows() {
-        let mut rows = BTreeMap::new();
-        for number in 0..3_000_u32 {
-            let value = match number % 5 {
-                0 => None,
-                1 => Some(Bytes::new()),
-                2 => Some(Bytes::from(vec![7; (number % 700) as usize * 9])),
-                _ => Some(Bytes::copy_from_slice(&number.to_le_bytes())),
-            };
-            rows.insert(Bytes::copy_from_slice(&number.to_be_bytes()), value);
-        }
-        let expected: Vec<Delta> = rows.clone().into_iter().collect();
-        assert_eq!(pack(rows), expected);
-        assert_eq!(pack(BTreeMap::new()), []);
-    }
 }

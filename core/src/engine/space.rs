@@ -469,7 +469,7 @@ impl Shared {
             return Some((root.sequence, root.hash));
         }
         let sequence = root.sequence.checked_sub(1)?;
-        let hash = root.space.overlay.get(&rows::history_key(sequence))?.as_ref()?;
+        let hash = root.space.overlay.get(&rows::history_key(sequence))??;
         Some((sequence, <[u8; 32]>::try_from(hash.as_ref()).ok()?))
     }
 }

@@ -1,13 +1,12 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Bound;
-use std::vec;
 
 use bytes::Bytes;
 
 use super::packer::{Entry, Packer};
 use super::read::{Place, walk};
-use super::{Direction, MergedCursor, NodeStore, Overlay, TreeRoot};
+use super::{Change, Direction, MergedCursor, NodeStore, Overlay, TreeRoot};
 use crate::error::{Error, Result};
 use crate::format::node::{
     HEIGHT_MAX, InnerBuilder, Key, LeafBuilder, NODE_BYTES_MAX, NODE_BYTES_MAX_MIN, Node, key_bytes_max,
@@ -38,7 +37,7 @@ pub struct Applied {
 /// Makes a new tree of an old one and a batch of changes, sorted by key, each key once: `Some` puts a value, `None`
 /// deletes the key. Changes that change nothing write nothing. `birth` is the checkpoint that the nodes are written for.
 ///
-/// Takes memory for the batch and for a few nodes of each level.
+/// Goes through the batch twice, and takes memory for a few nodes of each level.
 ///
 /// # Errors
 /// Before anything is written: [`Error::LimitExceeded`] for a key over [`key_bytes_max`] or a key and value over
@@ -48,12 +47,11 @@ pub struct Applied {
 pub async fn apply<S: NodeStore + ?Sized>(
     store: &S,
     root: Option<&TreeRoot>,
-    changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>,
+    changes: impl IntoIterator<Item = Change> + Clone,
     birth: u64,
 ) -> Result<Applied> {
     let node_bytes_max = store.node_bytes_max();
-    let changes: Vec<_> = changes.into_iter().collect();
-    check(&changes, node_bytes_max)?;
+    check(changes.clone(), node_bytes_max)?;
     let work = Rebuild {
         store,
         node_bytes_max,
@@ -92,7 +90,7 @@ pub async fn rebuild<S: NodeStore + Clone>(
         store,
         node_bytes_max: store.node_bytes_max(),
         birth,
-        changes: Vec::new().into_iter().peekable(),
+        changes: std::iter::empty().peekable(),
         leaf: Packer::default(),
         edge: Some(Edge::Separator(Bytes::new())),
         inner: BTreeMap::new(),
@@ -104,17 +102,19 @@ pub async fn rebuild<S: NodeStore + Clone>(
     work.finish().await
 }
 
-fn check(changes: &[(Bytes, Option<Bytes>)], node_bytes_max: usize) -> Result<()> {
+fn check(changes: impl IntoIterator<Item = Change>, node_bytes_max: usize) -> Result<()> {
     if !(NODE_BYTES_MAX_MIN..=NODE_BYTES_MAX).contains(&node_bytes_max) {
         return Err(Error::Invalid(format!("nodes of at most {node_bytes_max} bytes")));
     }
-    if !changes.is_sorted_by(|(a, _), (b, _)| a < b) {
-        return Err(Error::Invalid("the changes are not in ascending order of their keys".to_owned()));
-    }
+    let mut last: Option<Bytes> = None;
     for (key, value) in changes {
+        if last.is_some_and(|last| last >= key) {
+            return Err(Error::Invalid("the changes are not in ascending order of their keys".to_owned()));
+        }
         at_most("key_bytes", key.len(), key_bytes_max(node_bytes_max))?;
         let entry_bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
         at_most("entry_bytes", entry_bytes, leaf_entry_bytes_max(node_bytes_max))?;
+        last = Some(key);
     }
     Ok(())
 }
@@ -133,11 +133,11 @@ fn at_most(what: &'static str, value: usize, limit: usize) -> Result<()> {
 /// worth, the node is written and becomes an entry of the level above. Before a subtree is kept, everything on its left
 /// must be in nodes: so the packers below are emptied first. If what is left in one is too little for a node, the
 /// subtree is opened instead of kept, so that the two are joined.
-struct Rebuild<'a, S: ?Sized> {
+struct Rebuild<'a, S: ?Sized, I: Iterator<Item = Change>> {
     store: &'a S,
     node_bytes_max: usize,
     birth: u64,
-    changes: Peekable<vec::IntoIter<(Bytes, Option<Bytes>)>>,
+    changes: Peekable<I>,
     leaf: Packer<Bytes>,
     /// What lies left of the rows in `leaf`; `None` where that is empty and what comes is not known yet.
     edge: Option<Edge>,
@@ -164,7 +164,7 @@ struct Frame {
     is_kept: bool,
 }
 
-impl<S: NodeStore + ?Sized> Rebuild<'_, S> {
+impl<S: NodeStore + ?Sized, I: Iterator<Item = Change>> Rebuild<'_, S, I> {
     async fn run(mut self, root: Option<&TreeRoot>) -> Result<Applied> {
         if let Some(root) = root {
             let place = Place::root(self.store, root).await?;

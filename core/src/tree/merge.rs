@@ -2,13 +2,9 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use imbl::OrdMap;
 
-use super::{Cursor, Direction, KeyRange, NodeStore, TreeRoot};
+use super::{Change, Cursor, Direction, KeyRange, NodeStore, Overlay, TreeRoot};
 use crate::error::Result;
-
-/// Changes that are not in the tree yet, by key; `None` where the key is deleted.
-pub type Overlay = OrdMap<Bytes, Option<Bytes>>;
 
 /// How many changes are taken from the overlay at once: finding the place costs a search.
 const AHEAD_COUNT: usize = 32;
@@ -25,7 +21,7 @@ pub struct MergedCursor<S> {
     overlay: Overlay,
     /// What of the overlay has not been taken into `changes`.
     rest: KeyRange,
-    changes: VecDeque<(Bytes, Option<Bytes>)>,
+    changes: VecDeque<Change>,
     direction: Direction,
 }
 
@@ -80,11 +76,10 @@ impl<S: NodeStore> MergedCursor<S> {
         if is_empty(&self.rest) {
             return;
         }
-        let range = self.overlay.range::<_, Bytes>((self.rest.0.as_ref(), self.rest.1.as_ref()));
-        let copy = |(key, value): (&Bytes, &Option<Bytes>)| (key.clone(), value.clone());
+        let range = self.overlay.range(&self.rest);
         match self.direction {
-            Direction::Ascending => self.changes.extend(range.take(AHEAD_COUNT).map(copy)),
-            Direction::Descending => self.changes.extend(range.rev().take(AHEAD_COUNT).map(copy)),
+            Direction::Ascending => self.changes.extend(range.take(AHEAD_COUNT)),
+            Direction::Descending => self.changes.extend(range.rev().take(AHEAD_COUNT)),
         }
         let ended = self.changes.len() < AHEAD_COUNT;
         match self.changes.back() {
@@ -99,7 +94,7 @@ impl<S: NodeStore> MergedCursor<S> {
 }
 
 /// Whether a range holds no key at all; maps may refuse those that end before they start.
-fn is_empty((lower, upper): &KeyRange) -> bool {
+pub(super) fn is_empty((lower, upper): &KeyRange) -> bool {
     match (lower, upper) {
         (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
         (Bound::Included(lower) | Bound::Excluded(lower), Bound::Included(upper) | Bound::Excluded(upper)) => {

@@ -42,6 +42,7 @@ mod apply;
 mod cursor;
 mod diff;
 mod merge;
+mod overlay;
 mod packer;
 mod read;
 mod relocate;
@@ -56,7 +57,8 @@ use bytes::Bytes;
 pub use apply::{Applied, Dead, apply, rebuild};
 pub use cursor::{Cursor, Direction, KeyRange};
 pub use diff::{Diff, Difference};
-pub use merge::{MergedCursor, Overlay};
+pub use merge::MergedCursor;
+pub use overlay::{Change, Overlay};
 pub use read::{Visit, get, walk, walk_pointers, walk_where};
 pub use relocate::Relocation;
 

@@ -185,7 +185,7 @@ impl Transaction {
             self.place(number, &payload).await?
         };
         let row = ChunkRow { references: 1, birth: self.root.sequence + 1, death: 0, identity, place };
-        self.ops.insert(rows::chunk_key(number), Op::NewChunk(row));
+        self.ops.insert(rows::chunk_key(number), Op::NewChunk(Box::new(row)));
         self.pending_bytes += 256;
         if let Some(identity) = identity {
             self.ops.insert(rows::identity_key(&identity), Op::Identity(number));
@@ -221,7 +221,7 @@ impl Transaction {
         while let Some(number) = self.inline.last().copied() {
             let key = rows::chunk_key(number);
             let payload = match self.ops.get(&key) {
-                Some(Op::NewChunk(ChunkRow { place: Place::Inline(payload), .. })) => payload.clone(),
+                Some(Op::NewChunk(row)) if let Place::Inline(payload) = &row.place => payload.clone(),
                 _ => Bytes::new(),
             };
             if !payload.is_empty() {

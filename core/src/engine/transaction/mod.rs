@@ -31,7 +31,7 @@ pub(crate) enum Op {
     /// Raises the leading counter of a row.
     Max(u64),
     /// A chunk that did not exist: nobody else can name it yet.
-    NewChunk(ChunkRow),
+    NewChunk(Box<ChunkRow>),
     /// The payload of a chunk, which stays as it is, from one place to another.
     Move {
         from: Vec<Pointer>,
@@ -148,10 +148,9 @@ impl Transaction {
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         check_table(table)?;
         self.shared.check_row(key.len(), value.len())?;
-        let (key, value) = (rows::table_key(table.0, key), Bytes::copy_from_slice(value));
+        let key = rows::table_key(table.0, key);
         self.pending_bytes += (key.len() + value.len() + 64) as u64;
-        self.content.insert(key.clone(), Some(value.clone()));
-        self.ops.insert(key, Op::Put(value));
+        self.change(&key, Some(value));
         Ok(())
     }
 
@@ -164,9 +163,14 @@ impl Transaction {
         self.shared.check_row(key.len(), 0)?;
         let key = rows::table_key(table.0, key);
         self.pending_bytes += (key.len() + 64) as u64;
-        self.content.insert(key.clone(), None);
-        self.ops.insert(key, Op::Delete);
+        self.change(&key, None);
         Ok(())
+    }
+
+    /// For commit and for our own reads, which share the row's memory.
+    fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let (key, value) = self.content.insert(key, value);
+        self.ops.insert(key, value.map_or(Op::Delete, Op::Put));
     }
 
     /// Raises the little-endian u64 that starts the row to `value`, making the row where there is none. Merges do not
@@ -193,7 +197,7 @@ impl Transaction {
         let key = rows::table_key(table.0, key);
         let seen = self.look(&key).await?;
         let merged = merge_row(seen.as_ref(), &op)?;
-        self.content.insert(key.clone(), Some(merged.clone()));
+        let (key, merged) = self.content.insert(&key, Some(&merged));
         self.pending_bytes += (key.len() + 80) as u64;
         let op = match (self.ops.get(&key), op) {
             (None, op) => op,
@@ -201,8 +205,8 @@ impl Transaction {
             (Some(Op::Max(before)), Op::Max(value)) => Op::Max(value.max(*before)),
             // A merge on top of another kind of write: what we see is what we write.
             _ => {
-                lock(&self.reads).points.insert(key.clone());
-                Op::Put(merged)
+                lock(&self.reads).points.insert(&key);
+                merged.map_or(Op::Delete, Op::Put)
             }
         };
         self.ops.insert(key, op);
@@ -327,7 +331,7 @@ impl Transaction {
 
     /// As [`View::get`], for the engine's own tables.
     pub(crate) async fn get_own(&self, key: &Bytes) -> Result<Option<Bytes>> {
-        lock(&self.reads).points.insert(key.clone());
+        lock(&self.reads).points.insert(key);
         self.shared.get_at(&self.root, key).await
     }
 
@@ -346,7 +350,7 @@ impl Transaction {
     /// A content row with our own writes, not counted as read.
     async fn look(&self, key: &Bytes) -> Result<Option<Bytes>> {
         match self.content.get(key) {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value),
             None => match crate::tree::get(&self.shared.nodes, self.root.content.tree.as_ref(), key).await {
                 Err(error) => Err(self.shared.explain(error, self.root.sequence).await),
                 found => found,
@@ -389,7 +393,7 @@ impl View for Transaction {
         check_table(table)?;
         let key = rows::table_key(table.0, key);
         let found = self.look(&key).await;
-        lock(&self.reads).points.insert(key);
+        lock(&self.reads).points.insert(&key);
         found
     }
 
