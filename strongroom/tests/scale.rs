@@ -2,19 +2,21 @@
 //! more memory than small ones do.
 //!
 //! `STRONGROOM_ACCEPTANCE=full` runs the full size, and `--nocapture` shows what time and memory each part took:
-//! of the heap, which is what is judged, and on Linux of all that is resident.
+//! of the heap, and on Linux of all that is resident, with the allocator that the program has. Both are judged.
 //!
 //! It stands alone because it counts what is allocated, which is a matter of the whole process: its allocator is that of the
 //! crate, and each test runs in a process of its own, so that they need not wait for each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // a test may
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::io::{BufRead as _, BufReader, Cursor, Read};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use peak_alloc::PeakAlloc;
+use mimalloc::MiMalloc;
 use strongroom::blocking::{File, FileSystem, Repository};
 use strongroom::check::CheckOptions;
 use strongroom::fs::{Attributes, Error, Kind, OpenOptions};
@@ -22,9 +24,53 @@ use strongroom::{CreateOptions, Credentials, KdfParameters, Tuning};
 use strongroom_conformance::storage::sample_bytes;
 use tempfile::TempDir;
 
-/// Counts what is allocated: what the system says of a process is also the allocator's habits.
+/// The program's allocator, with what is allocated counted: what the system says of a process is also the allocator's habits.
+struct Heap {
+    bytes: AtomicUsize,
+    peak: AtomicUsize,
+}
+
 #[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+static HEAP: Heap = Heap { bytes: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
+
+impl Heap {
+    fn change(&self, old_bytes: usize, new_bytes: usize) {
+        let before = self.bytes.fetch_add(new_bytes.wrapping_sub(old_bytes), Ordering::Relaxed);
+        self.peak.fetch_max(before.wrapping_add(new_bytes).wrapping_sub(old_bytes), Ordering::Relaxed);
+    }
+
+    fn reset_peak(&self) {
+        self.peak.store(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[expect(unsafe_code, reason = "every call is passed on as it came, to the same allocator")]
+// SAFETY: all memory is that of `MiMalloc`, which keeps what `GlobalAlloc` promises.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.change(0, layout.size());
+        // SAFETY: the caller's promises are those that are asked for.
+        unsafe { MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        self.change(0, layout.size());
+        // SAFETY: as in `alloc`.
+        unsafe { MiMalloc.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        self.change(layout.size(), 0);
+        // SAFETY: as in `alloc`.
+        unsafe { MiMalloc.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
+        self.change(layout.size(), new_bytes);
+        // SAFETY: as in `alloc`.
+        unsafe { MiMalloc.realloc(pointer, layout, new_bytes) }
+    }
+}
 
 /// What a repository may take beyond the key derivation, whatever its size.
 const MEMORY_BYTES_MAX: usize = 96 << 20;
@@ -87,8 +133,8 @@ fn mebibytes(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Bytes that the system says of this process, on Linux. Not judged: it counts pages of the program too, and what the allocator
-/// keeps of what was freed.
+/// Bytes that the system says of this process, on Linux: pages of the program too, and what the allocator keeps of what was
+/// freed.
 fn resident(what: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'))?;
@@ -112,12 +158,12 @@ impl Bed {
             .without_trusted_state()
             .tuning(tuning);
         let repository = Repository::create(&*format!("file:{}", folder.path().join("r").display()), options).unwrap();
-        HEAP.reset_peak_usage();
+        HEAP.reset_peak();
         reset_resident_peak();
         Self {
             repository,
             name,
-            before: HEAP.current_usage(),
+            before: HEAP.bytes.load(Ordering::Relaxed),
             highest: Cell::default(),
             resident_before: resident("VmRSS"),
             resident_highest: Cell::default(),
@@ -147,14 +193,14 @@ impl Bed {
 
     /// Tells what a part took, that is over now.
     fn part(&self, part: &str) {
-        let peak = HEAP.peak_usage().saturating_sub(self.before);
+        let peak = HEAP.peak.load(Ordering::Relaxed).saturating_sub(self.before);
         let seconds = self.since.replace(now()).elapsed().as_secs_f64();
         let resident = resident("VmHWM").zip(self.resident_before).map(|(peak, before)| peak.saturating_sub(before));
         let shown = resident.map_or_else(String::new, |bytes| format!(", resident {:.1} MiB", mebibytes(bytes)));
         println!("{}, {part}: {seconds:.1} s, {:.1} MiB{shown}", self.name, mebibytes(peak));
         self.highest.set(self.highest.get().max(peak));
         self.resident_highest.set(self.resident_highest.get().max(resident));
-        HEAP.reset_peak_usage();
+        HEAP.reset_peak();
         reset_resident_peak();
     }
 
@@ -165,6 +211,7 @@ impl Bed {
         let highest = self.highest.get();
         if let Some(resident) = self.resident_highest.get() {
             println!("{}: at most {:.1} MiB resident beyond the start", self.name, mebibytes(resident));
+            assert!(resident <= MEMORY_BYTES_MAX, "{}: {resident} bytes resident beyond the start", self.name);
         }
         assert!(highest <= MEMORY_BYTES_MAX, "{}: {highest} bytes beyond the start", self.name);
     }

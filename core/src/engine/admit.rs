@@ -38,14 +38,21 @@ impl Shared {
         if work.has_blocks && shares_condemned(work, &since) {
             return Err(Error::Conflict);
         }
-        let (rows, usage, freed) = (Vec::with_capacity(work.ops.len()), Vec::new(), Vec::new());
+        // A chunk that goes takes its identity along: what grows by doubling would take twice what is in it.
+        let counted = work.ops.values().filter(|op| matches!(op, Op::Add(..0) | Op::Free { .. })).count();
+        let (rows, usage, freed) = (Vec::with_capacity(work.ops.len() + counted), Vec::new(), Vec::new());
         let mut judge = Judge { shared: self, base, draft, since: &since, rows, usage, freed };
         for (key, op) in &work.ops {
             judge.judge(key, op).await?;
         }
         judge.give_up_freed().await?;
         let Judge { rows, usage, .. } = judge;
-        draft.rows.extend(rows);
+        if draft.rows.is_empty() {
+            // Made at once, its nodes are full; of one after the other in their order they are half full.
+            draft.rows = rows.into_iter().collect();
+        } else {
+            draft.rows.extend(rows);
+        }
         for (block, bytes) in usage {
             *draft.usage.entry(block).or_default() += bytes;
         }

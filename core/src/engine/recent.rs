@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// How many commits are remembered, at most.
 const COMMITS_MAX: usize = 4096;
 /// How many bytes the keys of all of them take, at most.
-const KEYS_BYTES_MAX: usize = 8 << 20;
+const KEYS_BYTES_MAX: usize = 4 << 20;
 
 /// The keys of one commit, in their order: how much each has in common with the one before, how much more there is, and
 /// that.

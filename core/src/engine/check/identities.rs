@@ -1,5 +1,8 @@
 //! What a check remembers of the identities of chunks, in a few bytes each.
 
+/// How many marks room is made for at once: a list that grew by doubling would take twice what is in it.
+const MARKS_AHEAD: usize = 128 << 10;
+
 /// Which identities chunks have, by number in ascending order: four bytes of each. They are to find mistakes, not enemies: all
 /// that is here was authenticated.
 #[derive(Default)]
@@ -16,6 +19,9 @@ impl Identities {
     pub(super) fn push(&mut self, number: u64, identity: &[u8]) {
         if self.next != Some(number) {
             self.runs.push((number, self.marks.len()));
+        }
+        if self.marks.len() == self.marks.capacity() {
+            self.marks.reserve_exact(MARKS_AHEAD);
         }
         self.marks.push(mark(identity));
         self.next = number.checked_add(1);
