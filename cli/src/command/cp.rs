@@ -14,7 +14,7 @@ use crate::walk::join;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Copy folders and all in them, and links as links
+    /// Copy folders and all in them, and links as links, at one stroke: that takes about 3 KiB of memory a file
     #[arg(short, long)]
     recursive: bool,
     /// The repository, as a URI; here `-r` means folders, so the short form stands before the command

@@ -13,7 +13,7 @@ use crate::output::shown;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Remove folders and all in them
+    /// Remove folders and all in them, at one stroke: that takes about 3 KiB of memory a file
     #[arg(short, long)]
     recursive: bool,
     /// The repository, as a URI; here `-r` means folders, so the short form stands before the command
