@@ -64,8 +64,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "N/s", value_parser = units::parse_rate)]
     pub(crate) limit_download: Option<u64>,
 
-    /// Look at a snapshot, or at the newest one that is not younger than a time: 2026-01-31T23:59:59Z; 2026-01-31, all of it, in
-    /// UTC; or 8h, so long ago
+    /// Look at a snapshot, or, where none has that name, at the newest one that is not younger than a time:
+    /// 2026-01-31T23:59:59Z; 2026-01-31, all of it, in UTC; or 8h, so long ago
     #[arg(long, global = true, value_name = "SNAPSHOT|TIME")]
     pub(crate) at: Option<String>,
 

@@ -112,6 +112,14 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Says of a folder, where that is why something was refused, what is to be done with it instead.
+pub(crate) fn of_folder(instead: &str) -> impl FnOnce(strongroom::Error) -> Failure {
+    move |error| match error {
+        strongroom::Error::IsADirectory { path } => Failure::failed(format!("{path}: is a folder{instead}")),
+        error => error.into(),
+    }
+}
+
 impl From<core::Error> for Failure {
     fn from(error: core::Error) -> Self {
         Self::new(exit_of(&error), error.to_string())

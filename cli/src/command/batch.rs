@@ -14,7 +14,7 @@ use strongroom::{Op, Transaction};
 
 use crate::command::mv::refuse_dots;
 use crate::context::{Access, Context, transact_all};
-use crate::exit::Failure;
+use crate::exit::{Failure, of_folder};
 use crate::local::own::Own;
 use crate::output::shown;
 use crate::units;
@@ -268,13 +268,40 @@ impl Operation {
             }
             Op::Delete { key } => (key, transaction.kv().delete(key).await?),
             Op::DeleteIn { table, key } => (key, transaction.table(*table)?.delete(key).await?),
-            op => return Ok(transaction.apply(op).await?),
+            op => return transaction.apply(op).await.map_err(|error| refused(op, error)),
         };
         if was_there || self.is_forced {
             return Ok(());
         }
         Err(Failure::failed(format!("{}: no such key", shown(key))))
     }
+}
+
+/// What could not be done, and what can be.
+fn refused(op: &Op, error: strongroom::Error) -> Failure {
+    use strongroom::Error as E;
+    let is_of = |path: &[u8], told: &str| String::from_utf8_lossy(path) == told;
+    let Op::File(op) = op else { return error.into() };
+    let instead = match (op, &error) {
+        (FileOp::RemoveFile { .. }, E::IsADirectory { .. }) => {
+            ": say \"recursive\": true to remove it with all that is in it, or rmdir where it is empty"
+        }
+        (FileOp::Copy { from, .. }, E::IsADirectory { path }) if is_of(from, path) => {
+            ": say \"recursive\": true to copy it"
+        }
+        (FileOp::HardLink { existing, .. }, E::IsADirectory { path }) if is_of(existing, path) => {
+            ", and has one name only: say \"symbolic\": true"
+        }
+        (FileOp::RemoveDir { .. }, E::NotEmpty { path }) => {
+            let what = "is not empty: rm with \"recursive\": true removes it with all that is in it";
+            return Failure::failed(format!("{path}: {what}"));
+        }
+        (FileOp::RemoveDir { .. }, E::NotADirectory { path }) => {
+            return Failure::failed(format!("{path}: is not a folder: rm removes it"));
+        }
+        _ => return error.into(),
+    };
+    of_folder(instead)(error)
 }
 
 fn parse(input: &[u8]) -> Result<Vec<Operation>, Failure> {

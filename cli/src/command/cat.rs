@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Failure, of_folder};
 use crate::local::bytes_of;
 use crate::output::shown;
 use crate::transfer::PIECE_BYTES;
@@ -26,9 +26,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     for path in &arguments.paths {
         let path = bytes_of(path);
         let file = match arguments.version {
-            Some(number) => snapshot.open_version(path, number).await?,
-            None => snapshot.open_file(path).await?,
+            Some(number) => snapshot.open_version(path, number).await,
+            None => snapshot.open_file(path).await,
         };
+        let file = file.map_err(of_folder(": `ls` shows what is in it"))?;
         let mut offset = 0;
         loop {
             context.interrupt.check()?;

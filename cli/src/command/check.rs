@@ -1,4 +1,4 @@
-//! `check [--data] [--repair]`: looks for damage, says by path what it takes along, and keeps it from spreading. With `--at`, of
+//! `check [--data] [--sample PERCENT] [--repair]`: looks for damage, says by path what it takes along, and keeps it from spreading. With `--at`, of
 //! what a snapshot keeps.
 
 use clap::Args;
@@ -16,8 +16,9 @@ pub(crate) struct Arguments {
     /// their length, where the storage is on this machine
     #[arg(long)]
     data: bool,
-    /// Look at a part only
-    #[arg(long, value_name = "PERCENT", hide = true)]
+    /// Open every record of so many of a hundred blocks, one at least, and look at the rest as without --data. Which blocks is
+    /// drawn anew each time: run every day, it finds in time what --data finds at once
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with_all = ["data", "repair"])]
     sample: Option<u8>,
     /// See to it that what is stored again heals what is damaged: lost content is noted, so that nothing new is taken for it,
     /// and what can still be read is moved out of damaged blocks. Then import the originals once more
@@ -39,6 +40,9 @@ struct Report {
     chunks: u64,
     blocks: u64,
     blocks_opened: u64,
+    /// With `--sample`: so many of a hundred were to be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_percent: Option<u8>,
     damaged: u64,
     cut_short: bool,
     notices: Vec<String>,
@@ -66,9 +70,6 @@ struct JsonFinding {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    if arguments.sample.is_some() {
-        return Err(Failure::usage("--sample is not supported yet: leave it out"));
-    }
     if arguments.repair && context.global.at.is_some() {
         let why = "--repair mends what is stored, which is of all states together: leave --at out";
         return Err(Failure::usage(why));
@@ -92,10 +93,11 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             }
         }
     };
-    let report = match &at {
-        Some(name) => repository.check_at(name, options, hear).await?,
-        None if arguments.repair => repository.repair(options, hear).await?,
-        None => repository.check(options, hear).await?,
+    let report = match (&at, arguments.sample) {
+        (at, Some(percent)) => repository.check_sample(at.as_deref(), percent, hear).await?,
+        (Some(name), None) => repository.check_at(name, options, hear).await?,
+        (None, None) if arguments.repair => repository.repair(options, hear).await?,
+        (None, None) => repository.check(options, hear).await?,
     };
     repository.close().await?;
     let damaged = report.findings;
@@ -112,9 +114,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         }
     }
     if json {
-        context.output.document("strongroom/check/1", &as_json(at, report, findings, repaired))?;
+        context.output.document("strongroom/check/1", &as_json(at, report, arguments.sample, findings, repaired))?;
     } else {
-        let opened = if arguments.data { format!(", {} opened whole", report.blobs_opened) } else { String::new() };
+        let opened = match arguments.sample {
+            Some(percent) => format!(", {} opened whole, a sample of {percent} %", report.blobs_opened),
+            None if arguments.data => format!(", {} opened whole", report.blobs_opened),
+            None => String::new(),
+        };
         let of = at.map_or_else(String::new, |name| format!("snapshot {}: ", shown(name.as_bytes())));
         context.output.summary(&format!(
             "{of}{} files, {} folders, {} links, {} keys: {} in {} chunks; {} blocks{opened}",
@@ -131,18 +137,27 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         }
     }
     if damaged > 0 {
-        return Err(Failure::new(Exit::Damaged, next_step(damaged, arguments.data, repaired)));
+        return Err(Failure::new(
+            Exit::Damaged,
+            next_step(damaged, arguments.data || arguments.sample.is_some(), repaired),
+        ));
     }
-    context.output.summary("no damage found")
+    context.output.summary(match arguments.sample {
+        Some(1..=99) => "no damage found in the sample",
+        _ => "no damage found",
+    })
 }
 
 /// What is to be done about what was found.
-fn next_step(damaged: u64, data: bool, repaired: Option<Repaired>) -> String {
+///
+/// `opened`: blocks were, and what was found in them is found by a repair that opens them, too.
+fn next_step(damaged: u64, opened: bool, repaired: Option<Repaired>) -> String {
+    let repair = if opened { "check --data --repair" } else { "check --repair" };
     let others = "restore the repository from a copy, or rescue with export --partial into a new one";
     match repaired {
         // What is stored again is found as there, and not stored: the damage would be its own, too.
         None => format!(
-            "{damaged} findings, listed above: run check --repair before anything else is stored, which shares the damage \
+            "{damaged} findings, listed above: run {repair} before anything else is stored, which shares the damage \
              otherwise, then import the originals again; or {others}"
         ),
         Some(repaired) if repaired.damaged > repaired.unidentified => format!(
@@ -153,7 +168,9 @@ fn next_step(damaged: u64, data: bool, repaired: Option<Repaired>) -> String {
         Some(repaired) if repaired.damaged > 0 => format!(
             "{damaged} findings are left, listed above: import the originals again, which stores the files anew; or {others}"
         ),
-        Some(_) if !data => format!("{damaged} findings are left, listed above: repair with --data, too; or {others}"),
+        Some(_) if !opened => {
+            format!("{damaged} findings are left, listed above: repair with --data, too; or {others}")
+        }
         Some(_) => format!("{damaged} findings are left, listed above: {others}"),
     }
 }
@@ -172,7 +189,13 @@ fn line(repaired: Repaired) -> String {
     if parts.is_empty() { "nothing to repair".to_owned() } else { format!("repair: {}", parts.join(", ")) }
 }
 
-fn as_json(at: Option<String>, report: CheckReport, findings: Vec<JsonFinding>, repaired: Option<Repaired>) -> Report {
+fn as_json(
+    at: Option<String>,
+    report: CheckReport,
+    sample_percent: Option<u8>,
+    findings: Vec<JsonFinding>,
+    repaired: Option<Repaired>,
+) -> Report {
     Report {
         at,
         files: report.files,
@@ -184,6 +207,7 @@ fn as_json(at: Option<String>, report: CheckReport, findings: Vec<JsonFinding>, 
         chunks: report.chunks,
         blocks: report.blobs,
         blocks_opened: report.blobs_opened,
+        sample_percent,
         damaged: report.findings,
         cut_short: report.is_cut_short,
         notices: report.notices,

@@ -9,7 +9,7 @@ use strongroom::fs::{File, FsSnapshot};
 
 use crate::command::mv::last_name;
 use crate::context::Context;
-use crate::exit::Failure;
+use crate::exit::{Failure, of_folder};
 use crate::local::destination::Folder;
 use crate::local::{bytes_of, name_of};
 use crate::output::shown;
@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 
 async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Context) -> Result<(), Failure> {
     let metadata = snapshot.metadata(path).await?;
-    let file = snapshot.open_file(path).await?;
+    let file = snapshot.open_file(path).await.map_err(of_folder(": write it out with `export`"))?;
     if local == "-" {
         return stream(&file, context, None).await;
     }

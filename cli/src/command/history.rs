@@ -7,9 +7,13 @@ use serde::Serialize;
 use strongroom::fs::{Timestamp, Version};
 
 use crate::context::{Access, Context, transact};
-use crate::exit::Failure;
+use crate::exit::{Failure, of_folder};
 use crate::local::bytes_of;
 use crate::units;
+
+/// What a folder is told.
+pub(crate) const NO_VERSIONS: &str =
+    ", which has no versions: name a file in it, or take snapshots, which keep folders too";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -57,10 +61,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         let repository = context.open(Access::Write).await?;
         transact(repository.fs(), async |transaction| {
             if let Some(Keep(limit)) = arguments.keep {
-                transaction.set_version_limit(path, limit).await?;
+                transaction.set_version_limit(path, limit).await.map_err(of_folder(NO_VERSIONS))?;
             }
             if arguments.prune {
-                transaction.prune_versions(path).await?;
+                transaction.prune_versions(path).await.map_err(of_folder(NO_VERSIONS))?;
             }
             Ok(())
         })
@@ -70,7 +74,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     } else {
         context.look().await?
     };
-    for version in snapshot.history(path).await? {
+    for version in snapshot.history(path).await.map_err(of_folder(NO_VERSIONS))? {
         show(&version, context)?;
     }
     Ok(repository.close().await?)

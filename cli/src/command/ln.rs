@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::command::mv::{is_folder, last_name};
 use crate::context::{Access, Context, transact};
-use crate::exit::Failure;
+use crate::exit::{Failure, of_folder};
 use crate::local::bytes_of;
 use crate::walk::join;
 
@@ -29,7 +29,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         if arguments.symbolic {
             transaction.symlink(target, &link).await?;
         } else {
-            transaction.hard_link(target, &link).await?;
+            let linked = transaction.hard_link(target, &link).await;
+            linked.map_err(of_folder(", and has one name only: pass -s to make a symbolic link"))?;
         }
         Ok(())
     })

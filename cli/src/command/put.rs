@@ -11,7 +11,7 @@ use crate::command::mv::last_name;
 use crate::context::{Access, Context, transact};
 use crate::exit::Failure;
 use crate::local::bytes_of;
-use crate::local::source::SourceFile;
+use crate::local::source::{Kind as SourceKind, SourceFile, entry_at};
 use crate::output::shown;
 use crate::progress::Progress;
 use crate::transfer::{self, Broken, PIECE_BYTES};
@@ -58,6 +58,13 @@ fn open(local: &Path, context: &Context) -> Result<SourceFile, Failure> {
     let real = std::fs::canonicalize(local);
     if real.as_ref().is_ok_and(|real| real.is_dir()) {
         return Err(Failure::failed(format!("{}: is a folder: store it with `import`", local.display())));
+    }
+    let what = real.as_ref().ok().and_then(|real| entry_at(real, Vec::new()).ok()).map(|entry| entry.kind);
+    if let Some(SourceKind::Special(what)) = what {
+        let local = local.display();
+        return Err(Failure::failed(format!(
+            "{local}: is a {what}, not a file: `put - PATH` stores what comes out of one"
+        )));
     }
     real.and_then(|real| SourceFile::open(&real, context.own()))
         .map_err(|error| Failure::failed(format!("{}: cannot read: {error}", local.display())))

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use crate::command::history::NO_VERSIONS;
 use crate::context::{Access, Context, transact};
-use crate::exit::Failure;
+use crate::exit::{Failure, of_folder};
 use crate::local::bytes_of;
 
 #[derive(Debug, Args)]
@@ -20,7 +21,10 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let repository = context.open(Access::Write).await?;
     let (path, number) = (bytes_of(&arguments.path), arguments.version);
-    transact(repository.fs(), async |transaction| Ok(transaction.restore_version(path, number).await?)).await?;
+    transact(repository.fs(), async |transaction| {
+        transaction.restore_version(path, number).await.map_err(of_folder(NO_VERSIONS))
+    })
+    .await?;
     repository.close().await?;
     context.output.done("restore")
 }

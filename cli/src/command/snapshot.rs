@@ -34,7 +34,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// What to call it: what a file could be called
+    /// What to call it: what a file could be called. Not a duration such as 8h, which --at takes for so long ago; a date may be
     name: String,
 }
 
@@ -115,6 +115,12 @@ async fn create(arguments: Create, context: &mut Context) -> Result<(), Failure>
         let (name, bytes) = (shown(arguments.name.as_bytes()), arguments.name.len());
         let what = format!("is {bytes} bytes long, and a snapshot's name has at most {SNAPSHOT_NAME_BYTES_MAX}");
         return Err(Failure::usage(format!("{name}: {what}")));
+    }
+    // A name comes before a time: `--at 8h` would be another state from now on. Who names a day means that of the day.
+    if units::parse_duration(&arguments.name).is_ok() {
+        let name = shown(arguments.name.as_bytes());
+        let what = "is how --at says how long ago, and would no longer mean that: call it otherwise, as in before-";
+        return Err(Failure::usage(format!("{name}: {what}{name}")));
     }
     let repository = context.open(Access::Write).await?;
     let info = repository.create_snapshot(&arguments.name).await?;

@@ -247,3 +247,44 @@ fn an_import_of_what_is_not_there_creates_nothing() {
     assert!(scratch.fails(1, ["import", "--init", "no such", "nor such"]).contains("no such: cannot be read"));
     assert!(!scratch.path("repo").exists());
 }
+
+#[test]
+fn what_takes_files_alone_says_of_anything_else_what_it_is_and_what_is_to_be_done_with_it() {
+    let scratch = Scratch::with_repository();
+    scratch.succeeds(["mkdir", "-p", "/folder/inner"]);
+    scratch.feeds(["put", "-", "/folder/file"], b"content");
+    let made = std::process::Command::new("mkfifo").arg(scratch.path("pipe")).status().unwrap();
+    assert!(made.success());
+    let says = |said: &str, all: [&str; 3]| {
+        assert!(said.lines().count() == 1 && all.iter().all(|what| said.contains(what)), "{all:?}: {said}");
+    };
+    for (line, what, instead) in [
+        (&["put", "pipe", "/new"][..], "pipe: is a FIFO", "`put - PATH`"),
+        (&["put", "/dev/null", "/new"], "/dev/null: is a device", "`put - PATH`"),
+        (&["get", "/folder", "local"], "/folder: is a folder", "`export`"),
+        (&["cat", "/folder"], "/folder: is a folder", "`ls`"),
+        (&["cat", "--version", "1", "/folder"], "/folder: is a folder", "`ls`"),
+        (&["history", "/folder"], "/folder: is a folder", "no versions"),
+        (&["history", "--keep", "3", "/folder"], "/folder: is a folder", "snapshots"),
+        (&["history", "--prune", "/folder"], "/folder: is a folder", "snapshots"),
+        (&["restore", "/folder", "--version", "1"], "/folder: is a folder", "snapshots"),
+        (&["rm", "/folder"], "/folder: is a folder", "-r"),
+        (&["cp", "/folder", "/other"], "/folder: is a folder", "-r"),
+        (&["ln", "/folder", "/other"], "/folder: is a folder", "-s"),
+    ] {
+        says(&scratch.fails(1, line), ["strongroom: ", what, instead]);
+    }
+    for (line, what, instead) in [
+        (r#"{"op": "rm", "path": "/folder"}"#, "/folder: is a folder", r#""recursive": true"#),
+        (r#"{"op": "rmdir", "path": "/folder"}"#, "/folder: is not empty", r#""recursive": true"#),
+        (r#"{"op": "rmdir", "path": "/folder/file"}"#, "/folder/file: is not a folder", "rm removes it"),
+        (r#"{"op": "cp", "from": "/folder", "to": "/other"}"#, "/folder: is a folder", r#""recursive": true"#),
+        (r#"{"op": "ln", "target": "/folder", "link": "/other"}"#, "/folder: is a folder", r#""symbolic": true"#),
+    ] {
+        let output =
+            scratch.feeds(["batch"], format!("{{\"op\": \"mkdir\", \"path\": \"/new\"}}\n{line}\n").as_bytes());
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        says(&text(output.stderr), ["strongroom: line 2: ", what, instead]);
+    }
+    assert_eq!(text(scratch.succeeds(["ls", "-R"])), "folder\nfolder/file\nfolder/inner\n");
+}

@@ -91,6 +91,17 @@ fn everything_opens_with_the_new_password_and_nothing_with_the_old_one() {
 }
 
 #[test]
+fn large_blocks_are_copied_into_small_ones() {
+    let scratch = prepare();
+    let large = ["copy", "large", "--no-recovery", "--kdf-time=1", "--block-size=1MiB", "--new-password-file=new"];
+    scratch.succeeds(large);
+    let small = [&["-r", "large"], &COPY[..], &["--block-size", "16KiB"]].concat();
+    let output = scratch.command().env("STRONGROOM_PASSWORD", NEW).args(small).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    is_whole(&scratch);
+}
+
+#[test]
 fn the_new_credentials_come_from_where_those_of_a_new_slot_do() {
     let scratch = prepare();
     let run = |arguments: &[&str], password: Option<&str>| {
@@ -130,7 +141,7 @@ fn the_new_credentials_come_from_where_those_of_a_new_slot_do() {
 fn what_makes_no_sense_is_refused_before_anything_is_made() {
     let scratch = prepare();
     for (code, arguments, says) in [
-        (2, &["--block-size", "32KiB"][..], "64KiB"),
+        (2, &["--block-size", "8KiB"][..], "at least 16KiB"),
         (2, &["--block-size", "5000"], "powers of two"),
         (2, &["--block-size", "8MiB"], "4MiB"),
         (2, &["--cipher", "rot13"], "aes-256-gcm"),

@@ -339,3 +339,58 @@ fn without_dedup_an_import_that_has_to_look_at_what_is_damaged_stores_it_anew() 
     scratch.succeeds(["import", "tree"]);
     assert!(scratch.succeeds(["cat", "/tree/file"]) == fs::read(&file).unwrap());
 }
+
+#[test]
+fn a_sample_opens_its_share_of_the_blocks_others_each_time_and_finds_what_lies_in_them() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "64KiB"]);
+    fs::create_dir(scratch.path("tree")).unwrap();
+    fs::write(scratch.path("tree/file"), Numbers::new(5).bytes(3 << 20)).unwrap();
+    scratch.succeeds(["import", "tree"]);
+    scratch.succeeds(["snapshot", "create", "kept"]);
+    let check = |more: &[&str]| {
+        let output = scratch.run(["check", "--json"].iter().chain(more));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), report, text(&output.stderr))
+    };
+    let opened = |more: &[&str]| check(more).1["blocks_opened"].as_u64().unwrap();
+    let (none, all) = (opened(&[]), opened(&["--data"]));
+    assert!(none == 0 && all > 48, "{all} blocks");
+    for (percent, count) in [("1", 1), ("10", all.div_ceil(10)), ("99", (all * 99).div_ceil(100)), ("100", all)] {
+        let (code, report, said) = check(&["--sample", percent]);
+        assert_eq!((code, report["blocks_opened"].as_u64(), said.as_str()), (0, Some(count), ""), "{percent} %");
+        assert_eq!(report["sample_percent"].to_string(), percent);
+    }
+    let kept = opened(&["--at", "kept", "--data"]);
+    assert_eq!(opened(&["--at", "kept", "--sample", "50"]), kept.div_ceil(2));
+    let said = text(&scratch.succeeds(["check", "--sample", "10"]));
+    assert!(said.contains("a sample of 10 %") && said.contains("no damage found in the sample"), "{said}");
+
+    // A bit in one block, which only opening it shows.
+    let mut blobs = blobs(&scratch.path("repo")).into_iter();
+    loop {
+        let blob = blobs.next().expect("a block of the file");
+        let flip = || {
+            let mut bytes = fs::read(&blob).unwrap();
+            bytes[30_000] ^= 1;
+            fs::set_permissions(&blob, fs::Permissions::from_mode(0o600)).unwrap();
+            fs::write(&blob, bytes).unwrap();
+        };
+        flip();
+        if (check(&[]).0, check(&["--data"]).0) == (0, 13) {
+            break;
+        }
+        flip();
+    }
+    assert_eq!(check(&["--sample", "100"]).0, 13);
+    let codes: BTreeSet<i32> = (0..64)
+        .map(|_| {
+            let (code, report, said) = check(&["--sample", "50"]);
+            assert_eq!(code == 13, report["damaged"].as_u64().unwrap() > 0);
+            assert!(code == 0 || report["findings"].to_string().contains("/tree/file"), "{report}");
+            assert!(code == 0 || said.contains("check --data --repair"), "{said}");
+            code
+        })
+        .collect();
+    assert_eq!(codes, BTreeSet::from([0, 13]), "of 64 halves some have it, and some have not");
+}

@@ -92,7 +92,7 @@ fn repairing_and_importing_again_brings_everything_back() {
             if harm == "gone" { fs::remove_file(blob).unwrap() } else { flip(&blob) }
         }
         let said = scratch.fails(13, ["check", "--data"]);
-        assert!(said.contains("check --repair"), "{said}");
+        assert!(said.contains("check --data --repair"), "{said}");
         let versions = scratch.succeeds(["history", "/tree/0", "--json"]);
 
         let output = scratch.run(repair);

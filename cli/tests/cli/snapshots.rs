@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use strongroom::blocking::Repository;
+use strongroom::{Credentials, OpenOptions};
+
 use crate::common::{self, Numbers, Scratch, compare_trees};
 
 fn text(bytes: Vec<u8>) -> String {
@@ -104,6 +107,40 @@ fn a_folder_is_brought_back_alone_with_its_links_and_attributes() {
     scratch.succeeds(["snapshot", "rm", "then"]);
     scratch.succeeds(["compact"]);
     scratch.succeeds(["check", "--data"]);
+}
+
+/// A library tells names from times by what it is asked, and so did this program once: such names are in repositories.
+#[test]
+fn a_name_that_reads_like_a_duration_is_refused_and_one_that_is_there_comes_before_the_time() {
+    let scratch = Scratch::with_repository();
+    scratch.feeds(["put", "-", "/file"], b"1");
+    for name in ["8h", "90s", "1h30m", "500ms", " 2d"] {
+        let said = scratch.fails(2, ["snapshot", "create", name]);
+        assert!(said.contains("how long ago") && said.contains("call it otherwise"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert_eq!(names(&scratch), [""; 0]);
+    let place = scratch.path("repo");
+    let options = OpenOptions::new(Credentials::password(common::PASSWORD));
+    let library = Repository::open(place.to_str().unwrap(), options).unwrap();
+    library.create_snapshot("8h").unwrap();
+    library.close().unwrap();
+    // A day is what many call what they take each day, whenever that was.
+    for (name, content) in [("2001-01-01", b"2"), ("8hours", b"3"), ("before-8h", b"4")] {
+        scratch.feeds(["put", "-", "/file"], content);
+        scratch.succeeds(["snapshot", "create", name]);
+    }
+    for (at, content) in [("8h", b"1"), ("2001-01-01", b"2"), ("8hours", b"3"), ("before-8h", b"4"), ("0s", b"4")] {
+        assert_eq!(scratch.succeeds(["--at", at, "cat", "/file"]), content, "{at}");
+    }
+    // The time is there all the same, in other words.
+    for at in ["480m", "2001-01-01T23:59:59Z"] {
+        assert!(scratch.fails(1, ["--at", at, "cat", "/file"]).contains("as old as"), "{at}");
+    }
+    scratch.succeeds(["snapshot", "restore", "8h"]);
+    assert_eq!(scratch.succeeds(["cat", "/file"]), b"1");
+    scratch.succeeds(["snapshot", "rm", "8h"]);
+    assert!(scratch.fails(1, ["--at", "8h", "cat", "/file"]).contains("as old as"));
 }
 
 #[test]

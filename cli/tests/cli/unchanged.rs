@@ -107,10 +107,69 @@ fn a_dry_run_looks_into_files_of_which_something_else_changed() {
     import(&scratch, &[]);
     fs::set_permissions(scratch.path("tree/file"), Permissions::from_mode(0o600)).unwrap();
     fs::write(scratch.path("tree/new"), "new").unwrap();
+    let counts = |report: &serde_json::Value| ["files", "unchanged", "attributes"].map(|count| report[count].as_u64());
     let would = import(&scratch, &["--dry-run"]);
-    assert_eq!((would["files"].as_u64(), would["unchanged"].as_u64()), (Some(1), Some(1)), "{would}");
+    assert_eq!(counts(&would), [Some(1), Some(0), Some(1)], "{would}");
     let did = import(&scratch, &[]);
-    assert_eq!((did["files"].as_u64(), did["unchanged"].as_u64()), (Some(1), Some(1)), "{did}");
+    assert_eq!(counts(&did), [Some(1), Some(0), Some(1)], "{did}");
+}
+
+type ChangeInTree = fn(&Path);
+
+/// What is changed of `file`, `link` and the folder in a tree, beside content, and which counts say so.
+const ATTRIBUTES: [(&str, ChangeInTree, [u64; 5]); 5] = [
+    ("nothing", |_| {}, [0, 0, 0, 4, 0]),
+    ("a mode", |tree| fs::set_permissions(tree.join("file"), Permissions::from_mode(0o751)).unwrap(), [0, 0, 0, 3, 1]),
+    ("the time of a link", |tree| set_time_of_link(&tree.join("link")), [0, 0, 0, 3, 1]),
+    ("an attribute", |tree| set_attribute(&tree.join("file")), [0, 0, 0, 3, 1]),
+    ("an attribute of the folder", |tree| set_attribute(tree), [0, 1, 0, 3, 0]),
+];
+
+fn set_time_of_link(path: &Path) {
+    let time = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 7 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+fn set_attribute(path: &Path) {
+    rustix::fs::setxattr(path, "user.new", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+#[test]
+fn what_has_other_attributes_alone_is_counted_apart_and_a_dry_run_says_so_before() {
+    for (what, change, expected) in ATTRIBUTES {
+        let scratch = Scratch::with_repository();
+        let tree = scratch.path("tree");
+        fs::create_dir(&tree).unwrap();
+        for (name, content) in [("file", "one"), ("other", "two")] {
+            fs::write(tree.join(name), content).unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", tree.join("link")).unwrap();
+        import(&scratch, &[]);
+        if what.contains("attribute")
+            && rustix::fs::setxattr(&tree, "user.try", b"", rustix::fs::XattrFlags::empty()).is_err()
+        {
+            eprintln!("no extended attributes here: nothing to try");
+            continue;
+        }
+        import(&scratch, &[]);
+        let was = commit(&scratch);
+        change(&tree);
+        let counts = |report: &serde_json::Value| {
+            ["files", "folders", "links", "unchanged", "attributes"].map(|count| report[count].as_u64().unwrap())
+        };
+        assert_eq!(counts(&import(&scratch, &["--dry-run"])), expected, "{what}, dry run");
+        let says = |arguments: &[&str]| text(&scratch.succeeds(["import", "tree"].iter().chain(arguments)));
+        let would = says(&["--dry-run"]);
+        assert_eq!(would.contains("3 unchanged, 1 would get other attributes"), expected[4] == 1, "{what}: {would}");
+        assert_eq!(commit(&scratch), was, "{what}, dry run");
+        assert_eq!(counts(&import(&scratch, &[])), expected, "{what}");
+        assert_eq!(commit(&scratch) > was, what != "nothing", "{what}");
+        let did = says(&[]);
+        assert!(did.contains("4 unchanged\n") && did.contains("stored 0 files, 0 folders, 0 links"), "{what}: {did}");
+        scratch.succeeds(["export", "/tree", "out"]);
+        assert_eq!(common::compare_trees(&tree, &scratch.path("out/tree")), Vec::<String>::new(), "{what}");
+    }
 }
 
 #[test]
@@ -216,16 +275,14 @@ fn what_is_looked_into_and_is_the_same_makes_no_version_and_is_not_looked_into_a
         fs::write(&file, common::Numbers::new(1).bytes(3 << 20)).unwrap();
         import(&scratch, &[]);
         let before = stored_bytes(&scratch.path("repo"));
-        for change in [
-            |file: &Path| set_time(file, file.metadata().unwrap().modified().unwrap()),
-            |file: &Path| {
-                fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
-            },
-        ] {
+        let same_time: ChangeInTree = |file| set_time(file, file.metadata().unwrap().modified().unwrap());
+        let other_mode: ChangeInTree = |file| fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+        for (change, expected) in [(same_time, [0, 2, 0]), (other_mode, [0, 1, 1])] {
             change(&file);
             let first = commit(&scratch);
             let report = import(&scratch, &[]);
-            assert_eq!((&report["files"], &report["unchanged"]), (&0.into(), &2.into()), "dedup {dedup}");
+            let counts = ["files", "unchanged", "attributes"].map(|count| report[count].as_u64().unwrap());
+            assert_eq!(counts, expected, "dedup {dedup}");
             let second = commit(&scratch);
             assert_ne!(first, second, "it is noted that it was looked into");
             import(&scratch, &[]);

@@ -1,4 +1,4 @@
-use crate::format::{DirectoryEntry, SALT_BYTES, SEAL_BYTES, Trailer, limits};
+use crate::format::{DirectoryEntry, Pointer, SALT_BYTES, SEAL_BYTES, Trailer, limits, node};
 use crate::{Error, Result};
 
 /// The size of every block of a repository, and what follows from it.
@@ -46,6 +46,23 @@ impl Geometry {
         self.block_bytes as usize / 50
     }
 
+    /// As many pieces as the row of a chunk has room for, whatever else it says: its key 9 bytes, and 59 more.
+    #[must_use]
+    pub const fn pieces_max(self) -> usize {
+        node::leaf_entry_bytes_max(self.node_bytes_max()).saturating_sub(68) / Pointer::BYTES
+    }
+
+    /// The longest payload of a chunk in bytes: 256 KiB, or four blocks where nodes are smaller than elsewhere. In pieces of
+    /// half a block its row has room for it.
+    #[must_use]
+    pub const fn chunk_bytes_max(self) -> usize {
+        if self.node_bytes_max() < node::NODE_BYTES_MAX {
+            4 * self.block_bytes as usize
+        } else {
+            limits::CHUNK_BYTES_MAX
+        }
+    }
+
     /// Whether a sealed record can lie there: after the salt, and before the shortest directory that lists it.
     pub(super) fn holds(self, offset: u32, length: u32) -> bool {
         let tail = DirectoryEntry::BYTES + SEAL_BYTES + Trailer::SEALED_BYTES;
@@ -66,6 +83,16 @@ mod tests {
         assert!(Geometry::new(4 << 20).is_ok());
         for bad in [0, 2048, 4095, 5000, 8 << 20] {
             assert!(matches!(Geometry::new(bad), Err(Error::Invalid(_))));
+        }
+    }
+
+    #[test]
+    fn the_row_of_the_longest_chunk_has_room_for_it_in_halves_of_blocks() {
+        for shift in 12..=22 {
+            let geometry = Geometry::new(1 << shift).unwrap();
+            let halves = geometry.chunk_bytes_max().div_ceil(geometry.record_capacity() / 2);
+            assert!(halves <= geometry.pieces_max(), "blocks of {} bytes", geometry.block_bytes());
+            assert!(geometry.pieces_max() <= usize::from(u8::MAX));
         }
     }
 

@@ -112,7 +112,7 @@ impl Future for Upload {
 }
 
 /// What one step of appending did.
-enum Step {
+pub(super) enum Step {
     NoRoom,
     Placed(Pointer, usize),
 }
@@ -201,7 +201,8 @@ impl BlockWriter {
         let mut pointers = Vec::with_capacity(1);
         let mut rest = payload;
         loop {
-            match self.put_record(since, class, kind, id, &rest)? {
+            let pieces_left = self.context.geometry.pieces_max().saturating_sub(pointers.len());
+            match self.put_record(since, class, kind, id, &rest, pieces_left)? {
                 Step::NoRoom => self.drive(since, |state| state.in_flight.len() < self.in_flight_max).await,
                 Step::Placed(pointer, bytes) => {
                     pointers.push(pointer);
@@ -356,20 +357,27 @@ impl BlockWriter {
         lock(&self.failures).errors.range(since..).next().map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
-    fn put_record(
+    /// Puts a record, or as much of a chunk as fits. The rest of it, this piece included, is to be in so many pieces at most.
+    pub(super) fn put_record(
         &self,
         since: (u32, u64),
         class: BlockClass,
         kind: RecordKind,
         id: u64,
         payload: &Bytes,
+        pieces_left: usize,
     ) -> Result<Step> {
         let mut state = lock(&self.state);
         self.check(since)?;
         if state.in_flight.len() >= self.in_flight_max {
             return Ok(Step::NoRoom);
         }
-        let piece_min = self.context.geometry.piece_bytes_min();
+        let geometry = self.context.geometry;
+        let piece_min = geometry.piece_bytes_min();
+        // Others may leave little room in each block: what is left to place must fit the pieces that are left, by halves of blocks.
+        let half = geometry.record_capacity() / 2;
+        let is_free = payload.len().div_ceil(half) < pieces_left;
+        let cut_min = if is_free { piece_min } else { half };
         // Twice at most: an empty block takes the record, or as much of the chunk as there is room for.
         for _ in 0..2 {
             let slot = match state.open(class)? {
@@ -378,7 +386,7 @@ impl BlockWriter {
             };
             let (placed, left) = slot.with_builder(|builder| {
                 let room = builder.remaining();
-                let cut = kind == RecordKind::ChunkData && room >= piece_min && room < payload.len();
+                let cut = kind == RecordKind::ChunkData && room >= cut_min && room < payload.len();
                 let piece = if cut { payload.slice(..room) } else { payload.clone() };
                 let length = piece.len();
                 (builder.append_shared(kind, id, piece).map(|place| (place, length)), builder.remaining())

@@ -422,8 +422,10 @@ impl Shared {
 
     /// As many pieces as a chunk's row has room for.
     fn pieces_max(&self) -> usize {
-        let row = crate::format::node::leaf_entry_bytes_max(self.context.geometry.node_bytes_max());
-        (row.saturating_sub(64) / Pointer::BYTES).min(PIECES_MAX)
+        let geometry = self.context.geometry;
+        // In small blocks the longest chunk is in more by itself; each piece that moves may be cut once.
+        let whole = geometry.chunk_bytes_max().div_ceil(geometry.record_capacity());
+        PIECES_MAX.max(2 * whole).min(geometry.pieces_max())
     }
 
     async fn commit_moves(self: &Arc<Self>, work: Work) -> Result<()> {

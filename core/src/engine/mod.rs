@@ -597,7 +597,7 @@ impl Engine {
         self.shared.context.keys.boundary_seed()
     }
 
-    /// The largest payload of a chunk in bytes: 256 KiB, or four blocks where that is less.
+    /// The largest payload of a chunk in bytes: 256 KiB, and in blocks of less than 16 KiB four blocks.
     #[must_use]
     pub fn chunk_bytes_max(&self) -> usize {
         self.shared.chunk_bytes_max()
@@ -702,13 +702,9 @@ async fn enter(storage: &Arc<dyn Storage>) -> Option<Occupant> {
     }
 }
 
-fn chunk_bytes_max(geometry: Geometry) -> usize {
-    (256 << 10).min(4 * geometry.block_bytes() as usize)
-}
-
 impl Shared {
     pub(crate) fn chunk_bytes_max(&self) -> usize {
-        chunk_bytes_max(self.context.geometry)
+        self.context.geometry.chunk_bytes_max()
     }
 
     /// How many bytes of payloads a transaction may keep in its rows.

@@ -10,6 +10,9 @@ pub const BLOCK_BYTES_MIN: u32 = 4 << 10;
 /// The largest block, in bytes.
 pub const BLOCK_BYTES_MAX: u32 = 4 << 20;
 
+/// The longest payload of a chunk, in bytes; less in the smallest blocks.
+pub const CHUNK_BYTES_MAX: usize = 256 << 10;
+
 /// The content of a header, in bytes; the rest of its block is fill.
 pub const HEADER_BYTES: usize = 4 << 10;
 /// Copies of each header.

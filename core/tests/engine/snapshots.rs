@@ -133,7 +133,8 @@ pub(crate) async fn assert_sound(engine: &Engine) {
     while let Some((_, row)) = scan.next().await.unwrap() {
         references.add(number(&row).0);
     }
-    let options = CheckOptions { data: true, references: Some(references), rows: Some(&Rows), at: None };
+    let options =
+        CheckOptions { data: true, references: Some(references), rows: Some(&Rows), ..CheckOptions::default() };
     let report = engine.check(options).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }

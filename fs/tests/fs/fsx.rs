@@ -1,6 +1,6 @@
 //! One file under random reads, writes, truncations, holes, copies within it, flushes and reopening, beside a real file.
 //!
-//! `STRONGROOM_FSX=1000000` runs so many operations; `STRONGROOM_SEED=N` takes this seed.
+//! `STRONGROOM_FSX=1000000` runs so many operations, and a fiftieth of them on the larger file; `STRONGROOM_SEED=N` takes this seed.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -10,8 +10,31 @@ use strongroom_fs::{File, FileSystem, OpenOptions};
 
 use crate::support::{Bed, assert_sound, noise};
 
-const BYTES_MAX: u64 = 200_000;
-const OPERATIONS: u64 = 50_000;
+/// What file is tried.
+#[derive(Clone, Copy)]
+struct Shape {
+    block_bytes: u32,
+    /// It is never longer.
+    bytes_max: u64,
+    /// What an operation is about is at most so long, in turn.
+    lengths: [u64; 3],
+    /// Unless it is said how many.
+    operations: u64,
+    /// Of the operations that are asked for, one in so many.
+    share: u64,
+}
+
+/// Chunks of 4 KiB at the middle: some tens of them, in blocks of a chunk each.
+const SMALL: Shape =
+    Shape { block_bytes: 4096, bytes_max: 200_000, lengths: [50, 3_000, 30_000], operations: 50_000, share: 1 };
+/// Chunks and blocks as they are by default: a hundred chunks, several blocks at once, and holes over many of both.
+const LARGE: Shape = Shape {
+    block_bytes: 128 << 10,
+    bytes_max: 6 << 20,
+    lengths: [3_000, 100_000, 2_500_000],
+    operations: 1_000,
+    share: 50,
+};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -77,18 +100,25 @@ async fn open(fs: &FileSystem) -> File {
 
 #[test]
 fn a_file_under_random_operations_equals_a_real_one() {
-    let seed = number("STRONGROOM_SEED").unwrap_or(1);
-    block_on(run(seed, number("STRONGROOM_FSX").unwrap_or(OPERATIONS)));
+    block_on(run(SMALL));
 }
 
-async fn run(seed: u64, operations: u64) {
+#[test]
+fn a_large_file_under_random_operations_equals_a_real_one() {
+    block_on(run(LARGE));
+}
+
+async fn run(shape: Shape) {
+    let Shape { block_bytes, bytes_max, lengths, .. } = shape;
+    let seed = number("STRONGROOM_SEED").unwrap_or(1);
+    let operations = number("STRONGROOM_FSX").map_or(shape.operations, |all| all / shape.share);
     let mut dice = Dice::new(seed);
-    let (mut bed, mut fs) = Bed::new(4096).await;
+    let (mut bed, mut fs) = Bed::new(block_bytes).await;
     let mut pair = Pair { real: tempfile::tempfile().unwrap(), file: open(&fs).await, size: 0 };
     for operation in 0..operations {
-        let offset = dice.below(BYTES_MAX);
-        let longest = [50, 3_000, 30_000][dice.below(3) as usize];
-        let length = dice.below(longest).min(BYTES_MAX - offset) as usize;
+        let offset = dice.below(bytes_max);
+        let longest = lengths[dice.below(3) as usize];
+        let length = dice.below(longest).min(bytes_max - offset) as usize;
         let kind = dice.below(1_000);
         let what = format!("seed {seed}, operation {operation}, kind {kind}");
         match kind {
@@ -101,7 +131,7 @@ async fn run(seed: u64, operations: u64) {
                 }
             }
             600..700 => {
-                let bytes = noise(dice.roll(), length.min((BYTES_MAX - pair.size.min(BYTES_MAX)) as usize));
+                let bytes = noise(dice.roll(), length.min((bytes_max - pair.size.min(bytes_max)) as usize));
                 assert_eq!(pair.file.append(&bytes).await.unwrap(), pair.size, "{what}");
                 let end = pair.size;
                 pair.real_write(end, &bytes);
@@ -132,7 +162,7 @@ async fn run(seed: u64, operations: u64) {
             }
             970..980 => {
                 pair.file.flush().await.unwrap();
-                let from = dice.below(BYTES_MAX);
+                let from = dice.below(bytes_max);
                 let wanted = (length as u64).min(from.abs_diff(offset));
                 let copied = fs.copy_range("f", from, "f", offset, wanted).await.unwrap();
                 let bytes = pair.real_bytes(from, wanted as usize);
@@ -157,7 +187,7 @@ async fn run(seed: u64, operations: u64) {
             }
         }
     }
-    pair.read(0, BYTES_MAX as usize, "at the end").await;
+    pair.read(0, bytes_max as usize, "at the end").await;
     pair.map("at the end").await;
     pair.file.close().await.unwrap();
     assert_sound(&fs).await;

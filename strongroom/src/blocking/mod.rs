@@ -162,6 +162,19 @@ impl Repository {
         block_on(self.inner.check_at(name, options, report))
     }
 
+    /// Checks it, and opens a sample of the blobs; see [`crate::Repository::check_sample`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_sample(
+        &self,
+        at: Option<&str>,
+        percent: u8,
+        report: impl FnMut(Finding) + Send,
+    ) -> Result<CheckReport> {
+        block_on(self.inner.check_sample(at, percent, report))
+    }
+
     /// Sees to it that damage does not spread, and that what is stored again heals it; then checks it: see
     /// [`crate::Repository::repair`].
     ///

@@ -84,3 +84,17 @@ fn it_begins_again_where_its_state_is_given_up_and_finds_nothing() {
         assert!(begun_again > 0);
     });
 }
+
+#[test]
+fn a_sample_is_of_one_to_a_hundred_blobs_of_a_hundred() {
+    let options = strongroom::CreateOptions::new(strongroom::Credentials::password("correct horse")).kdf_millis(1);
+    let repository = strongroom::blocking::Repository::create("mem://sample", options).unwrap();
+    for percent in [0, 101, 255] {
+        let refused = repository.check_sample(None, percent, |_| {});
+        let invalid = matches!(refused, Err(strongroom::Error::Core(strongroom::core::Error::Invalid(_))));
+        assert!(invalid, "{percent}: {refused:?}");
+    }
+    for percent in [1, 100] {
+        assert!(repository.check_sample(None, percent, |_| {}).unwrap().blobs_opened > 0, "{percent}");
+    }
+}

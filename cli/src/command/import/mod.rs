@@ -87,9 +87,11 @@ pub(crate) struct Arguments {
 
 #[derive(Default, Serialize)]
 pub(super) struct Report {
-    /// New or changed.
+    /// New, or of other content.
     files: u64,
+    /// New, or of other attributes: they have nothing else of their own.
     folders: u64,
+    /// New, or leading elsewhere.
     links: u64,
     /// Further names of files that have several.
     hard_links: u64,
@@ -97,6 +99,8 @@ pub(super) struct Report {
     removed: u64,
     /// Files, folders and links that are in the repository as they are here.
     unchanged: u64,
+    /// Files and links that are there but for their mode, owner, time or extended attributes, which were set.
+    attributes: u64,
     /// Files that were damaged in the repository, as a repair had found, and got back what they had lost.
     mended: u64,
     /// Of the new and changed files.
@@ -284,9 +288,14 @@ fn summarise(report: &Report, arguments: &Arguments, elapsed: Duration, context:
         (count, true) => format!(", would remove {count}"),
         (count, false) => format!(", removed {count}"),
     };
+    let attributes = match (report.attributes, arguments.dry_run) {
+        (0, _) => String::new(),
+        (count, true) => format!(", {count} would get other attributes"),
+        (count, false) => format!(", {count} got other attributes"),
+    };
     let mended = if report.mended > 0 { format!(", {} mended", report.mended) } else { String::new() };
     context.output.summary(&format!(
-        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged{mended}{removed}",
+        "{done} {} files, {} folders, {} links: {} in {} ({}); {} unchanged{attributes}{mended}{removed}",
         report.files,
         report.folders,
         report.links + report.hard_links,

@@ -184,9 +184,9 @@ impl Import<'_> {
         let there = self.find(&entry, snapshot).await?;
         let folder = match there {
             Some(metadata) if metadata.kind == FsKind::Directory => {
-                self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
+                let is_set = self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
                 let touched = !same_attributes(&entry.attributes, &metadata);
-                if touched {
+                if touched || is_set {
                     self.report.folders += 1
                 } else {
                     self.report.unchanged += 1
@@ -262,13 +262,17 @@ impl Import<'_> {
             return self.one_more_name(first, path, there).await;
         }
         if let Some(metadata) = &there
-            && same_attributes(&entry.attributes, metadata)
             && snapshot.read_link(&path).await? == *target
             && (metadata.nlink < 2 || self.links.is_original(metadata.inode, entry.identity))
         {
-            self.report.unchanged += 1;
             self.links.met(&entry, &path, Some(metadata.inode));
-            return self.xattrs(&path, &entry.path, Some(metadata), snapshot).await;
+            let is_set = self.xattrs(&path, &entry.path, Some(metadata), snapshot).await?;
+            let is_same = same_attributes(&entry.attributes, metadata);
+            self.note_found(&path, is_same && !is_set);
+            if is_same {
+                return Ok(());
+            }
+            return self.take(Step::Attributes { path, attributes: entry.attributes }).await;
         }
         self.touch_parent();
         self.report.links += 1;
@@ -276,7 +280,18 @@ impl Import<'_> {
         self.links.met(&entry, &path, None);
         let (link, target) = (path.clone(), target.clone());
         self.take(Step::Link { path: link, target, attributes: entry.attributes }).await?;
-        self.xattrs(&path, &entry.path, None, snapshot).await
+        self.xattrs(&path, &entry.path, None, snapshot).await?;
+        Ok(())
+    }
+
+    /// A file or link that is in the repository: as it is here, or but for its attributes.
+    fn note_found(&mut self, path: &[u8], is_same: bool) {
+        if is_same {
+            self.report.unchanged += 1;
+        } else {
+            self.report.attributes += 1;
+            self.tell("would set the attributes of", "attributes of", path);
+        }
     }
 
     /// Of a file or link that was met under another name before.
@@ -337,11 +352,12 @@ impl Import<'_> {
             if let Some(tag) = tag
                 && (!shared || self.links.is_original(metadata.inode, entry.identity))
             {
-                self.report.unchanged += 1;
                 self.progress.add(size);
                 self.links.met(&entry, &path, Some(metadata.inode));
-                self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
-                if tag.is_none() && same_attributes(&attributes, &metadata) {
+                let is_set = self.xattrs(&path, &entry.path, Some(&metadata), snapshot).await?;
+                let is_same = same_attributes(&attributes, &metadata);
+                self.note_found(&path, is_same && !is_set);
+                if tag.is_none() && is_same {
                     return Ok(());
                 }
                 return self.take(Step::Found { path, attributes, there: metadata, tag }).await;
@@ -391,21 +407,29 @@ impl Import<'_> {
         }
     }
 
-    /// Extended attributes, where they are not the same: they change without a change of the content's time.
+    /// Extended attributes, where they are not the same: they change without a change of the content's time. Answers whether
+    /// any of those that can be read is another.
     async fn xattrs(
         &mut self,
         path: &[u8],
         source: &Path,
         there: Option<&Metadata>,
         snapshot: &FsSnapshot,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let (here, unread) = xattrs::read(source);
-        let same = unread.is_none()
-            && match there {
-                Some(metadata) => here == transfer::xattrs(snapshot, path, metadata).await?,
-                None => here.is_empty(),
-            };
-        if same { Ok(()) } else { self.take(Step::Xattrs { path: path.to_vec(), source: source.to_owned() }).await }
+        let there = match there {
+            Some(metadata) => transfer::xattrs(snapshot, path, metadata).await?,
+            None => Vec::new(),
+        };
+        let is_set = match unread {
+            None => here != there,
+            // What cannot be read stays as it is.
+            Some(_) => here.iter().any(|attribute| !there.contains(attribute)),
+        };
+        if is_set || unread.is_some() {
+            self.take(Step::Xattrs { path: path.to_vec(), source: source.to_owned() }).await?;
+        }
+        Ok(is_set)
     }
 
     /// What the repository had under this name when the import began.

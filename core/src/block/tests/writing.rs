@@ -11,7 +11,8 @@ use futures_lite::future::block_on;
 use proptest::prelude::*;
 
 use crate::block::testing::{Fate, World};
-use crate::block::{BlockReader, BlockStore, BlockWriter, SHARED_BYTES_MIN, WriterOptions};
+use crate::block::writer::Step;
+use crate::block::{BlockReader, BlockStore, BlockWriter, Geometry, SHARED_BYTES_MIN, WriterOptions};
 use crate::crypto::Suite;
 use crate::format::{BlockClass, BlockId, Pointer, RecordKind};
 use crate::storage::ErrorKind;
@@ -200,6 +201,36 @@ fn a_chunk_fills_the_block_and_goes_on_in_the_next() {
         assert_eq!((next.len(), next[0].counter), (1, pointers[2].counter), "small things share a block");
         assert_eq!(chunk(&store, b"").await.unwrap().len(), 1, "an empty chunk is a record too");
     });
+}
+
+#[test]
+fn a_chunk_is_in_no_more_pieces_than_its_row_names_whoever_writes_beside_it() {
+    for shift in 12..=17 {
+        let world = World::new(Suite::Aes256Gcm, 1 << shift);
+        let store = store_of(&world, 1_000);
+        let geometry = world.context.geometry;
+        let put = |payload: &Bytes, pieces_left| {
+            let kind = RecordKind::ChunkData;
+            match store.writer.put_record((0, 0), BlockClass::Data, kind, 1, payload, pieces_left).unwrap() {
+                Step::Placed(pointer, bytes) => (pointer, bytes),
+                Step::NoRoom => panic!("there is room for all on the way"),
+            }
+        };
+        // Leaves room for the smallest piece, in whatever block a piece goes to.
+        let room = Geometry::RECORD_OVERHEAD_BYTES + geometry.piece_bytes_min();
+        let beside = Bytes::from(vec![7; geometry.record_capacity() - room - 1]);
+        let payload: Bytes = (0..geometry.chunk_bytes_max()).map(|at| (at % 251) as u8).collect();
+        let (mut pointers, mut placed) = (Vec::new(), 0);
+        while placed < payload.len() {
+            put(&beside, usize::MAX);
+            let pieces_left = geometry.pieces_max().saturating_sub(pointers.len());
+            let (pointer, bytes) = put(&payload.slice(placed..), pieces_left);
+            pointers.push(pointer);
+            placed += bytes;
+        }
+        assert!(pointers.len() <= geometry.pieces_max(), "{} pieces in blocks of {} bytes", pointers.len(), 1 << shift);
+        assert!(block_on(whole(&store, &pointers)) == payload);
+    }
 }
 
 #[test]

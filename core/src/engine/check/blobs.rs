@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::{Check, HINT};
+use super::{Check, CheckOptions, HINT};
 use crate::block::BlockReader;
+use crate::env::Env;
 use crate::format::rows::{self, DataBlock};
 use crate::format::well_known;
 use crate::format::{BlockId, SALT_BYTES};
@@ -15,6 +16,44 @@ use crate::{Error, Result};
 
 /// Blobs opened at once.
 const AT_ONCE: usize = 8;
+
+/// How many of the blobs are opened whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    None,
+    /// So many of a hundred.
+    Sample(u8),
+    All,
+}
+
+impl Part {
+    pub(super) fn of(options: &CheckOptions<'_>) -> Self {
+        match options.sample_percent {
+            _ if options.data => Self::All,
+            0 => Self::None,
+            100.. => Self::All,
+            percent => Self::Sample(percent),
+        }
+    }
+
+    /// Takes those that are opened out of all.
+    fn draw(self, names: &mut Vec<Name>, env: &Env) -> Result<Vec<Name>> {
+        let percent = match self {
+            Self::None => return Ok(Vec::new()),
+            Self::All => return Ok(std::mem::take(names)),
+            Self::Sample(percent) => usize::from(percent),
+        };
+        let count = names.len().saturating_mul(percent).div_ceil(100).min(names.len());
+        // The first places of a shuffle.
+        for place in 0..count {
+            let left = (names.len() - place) as u64;
+            let drawn = u64::from_le_bytes(env.random()?).checked_rem(left).unwrap_or_default();
+            names.swap(place, place + usize::try_from(drawn).unwrap_or_default());
+        }
+        let rest = names.split_off(count);
+        Ok(std::mem::replace(names, rest))
+    }
+}
 
 impl Check<'_> {
     async fn commit_hash(&self, sequence: u64) -> Result<Option<Vec<u8>>> {
@@ -26,17 +65,28 @@ impl Check<'_> {
     }
 
     /// The blocks that the nodes and chunks lead to that were met, and no others: those of one state.
-    pub(super) async fn blobs_met(&mut self, data: bool) -> Result<()> {
+    pub(super) async fn blobs_met(&mut self, part: Part) -> Result<()> {
         let names = self.shared.storage().list_all(&[]).await?;
         let wanted = self.wanted(&names, &[]);
         self.report.blobs = wanted.len() as u64;
         // Nothing of it is condemned: it is needed.
         let (names, condemned) = (wanted.keys().copied().collect(), HashSet::new());
-        if data {
-            self.open_all(names, &wanted, &condemned).await
-        } else {
-            self.lengths(names, &wanted, &condemned).await
-        }
+        self.open(part, names, &wanted, &condemned).await
+    }
+
+    /// Opens part of these blobs, and of the others looks at what is known without that.
+    async fn open(
+        &mut self,
+        part: Part,
+        mut names: Vec<Name>,
+        wanted: &HashMap<Name, DataBlock>,
+        condemned: &HashSet<DataBlock>,
+    ) -> Result<()> {
+        // Headers were read whole.
+        names.retain(|name| well_known::HeaderId::from_name(name.as_bytes()).is_none());
+        let opened = part.draw(&mut names, self.shared.env())?;
+        self.open_all(opened, wanted, condemned).await?;
+        self.lengths(names, wanted, condemned).await
     }
 
     /// Of the blocks that references lead to, those that are there; the others are told.
@@ -54,7 +104,7 @@ impl Check<'_> {
         wanted
     }
 
-    pub(super) async fn blobs(&mut self, data: bool) -> Result<()> {
+    pub(super) async fn blobs(&mut self, part: Part) -> Result<()> {
         let (shared, root) = (self.shared, self.root.clone());
         let names = shared.storage().list_all(&[]).await?;
         self.report.blobs = names.len() as u64;
@@ -165,15 +215,12 @@ impl Check<'_> {
             None => false,
         };
         let (unnamed, names): (Vec<Name>, Vec<Name>) = names.into_iter().partition(unnamed);
-        if !data {
-            return self.lengths(names, &wanted, &condemned).await;
-        }
-        if !unnamed.is_empty() {
+        if part == Part::All && !unnamed.is_empty() {
             self.report
                 .notices
                 .push(format!("{} blobs belong to unfinished work, or wait to be deleted", unnamed.len()));
         }
-        self.open_all(names, &wanted, &condemned).await
+        self.open(part, names, &wanted, &condemned).await
     }
 
     /// Opens these blobs whole.
@@ -186,7 +233,6 @@ impl Check<'_> {
         let shared = self.shared;
         let reader = shared.blocks.reader.clone();
         let opened: Vec<(Name, Result<Option<[u8; SALT_BYTES]>>)> = stream::iter(names)
-            .filter(|name| std::future::ready(well_known::HeaderId::from_name(name.as_bytes()).is_none()))
             .map(|name| {
                 let reader = reader.clone();
                 shared.env().spawn(async move {
@@ -263,7 +309,6 @@ impl Check<'_> {
             return Ok(());
         }
         let block_bytes = u64::from(self.shared.context.geometry.block_bytes());
-        // Headers were read whole.
         let ours = |name: &Name| reader.block_id(*name).is_some() || well_known::is_hint_name(name.as_bytes());
         let sizes: Vec<_> = stream::iter(names.into_iter().filter(ours))
             .map(|name| async move { (name, storage.size(name).await) })

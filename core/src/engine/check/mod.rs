@@ -24,6 +24,7 @@ use crate::format::{Pointer, SALT_BYTES};
 use crate::storage::Name;
 use crate::tree::{self, TreeRoot};
 use crate::{Damage, Error, Result};
+use blobs::Part;
 pub use counts::Counts;
 use identities::Identities;
 use kept::Kept;
@@ -34,6 +35,9 @@ pub struct CheckOptions<'a> {
     /// Open every blob in storage, not only what the trees lead to. Without it, of what holds records only the length is
     /// looked at, and only where that costs little: on storage of this host or process.
     pub data: bool,
+    /// Without `data`: open so many of a hundred of those blobs, which ones is drawn anew each time; one at least, unless this
+    /// is 0.
+    pub sample_percent: u8,
     /// How many references the content holds on each chunk, by its number, where the caller has counted them.
     pub references: Option<Counts>,
     /// Whoever knows the rows: then what those of snapshots refer to is looked for too.
@@ -121,7 +125,7 @@ pub(super) async fn run(
     };
     let at = options.at;
     let looked = match at {
-        Some(name) => check.look_at(name, header, secret, options.rows, options.data).await,
+        Some(name) => check.look_at(name, header, secret, &options).await,
         None => check.look(header, secret, options).await,
     };
     let given_up = match looked {
@@ -159,12 +163,13 @@ impl Check<'_> {
     }
 
     async fn look(&mut self, header: &Header, secret: &RootSecret, options: CheckOptions<'_>) -> Result<()> {
+        let part = Part::of(&options);
         self.headers(header, secret).await?;
         self.trees().await?;
         self.snapshots(options.rows).await?;
         self.chunks(options.references).await?;
         self.usage().await?;
-        self.blobs(options.data).await?;
+        self.blobs(part).await?;
         self.name_chunks().await;
         self.kept.name_hurt(&mut self.report);
         Ok(())

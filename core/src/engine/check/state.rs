@@ -1,8 +1,8 @@
 //! One kept state by itself: what a snapshot keeps, and what that needs.
 
-use super::Check;
+use super::blobs::Part;
+use super::{Check, CheckOptions};
 use crate::crypto::RootSecret;
-use crate::engine::References;
 use crate::engine::keyring::Header;
 use crate::{Error, Result};
 
@@ -13,16 +13,15 @@ impl Check<'_> {
         name: &str,
         header: &Header,
         secret: &RootSecret,
-        rows: Option<&dyn References>,
-        data: bool,
+        options: &CheckOptions<'_>,
     ) -> Result<()> {
         let row = match self.shared.snapshot_row(&self.root, name).await? {
             Some(row) if !row.is_removed => row,
             _ => return Err(Error::NoSnapshot { name: name.to_owned() }),
         };
         self.headers(header, secret).await?;
-        self.only_snapshot(name, &row, rows).await?;
-        self.blobs_met(data).await?;
+        self.only_snapshot(name, &row, options.rows).await?;
+        self.blobs_met(Part::of(options)).await?;
         self.name_chunks().await;
         self.kept.name_hurt(&mut self.report);
         Ok(())

@@ -24,7 +24,7 @@ use super::difference::References;
 use super::keyring::HeaderEdit;
 use super::options::{CreateOptions, Unlock};
 use super::transaction::Transaction;
-use super::{Engine, Table, chunk_bytes_max};
+use super::{Engine, Table};
 use crate::block::Geometry;
 use crate::env::Env;
 use crate::format::header::Features;
@@ -126,7 +126,7 @@ impl Engine {
     pub fn check_copy_fits(&self, block_bytes: u32) -> Result<()> {
         let ours = self.shared.context.geometry;
         let holds = |geometry: Geometry| {
-            geometry.node_bytes_max() >= ours.node_bytes_max() && chunk_bytes_max(geometry) >= chunk_bytes_max(ours)
+            geometry.node_bytes_max() >= ours.node_bytes_max() && geometry.chunk_bytes_max() >= ours.chunk_bytes_max()
         };
         if holds(Geometry::new(block_bytes)?) {
             return Ok(());

@@ -4,7 +4,7 @@ use futures_lite::future::block_on;
 use strongroom::fs::OpenOptions as FileOptions;
 use strongroom::{CopyOptions, Repository, Suite, blocking, check, core};
 
-use super::contents::{Numbers, change, noise};
+use super::contents::{Numbers, change, fill_and_keep, noise, write_at};
 use super::states::{assert_clean, assert_same, content, names, rows};
 use super::stores::{Stores, close, core_error};
 
@@ -32,6 +32,41 @@ fn every_state_arrives_under_other_keys_another_cipher_and_another_block_size() 
             again.close().await.unwrap();
             let old = Repository::open(place.as_str(), stores.open("old")).await;
             assert!(matches!(core_error(old), core::Error::WrongCredentials));
+        }
+        source.close().await.unwrap();
+    });
+}
+
+#[test]
+fn chunks_of_large_blocks_are_in_pieces_in_small_ones_and_live_on_there() {
+    block_on(async {
+        let stores = Stores::new("pieces");
+        let options = stores.create("old").versions(3).block_bytes(1 << 20);
+        let source = Repository::create(stores.source(), options).await.unwrap();
+        fill_and_keep(&source).await;
+        for block_bytes in [16 << 10, 32 << 10] {
+            let place = stores.beside(&block_bytes.to_string());
+            let new = stores.create("new").block_bytes(block_bytes);
+            let (copy, _) = source.copy(place.as_str(), new, CopyOptions::default()).await.unwrap();
+            assert_same(&source, &copy, &place).await;
+            // Blocks die in part, and what is left of them moves.
+            for number in 0..24 {
+                write_at(&copy, "/a/large", number * 50_000, &noise(100 + number, 9_000)).await.unwrap();
+            }
+            copy.remove_snapshot("first").await.unwrap();
+            copy.compact(strongroom::CompactOptions { thorough: true, ..Default::default() }).await.unwrap();
+            assert_clean(&copy).await;
+            let expected = content(&copy, None).await;
+            copy.close().await.unwrap();
+            drop(copy);
+            let again = Repository::open(place.as_str(), stores.open("new")).await.unwrap();
+            assert!(content(&again, None).await == expected, "{place}");
+            // And into large ones again.
+            let back = stores.beside(&format!("{block_bytes} back"));
+            let new = stores.create("new").block_bytes(128 << 10);
+            let (back, _) = again.copy(back.as_str(), new, CopyOptions::default()).await.unwrap();
+            assert_same(&again, &back, "back in large ones").await;
+            close([back, again]).await;
         }
         source.close().await.unwrap();
     });
@@ -136,7 +171,10 @@ fn whatever_happened_to_the_source_its_states_arrive() {
                     _ => {}
                 }
             }
-            let new = stores.create("new").block_bytes(block_bytes << numbers.below(3));
+            // Into smaller ones too, as long as a tree node is no smaller in them.
+            let to =
+                if block_bytes < 16 << 10 { block_bytes } else { 16 << 10 } << [0, 1, 2, 6][numbers.below(4) as usize];
+            let new = stores.create("new").block_bytes(to);
             let (copy, _) = source.copy(stores.copy(), new, CopyOptions::default()).await.unwrap();
             assert_same(&source, &copy, &format!("seed {seed}")).await;
             for name in names(&copy).await {

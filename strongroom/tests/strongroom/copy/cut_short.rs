@@ -14,15 +14,15 @@ fn blocks_that_are_too_small_are_refused_before_anything_is_made() {
     let stores = Stores::new("blocks");
     let source = blocking::Repository::create(stores.source(), stores.create("old").block_bytes(128 << 10)).unwrap();
     let place = folder.path().join("copy").display().to_string();
-    let small = stores.create("new").block_bytes(32 << 10);
+    let small = stores.create("new").block_bytes(8 << 10);
     let refused = core_error(source.copy(place.as_str(), small, CopyOptions::default()));
     assert!(
-        matches!(refused, core::Error::BlocksTooSmall { block_bytes: 32_768, block_bytes_min: 65_536 }),
+        matches!(refused, core::Error::BlocksTooSmall { block_bytes: 8_192, block_bytes_min: 16_384 }),
         "{refused}"
     );
     assert!(!folder.path().join("copy").exists());
     assert_eq!(source.snapshots().unwrap(), []);
-    let fits = stores.create("new").block_bytes(64 << 10);
+    let fits = stores.create("new").block_bytes(16 << 10);
     let (copy, _) = source.copy(place.as_str(), fits, CopyOptions::default()).unwrap();
     copy.close().unwrap();
     source.close().unwrap();

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use proptest::prelude::*;
 use strongroom::cache::{Cache, Load, MemoryCache, Part, Usage};
-use strongroom::core::env::Env;
+use strongroom::core::env::{Env, Random, RandomUnavailable};
 use strongroom::core::storage::{Name, Result as StorageResult, Storage};
 use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions, Repository, Result, Suite, Tuning};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+
+use crate::model::times::Time;
 
 const BLOCK_BYTES: u32 = 4096;
 
@@ -88,8 +90,23 @@ impl Cache for Forgetful {
     }
 }
 
+/// Randomness that a seed gives.
+struct Seeded(Env);
+
+impl Random for Seeded {
+    fn fill(&self, bytes: &mut [u8]) -> std::result::Result<(), RandomUnavailable> {
+        self.0.fill_random(bytes)
+    }
+}
+
+/// A process of its own, in the time of all.
+fn env(seed: u64, time: &Arc<Time>) -> Env {
+    Env::new(time.clone(), Arc::new(Seeded(Env::deterministic(seed))), None)
+}
+
 pub(crate) struct Bed {
     pub(crate) storage: CrashingStorage,
+    pub(crate) time: Arc<Time>,
     profile: Profile,
     /// Of the process that has it open.
     cache: Arc<Forgetful>,
@@ -112,20 +129,21 @@ impl Bed {
             Profile::Objects => CrashOptions { yields: false, ..CrashOptions::object_store() },
         };
         let storage = CrashingStorage::new(crash);
+        let time = Arc::<Time>::default();
         let options = CreateOptions::new(credentials())
             .cipher(Suite::Aes256Gcm)
             .kdf(KdfParameters::MINIMUM)
             .block_bytes(BLOCK_BYTES)
             .dedup(profile == Profile::Files)
             .versions(profile.versions())
-            .env(Env::deterministic(seed))
+            .env(env(seed, &time))
             .without_retry()
             .timeout(std::time::Duration::MAX)
             .tuning(tuning(Memory::Warm));
         let cache = Arc::<Forgetful>::default();
         let options = if profile == Profile::Objects { options.cache(cache.clone()) } else { options };
         let repository = Repository::create(place(storage.another()), options).await.unwrap();
-        (Self { storage, profile, cache, seed }, repository)
+        (Self { storage, time, profile, cache, seed }, repository)
     }
 
     /// What the process keeps of a storage that is far away is gone.
@@ -155,7 +173,7 @@ impl Bed {
         self.seed = self.seed.wrapping_add(1);
         let storage = self.storage.reopen();
         let options = OpenOptions::new(credentials())
-            .env(Env::deterministic(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+            .env(env(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), &self.time))
             .without_retry()
             .timeout(std::time::Duration::MAX)
             .tuning(tuning(memory))

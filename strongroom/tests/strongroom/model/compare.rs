@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use strongroom::fs::{Follow, FsSnapshot, Kind as FsKind};
+use strongroom::fs::{Follow, FsSnapshot, Kind as FsKind, Metadata};
 use strongroom::kv::KvSnapshot;
 use strongroom::{Repository, check};
 
@@ -48,11 +48,18 @@ pub(crate) async fn files(state: &FsSnapshot, world: &mut World) -> Result<(), D
     }
     let distinct: std::collections::BTreeSet<_> = world.names.values().filter(|number| **number != 0).collect();
     same!(inodes.len(), distinct.len(), "inodes");
-    Ok(())
+    times(world, "", world.names[""], &state.symlink_metadata("/").await.unwrap())
+}
+
+fn times(world: &mut World, path: &str, number: usize, found: &Metadata) -> Result<(), Difference> {
+    let now = world.time.now();
+    let known = &mut world.inodes.get_mut(&number).unwrap().times;
+    known.look(found, now).map_err(|difference| format!("of {path:?}, {difference}"))
 }
 
 async fn inode(state: &FsSnapshot, world: &mut World, path: &str, number: usize) -> Result<(), Difference> {
     let metadata = state.symlink_metadata(path).await.unwrap();
+    times(world, path, number, &metadata)?;
     if world.inodes[&number].kind == Kind::File && world.perhaps.remove(&number) {
         let history = state.history(path).await.unwrap();
         if history.last().unwrap().number != world.inodes[&number].current() {
@@ -73,12 +80,6 @@ async fn inode(state: &FsSnapshot, world: &mut World, path: &str, number: usize)
     same!(metadata.has_xattrs, !inode.xattrs.is_empty(), "whether {path} has attributes");
     if let Some(atime) = inode.atime {
         same!(metadata.atime, atime, "access time of {path}");
-    }
-    if let (Some(mtime), false) = (inode.mtime, inode.is_directory()) {
-        same!(metadata.mtime, mtime, "modification time of {path}");
-    }
-    if inode.mtime_before == Some(metadata.mtime) {
-        return Err(format!("{path} was written to, and its modification time is still {:?}", metadata.mtime));
     }
     let mut xattrs = BTreeMap::new();
     for name in state.xattrs(path, Follow::No).await.unwrap() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use strongroom::core::env::UnixMillis;
 use strongroom::fs::File;
 
 use crate::model::compare::{self, Difference, same};
@@ -23,6 +24,8 @@ struct Pending {
     content: Vec<u8>,
     /// The file as it was before.
     base: BTreeMap<u64, Content>,
+    /// When the first of it was written.
+    since: UnixMillis,
     /// The content was changed by a path since.
     contested: Option<Touched>,
 }
@@ -77,7 +80,12 @@ impl Handles {
         handle.took_part = true;
         let pending = self.pending.entry(handle.inode).or_insert_with(|| {
             let inode = &world.inodes[&handle.inode];
-            Pending { content: inode.content().to_vec(), base: inode.versions.clone(), contested: None }
+            Pending {
+                content: inode.content().to_vec(),
+                base: inode.versions.clone(),
+                since: world.now,
+                contested: None,
+            }
         });
         write(&mut pending.content);
         Ok(())
@@ -123,7 +131,7 @@ impl Handles {
         told: Option<usize>,
         answer: Answer,
     ) -> Result<(), Difference> {
-        let Some(Pending { content, base, mut contested }) = self.pending.remove(&inode) else {
+        let Some(Pending { content, base, since, mut contested }) = self.pending.remove(&inode) else {
             same!(answer, Ok(()), "flush of nothing");
             return Ok(());
         };
@@ -133,7 +141,7 @@ impl Handles {
         }
         match (contested, answer) {
             (None | Some(Touched::Perhaps), Ok(())) => {
-                world.touch(inode, content);
+                world.touch_since(inode, content, since);
                 world.settle();
             }
             (Some(_), Err("conflict")) => {}

@@ -18,6 +18,7 @@ mod handles;
 mod kinds;
 mod report;
 mod run;
+mod times;
 mod world;
 
 use std::panic::resume_unwind;

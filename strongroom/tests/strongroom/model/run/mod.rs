@@ -44,7 +44,7 @@ pub(crate) struct Run {
 pub(crate) async fn run(seed: u64, profile: Profile, steps: Vec<Step>, report: &Report) {
     let is_traced = std::env::var_os("STRONGROOM_TRACE").is_some();
     let (bed, repository) = Bed::create(seed, profile).await;
-    let world = World::new(profile.versions());
+    let world = World::new(profile.versions(), bed.time.clone());
     let mut run = Run { bed, repository, world, handles: Handles::default(), snapshots: Vec::new(), held: None };
     run.begin().await;
     for (index, step) in steps.iter().enumerate() {
@@ -75,6 +75,7 @@ impl Run {
 
     /// Something to work on.
     async fn begin(&mut self) {
+        self.world.go_on();
         let mut dice = Dice::new([9, 700, 30_001, 5, 12_345, 2]);
         let mut ops = Vec::new();
         for path in ["/a", "/a/b", "/c", "/d"] {
@@ -122,6 +123,7 @@ impl Run {
     }
 
     async fn step(&mut self, step: Step) -> Outcome {
+        self.world.go_on();
         let dice = &mut Dice::new(step.dice);
         match step.kind {
             Kind::Read

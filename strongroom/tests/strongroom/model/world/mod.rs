@@ -1,10 +1,15 @@
 //! The model: what a repository holds, in maps.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use strongroom::core::env::UnixMillis;
 use strongroom::fs::{AttributeChange, Follow, Op, Settings, Timestamp, XattrMode};
 use strongroom::{Error, core};
+
+use crate::model::times::{Known, Time, Times};
 
 /// Contents are shared, so that a world is cheap to clone.
 pub(crate) type Content = Arc<Vec<u8>>;
@@ -53,10 +58,7 @@ pub(crate) struct Inode {
     pub(crate) kind: Kind,
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
-    /// Where it was set by hand since the last change of the content.
-    pub(crate) mtime: Option<Timestamp>,
-    /// As it was set before the content changed: what it cannot be any more.
-    pub(crate) mtime_before: Option<Timestamp>,
+    pub(crate) times: Times,
     pub(crate) atime: Option<Timestamp>,
     pub(crate) xattrs: BTreeMap<Vec<u8>, Content>,
     pub(crate) settings: Settings,
@@ -71,13 +73,12 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    fn new(kind: Kind, mode: u32) -> Self {
+    fn new(kind: Kind, mode: u32, now: UnixMillis) -> Self {
         Self {
             kind,
             mode,
             owner: (0, 0),
-            mtime: None,
-            mtime_before: None,
+            times: Times::new(now),
             atime: None,
             xattrs: BTreeMap::new(),
             settings: Settings::default(),
@@ -86,6 +87,11 @@ impl Inode {
             draft: None,
             is_new: true,
         }
+    }
+
+    fn copied(&self, now: UnixMillis) -> Self {
+        let versions = BTreeMap::from([(1, self.content().clone())]);
+        Self { versions, times: Times::new(now), draft: None, is_new: true, ..self.clone() }
     }
 
     pub(crate) fn is_directory(&self) -> bool {
@@ -137,6 +143,9 @@ pub(crate) struct World {
     /// How many versions are kept where a file does not say.
     versions: u32,
     next: usize,
+    pub(crate) time: Arc<Time>,
+    /// When the step began that is under way.
+    pub(crate) now: UnixMillis,
 }
 
 /// The one table beside that of `keys` that has any.
@@ -160,8 +169,9 @@ fn text(path: &[u8]) -> &str {
 }
 
 impl World {
-    pub(crate) fn new(versions: u32) -> Self {
-        let root = Inode { is_new: false, ..Inode::new(Kind::Directory, 0o755) };
+    pub(crate) fn new(versions: u32, time: Arc<Time>) -> Self {
+        // Made when the repository was, which was not noted.
+        let root = Inode { is_new: false, ..Inode::new(Kind::Directory, 0o755, 0) };
         Self {
             names: BTreeMap::from([(String::new(), 0)]),
             inodes: BTreeMap::from([(0, root)]),
@@ -170,7 +180,14 @@ impl World {
             perhaps: BTreeSet::new(),
             versions,
             next: 1,
+            now: time.now(),
+            time,
         }
+    }
+
+    /// A step begins.
+    pub(crate) fn go_on(&mut self) {
+        self.now = self.time.now();
     }
 
     pub(crate) fn at(&self, place: &str) -> Option<&Inode> {
@@ -279,16 +296,26 @@ impl World {
         let number = self.next;
         self.next += 1;
         self.inodes.insert(number, inode);
-        self.names.insert(place, number);
+        self.put_name(place, number);
         number
     }
 
+    fn times(&mut self, number: usize) -> &mut Times {
+        &mut self.inodes.get_mut(&number).unwrap().times
+    }
+
     pub(crate) fn touch(&mut self, number: usize, content: Vec<u8>) {
+        self.touch_since(number, content, self.now);
+    }
+
+    pub(crate) fn touch_since(&mut self, number: usize, content: Vec<u8>, since: UnixMillis) {
         let inode = self.inodes.get_mut(&number).unwrap();
-        let before = inode.mtime.take();
-        // What leaves the content as it is may leave the time, too.
-        if **inode.content() != content {
-            inode.mtime_before = before.or(inode.mtime_before);
+        // What leaves the content as it is may leave the times, too.
+        if **inode.content() == content {
+            inode.times.status.may_change(since);
+            inode.times.content.may_change(since);
+        } else {
+            inode.times.changes(since);
         }
         inode.draft = Some(Arc::new(content));
         inode.edited = self.next;
@@ -309,7 +336,7 @@ impl World {
         match self.at(&place) {
             Some(inode) if inode.is_directory() => Err("is a directory"),
             Some(_) => Ok(self.names[&place]),
-            None => Ok(self.make(place, Inode::new(Kind::File, mode))),
+            None => Ok(self.make(place, Inode::new(Kind::File, mode, self.now))),
         }
     }
 
@@ -317,17 +344,29 @@ impl World {
     pub(crate) fn prepare(&mut self, path: &str, create: bool, create_new: bool, settings: Settings) -> Answer<usize> {
         let number = if create_new {
             let place = self.free(path)?;
-            self.make(place, Inode::new(Kind::File, 0o644))
+            self.make(place, Inode::new(Kind::File, 0o644, self.now))
         } else if create {
             self.file_or_new(path, 0o644)?
         } else {
             self.file(path)?
         };
-        let had = &mut self.inodes.get_mut(&number).unwrap().settings;
-        had.versions = settings.versions.or(had.versions);
-        had.dedup = settings.dedup.or(had.dedup);
-        had.compression = settings.compression.or(had.compression);
+        let had = self.inodes[&number].settings;
+        let settings = Settings {
+            versions: settings.versions.or(had.versions),
+            dedup: settings.dedup.or(had.dedup),
+            compression: settings.compression.or(had.compression),
+        };
+        self.set_settings(number, settings);
         Ok(number)
+    }
+
+    /// How many versions are kept is no matter of the inode's.
+    fn set_settings(&mut self, number: usize, settings: Settings) {
+        let inode = self.inodes.get_mut(&number).unwrap();
+        let had = std::mem::replace(&mut inode.settings, settings);
+        if (had.dedup, had.compression) != (settings.dedup, settings.compression) {
+            inode.times.status.changes(self.now);
+        }
     }
 
     /// Ends a transaction: answers the files whose content it touched.
@@ -343,7 +382,6 @@ impl World {
                 inode.versions = BTreeMap::from([(1, content)]);
             } else if content == *inode.versions.last_key_value().unwrap().1 {
                 touched.push((number, Touched::Perhaps));
-                inode.mtime_before = None;
                 self.perhaps.insert(number);
             } else {
                 touched.push((number, Touched::Changed));
@@ -384,9 +422,9 @@ impl World {
     pub(crate) fn become_again(&mut self, state: &Self, is_open: impl Fn(usize) -> bool) {
         let open: Vec<_> =
             self.inodes.iter().filter(|(number, _)| is_open(**number)).map(|(n, i)| (*n, i.clone())).collect();
-        let next = self.next;
+        let (next, now) = (self.next, self.now);
         *self = state.clone();
-        self.next = next;
+        (self.next, self.now) = (next, now);
         for (number, inode) in open {
             if self.nlink(number) == 0 {
                 self.inodes.insert(number, inode);
@@ -428,6 +466,7 @@ impl World {
     }
 
     fn apply_file(&mut self, op: &Op) -> Answer {
+        let now = self.now;
         match op {
             Op::Write { path, content } => {
                 let number = self.file_or_new(text(path), 0o644)?;
@@ -446,7 +485,7 @@ impl World {
             }
             Op::CreateDir { path } => {
                 let place = self.free(text(path))?;
-                self.make(place, Inode::new(Kind::Directory, 0o755));
+                self.make(place, Inode::new(Kind::Directory, 0o755, self.now));
             }
             Op::CreateDirAll { path } => {
                 let mut prefix = String::new();
@@ -457,14 +496,14 @@ impl World {
                         Some(inode) if inode.is_directory() => {}
                         Some(_) => return Err("not a directory"),
                         None => {
-                            self.make(place, Inode::new(Kind::Directory, 0o755));
+                            self.make(place, Inode::new(Kind::Directory, 0o755, self.now));
                         }
                     }
                 }
             }
             Op::Symlink { target, link } => {
                 let place = self.free(text(link))?;
-                self.make(place, Inode::new(Kind::Symlink(text(target).to_owned()), 0o777));
+                self.make(place, Inode::new(Kind::Symlink(text(target).to_owned()), 0o777, self.now));
             }
             Op::HardLink { existing, link } => {
                 let number = self.number(text(existing), false)?;
@@ -472,7 +511,8 @@ impl World {
                     return Err("is a directory");
                 }
                 let place = self.free(text(link))?;
-                self.names.insert(place, number);
+                self.put_name(place, number);
+                self.times(number).status.changes(now);
             }
             Op::Copy { from, to } => {
                 let source = self.file(text(from))?;
@@ -500,14 +540,13 @@ impl World {
                 let inode = self.inode_mut(text(path), *follow == Follow::Yes)?;
                 inode.mode = mode.unwrap_or(inode.mode);
                 inode.owner = (uid.unwrap_or(inode.owner.0), gid.unwrap_or(inode.owner.1));
-                if mtime.is_some() {
-                    (inode.mtime, inode.mtime_before) = (mtime, None);
-                }
+                inode.times.status.changes(now);
+                inode.times.content = mtime.map_or(inode.times.content, Known::set);
                 inode.atime = atime.or(inode.atime);
             }
             Op::SetSettings { path, settings } => {
                 let number = self.file(text(path))?;
-                self.inodes.get_mut(&number).unwrap().settings = *settings;
+                self.set_settings(number, *settings);
             }
             Op::RestoreVersion { path, number } => {
                 let inode = &self.inodes[&self.file(text(path))?];
@@ -517,22 +556,25 @@ impl World {
                 }
             }
             Op::SetXattr { path, name, value, mode, follow } => {
-                let xattrs = &mut self.inode_mut(text(path), *follow == Follow::Yes)?.xattrs;
-                match (mode, xattrs.contains_key(name)) {
+                let inode = self.inode_mut(text(path), *follow == Follow::Yes)?;
+                match (mode, inode.xattrs.contains_key(name)) {
                     (XattrMode::Create, true) => return Err("already exists"),
                     (XattrMode::Replace, false) => return Err("no attribute"),
-                    _ => xattrs.insert(name.clone(), Arc::new(value.clone())),
+                    _ => inode.xattrs.insert(name.clone(), Arc::new(value.clone())),
                 };
+                inode.times.status.changes(now);
             }
             Op::RemoveXattr { path, name, follow } => {
-                self.inode_mut(text(path), *follow == Follow::Yes)?.xattrs.remove(name).ok_or("no attribute")?;
+                let inode = self.inode_mut(text(path), *follow == Follow::Yes)?;
+                inode.xattrs.remove(name).ok_or("no attribute")?;
+                inode.times.status.changes(now);
             }
             Op::RemoveFile { path } => {
                 let place = self.resolve(text(path), false)?;
                 if self.at(&place).ok_or("not found")?.is_directory() {
                     return Err("is a directory");
                 }
-                self.names.remove(&place);
+                self.remove_name(&place);
             }
             Op::RemoveDir { path } => {
                 let place = self.resolve(text(path), false)?;
@@ -542,133 +584,15 @@ impl World {
                 if self.inside(&place).next().is_some() {
                     return Err("not empty");
                 }
-                self.names.remove(&place);
+                self.remove_name(&place);
             }
             Op::RemoveAll { path } => {
                 let place = self.resolve(text(path), false)?;
-                self.names.remove(&place).ok_or("not found")?;
-                self.drop_inside(&place);
+                self.remove_name(&place).ok_or("not found")?;
             }
             Op::Rename { from, to, replace } => return self.rename(text(from), text(to), *replace),
             Op::Exchange { one, other } => return self.exchange(text(one), text(other)),
             other => unreachable!("{other:?}"),
-        }
-        Ok(())
-    }
-
-    fn drop_inside(&mut self, place: &str) {
-        for inside in self.inside(place).collect::<Vec<_>>() {
-            self.names.remove(&inside);
-        }
-    }
-
-    /// Copies a tree, of this state or of another one.
-    fn copy_from(&mut self, state: Option<&Self>, from: &str, to: &str) -> Answer {
-        let here = self.clone();
-        let state_or_here = state.unwrap_or(&here);
-        let from = state_or_here.resolve(from, false)?;
-        let top = state_or_here.at(&from).ok_or("not found")?;
-        let to = self.free(to)?;
-        if state.is_none() && top.is_directory() && to.starts_with(&format!("{from}/")) {
-            return Err("into itself");
-        }
-        let mut copies = BTreeMap::new();
-        for path in [from.clone()].into_iter().chain(state_or_here.inside(&from)) {
-            let number = state_or_here.names[&path];
-            let place = format!("{to}{}", &path[from.len()..]);
-            match copies.get(&number) {
-                Some(copy) => {
-                    self.names.insert(place, *copy);
-                }
-                None => {
-                    let inode = &state_or_here.inodes[&number];
-                    let versions = BTreeMap::from([(1, inode.content().clone())]);
-                    let copy = Inode { versions, draft: None, is_new: true, ..inode.clone() };
-                    copies.insert(number, self.make(place, copy));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts what is at a path in another state in place of what is there; no link leads there, then or now.
-    pub(crate) fn restore_from(&mut self, state: &Self, path: &str) -> Answer {
-        let above: Vec<&str> = path.match_indices('/').skip(1).map(|(end, _)| &path[..end]).collect();
-        for place in &above {
-            match state.at(place).map(|inode| &inode.kind) {
-                Some(Kind::Directory) => {}
-                Some(Kind::Symlink(_)) => return Err("invalid"),
-                Some(_) => return Err("not a directory"),
-                None => return Err("not found"),
-            }
-        }
-        state.at(path).ok_or("not found")?;
-        for place in above {
-            match self.at(place).map(|inode| &inode.kind) {
-                Some(Kind::Directory) => {}
-                Some(Kind::Symlink(_)) => return Err("invalid"),
-                Some(_) => return Err("not a directory"),
-                None => {
-                    let inode = state.at(place).unwrap();
-                    let versions = BTreeMap::from([(1, inode.content().clone())]);
-                    self.make(place.to_owned(), Inode { versions, draft: None, is_new: true, ..inode.clone() });
-                }
-            }
-        }
-        if self.names.remove(path).is_some() {
-            self.drop_inside(path);
-        }
-        self.copy_from(Some(state), path, path)
-    }
-
-    fn exchange(&mut self, one: &str, other: &str) -> Answer {
-        let (one, other) = (self.resolve(one, false)?, self.resolve(other, false)?);
-        let left = *self.names.get(&one).ok_or("not found")?;
-        let right = *self.names.get(&other).ok_or("not found")?;
-        if left == right {
-            return Ok(());
-        }
-        if other.starts_with(&format!("{one}/")) || one.starts_with(&format!("{other}/")) {
-            return Err("into itself");
-        }
-        let mut moved = Vec::new();
-        for (from, to) in [(&one, &other), (&other, &one)] {
-            for old in [from.clone()].into_iter().chain(self.inside(from).collect::<Vec<_>>()) {
-                moved.push((format!("{to}{}", &old[from.len()..]), self.names.remove(&old).unwrap()));
-            }
-        }
-        self.names.extend(moved);
-        Ok(())
-    }
-
-    fn rename(&mut self, from: &str, to: &str, replaces: bool) -> Answer {
-        let from = self.resolve(from, false)?;
-        let moved = *self.names.get(&from).ok_or("not found")?;
-        let to = self.resolve(to, false)?;
-        let directory = self.inodes[&moved].is_directory();
-        if directory && (parent(&to) == from || parent(&to).starts_with(&format!("{from}/"))) {
-            return Err("into itself");
-        }
-        if let Some(replaced) = self.names.get(&to) {
-            if !replaces {
-                return Err("already exists");
-            }
-            if *replaced == moved {
-                return Ok(());
-            }
-            match (directory, self.inodes[replaced].is_directory()) {
-                (true, false) => return Err("not a directory"),
-                (false, true) => return Err("is a directory"),
-                (true, true) if self.inside(&to).next().is_some() => return Err("not empty"),
-                _ => {}
-            }
-        }
-        let inside: Vec<String> = self.inside(&from).collect();
-        self.names.remove(&from);
-        self.names.insert(to.clone(), moved);
-        for old in inside {
-            let number = self.names.remove(&old).unwrap();
-            self.names.insert(format!("{to}{}", &old[from.len()..]), number);
         }
         Ok(())
     }
