@@ -5,14 +5,18 @@
 mod medium;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use medium::{Medium, Whose, Wrap};
+use strongroom_conformance::block_on;
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_conformance::discarding::{DiscardingStorage, Keep};
 use strongroom_conformance::flaky::{FlakyOptions, FlakyStorage, Rate, Rates};
 use strongroom_conformance::hostile::{HostileOptions, HostileStorage};
-use strongroom_core::storage::{Result, Storage};
+use strongroom_conformance::storage::{Place, s11_errors_say_what_happened};
+use strongroom_core::layer::ReadOnly;
+use strongroom_core::storage::{Reach, Result, Storage};
 
 struct Over<F>(F);
 
@@ -67,4 +71,59 @@ mod discarding_nothing {
         inner,
         Arc::new(|_, _| Keep::Content)
     ))), limited: [8, 11]);
+}
+
+/// A medium that is read through a wrapper, such as the layer of core, and changed beside it.
+struct Looked(Medium, fn(Arc<dyn Storage>) -> Arc<dyn Storage>);
+
+impl Looked {
+    fn through(wrap: fn(Arc<dyn Storage>) -> Arc<dyn Storage>) -> Self {
+        Self(Medium::new(CrashOptions::atomic()), wrap)
+    }
+}
+
+#[async_trait]
+impl Place for Looked {
+    async fn open(&self) -> Result<Arc<dyn Storage>> {
+        Ok((self.1)(self.0.open().await?))
+    }
+
+    async fn open_writer(&self) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(Some(self.0.open().await?))
+    }
+
+    fn reach(&self) -> Reach {
+        self.0.reach()
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.patience()
+    }
+
+    fn power_loss(&self, seed: u64) -> bool {
+        self.0.power_loss(seed)
+    }
+
+    fn process_death(&self, rounds: u64) -> Option<u64> {
+        self.0.process_death(rounds)
+    }
+
+    fn lose_next_reply(&self) -> bool {
+        self.0.lose_next_reply()
+    }
+}
+
+// Barriers through it are worth what they are without it. Beside somebody who writes nobody is alone.
+mod read_only {
+    use super::*;
+    strongroom_conformance::storage_conformance!(
+        Looked::through(|storage| Arc::new(ReadOnly::new(storage))),
+        limited: [14]
+    );
+}
+
+#[test]
+fn a_handle_that_changes_what_it_is_only_to_read_breaks_a_clause() {
+    let breach = block_on(s11_errors_say_what_happened(&Looked::through(|storage| storage))).unwrap_err();
+    assert_eq!(breach.to_string(), "Put through a handle that can only read succeeded");
 }
