@@ -141,6 +141,37 @@ fn damage_before_the_last_barrier_is_told_and_nothing_is_cut_off() {
     });
 }
 
+/// Up to where the log says that it is durable.
+fn mark(bed: &Bed) -> usize {
+    let bytes = bed.bytes();
+    let at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    at(512).max(at(1024))
+}
+
+#[test]
+fn each_barrier_covers_all_of_the_log_and_what_is_plain_is_covered_by_none() {
+    block_on(async {
+        let bed = Bed::new();
+        let log = bed.open();
+        assert_eq!(mark(&bed), PAGE_BYTES);
+        for number in 0..3 {
+            let [plain, durable] = [2 * number, 2 * number + 1];
+            let covered = mark(&bed);
+            put(&log, plain).await;
+            assert_eq!(mark(&bed), covered);
+            match number {
+                0 => log.sync().await.unwrap(),
+                1 => log.persist(&[sample_name(0)]).await.unwrap(),
+                _ => drop(log.put_durable(sample_name(durable), sample_bytes(durable, BLOB_BYTES)).await.unwrap()),
+            }
+            assert_eq!(mark(&bed), bed.bytes().len());
+        }
+        put(&log, 7).await;
+        drop(log);
+        assert_eq!(mark(&bed), bed.bytes().len(), "the last handle is closed");
+    });
+}
+
 #[test]
 fn a_creation_that_was_cut_short_anywhere_is_none_and_can_be_finished() {
     let bed = Bed::new();
