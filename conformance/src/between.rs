@@ -97,4 +97,9 @@ impl<S: Storage, B: Before> Storage for Between<S, B> {
         self.before.before(Operation::TryExclusive, None).await?;
         self.inner.try_exclusive().await
     }
+
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.before.before(Operation::Size, None).await?;
+        self.inner.available_bytes().await
+    }
 }

@@ -111,6 +111,13 @@ fn a_backend_depends_on_the_core_alone() {
 }
 
 #[test]
+fn the_example_outside_has_of_this_workspace_what_others_have() {
+    let manifest = fs::read_to_string(core_folder().join("../examples/own-storage/Cargo.toml")).unwrap();
+    assert!(manifest.lines().any(|line| line == "[workspace]") && !manifest.contains("workspace = true"));
+    assert!(other_strongroom_crates(&manifest).is_empty());
+}
+
+#[test]
 fn imports_that_reach_out_are_found() {
     for text in [
         "use crate::storage::Name;",

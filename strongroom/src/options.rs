@@ -386,7 +386,7 @@ impl OpenOptions {
 
     surroundings!();
 
-    /// Writes nothing at all to the storage.
+    /// Writes nothing at all to the storage: a [`ReadOnly`](crate::layer::ReadOnly) stands on it.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;

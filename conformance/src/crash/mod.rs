@@ -20,6 +20,7 @@
 //! # });
 //! ```
 
+mod alone;
 mod faults;
 mod image;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_lock::{RwLock as AsyncRwLock, RwLockWriteGuardArc};
+use async_lock::RwLock as AsyncRwLock;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_lite::future::yield_now;
@@ -42,6 +43,7 @@ use strongroom_core::storage::{
 };
 
 use crate::Dice;
+use alone::Alone;
 use faults::{Faults, is_mutating};
 use image::{Image, Process};
 
@@ -584,24 +586,6 @@ fn dead(operation: Operation) -> Error {
         .with_effect(Effect::None)
 }
 
-struct Alone {
-    world: Arc<World>,
-    process: Process,
-    gate: Arc<AsyncRwLock<()>>,
-    _held: RwLockWriteGuardArc<()>,
-}
-
-impl ExclusiveGuard for Alone {}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        let mut state = self.world.lock();
-        if state.gate_held_by == Some(self.process) && Arc::ptr_eq(&state.gate, &self.gate) {
-            state.gate_held_by = None;
-        }
-    }
-}
-
 #[async_trait]
 impl Storage for CrashingStorage {
     fn capabilities(&self) -> Capabilities {
@@ -692,7 +676,14 @@ impl Storage for CrashingStorage {
         let Some(held) = state.gate.try_write_arc() else { return Ok(None) };
         state.gate_held_by = Some(self.process);
         let gate = state.gate.clone();
-        Ok(Some(Box::new(Alone { world: self.world.clone(), process: self.process, gate, _held: held })))
+        Ok(Some(Box::new(Alone::new(self.world.clone(), self.process, gate, held))))
+    }
+
+    /// What [`CrashingStorage::set_capacity`] leaves.
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.read(Operation::Size, "the medium", |_| Ok(())).await?;
+        let state = self.world.lock();
+        Ok(state.capacity_bytes.map(|capacity_bytes| capacity_bytes.saturating_sub(state.image.live_bytes)))
     }
 }
 

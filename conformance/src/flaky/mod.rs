@@ -401,4 +401,10 @@ impl Storage for FlakyStorage {
         let answer = self.inner.try_exclusive().await;
         self.answered(fault, answer).await
     }
+
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        let fault = self.read(Operation::Size, &"the medium").await?;
+        let answer = self.inner.available_bytes().await;
+        self.answered(fault, answer).await
+    }
 }

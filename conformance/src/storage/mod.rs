@@ -40,6 +40,7 @@
 //!
 //! a test fails too where its clause is limited unexpectedly, or is on the list and passes in full.
 
+mod apart;
 mod clauses;
 mod constructor;
 mod outcome;
@@ -194,7 +195,15 @@ macro_rules! storage_conformance_tests {
 }
 
 async fn open(place: &dyn Place) -> Result<Arc<dyn Storage>, Breach> {
-    place.open().await.answers("opening the place")
+    let storage = place.open().await.answers("opening the place")?;
+    Ok(match open_writer(place).await? {
+        Some(writer) => Arc::new(apart::Apart { reader: storage, writer }),
+        None => storage,
+    })
+}
+
+async fn open_writer(place: &dyn Place) -> Result<Option<Arc<dyn Storage>>, Breach> {
+    place.open_writer().await.answers("opening the place to change it")
 }
 
 /// Bytes that depend on the seed alone.

@@ -24,6 +24,16 @@ pub trait Place: Send + Sync {
     /// What the storage raises: the suite takes it for a failure.
     async fn open(&self) -> Result<Arc<dyn Storage>>;
 
+    /// Opens a handle that can change what those of [`Place::open`] can only read. Where there is one, the suite puts and deletes
+    /// through it, does everything else through the others, and tries that these refuse every change. `None` where they
+    /// change it themselves.
+    ///
+    /// # Errors
+    /// As [`Place::open`].
+    async fn open_writer(&self) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(None)
+    }
+
     /// How far apart the handles are that [`Place::open`] gives: [`Reach::Process`] unless this says otherwise, which is right
     /// where they share anything in the process. S2 and S5 are proved so far, and no further. Handles that share nothing in
     /// the process, such as a connection each to a server, may be called as far apart as those of other hosts.

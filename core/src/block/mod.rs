@@ -19,7 +19,7 @@ mod sealing;
 mod slot;
 mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod upload;

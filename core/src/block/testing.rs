@@ -1,4 +1,4 @@
-//! A storage that does as it is told, and workers, for the tests of this module.
+//! A storage that does as it is told, and workers, for unit tests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{BlockContext, Geometry};
 use crate::crypto::{Keys, Secret, Suite};
 use crate::env::{BoxTask, Env, Spawn};
+use crate::storage::bounds::name_range;
 use crate::storage::{
     BatchSupport, Capabilities, Durability, Effect, Error, ErrorKind, ListOrder, Name, Operation, Put, RangeReads,
     Reach, Result, Retry, Storage, Torn,
@@ -37,8 +38,8 @@ pub(super) enum Fate {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct TestStorage {
-    pub(super) blobs: Mutex<BTreeMap<Name, Bytes>>,
+pub(crate) struct TestStorage {
+    pub(crate) blobs: Mutex<BTreeMap<Name, Bytes>>,
     pub(super) fates: Mutex<VecDeque<Fate>>,
     /// The fate of puts when `fates` is empty.
     pub(super) usual: Mutex<Option<Fate>>,
@@ -159,8 +160,9 @@ impl Storage for TestStorage {
         Ok(())
     }
 
-    async fn list(&self, _: &[u8], _: Option<Name>) -> Result<Vec<Name>> {
-        Ok(self.blobs.lock().unwrap().keys().copied().collect())
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let Some((first, last)) = name_range(prefix, after) else { return Ok(Vec::new()) };
+        Ok(self.blobs.lock().unwrap().range(first..=last).map(|(name, _)| *name).collect())
     }
 
     async fn sync(&self) -> Result<()> {

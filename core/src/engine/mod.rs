@@ -64,6 +64,7 @@ use crate::env::Env;
 use crate::format::header::Features;
 use crate::format::node;
 use crate::format::rows::{self, ChunkRow};
+use crate::layer::ReadOnly;
 use crate::storage::{Name, Occupant, Storage, StorageExt};
 use crate::{Error, Result};
 
@@ -280,12 +281,13 @@ impl Engine {
         shared.remember().await
     }
 
-    /// Opens a repository. With `read_only` nothing at all is written to it.
+    /// Opens a repository. With `read_only` nothing at all is written to it: a [`ReadOnly`] layer stands between.
     ///
     /// # Errors
     /// [`Error::NotARepository`], [`Error::UnfinishedCopy`], [`Error::WrongCredentials`], [`Error::NewerFormat`],
     /// [`Error::Damaged`] and [`Error::RolledBack`], each for what it says; what the storage raises.
     pub async fn open(storage: Arc<dyn Storage>, env: Env, options: OpenOptions<'_>) -> Result<Self> {
+        let storage: Arc<dyn Storage> = if options.read_only { Arc::new(ReadOnly::new(storage)) } else { storage };
         let occupant = enter(&storage).await;
         let mut headers = keyring::read_headers(&storage).await?;
         let mut opened = in_force::open_newest(&env, &headers, options.unlock).await?;

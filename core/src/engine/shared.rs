@@ -236,3 +236,56 @@ impl Drop for Pin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::block::testing::TestStorage;
+    use crate::crypto::{KdfParameters, Suite};
+    use crate::engine::keyring::Credentials;
+    use crate::engine::{CreateOptions, Engine, OpenOptions, Tuning, Unlock};
+    use crate::env::Env;
+    use crate::storage::{Change, ErrorKind, Name};
+
+    /// Not by what the engine does not do alone: a call that was forgotten would be refused.
+    #[test]
+    fn what_is_opened_for_reading_only_stands_on_a_storage_that_refuses_every_change() {
+        block_on(async {
+            let bare = Arc::new(TestStorage::default());
+            let credentials = Credentials::password("correct horse");
+            let options = CreateOptions {
+                credentials: &credentials,
+                recovery: None,
+                suite: Suite::Aes256Gcm,
+                block_bytes: 4096,
+                kdf: KdfParameters::MINIMUM,
+                trusted: None,
+                tuning: Tuning::default(),
+            };
+            let writer = Engine::create(bare.clone(), Env::deterministic(1), options).await.unwrap();
+            let root = writer.root_secret();
+            let mut options = OpenOptions::new(Unlock::Root(&root));
+            options.read_only = true;
+            let reader = Engine::open(bare.clone(), Env::deterministic(2), options).await.unwrap();
+            let before = bare.blobs.lock().unwrap().clone();
+            let taken = *before.keys().next().unwrap();
+            let (free, blob) = (Name::new([9; 16]), Bytes::from(vec![0; 4096]));
+            let storage = reader.shared.storage();
+            let refusals = [
+                storage.put(free, blob.clone()).await.map(drop),
+                storage.put_durable(free, blob.clone()).await.map(drop),
+                storage.delete(taken).await,
+                storage.apply(vec![Change::Delete(taken)]).await.map(drop),
+                storage.vacate().await,
+            ];
+            for refusal in refusals {
+                assert_eq!(refusal.unwrap_err().kind(), ErrorKind::ReadOnly);
+            }
+            assert_eq!(*bare.blobs.lock().unwrap(), before);
+            writer.shared.storage().put(free, blob).await.unwrap();
+        });
+    }
+}

@@ -4,6 +4,7 @@
 //!
 //! | layer | adds | why there |
 //! |---|---|---|
+//! | [`ReadOnly`] | nothing is changed | a guard, which the engine stands on wherever it opens for reading only |
 //! | [`Cached`] | records come from a cache | a hit costs nothing of what is below |
 //! | [`Retry`] | what can be settled is settled | each try is limited, timed and counted anew |
 //! | [`Limit`] | calls at once, bytes a second | waiting for one's turn is not the medium being slow |
@@ -19,11 +20,13 @@
 mod cached;
 mod limit;
 mod metrics;
+mod read_only;
 mod retry;
 mod timeout;
 
 pub use cached::Cached;
 pub use limit::{Limit, Limits};
 pub use metrics::{Measured, Metrics, MetricsSnapshot, OperationCounts};
+pub use read_only::ReadOnly;
 pub use retry::{Retry, RetryPolicy};
 pub use timeout::Timeout;

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use strongroom_conformance::storage::Place;
 use strongroom_core::cache::{Cache, MemoryCache};
 use strongroom_core::env::Env;
-use strongroom_core::layer::{Cached, Limit, Limits, Metrics, Retry, RetryPolicy, Timeout};
+use strongroom_core::layer::{Cached, Limit, Limits, Metrics, ReadOnly, Retry, RetryPolicy, Timeout};
 use strongroom_core::storage::{
-    Capabilities, Change, ExclusiveGuard, Name, OpenContext, OpenMode, Put, Registry, Result, Storage, StorageUri,
+    Capabilities, Change, ErrorKind, ExclusiveGuard, Name, Occupancy, OpenContext, OpenMode, Put, Registry, Result,
+    Storage, StorageUri,
 };
+use strongroom_memory::MemoryStorage;
 
 type Wrap = fn(Arc<dyn Storage>, &Arc<dyn Cache>) -> Arc<dyn Storage>;
 
@@ -30,14 +32,31 @@ impl Layered {
         strongroom_memory::register(&mut registry);
         Self { registry, cache: Arc::new(MemoryCache::new(1 << 20)), wrap }
     }
+
+    async fn bare(&self) -> Result<Arc<dyn Storage>> {
+        let context = OpenContext::new(Env::deterministic(1)).with_mode(OpenMode::CreateIfMissing);
+        self.registry.open(&StorageUri::parse("mem://place")?, &context).await
+    }
 }
 
 #[async_trait]
 impl Place for Layered {
     async fn open(&self) -> Result<Arc<dyn Storage>> {
-        let context = OpenContext::new(Env::deterministic(1)).with_mode(OpenMode::CreateIfMissing);
-        let storage = self.registry.open(&StorageUri::parse("mem://place")?, &context).await?;
-        Ok((self.wrap)(storage, &self.cache))
+        Ok((self.wrap)(self.bare().await?, &self.cache))
+    }
+}
+
+/// The same, where the layer only reads.
+struct Looked(Layered);
+
+#[async_trait]
+impl Place for Looked {
+    async fn open(&self) -> Result<Arc<dyn Storage>> {
+        self.0.open().await
+    }
+
+    async fn open_writer(&self) -> Result<Option<Arc<dyn Storage>>> {
+        Ok(Some(self.0.bare().await?))
     }
 }
 
@@ -70,6 +89,10 @@ fn cached(storage: Arc<dyn Storage>, cache: &Arc<dyn Cache>) -> Arc<dyn Storage>
     Arc::new(Cached::new(storage, cache.clone()))
 }
 
+fn read_only(storage: Arc<dyn Storage>, _: &Arc<dyn Cache>) -> Arc<dyn Storage> {
+    Arc::new(ReadOnly::new(storage))
+}
+
 fn all(storage: Arc<dyn Storage>, cache: &Arc<dyn Cache>) -> Arc<dyn Storage> {
     cached(retried(limited(timed(measured(storage, cache), cache), cache), cache), cache)
 }
@@ -96,6 +119,12 @@ mod metrics {
 
 mod cache {
     strongroom_conformance::storage_conformance!(super::Layered::new(super::cached));
+}
+
+mod read_only {
+    use super::{Layered, Looked};
+    // As of memory; and with somebody beside it who writes, nobody is alone.
+    strongroom_conformance::storage_conformance!(Looked(Layered::new(super::read_only)), limited: [8, 9, 10, 11, 14]);
 }
 
 mod all_together {
@@ -165,9 +194,119 @@ impl Storage for EveryRead {
 fn capabilities_are_those_of_what_is_wrapped() {
     strongroom_conformance::block_on(async {
         let bare = Layered::new(|storage, _| storage).open().await.unwrap().capabilities();
-        let wraps: [Wrap; 6] = [limited, retried, timed, measured, cached, all];
-        for wrap in wraps {
+        for wrap in WRAPS {
             assert_eq!(Layered::new(wrap).open().await.unwrap().capabilities(), bare);
+        }
+    });
+}
+
+const WRAPS: [Wrap; 7] = [limited, retried, timed, measured, cached, read_only, all];
+
+/// Answers all that a backend may leave out.
+#[derive(Debug, Default)]
+struct Telling {
+    inner: MemoryStorage,
+    occupancy: Arc<Occupancy>,
+}
+
+#[derive(Debug)]
+struct Alone;
+
+impl ExclusiveGuard for Alone {}
+
+#[async_trait]
+impl Storage for Telling {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.inner.put(name, bytes).await
+    }
+
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.inner.put_durable(name, bytes).await
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.inner.get(name, range, max_bytes).await
+    }
+
+    async fn get_cached(&self, _: Name, _: Option<Range<u64>>, _: u64) -> Result<Bytes> {
+        Ok("from a cache".into())
+    }
+
+    async fn forget(&self, _: Name) -> bool {
+        true
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        self.inner.size(name).await
+    }
+
+    async fn delete(&self, name: Name) -> Result<()> {
+        self.inner.delete(name).await
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> Result<(Vec<Name>, bool)> {
+        Ok((self.inner.list(prefix, after).await?, true))
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.inner.sync().await
+    }
+
+    async fn persist(&self, names: &[Name]) -> Result<()> {
+        self.inner.persist(names).await
+    }
+
+    fn occupancy(&self) -> Option<Arc<Occupancy>> {
+        Some(self.occupancy.clone())
+    }
+
+    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
+        Ok(Some(Box::new(Alone)))
+    }
+
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        Ok(Some(77))
+    }
+
+    async fn vacate(&self) -> Result<()> {
+        self.inner.put(Name::new([0; 16]), Bytes::new()).await.map(drop)
+    }
+}
+
+#[test]
+fn what_a_backend_may_leave_out_is_passed_on() {
+    strongroom_conformance::block_on(async {
+        let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(1 << 20));
+        for wrap in WRAPS {
+            let bare = Arc::new(Telling::default());
+            let storage = wrap(bare.clone(), &cache);
+            let name = Name::new([1; 16]);
+            assert!(storage.is_remote());
+            assert!(Arc::ptr_eq(&storage.occupancy().unwrap(), &bare.occupancy));
+            assert!(storage.try_exclusive().await.unwrap().is_some());
+            assert_eq!(storage.available_bytes().await.unwrap(), Some(77));
+            assert_eq!(storage.list_page(&[], None).await.unwrap(), (Vec::new(), true));
+            assert!(storage.forget(name).await);
+            assert_eq!(storage.get_cached(name, None, 100).await.unwrap(), "from a cache");
+            match storage.vacate().await {
+                Ok(()) => assert_eq!(bare.inner.list(&[], None).await.unwrap().len(), 1),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ReadOnly);
+                    assert!(bare.inner.list(&[], None).await.unwrap().is_empty());
+                }
+            }
         }
     });
 }

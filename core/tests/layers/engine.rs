@@ -34,7 +34,7 @@ fn tuning() -> Tuning {
     Tuning { checkpoint_commits: 6, close_commits: 4, node_cache_bytes_max: 1, ..Tuning::default() }
 }
 
-async fn create(storage: Arc<dyn Storage>) -> Result<(Engine, RootSecret)> {
+pub(crate) async fn create(storage: Arc<dyn Storage>) -> Result<(Engine, RootSecret)> {
     let credentials = Credentials::password("correct horse");
     let options = CreateOptions {
         credentials: &credentials,
@@ -50,7 +50,7 @@ async fn create(storage: Arc<dyn Storage>) -> Result<(Engine, RootSecret)> {
     Ok((engine, root))
 }
 
-async fn open(storage: Arc<dyn Storage>, root: &RootSecret, seed: u64) -> Result<Engine> {
+pub(crate) async fn open(storage: Arc<dyn Storage>, root: &RootSecret, seed: u64) -> Result<Engine> {
     let mut options = OpenOptions::new(Unlock::Root(root));
     options.tuning = tuning();
     Engine::open(storage, Env::deterministic(1000 + seed), options).await

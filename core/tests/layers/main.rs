@@ -6,6 +6,7 @@ mod conformance;
 mod engine;
 mod limit;
 mod metrics;
+mod read_only;
 mod retry;
 mod support;
 mod timeout;

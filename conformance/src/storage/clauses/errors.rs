@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use strongroom_core::storage::{Change, Effect, Error, ErrorKind, Name, Operation, Retry, Storage, StorageExt as _};
 
-use crate::storage::outcome::{Answer as _, Breach, Outcome, Verdict, ensure, ensure_eq};
-use crate::storage::{Place, open, sample_bytes, sample_name};
+use crate::storage::outcome::{Answer as _, Breach, Outcome, Verdict, ensure, ensure_eq, ensure_holds};
+use crate::storage::{Place, open, open_writer, sample_bytes, sample_name};
 
 /// **S11** Errors of every operation that can be made to fail say kind, operation, context, retry and effect, and tell no
-/// secret; where a reply was lost, that the effect is unknown, and that a retry can help.
+/// secret; where a reply was lost, that the effect is unknown, and that a retry can help. A handle that can only read refuses
+/// every change as that, and changes nothing.
 ///
 /// # Errors
 /// As all here.
@@ -37,6 +38,9 @@ pub async fn s11_errors_say_what_happened(place: &dyn Place) -> Outcome {
         );
     }
     ensure!(!storage.exists(absent).await.answers("looking for a name")?, "a put that was refused took effect");
+    if let Some(writer) = open_writer(place).await? {
+        changes_are_refused(&*place.open().await.answers("opening the place")?, &*writer).await?;
+    }
 
     if place.lose_next_reply() {
         let outcome = storage.put(lost, sample_bytes(3, 10)).await.map(drop);
@@ -46,6 +50,34 @@ pub async fn s11_errors_say_what_happened(place: &dyn Place) -> Outcome {
         verdict.limit("no reply was lost: that the effect is unknown then was not tried");
     }
     Ok(verdict)
+}
+
+/// The reader refuses every change, says so, and has changed nothing, as the writer sees it.
+async fn changes_are_refused(reader: &dyn Storage, writer: &dyn Storage) -> Result<(), Breach> {
+    let [taken, free] = [4, 5].map(sample_name);
+    let (bytes, other) = (sample_bytes(4, 10), sample_bytes(5, 20));
+    writer.put(taken, bytes.clone()).await.answers("a put by who may")?;
+    for name in [taken, free] {
+        let refusals = [
+            (reader.put(name, other.clone()).await.map(drop), Operation::Put),
+            (reader.put_durable(name, other.clone()).await.map(drop), Operation::PutDurable),
+            (reader.delete(name).await, Operation::Delete),
+            (reader.apply(vec![Change::Put(name, other.clone())]).await.map(drop), Operation::Apply),
+            (reader.apply(vec![Change::Delete(name)]).await.map(drop), Operation::Apply),
+        ];
+        for (refusal, operation) in refusals {
+            let what = format_args!("{operation:?} through a handle that can only read").to_string();
+            let error = refusal.refuses_as(ErrorKind::ReadOnly, operation, what)?;
+            ensure_eq!(
+                (error.effect(), error.retry()),
+                (Effect::None, Retry::Useless),
+                "effect and retry of `{error}`"
+            );
+        }
+    }
+    ensure_holds(writer, taken, Some(&bytes), "after changes that were refused").await?;
+    ensure_holds(writer, free, None, "after changes that were refused").await?;
+    writer.delete(taken).await.answers("a delete by who may")
 }
 
 fn is_unknown(error: Error, operation: Operation) -> Result<(), Breach> {
