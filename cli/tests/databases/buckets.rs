@@ -1,22 +1,27 @@
 //! The program on a bucket of S3.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::common::{Scratch, compare_trees, generate_tree};
 use strongroom_s3_server::{ACCESS_KEY, Conditional, SECRET_KEY, Server, ServerOptions};
 
-struct Bucket {
+pub(crate) struct Bucket {
     scratch: Scratch,
     server: Server,
 }
 
+/// The keys of every server here.
+pub(crate) fn give_keys(command: &mut Command) {
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+}
+
 impl Bucket {
-    fn new(options: ServerOptions) -> Self {
+    pub(crate) fn new(options: ServerOptions) -> Self {
         Self { scratch: Scratch::new(), server: Server::start(options).unwrap() }
     }
 
-    fn uri(&self, rest: &str) -> String {
+    pub(crate) fn uri(&self, rest: &str) -> String {
         format!("s3://{rest}endpoint={}", self.server.endpoint())
     }
 

@@ -35,16 +35,28 @@ fn a_repository_goes_from_place_to_place_and_is_the_same_in_each() {
     scratch.succeeds(["import", "tree"]);
     scratch.succeeds(["snapshot", "create", "one"]);
     scratch.feeds(["kv", "put", "key", "-"], b"value");
-    let id = |place: &str| {
-        let output = scratch.command().env("STRONGROOM_REPO", place).args(["info", "--json"]).output().unwrap();
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["repository"].clone()
+    #[cfg(feature = "s3")]
+    let bucket = buckets::Bucket::new(strongroom_s3_server::ServerOptions::default());
+    let run = |arguments: &[&str]| {
+        let mut command = scratch.command();
+        #[cfg(feature = "s3")]
+        buckets::give_keys(&mut command);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        output.stdout
     };
+    let id = |place: &str| {
+        let info = run(&["-r", place, "info", "--json"]);
+        serde_json::from_slice::<serde_json::Value>(&info).unwrap()["repository"].clone()
+    };
+    let mut places: Vec<String> = DATABASES.map(|scheme| format!("{scheme}:{scheme}-clone")).into();
+    #[cfg(feature = "s3")]
+    places.push(bucket.uri("bucket/clone?"));
+    places.push("file:last".to_owned());
     let (mut here, first) = ("file:repo".to_owned(), id("file:repo"));
-    let places = DATABASES.map(|scheme| format!("{scheme}:{scheme}-clone"));
-    for there in places.into_iter().chain(["file:last".to_owned()]) {
-        for arguments in [&["-r", &here, "clone", &there], &["-r", &there, "check", "--data"][..]] {
-            scratch.succeeds(arguments);
-        }
+    for there in places {
+        run(&["-r", &here, "clone", &there]);
+        run(&["-r", &there, "check", "--data"]);
         assert_eq!(id(&there), first, "{there}");
         here = there;
     }

@@ -19,5 +19,5 @@ mod text;
 mod world;
 
 pub use faults::{Fault, Faults, Verb};
-pub use server::{ACCESS_KEY, SECRET_KEY, Seen, Server, ServerOptions};
+pub use server::{ACCESS_KEY, SECRET_KEY, Seen, Server, ServerOptions, Traffic};
 pub use world::Conditional;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,11 +66,22 @@ pub struct Seen {
     pub path: String,
 }
 
+/// Bytes of bodies, without what HTTP says about them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// To the server.
+    pub received: u64,
+    /// From the server, whether or not the client took them.
+    pub sent: u64,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     world: Arc<World>,
     faults: Faults,
     seen: Mutex<Vec<Seen>>,
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 /// A server, until it is dropped.
@@ -120,6 +132,12 @@ impl Server {
     /// The requests since the last call.
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The bytes since the last call.
+    pub fn take_traffic(&self) -> Traffic {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Traffic { received: take(&self.shared.received), sent: take(&self.shared.sent) }
     }
 
     /// The names in a bucket, ascending.
@@ -231,6 +249,7 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
     shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { verb, path });
     let fault = shared.faults.draw(verb);
     let sent = request.body().size_hint().exact().unwrap_or_default();
+    shared.received.fetch_add(sent, Ordering::Relaxed);
     tokio::time::sleep(shared.faults.delay(sent)).await;
     let mut special = Special::default();
     match fault {
@@ -254,6 +273,7 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
         _ => {}
     }
     let (mut parts, bytes) = response.into_parts();
+    shared.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let body = match fault {
         Some(Fault::TruncatedBody) if !bytes.is_empty() => {
             let half = bytes.slice(..bytes.len() / 2);
