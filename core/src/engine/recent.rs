@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_over_the_bound_is_forgotten_oldest_first_and_its_time_is_not() {
         let mut recent = Recent::default();
-        let key = vec![1; 60_000];
+        let key = vec![1; 30_000];
         let commits = (KEYS_BYTES_MAX / key.len() + 10) as u64;
         for sequence in 1..=commits {
             let key: Vec<u8> = key.iter().map(|_| sequence as u8).collect();
