@@ -65,11 +65,7 @@ unsafe impl GlobalAlloc for Heap {
         unsafe { MiMalloc.dealloc(pointer, layout) }
     }
 
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_bytes: usize) -> *mut u8 {
-        self.change(layout.size(), new_bytes);
-        // SAFETY: as in `alloc`.
-        unsafe { MiMalloc.realloc(pointer, layout, new_bytes) }
-    }
+    // `realloc` is the one of the trait: new, copied, old freed, so that both count while they are there.
 }
 
 /// What a repository may take beyond the key derivation, whatever its size.

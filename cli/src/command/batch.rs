@@ -297,7 +297,9 @@ fn refused(op: &Op, error: strongroom::Error) -> Failure {
             return Failure::failed(format!("{path}: {what}"));
         }
         (FileOp::RemoveDir { .. }, E::NotADirectory { path }) => {
-            return Failure::failed(format!("{path}: is not a folder: rm removes it"));
+            return Failure::failed(format!(
+                "{path}: is not a folder, and neither is anything in it: rm removes files"
+            ));
         }
         _ => return error.into(),
     };

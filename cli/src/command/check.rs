@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     data: bool,
     /// Open every record of so many of a hundred blocks, one at least, and look at the rest as without --data. Which blocks is
-    /// drawn anew each time: run every day, it finds in time what --data finds at once
+    /// drawn anew each time: run every day, it finds in time whatever is damaged in them
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with_all = ["data", "repair"])]
     sample: Option<u8>,
     /// See to it that what is stored again heals what is damaged: lost content is noted, so that nothing new is taken for it,

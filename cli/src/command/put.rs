@@ -61,10 +61,9 @@ fn open(local: &Path, context: &Context) -> Result<SourceFile, Failure> {
     }
     let what = real.as_ref().ok().and_then(|real| entry_at(real, Vec::new()).ok()).map(|entry| entry.kind);
     if let Some(SourceKind::Special(what)) = what {
-        let local = local.display();
-        return Err(Failure::failed(format!(
-            "{local}: is a {what}, not a file: `put - PATH` stores what comes out of one"
-        )));
+        // Of a socket nothing can be read so.
+        let instead = if what == "socket" { "" } else { ": `put - PATH` stores what comes out of one" };
+        return Err(Failure::failed(format!("{}: is a {what}, not a file{instead}", local.display())));
     }
     real.and_then(|real| SourceFile::open(&real, context.own()))
         .map_err(|error| Failure::failed(format!("{}: cannot read: {error}", local.display())))

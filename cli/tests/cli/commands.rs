@@ -277,7 +277,7 @@ fn what_takes_files_alone_says_of_anything_else_what_it_is_and_what_is_to_be_don
     for (line, what, instead) in [
         (r#"{"op": "rm", "path": "/folder"}"#, "/folder: is a folder", r#""recursive": true"#),
         (r#"{"op": "rmdir", "path": "/folder"}"#, "/folder: is not empty", r#""recursive": true"#),
-        (r#"{"op": "rmdir", "path": "/folder/file"}"#, "/folder/file: is not a folder", "rm removes it"),
+        (r#"{"op": "rmdir", "path": "/folder/file"}"#, "/folder/file: is not a folder", "rm removes files"),
         (r#"{"op": "cp", "from": "/folder", "to": "/other"}"#, "/folder: is a folder", r#""recursive": true"#),
         (r#"{"op": "ln", "target": "/folder", "link": "/other"}"#, "/folder: is a folder", r#""symbolic": true"#),
     ] {

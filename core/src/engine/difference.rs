@@ -1,6 +1,7 @@
 //! What differs between two states of the content, and bringing an earlier one back.
 //!
-//! Both cost as much as differs: subtrees that the two states share are not looked at.
+//! Both cost as much as differs, and what was changed since the last checkpoint: subtrees that the two states share are not
+//! looked at.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;

@@ -40,8 +40,10 @@ impl Shared {
         let checkpoint = extra.roots.is_some();
         let (content, space) = extra.roots.unwrap_or_default();
         let pointer = |root: Option<TreeRoot>| root.map(|root| (root.height, root.pointer));
-        let mut body =
-            if draft.rows.is_empty() { Vec::new() } else { encode_deltas(draft.rows.iter()).map_err(over_limit)? };
+        let mut body = match draft.rows.is_empty() {
+            true => Vec::new(),
+            false => encode_deltas(draft.rows.iter()).map_err(|_| over_limit(&draft))?,
+        };
         let spilled = body.len() > self.chain.body_bytes_max();
         let mut spills = Vec::new();
         if spilled {
@@ -266,10 +268,11 @@ impl Shared {
     }
 }
 
-fn over_limit(_: crate::format::FormatError) -> Error {
+fn over_limit(draft: &Draft) -> Error {
+    let bytes = |(key, value): (&Bytes, &Option<Bytes>)| (6 + key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
     Error::LimitExceeded {
         what: "commit_bytes",
-        value: u64::MAX,
+        value: draft.rows.iter().map(bytes).sum(),
         limit: u64::from(crate::format::commit::DELTA_BYTES_MAX),
     }
 }

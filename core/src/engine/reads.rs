@@ -22,8 +22,8 @@ impl ReadSet {
 }
 
 /// A set of keys, of each of which it has a hash. It may take a key for one of them that is not, with a chance of one in 2^64 for
-/// each that it has: who looked at neither is told of a conflict then, and looks again. Nobody can choose keys that come to
-/// that, as the hash is another in each set.
+/// each that it has: who looked at neither is told of a conflict then, and looks again. Where the
+/// system has randomness for the standard library, nobody can choose keys that come to that: the hash is another in each set.
 #[derive(Default)]
 pub(crate) struct Points {
     hashes: HashSet<u64>,

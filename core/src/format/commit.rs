@@ -218,6 +218,9 @@ pub fn decode_deltas(bytes: &Bytes) -> Result<Vec<Delta>, FormatError> {
     Ok(deltas)
 }
 
+/// So many pointers, or more: then there are as many as there is room for.
+const MANY_POINTERS: u16 = u16::MAX;
+
 /// The body of a spilled commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpilledBody {
@@ -236,7 +239,7 @@ impl SpilledBody {
         let mut writer = Writer::with_capacity(256);
         writer.u8(self.depth);
         writer.u32(self.total_bytes);
-        writer.u16(u16::try_from(self.pointers.len()).unwrap_or(u16::MAX));
+        writer.u16(u16::try_from(self.pointers.len()).unwrap_or(MANY_POINTERS));
         for pointer in &self.pointers {
             writer.bytes(&pointer.encode());
         }
@@ -257,8 +260,16 @@ impl SpilledBody {
         if total_bytes > DELTA_BYTES_MAX {
             return Err(reader.error("deltas over the limit of a commit"));
         }
-        let count = usize::from(reader.u16()?);
-        let mut pointers = Vec::with_capacity(count.min(bytes.len() / Pointer::BYTES));
+        let stated = reader.u16()?;
+        let there = reader.remaining() / Pointer::BYTES;
+        let count = match stated {
+            MANY_POINTERS if there < usize::from(MANY_POINTERS) => {
+                return Err(reader.error("fewer pointers than stated"));
+            }
+            MANY_POINTERS => there,
+            stated => usize::from(stated),
+        };
+        let mut pointers = Vec::with_capacity(count.min(there));
         for _ in 0..count {
             pointers.push(read_pointer(&mut reader)?);
         }
@@ -301,5 +312,43 @@ impl Hint {
         let hint = Self { sequence: reader.u64()?, hash: reader.array()?, key_epoch: reader.u16()? };
         reader.finish()?;
         Ok(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spilled(count: usize) -> SpilledBody {
+        let pointer = |counter: usize| Pointer {
+            key_epoch: 0,
+            writer_epoch: 1,
+            counter: counter as u64,
+            index: 3,
+            offset: 16,
+            length: 4112,
+            salt: [9; 16],
+        };
+        SpilledBody { depth: 0, total_bytes: DELTA_BYTES_MAX, pointers: (0..count).map(pointer).collect() }
+    }
+
+    #[test]
+    fn a_spilled_body_has_as_many_pointers_as_a_commit_may_need() {
+        for count in [0, 1, 65_534, 65_535, 65_536, 300_000] {
+            let body = spilled(count);
+            assert_eq!(SpilledBody::decode(&body.encode()).as_ref(), Ok(&body), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_spilled_body_that_says_it_has_many_pointers_has_them() {
+        let mut bytes = spilled(65_535).encode();
+        assert!(SpilledBody::decode(&bytes[..bytes.len() - 1]).is_err(), "cut off");
+        assert!(SpilledBody::decode(&bytes[..bytes.len() - Pointer::BYTES]).is_err(), "one less");
+        bytes.push(0);
+        assert!(SpilledBody::decode(&bytes).is_err(), "a byte more");
+        let mut few = spilled(2).encode();
+        few[5..7].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert!(SpilledBody::decode(&few).is_err());
     }
 }

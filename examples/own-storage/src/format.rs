@@ -104,7 +104,9 @@ pub(crate) fn write_mark(file: &File, durable: u64, sector: usize) -> io::Result
 
 /// Says that it is a log by itself.
 pub(crate) fn end_the_making(file: &File) -> io::Result<()> {
-    file.write_all_at(&[0], MAKING_AT as u64)
+    file.write_all_at(&[0], MAKING_AT as u64)?;
+    // Before anything is promised about it: a log that says that it is in the making may be removed.
+    file.sync_data()
 }
 
 /// Where the bytes of a blob lie.

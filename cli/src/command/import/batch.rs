@@ -61,6 +61,8 @@ pub(super) enum Step {
     Attributes {
         path: Vec<u8>,
         attributes: Attributes,
+        /// Of a link: which one was met.
+        inode: Option<u64>,
     },
     /// A file whose content is in the repository gets its attributes, and what the content is known by.
     Found {
@@ -380,7 +382,11 @@ impl Batch {
                 let made = transaction.symlink_with(target, path, transfer::to_repository(attributes)).await;
                 made.map_err(spoils)?;
             }
-            Step::Attributes { path, attributes } => {
+            Step::Attributes { path, attributes, inode } => {
+                if inode.is_some() && transaction.symlink_metadata(path).await.ok().map(|now| now.inode) != *inode {
+                    // Another writer was here: the next import looks at it.
+                    return Ok(0);
+                }
                 let attributes = transfer::to_repository(attributes);
                 transaction.set_symlink_attributes(path, change(&attributes)).await?;
             }

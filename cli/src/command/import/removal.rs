@@ -123,7 +123,7 @@ impl Import<'_> {
         }
         match source::entry_at(folder, relative) {
             Ok(Entry { attributes, relative, .. }) => {
-                self.take(Step::Attributes { path: join(&self.to, &relative), attributes }).await
+                self.take(Step::Attributes { path: join(&self.to, &relative), attributes, inode: None }).await
             }
             Err(_) => Ok(()),
         }

@@ -165,7 +165,7 @@ impl Import<'_> {
                 // The root of this machine arrives as no folder of its own.
                 if folder.touched && !entry.relative.is_empty() {
                     let path = self.path(&entry);
-                    self.take(Step::Attributes { path, attributes: entry.attributes }).await?;
+                    self.take(Step::Attributes { path, attributes: entry.attributes, inode: None }).await?;
                 }
                 gone
             }
@@ -272,7 +272,8 @@ impl Import<'_> {
             if is_same {
                 return Ok(());
             }
-            return self.take(Step::Attributes { path, attributes: entry.attributes }).await;
+            let inode = Some(metadata.inode);
+            return self.take(Step::Attributes { path, attributes: entry.attributes, inode }).await;
         }
         self.touch_parent();
         self.report.links += 1;
