@@ -56,7 +56,7 @@ pub enum Error {
         detail: String,
     },
     /// Something in storage is not what was put there.
-    #[error("{0}; restore it from a copy, or run `check`")]
+    #[error("{0}; restore it from a copy, or run `check --data`")]
     Damaged(Damage),
     /// A blob that must be there is not: it was deleted, or has not arrived.
     #[error(

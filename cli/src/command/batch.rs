@@ -55,7 +55,8 @@ kv-put: key, value, [table]
 kv-del: key, [table], [force]
 
 With \"force\": true what is not there is no error for rm and kv-del, and rm can name \"/\" and remove all that is in it. mv takes the \
-place of what is there, but with \"replace\": false. mtime and atime are in whole seconds. All that can be true is false where it is \
+place of what is there, but with \"replace\": false. mode, mtime and atime are strings: \"0644\", \
+\"2026-01-31T23:59:59Z\", to the second. All that can be true is false where it is \
 not given, but for replace and follow. Keys are those of the command kv, but with the number of a table of an application's own.
 
 A path, name, key, value or content is a string, or {\"hex\": \"00ff\"} for bytes that are no text.";

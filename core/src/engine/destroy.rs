@@ -46,7 +46,7 @@ impl Engine {
         }
         let guard = storage.try_exclusive().await?;
         if guard.is_none() && !storage.is_remote() {
-            let context = "others use this repository: nothing was deleted";
+            let context = "the repository to delete it, which others use: nothing was deleted";
             return Err(storage::Error::new(ErrorKind::Busy, Operation::TryExclusive, context).into());
         }
         let keys = Keys::from_root(opened.header.suite(), repository, &opened.root, &[]);
