@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 use crate::exit::{Exit, Failure};
+use crate::output::complain;
 
 /// Whether someone asked to stop.
 #[derive(Clone, Default)]
@@ -35,14 +38,21 @@ impl Interrupt {
         for signal in [SIGINT, SIGTERM] {
             // Order matters: the check for a second signal stands before the note of the first.
             signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), self.asked.clone())
-                .and_then(|_| {
-                    let waiting = self.waiting.clone();
-                    signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), waiting)
-                })
                 .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
                 .map_err(failed)?;
         }
-        Ok(())
+        // A handler may say nothing; a thread may.
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+        let waiting = self.waiting.clone();
+        let stop = move || {
+            for _ in signals.forever() {
+                if waiting.load(Ordering::SeqCst) {
+                    complain("interrupted");
+                    low_level::exit(Exit::Failed.code().into());
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(stop).map(drop).map_err(failed)
     }
 
     /// Whether to stop at the next safe point.

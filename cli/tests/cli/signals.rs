@@ -51,11 +51,19 @@ fn one_signal_stops_what_waits_for_others() {
                 std::thread::yield_now();
             }
             send(&child, signal);
-            assert_eq!(child.wait().unwrap().code(), Some(1), "{arguments:?}");
+            assert_is_stopped(child);
         }
     }
     assert_eq!(scratch.succeeds(["ls"]), b"large\n");
     scratch.succeeds(["check", "--data"]);
+}
+
+/// It ended, and said so in one line; what it printed is not read.
+fn assert_is_stopped(mut child: Child) {
+    let code = child.wait().unwrap().code();
+    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert!(code == Some(1) && said.starts_with("strongroom: interrupted"), "{code:?}: {said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// Whether the process waits for something.
@@ -90,12 +98,12 @@ fn one_signal_stops_what_has_no_safe_point_before_its_end() {
     scratch.succeeds(["import", "tree"]);
     for signal in ["-INT", "-TERM"] {
         // Far longer than the test may take, by the limit.
-        let mut child = start(&scratch, &["--limit-download", "16KiB/s", "check", "--data"]);
+        let child = start(&scratch, &["--limit-download", "16KiB/s", "check", "--data"]);
         while !sleeps(&child) {
             std::thread::yield_now();
         }
         send(&child, signal);
-        assert_eq!(child.wait().unwrap().code(), Some(1));
+        assert_is_stopped(child);
     }
     scratch.succeeds(["check", "--data"]);
 }
