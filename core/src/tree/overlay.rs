@@ -14,8 +14,8 @@ const PIECE_BYTES_MAX: usize = 4 << 10;
 /// A change: a key, and its value from then on, or `None` where it is deleted.
 pub type Change = (Bytes, Option<Bytes>);
 
-/// Changes that are not in the tree yet, by key. A copy shares everything with the original, and each then takes what it changes:
-/// as rows are copied then, each is one piece of memory, or of one.
+/// Changes that are not in the tree yet, by key. A copy shares everything with the original until one of them is changed. Rows are
+/// copied then, and so each is one handle: on its bytes alone, or on a part of a piece that many share.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     rows: OrdSet<Row>,
