@@ -60,6 +60,7 @@ struct JsonRepaired {
     moved: u64,
     restored: u64,
     readable: u64,
+    ballast: u64,
 }
 
 #[derive(Serialize)]
@@ -177,15 +178,18 @@ fn next_step(damaged: u64, opened: bool, repaired: Option<Repaired>) -> String {
 
 /// What a repair did, as one line.
 fn line(repaired: Repaired) -> String {
-    let Repaired { damaged, unidentified: _, moved, restored, readable } = repaired;
+    let Repaired { damaged, unidentified: _, moved, restored, readable, ballast } = repaired;
     let parts = [
         (damaged, "cannot be read, and wait for their content to be stored again"),
         (moved, "were moved out of damaged blocks"),
         (restored, "were written anew from others like them"),
         (readable, "can be read again"),
     ];
-    let parts: Vec<String> =
+    let mut parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} chunks {what}")).collect();
+    if ballast > 0 {
+        parts.push(format!("{ballast} damaged blocks of ballast, which held nothing, were put anew"));
+    }
     if parts.is_empty() { "nothing to repair".to_owned() } else { format!("repair: {}", parts.join(", ")) }
 }
 
@@ -213,8 +217,8 @@ fn as_json(
         notices: report.notices,
         findings,
         repaired: repaired.map(|repaired| {
-            let Repaired { damaged, unidentified, moved, restored, readable } = repaired;
-            JsonRepaired { damaged, unidentified, moved, restored, readable }
+            let Repaired { damaged, unidentified, moved, restored, readable, ballast } = repaired;
+            JsonRepaired { damaged, unidentified, moved, restored, readable, ballast }
         }),
     }
 }

@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::commit::{Draft, Leader};
+use super::commit::{Draft, Extra, Leader};
 use super::root::Root;
 use super::shared::{Shared, lock};
 use super::transaction::{Op, Work};
 use super::view::table_range;
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockId, SALT_BYTES};
-use crate::storage::{Durability, Effect, ErrorKind};
+use crate::storage::{Durability, Effect, ErrorKind, Name};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -114,6 +114,52 @@ impl Shared {
             }
         }
         Ok(missing)
+    }
+
+    /// Puts others for those of these blobs that are ballast, and still not what was put; answers for how many. Nothing
+    /// is lost with them: they held nothing. Cut short, it leaves ballast that is missing, which the next writer makes up for.
+    pub(super) async fn renew_ballast(self: &Arc<Self>, suspects: &BTreeSet<Name>) -> Result<u64> {
+        if suspects.is_empty() {
+            return Ok(0);
+        }
+        let mut leader = self.leader.lock().await;
+        self.settle(&mut leader).await?;
+        let ballast = match self.ballast_rows(&self.root()).await {
+            Ok(ballast) => ballast,
+            // Rows that cannot be read are findings of their own; others may have given the state up.
+            Err(Error::Damaged(_) | Error::Missing { .. } | Error::Expired) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut renewed = 0;
+        for (block, salt) in ballast {
+            let name = self.block_name(block);
+            if !suspects.contains(&name) {
+                continue;
+            }
+            match self.blocks.reader.read_whole(name).await {
+                Ok(read) if read.salt == salt => continue,
+                Err(Error::Missing { .. }) => continue,
+                Ok(_) | Err(Error::Damaged(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.storage().delete(name).await?;
+            renewed += 1;
+        }
+        drop(leader);
+        if renewed > 0 {
+            self.hold_epoch_for(true).await?;
+            let mut leader = self.leader.lock().await;
+            self.settle(&mut leader).await?;
+            // Where another commit comes first, or room is wanting, the next of ours puts them.
+            self.spent.store(true, Ordering::Release);
+            let (base, mut draft) = (self.root(), Draft::default());
+            if !self.top_up_ballast(&base, &mut draft).await?.is_empty() {
+                self.publish(&mut leader, base, draft, Extra::default()).await?;
+            }
+            let is_spent = self.is_ballast_spent(&self.root()).await?;
+            self.spent.store(is_spent, Ordering::Release);
+        }
+        Ok(renewed)
     }
 
     /// Puts what is wanting, and answers what was put and what ended that early.

@@ -1,8 +1,8 @@
 //! Repair: what cannot be read is noted, so that nothing that is stored is taken for it, and what is stored again heals it.
 //!
 //! Nothing is judged by one look: what a check found damaged is read once more, and only what is missing, or does not
-//! authenticate, counts; a storage that does not answer ends the repair. Nothing is taken away, either: a note is a row beside
-//! the chunk's, and a chunk that moves keeps its number. Each commit is complete in itself, so that a repair can be cut short
+//! authenticate, counts; a storage that does not answer ends the repair. Nothing that was stored is taken away, either: a note
+//! is a row beside the chunk's, and a chunk that moves keeps its number; ballast, which goes, held nothing. Each commit is complete in itself, so that a repair can be cut short
 //! anywhere, and be run again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -45,6 +45,8 @@ pub struct Repaired {
     pub restored: u64,
     /// Chunks that were noted as damaged, and can be read again.
     pub readable: u64,
+    /// Blocks of ballast that were not what was put, and were deleted; others are put as far as storage has room.
+    pub ballast: u64,
 }
 
 /// A chunk that gets another place, with the content of a chunk that can be read: its own, or an equal one.
@@ -71,6 +73,7 @@ impl Engine {
     ///   anew in its place: then it is healed for every row and every snapshot that refers to it.
     /// * What can be read, and lies in a block that is not whole, moves to another.
     /// * What cannot be read, and has the content of a chunk that can, gets that.
+    /// * Of the blobs that its findings name, those that keep room for deleting, and hold nothing, are put anew.
     ///
     /// Other writers may be at work beside it. It may be cut short and run again; where nothing is left to do, it commits
     /// nothing.
@@ -143,6 +146,8 @@ async fn run(shared: &Arc<Shared>, report: &CheckReport) -> Result<Repaired> {
         // What nothing is left of need not be found damaged once more.
         compact::give_back(shared).await?;
     }
+    let suspects = report.findings.iter().filter_map(|finding| finding.damage.blob).collect();
+    repaired.ballast = shared.renew_ballast(&suspects).await?;
     Ok(repaired)
 }
 

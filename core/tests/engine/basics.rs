@@ -6,7 +6,7 @@ use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::Error;
 use strongroom_core::crypto::Suite;
-use strongroom_core::engine::{CheckOptions, CheckReport, ChunkNumber, View};
+use strongroom_core::engine::{CheckOptions, CheckReport, ChunkNumber, Repaired, View};
 use strongroom_core::format::well_known::is_hint_name;
 use strongroom_core::storage::{Name, Operation};
 
@@ -285,6 +285,16 @@ fn missing_ballast_is_told_and_no_damage_and_ballast_that_was_changed_is() {
             let report =
                 engine.check(CheckOptions { data: true, references: None, ..CheckOptions::default() }).await.unwrap();
             assert!(report.findings.iter().any(|finding| finding.damage.blob == Some(ballast[0])), "{report:#?}");
+
+            // It held nothing: a repair puts another, at once, and no more than that.
+            let engine = bed.open().await.unwrap();
+            assert_eq!(engine.repair(&report).await.unwrap(), Repaired { ballast: 1, ..Repaired::default() });
+            assert_clean(&engine).await;
+            let after = bed.storage.snapshot_blobs();
+            assert!(!after.contains_key(&ballast[0]) && after.len() >= whole.len(), "one was deleted, and one put");
+            assert_eq!(engine.repair(&report).await.unwrap(), Repaired::default());
+            drop(engine);
+            bed.storage.restore(whole.clone());
         }
         bed.storage.remove(ballast[0]);
         // The next writer puts another.

@@ -14,6 +14,8 @@ use crate::format::{BlockId, SALT_BYTES};
 use crate::storage::{ErrorKind, Name, StorageExt};
 use crate::{Error, Result};
 
+/// What findings about blocks that hold nothing are of: they keep room for deleting on a full storage.
+const BALLAST: &str = "ballast";
 /// Blobs opened at once.
 const AT_ONCE: usize = 8;
 
@@ -123,6 +125,7 @@ impl Check<'_> {
             self.salts.insert(block, salt);
             if names.contains(&name) {
                 wanted.insert(name, block);
+                self.spare.insert(name);
             } else {
                 // A clone has none until somebody writes to it; or a writer gave it up on a full storage, and died before its
                 // next commit. Ballast is fill: without it there is less room for deleting, and nothing else.
@@ -224,7 +227,7 @@ impl Check<'_> {
         self.open(part, names, &wanted, &condemned).await
     }
 
-    /// Opens these blobs whole.
+    /// Opens these blobs, which are blocks and hints, whole.
     async fn open_all(
         &mut self,
         names: Vec<Name>,
@@ -239,8 +242,6 @@ impl Check<'_> {
                 shared.env().spawn(async move {
                     let result = if well_known::is_hint_name(name.as_bytes()) {
                         open_hint(&reader, name).await.map(|()| None)
-                    } else if reader.block_id(name).is_none() {
-                        Ok(None)
                     } else {
                         reader.read_whole(name).await.map(|block| Some(block.salt))
                     };
@@ -268,6 +269,10 @@ impl Check<'_> {
                 Ok(()) => self.report.blobs_opened += 1,
                 // Deleted since it was listed, by a writer that may.
                 Err(Error::Missing { .. }) if !wanted.contains_key(&name) => {}
+                // Not to be taken for lost content.
+                Err(Error::Damaged(damage)) if self.spare.contains(&name) => {
+                    self.find(BALLAST, Some(name), damage.detail);
+                }
                 Err(error) => {
                     let before = self.report.findings.len();
                     self.note(error)?;
@@ -329,7 +334,8 @@ impl Check<'_> {
             let block = wanted.get(&name).filter(|_| !is_readable);
             self.hurt.extend(block.map(|block| (*block, self.report.findings.len())));
             if is_there {
-                self.find("block", Some(name), detail);
+                let structure = if self.spare.contains(&name) { BALLAST } else { "block" };
+                self.find(structure, Some(name), detail);
             } else {
                 self.find_absent("block", Some(name), detail);
             }

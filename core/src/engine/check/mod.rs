@@ -93,6 +93,8 @@ struct Check<'a> {
     /// Whether it was told that rows of identities cannot be read.
     identities_hurt: bool,
     kept: Kept,
+    /// Ballast that is there.
+    spare: HashSet<Name>,
 }
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
@@ -122,6 +124,7 @@ pub(super) async fn run(
         absent: Vec::new(),
         identities_hurt: false,
         kept: Kept::default(),
+        spare: HashSet::new(),
     };
     let at = options.at;
     let looked = match at {
