@@ -17,6 +17,7 @@ mod first_name;
 mod interrupt;
 mod layers;
 mod local;
+mod named;
 mod output;
 mod password;
 mod progress;

@@ -10,6 +10,7 @@ use strongroom::fs::{FsSnapshot, Kind, Metadata};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::local::bytes_of;
+use crate::named::Named;
 use crate::output::{JsonName, complain, shown};
 use crate::units;
 use crate::walk::{Step, Walk};
@@ -72,20 +73,23 @@ struct Count<'a> {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let (repository, snapshot) = context.look().await?;
     let mut count = Count { arguments: &arguments, snapshot, context, linked: HashSet::new(), damaged: 0 };
+    let mut named = Named::new(arguments.paths.len());
     for path in &arguments.paths {
-        count.all(bytes_of(path)).await?;
+        let path = bytes_of(path);
+        if let Some(metadata) = named.metadata(&count.snapshot, path).await? {
+            count.all(path, metadata).await?;
+        }
     }
     let damaged = count.damaged;
     repository.close().await?;
     if damaged > 0 {
         return Err(Failure::new(Exit::Damaged, format!("{damaged} could not be read: run `check`")));
     }
-    Ok(())
+    named.end()
 }
 
 impl Count<'_> {
-    async fn all(&mut self, path: &[u8]) -> Result<(), Failure> {
-        let metadata = self.snapshot.symlink_metadata(path).await?;
+    async fn all(&mut self, path: &[u8], metadata: Metadata) -> Result<(), Failure> {
         if metadata.kind != Kind::Directory {
             let total = self.one(&metadata);
             return self.show(path, &total);

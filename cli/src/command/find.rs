@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::entry::{self, JsonEntry};
 use crate::exit::{Exit, Failure};
 use crate::local::{bytes_of, name_of};
+use crate::named::Named;
 use crate::output::{complain, shown};
 use crate::units;
 use crate::walk::{Step, Walk};
@@ -177,27 +178,30 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let now = Timestamp::from_nanos(repository.engine().env().now().saturating_mul(1_000_000));
     let wish = Wish::new(&arguments, now)?;
     let mut damaged = 0_u64;
+    let mut named = Named::new(arguments.paths.len());
     for path in &arguments.paths {
-        below(bytes_of(path), &wish, &snapshot, &mut damaged, context).await?;
+        let path = bytes_of(path);
+        if let Some(metadata) = named.metadata(&snapshot, path).await? {
+            below((path, &metadata), &wish, &snapshot, &mut damaged, context).await?;
+        }
     }
     repository.close().await?;
     if damaged > 0 {
         return Err(Failure::new(Exit::Damaged, format!("{damaged} could not be read: run `check`")));
     }
-    Ok(())
+    named.end()
 }
 
 async fn below(
-    path: &[u8],
+    (path, metadata): (&[u8], &Metadata),
     wish: &Wish<'_>,
     snapshot: &FsSnapshot,
     damaged: &mut u64,
     context: &mut Context,
 ) -> Result<(), Failure> {
-    let metadata = snapshot.symlink_metadata(path).await?;
     let name = path.rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or(path);
-    if wish.takes_name(path, name, metadata.kind) && wish.takes(&metadata) {
-        show(path, Some(&metadata), wish, snapshot, context).await?;
+    if wish.takes_name(path, name, metadata.kind) && wish.takes(metadata) {
+        show(path, Some(metadata), wish, snapshot, context).await?;
     }
     if metadata.kind != Kind::Directory || wish.arguments.depth == Some(0) {
         return Ok(());

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::entry::{self, JsonEntry};
 use crate::exit::Failure;
 use crate::local::bytes_of;
+use crate::named::Named;
 use crate::output::shown;
 use crate::units;
 
@@ -21,9 +22,10 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let (repository, snapshot) = context.look().await?;
+    let mut named = Named::new(arguments.paths.len());
     for path in &arguments.paths {
         let path = bytes_of(path);
-        let metadata = snapshot.symlink_metadata(path).await?;
+        let Some(metadata) = named.metadata(&snapshot, path).await? else { continue };
         let target = match metadata.kind {
             Kind::Symlink => Some(snapshot.read_link(path).await?),
             _ => None,
@@ -56,7 +58,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             context.output.line(&format!("{name:<9} {value}"))?;
         }
     }
-    Ok(repository.close().await?)
+    repository.close().await?;
+    named.end()
 }
 
 fn time(time: Timestamp) -> String {

@@ -1,18 +1,20 @@
 //! Writing a tree to this machine, so that nothing in a repository can reach outside of it.
 //!
 //! Names come from a repository and are not trusted: every step is taken from an open folder, by one name, without
-//! following a link. A file is written under another name and renamed when it is whole, so that what stood there before
-//! is replaced at once or not at all. The files of the repository itself are never written over.
+//! following a link. A file is written without a name, or under another one where the file system has no files without, and
+//! gets its own when it is whole: what stood there before is replaced at once or not at all, and nothing half written stays
+//! behind a process that is killed. The files of the repository itself are never written over.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::own::Own;
@@ -25,6 +27,14 @@ use super::{Attributes, name_of};
 const HOLE_BYTES: usize = 4096;
 /// Bits that mean something else when the owner is another.
 const SET_ID_BITS: u32 = 0o6000;
+
+/// Of what is not whole yet: for nobody else.
+const DRAFT_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Where an open file can be come at by a path (proc(5)).
+fn by_descriptor(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
 
 /// An open folder that is written into.
 #[derive(Clone)]
@@ -96,10 +106,54 @@ impl Folder {
     /// Begins a file that will have that name.
     pub(crate) fn create(&self, name: &[u8]) -> io::Result<Draft> {
         let name = self.replaceable(name)?.to_vec();
+        match self.nameless() {
+            Some(descriptor) => Ok(self.draft(name, None, descriptor)),
+            None => self.create_named(name),
+        }
+    }
+
+    /// Begins a file under a name of its own for the time being.
+    fn create_named(&self, name: Vec<u8>) -> io::Result<Draft> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let (draft, descriptor) =
-            self.fresh(|draft| rustix::fs::openat(&*self.descriptor, draft, flags, Mode::RUSR | Mode::WUSR))?;
-        Ok(Draft { folder: self.clone(), name, draft: Some(draft), file: File::from(descriptor), length: 0 })
+            self.fresh(|draft| rustix::fs::openat(&*self.descriptor, draft, flags, DRAFT_MODE))?;
+        Ok(self.draft(name, Some(draft), descriptor))
+    }
+
+    fn draft(&self, name: Vec<u8>, draft: Option<String>, descriptor: OwnedFd) -> Draft {
+        Draft { folder: self.clone(), name, draft, file: File::from(descriptor), length: 0 }
+    }
+
+    /// A file in this folder that has no name, and is gone with the process. `None` where the file system has no such
+    /// files, or nothing could give it a name later: whatever else is wrong shows where one with a name is made.
+    #[cfg(target_os = "linux")]
+    fn nameless(&self) -> Option<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::openat(&*self.descriptor, ".", flags, DRAFT_MODE).ok()?;
+        rustix::fs::access(by_descriptor(&descriptor), Access::EXISTS).ok()?;
+        Some(descriptor)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn nameless(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    /// Gives a file that has no name yet that one.
+    fn name(&self, file: &File, name: &[u8]) -> io::Result<()> {
+        let from = by_descriptor(file);
+        let link = |to: &OsStr| rustix::fs::linkat(CWD, &from, &*self.descriptor, to, AtFlags::SYMLINK_FOLLOW);
+        match link(name_of(name).as_ref()) {
+            Err(Errno::EXIST) => {}
+            done => return Ok(done?),
+        }
+        // A link replaces nothing, and renaming wants a name.
+        let (draft, ()) = self.fresh(|draft| link(draft.as_ref()))?;
+        let done = self.put_in_place(&draft, name);
+        if done.is_err() {
+            let _ = rustix::fs::unlinkat(&*self.descriptor, &draft, AtFlags::empty());
+        }
+        done
     }
 
     /// Writes a link; its target is data and is never followed. Answers which link it is, and how many extended attributes
@@ -167,6 +221,7 @@ impl Folder {
 pub(crate) struct Draft {
     folder: Folder,
     name: Vec<u8>,
+    /// The name that it has until then, if it has one.
     draft: Option<String>,
     file: File,
     length: u64,
@@ -211,8 +266,9 @@ impl Draft {
     pub(crate) fn finish(mut self, attributes: &Attributes, xattrs: &Xattrs) -> io::Result<(Identity, u64)> {
         self.file.set_len(self.length)?;
         let unset = apply(&self.file, attributes, xattrs)?;
-        if let Some(draft) = &self.draft {
-            self.folder.put_in_place(draft, &self.name)?;
+        match &self.draft {
+            Some(draft) => self.folder.put_in_place(draft, &self.name)?,
+            None => self.folder.name(&self.file, &self.name)?,
         }
         self.draft = None;
         Ok((Identity::of_stat(&rustix::fs::fstat(&self.file)?), unset))
@@ -326,6 +382,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_half_written_has_no_name_and_what_stood_there_is_replaced_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(root.path(), Own::default()).unwrap();
+        let names = || -> Vec<_> {
+            let entries = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        // Where this folder is on a file system that has no files without a name, both are with one.
+        let can_be_nameless = folder.nameless().is_some();
+        for (turn, named) in [(0, false), (1, true), (2, false)] {
+            let mut draft = if named { folder.create_named(b"file".to_vec()) } else { folder.create(b"file") }.unwrap();
+            draft.write(format!("turn {turn}").as_bytes()).unwrap();
+            let others = names().into_iter().filter(|name| name != "file").count();
+            assert_eq!(others, usize::from(named || !can_be_nameless));
+            let (identity, _) = draft.finish(&ATTRIBUTES, &Xattrs::new()).unwrap();
+            assert_eq!(names(), ["file"]);
+            let path = root.path().join("file");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("turn {turn}"));
+            let metadata = path.metadata().unwrap();
+            assert_eq!((metadata.mode() & 0o7777, metadata.nlink(), metadata.mtime()), (0o640, 1, 1_000_000));
+            folder.link(b"other", &folder, &[b"file".to_vec()], identity).unwrap();
+            std::fs::remove_file(root.path().join("other")).unwrap();
+            drop(if named { folder.create_named(b"gone".to_vec()) } else { folder.create(b"gone") }.unwrap());
+            assert_eq!(names(), ["file"]);
+        }
+    }
+
+    #[test]
     fn links_replace_links_and_a_folder_in_the_way_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::at(root.path(), Own::default()).unwrap();
@@ -335,6 +421,7 @@ mod tests {
         }
         std::fs::create_dir(root.path().join("taken")).unwrap();
         let draft = folder.create(b"late").unwrap();
+        let named = folder.create_named(b"late".to_vec()).unwrap();
         for name in ["taken", "late"] {
             let _ = std::fs::create_dir(root.path().join(name));
         }
@@ -343,6 +430,7 @@ mod tests {
             folder.create(b"taken").err().unwrap(),
             folder.symlink(b"taken", b"target", &ATTRIBUTES, &Xattrs::new()).err().unwrap(),
             draft.finish(&ATTRIBUTES, &Xattrs::new()).err().unwrap(),
+            named.finish(&ATTRIBUTES, &Xattrs::new()).err().unwrap(),
         ];
         assert!(refusals.iter().all(|refusal| refusal.to_string() == "a folder is in the way"), "{refusals:?}");
         std::fs::remove_dir(root.path().join("late")).unwrap();

@@ -85,6 +85,27 @@ fn du_counts_what_is_below_and_each_file_once() {
 }
 
 #[test]
+fn one_path_that_leads_nowhere_does_not_keep_the_others_from_being_shown() {
+    let scratch = tree();
+    for (command, shown) in [("du", 1), ("find", 1), ("stat", 12)] {
+        let output = scratch.run([command, "/gone", "/tree/image.png", "/tree/image.png/in"]);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{command}: {stderr}");
+        assert_eq!(stdout.lines().count(), shown, "{command}: {stdout}");
+        assert!(stdout.contains("/tree/image.png"), "{command}: {stdout}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert!(
+            matches!(lines[..], [first, second, last]
+                if first.contains("/gone") && second.contains("image.png") && last.contains("2 of 3 paths")),
+            "{command}: {stderr}"
+        );
+        // Alone, it is the one line.
+        let stderr = scratch.fails(1, [command, "/gone"]);
+        assert!(stderr.lines().count() == 1 && stderr.contains("/gone"), "{command}: {stderr}");
+    }
+}
+
+#[test]
 fn cp_shares_what_it_copies_and_keeps_all_or_nothing() {
     let scratch = tree();
     let large = common::Numbers::new(7).bytes(8 << 20);

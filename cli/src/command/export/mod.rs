@@ -33,7 +33,8 @@ use out::Out;
 pub(crate) struct Arguments {
     /// What to write out, and at the end the folder of this machine that it goes into: files of the same name are
     /// replaced, links there are never followed; or `-` for a tar stream to stdout, in which holes are zeros, and access lists are
-    /// extended attributes (SCHILY.xattr.system.posix_acl_*)
+    /// extended attributes (SCHILY.xattr.system.posix_acl_*). Extended attributes that cannot be written are counted on
+    /// stderr, and are no failure
     #[arg(required = true)]
     paths: Vec<OsString>,
     /// Write every intact part of damaged files, and zeros in place of the rest
@@ -54,6 +55,9 @@ struct Report {
     bytes: u64,
     seconds: f64,
     left_out: Vec<LeftOut>,
+    /// Extended attributes that did not arrive. They are told, and alone are no failure: a plain user can set few of those that
+    /// a system gives its files, and what the files hold is whole without them.
+    xattrs_left_out: u64,
     /// Where it ended early for want of room: what there was still to write.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_written: Option<Amount>,
@@ -148,6 +152,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     let Export { mut report, damaged, progress, links, out, .. } = export;
     report.seconds = progress.elapsed().as_secs_f64();
+    report.xattrs_left_out = out.xattrs_left_out();
     let elapsed = progress.elapsed();
     progress.finish();
     let tells = match &done {

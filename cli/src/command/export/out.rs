@@ -77,17 +77,23 @@ impl Out {
         matches!(&self.place, Place::Tar(tar) if tar.is_refused())
     }
 
-    /// What is to be said of extended attributes that did not arrive as they are.
+    /// How many extended attributes did not arrive as they are.
+    pub(super) fn xattrs_left_out(&self) -> u64 {
+        match &self.place {
+            Place::Tar(tar) => tar.xattrs_unnamed(),
+            Place::Nowhere | Place::Folders { .. } | Place::Way { .. } => self.xattrs_unset,
+        }
+    }
+
+    /// What is to be said of them.
     pub(super) fn xattrs_notice(&self) -> Option<String> {
-        let (count, what) = match &self.place {
-            Place::Tar(tar) => (
-                tar.xattrs_unnamed(),
-                "were left out: a tar stream has no place for names with `=` or that are no text",
-            ),
+        let what = match &self.place {
+            Place::Tar(_) => "were left out: a tar stream has no place for names with `=` or that are no text",
             Place::Nowhere | Place::Folders { .. } | Place::Way { .. } => {
-                (self.xattrs_unset, "could not be set: the folder or this user has no such")
+                "could not be set: the folder or this user has no such"
             }
         };
+        let count = self.xattrs_left_out();
         (count > 0).then(|| format!("{count} extended attributes {what}"))
     }
 
