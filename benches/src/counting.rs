@@ -123,11 +123,20 @@ impl Storage for Counting {
         Self::count(&self.barriers, 1);
         Ok(())
     }
+
     fn occupancy(&self) -> Option<std::sync::Arc<strongroom::storage::Occupancy>> {
         self.inner.occupancy()
     }
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await
+    }
+
+    async fn available_bytes(&self) -> Result<Option<u64>> {
+        self.inner.available_bytes().await
+    }
+
+    async fn vacate(&self) -> Result<()> {
+        self.inner.vacate().await
     }
 }

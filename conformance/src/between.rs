@@ -102,4 +102,9 @@ impl<S: Storage, B: Before> Storage for Between<S, B> {
         self.before.before(Operation::Size, None).await?;
         self.inner.available_bytes().await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.before.before(Operation::Delete, None).await?;
+        self.inner.vacate().await
+    }
 }

@@ -221,6 +221,10 @@ impl Storage for Watched {
     async fn available_bytes(&self) -> Result<Option<u64>> {
         self.inner.available_bytes().await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.inner.vacate().await
+    }
 }
 
 #[cfg(test)]

@@ -436,4 +436,8 @@ impl Storage for HostileStorage {
     async fn available_bytes(&self) -> Result<Option<u64>> {
         self.inner.available_bytes().await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.inner.vacate().await
+    }
 }

@@ -168,6 +168,10 @@ impl Storage for Recording {
         self.inner.list(prefix, after).await
     }
 
+    async fn list_page(&self, prefix: &[u8], after: Option<Name>) -> storage::Result<(Vec<Name>, bool)> {
+        self.inner.list_page(prefix, after).await
+    }
+
     async fn apply(&self, batch: Vec<Change>) -> storage::Result<Vec<Put>> {
         let puts: Vec<Name> = batch
             .iter()
@@ -189,11 +193,20 @@ impl Storage for Recording {
     async fn persist(&self, names: &[Name]) -> storage::Result<()> {
         self.inner.persist(names).await
     }
+
     fn occupancy(&self) -> Option<std::sync::Arc<strongroom::storage::Occupancy>> {
         self.inner.occupancy()
     }
 
     async fn try_exclusive(&self) -> storage::Result<Option<Box<dyn ExclusiveGuard>>> {
         self.inner.try_exclusive().await
+    }
+
+    async fn available_bytes(&self) -> storage::Result<Option<u64>> {
+        self.inner.available_bytes().await
+    }
+
+    async fn vacate(&self) -> storage::Result<()> {
+        self.inner.vacate().await
     }
 }
