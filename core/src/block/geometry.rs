@@ -1,4 +1,4 @@
-use crate::format::{DirectoryEntry, Pointer, SALT_BYTES, SEAL_BYTES, Trailer, limits, node};
+use crate::format::{DirectoryEntry, Pointer, SALT_BYTES, SEAL_BYTES, Trailer, limits, node, rows};
 use crate::{Error, Result};
 
 /// The size of every block of a repository, and what follows from it.
@@ -46,10 +46,11 @@ impl Geometry {
         self.block_bytes as usize / 50
     }
 
-    /// As many pieces as the row of a chunk has room for, whatever else it says: its key 9 bytes, and 59 more.
+    /// As many pieces as the row of a chunk has room for, whatever else it says.
     #[must_use]
     pub const fn pieces_max(self) -> usize {
-        node::leaf_entry_bytes_max(self.node_bytes_max()).saturating_sub(68) / Pointer::BYTES
+        node::leaf_entry_bytes_max(self.node_bytes_max()).saturating_sub(rows::CHUNK_ROW_BYTES_MAX_BUT_POINTERS)
+            / Pointer::BYTES
     }
 
     /// The longest payload of a chunk in bytes: 256 KiB, or four blocks where nodes are smaller than elsewhere. In pieces of
@@ -93,6 +94,23 @@ mod tests {
             let halves = geometry.chunk_bytes_max().div_ceil(geometry.record_capacity() / 2);
             assert!(halves <= geometry.pieces_max(), "blocks of {} bytes", geometry.block_bytes());
             assert!(geometry.pieces_max() <= usize::from(u8::MAX));
+        }
+    }
+
+    #[test]
+    fn the_longest_row_of_a_chunk_is_as_long_as_is_counted_on() {
+        let pointer =
+            Pointer { key_epoch: 1, writer_epoch: 2, counter: 3, salt: [4; 16], index: 5, offset: 16, length: 17 };
+        for count in [0, 1, 255] {
+            let row = rows::ChunkRow {
+                references: 0,
+                birth: 1,
+                death: 2,
+                identity: Some([7; 32]),
+                place: rows::Place::Records(vec![pointer; count]),
+            };
+            let bytes = rows::chunk_key(1).len() + row.encode().len();
+            assert_eq!(bytes, rows::CHUNK_ROW_BYTES_MAX_BUT_POINTERS + count * Pointer::BYTES);
         }
     }
 

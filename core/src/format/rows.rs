@@ -95,6 +95,10 @@ pub struct ChunkRow {
     pub place: Place,
 }
 
+/// The most bytes that a chunk's key and its row take in a leaf beside pointers: table and number; references, birth, death,
+/// whether there is an identity, that, the kind of place, and how many pointers.
+pub const CHUNK_ROW_BYTES_MAX_BUT_POINTERS: usize = (1 + 8) + 8 + 8 + 8 + 1 + 32 + 1 + 1;
+
 impl ChunkRow {
     /// The row's bytes.
     #[must_use]

@@ -170,7 +170,16 @@ impl Transaction {
     /// For commit and for our own reads, which share the row's memory.
     fn change(&mut self, key: &[u8], value: Option<&[u8]>) {
         let (key, value) = self.content.insert(key, value);
-        self.ops.insert(key, value.map_or(Op::Delete, Op::Put));
+        self.set(key, value.map_or(Op::Delete, Op::Put));
+    }
+
+    /// A key here is a part of its row's memory: the map's own would keep that of the row before.
+    fn set(&mut self, key: Bytes, op: Op) {
+        if self.ops.insert(key.clone(), op).is_some()
+            && let Some(op) = self.ops.remove(&key)
+        {
+            self.ops.insert(key, op);
+        }
     }
 
     /// Raises the little-endian u64 that starts the row to `value`, making the row where there is none. Merges do not
