@@ -22,6 +22,9 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Of a refusal nothing more is read.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
+/// What a service of the machine says in one word: a session, or the name of a role.
+const WORD_BYTES_MAX: usize = 4096;
+
 /// Makes clients whose requests to one host are watched; those of credentials go elsewhere.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -48,11 +51,20 @@ impl HttpService for Watched {
         let is_ours = uri.authority().is_some_and(|authority| authority.as_str() == self.authority);
         let is_listing = uri.query().is_some_and(|query| query.contains("list-type="));
         let is_blob = request.method() == Method::GET && !is_listing;
+        let is_word = uri.path().ends_with("/latest/api/token") || uri.path().ends_with("/security-credentials/");
         let response = self.network.call(request).await?;
-        if !is_ours || (is_blob && response.status().is_success()) {
+        if is_ours && is_blob && response.status().is_success() {
             return Ok(response);
         }
         let (parts, body) = response.into_parts();
+        if !is_ours {
+            let bytes = match read_at_most(body, REFUSAL_BYTES_MAX).await? {
+                (bytes, _) if is_word && parts.status.is_success() => word(&bytes)?,
+                (bytes, true) => bytes,
+                (_, false) => return Err(HttpError::new(HttpErrorKind::Decode, TooLong)),
+            };
+            return Ok(HttpResponse::from_parts(parts, bytes.into()));
+        }
         if parts.status.is_success() {
             return match read_at_most(body, ANSWER_BYTES_MAX).await? {
                 (page, true) if is_listing => match listing::readable(page) {
@@ -91,6 +103,29 @@ async fn read_at_most(body: HttpResponseBody, bytes_max: usize) -> Result<(Bytes
     Ok((read.freeze(), true))
 }
 
+/// What goes into the next request as it stands, where `object_store` takes it for granted that it can: whatever listens at that
+/// address may say something else.
+fn word(bytes: &Bytes) -> Result<Bytes, HttpError> {
+    let word = bytes.trim_ascii();
+    let is_one = |byte: &u8| byte.is_ascii_alphanumeric() || b"+=,.@-_/~:".contains(byte);
+    if word.is_empty() || word.len() > WORD_BYTES_MAX || !word.iter().all(is_one) {
+        return Err(HttpError::new(HttpErrorKind::Decode, NoWord));
+    }
+    Ok(bytes.slice_ref(word))
+}
+
+/// Not what a service of a machine answers.
+#[derive(Debug)]
+struct NoWord;
+
+impl std::fmt::Display for NoWord {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("its answer is not the name of a role, or a session")
+    }
+}
+
+impl std::error::Error for NoWord {}
+
 /// An answer that does not end.
 #[derive(Debug)]
 pub(crate) struct TooLong;
@@ -102,3 +137,18 @@ impl std::fmt::Display for TooLong {
 }
 
 impl std::error::Error for TooLong {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_stand_in_a_request_is_a_word() {
+        assert_eq!(word(&Bytes::from_static(b"my-role_1@x\n")).unwrap(), "my-role_1@x");
+        assert_eq!(word(&Bytes::from_static(b"AQAEAMt+/8=")).unwrap(), "AQAEAMt+/8=");
+        for other in [&b""[..], b" \n", b"two words", b"<html>", b"two\nlines", b"r\xffle", b"a?b", b"a#b", b"a%0"] {
+            assert!(word(&Bytes::copy_from_slice(other)).is_err(), "{other:?}");
+        }
+        assert!(word(&Bytes::from(vec![b'a'; WORD_BYTES_MAX + 1])).is_err());
+    }
+}

@@ -1,6 +1,9 @@
 //! From options and environment to a client.
 
+use std::path::PathBuf;
+
 use http::Uri;
+use http::uri::Scheme;
 use hyper_util::client::proxy::matcher::Matcher;
 use object_store::RetryConfig;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
@@ -9,7 +12,7 @@ use strongroom_core::storage::{Error, ErrorKind, Operation, Result};
 use crate::client::Connector;
 use crate::config::{S3Options, invalid};
 use crate::credentials::{Lookup, Profile, S3Credentials, Told};
-use crate::network::{LINK_LOCAL, Network, NetworkOptions};
+use crate::network::{LINK_LOCAL, Network, NetworkOptions, is_link_local};
 
 /// What else of the environment is obeyed: the ways to credentials of machines, and what buckets may ask for.
 const ENVIRONMENT: [(&str, &str); 12] = [
@@ -104,19 +107,58 @@ pub(crate) fn connect(options: &S3Options, variable: Lookup<'_>) -> Result<(Amaz
             build(builder)
         }
         None => {
-            if given("AWS_ENDPOINT_URL_STS")
-                .is_some_and(|endpoint| !endpoint.to_ascii_lowercase().starts_with("https:"))
-            {
-                return Err(invalid(
-                    "AWS_ENDPOINT_URL_STS is without TLS, and keys would come from there: say `https`",
-                ));
-            }
+            let token_file = service(&given)?;
             // Made once to see which provider it chooses.
             let chosen = build(builder.clone())?.credentials().clone();
-            build(builder.with_credentials(Told::over(chosen)))
+            build(builder.with_credentials(Told::over(chosen, token_file)))
         }
     };
     Ok((client?, place))
+}
+
+/// That the service which keys are asked for can be: of the ways that the environment names, `object_store` takes the first of
+/// these, and takes it for granted that it makes sense. Answers the file that it reads for each request and sends as it is.
+fn service(given: &dyn Fn(&str) -> Option<String>) -> Result<Option<PathBuf>> {
+    let address = |name: &str, text: &str| {
+        let uri = text.parse::<Uri>().ok().filter(|uri| uri.authority().is_some());
+        let scheme = uri.as_ref().and_then(Uri::scheme_str).map(str::to_owned);
+        match (uri, scheme.as_deref()) {
+            (Some(uri), Some("http" | "https")) => Ok(uri),
+            _ => Err(unfit(format!("the variable {name} is no address such as `http://169.254.170.23/v1`"))),
+        }
+    };
+    if given("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() && given("AWS_ROLE_ARN").is_some() {
+        let name = "AWS_ENDPOINT_URL_STS";
+        if let Some(text) = given(name)
+            && address(name, &text)?.scheme() != Some(&Scheme::HTTPS)
+        {
+            return Err(unfit("AWS_ENDPOINT_URL_STS is without TLS, and keys would come from there: say `https`"));
+        }
+        return Ok(None);
+    }
+    let name = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI";
+    if let Some(text) = given(name) {
+        let is_path = text.starts_with('/') && format!("http://169.254.170.2{text}").parse::<Uri>().is_ok();
+        return if is_path { Ok(None) } else { Err(unfit(format!("the variable {name} is no path such as `/v2/x`"))) };
+    }
+    let name = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+    if let Some(text) = given(name) {
+        let uri = address(name, &text)?;
+        if uri.scheme() != Some(&Scheme::HTTPS) && !is_here(&uri) && !is_link_local(&uri) {
+            return Err(unfit(format!("the variable {name} is without TLS and of another machine: say `https`")));
+        }
+        let Some(file) = given("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") else {
+            return Err(unfit(format!("the variable {name} wants AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE beside it")));
+        };
+        return Ok(Some(file.into()));
+    }
+    let name = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+    given(name).map_or(Ok(()), |text| address(name, &text).map(drop))?;
+    Ok(None)
+}
+
+fn unfit(reason: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, Operation::Open, "the environment").with_source(reason.into())
 }
 
 fn unmade() -> Error {
@@ -160,6 +202,12 @@ pub(crate) struct Place {
     pub(crate) bucket: String,
 }
 
+/// Whether an address is of this machine.
+fn is_here(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
 /// Where requests go.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
@@ -190,8 +238,7 @@ impl Address {
         if authority.as_str().contains('@') || uri.query().is_some() {
             return Err(unfit());
         }
-        let host = authority.host().trim_matches(['[', ']']);
-        let is_here = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+        let is_here = is_here(&uri);
         let is_plain = scheme == "http";
         if is_plain && !is_here && !options.allow_http {
             return Err(invalid(
@@ -319,6 +366,49 @@ mod tests {
         options.credentials = None;
         let keys = [("AWS_ACCESS_KEY_ID", "AKIA\n"), ("AWS_SECRET_ACCESS_KEY", "SECRET\r\n")];
         connected(&options, home.path(), &keys).unwrap();
+    }
+
+    #[test]
+    fn what_names_a_service_of_keys_must_make_sense() {
+        let home = tempfile::tempdir().unwrap();
+        let mut options = S3Options::new("b");
+        options.endpoint = Some("http://localhost:7".to_owned());
+        let (relative, full, file) = (
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/token"),
+        );
+        let web = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/web"), ("AWS_ROLE_ARN", "arn:x")];
+        let metadata = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+        let with = |more: &[(&'static str, &'static str)]| [&web[..], more].concat();
+        for variables in [
+            vec![(relative, "v2/x")],
+            vec![(relative, "/a b")],
+            vec![(full, "not an address"), file],
+            vec![(full, "/v1"), file],
+            vec![(full, "ftp://localhost/v1"), file],
+            vec![(full, "http://elsewhere/v1"), file],
+            vec![(full, "http://localhost/v1")],
+            vec![(metadata, "localhost")],
+            vec![(metadata, "http://a b")],
+            with(&[("AWS_ENDPOINT_URL_STS", "http://localhost")]),
+            with(&[("AWS_ENDPOINT_URL_STS", "sts")]),
+        ] {
+            let error = connected(&options, home.path(), &variables).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{variables:?}: {error}");
+            let (name, _) = variables[variables.len() - 1 - usize::from(variables.last() == Some(&file))];
+            assert!(error.to_string().contains(name), "{variables:?}: {error}");
+        }
+        for variables in [
+            vec![(relative, "/v2/x?y=z")],
+            vec![(full, "http://[::1]:9/v1"), file],
+            vec![(full, "https://elsewhere/v1"), file],
+            vec![(full, "http://169.254.170.23/v1"), file],
+            vec![(metadata, "http://[fd00:ec2::254]")],
+            with(&[("AWS_ENDPOINT_URL_STS", "https://sts"), (relative, "none")]),
+        ] {
+            connected(&options, home.path(), &variables).unwrap();
+        }
     }
 
     #[test]

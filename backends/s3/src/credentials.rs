@@ -178,6 +178,8 @@ fn section<'a>(text: &'a str, name: &str) -> Option<Vec<(&'a str, &'a str)>> {
 pub(crate) struct NoCredentials {
     /// Whether there were some before.
     had_some: bool,
+    /// What this machine could say of it itself.
+    why: Option<String>,
 }
 
 impl NoCredentials {
@@ -192,10 +194,13 @@ impl NoCredentials {
 
 impl fmt::Display for NoCredentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(
-            "there are none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and no service of this machine \
-             gives any",
-        )
+        match &self.why {
+            Some(why) => formatter.write_str(why),
+            None => formatter.write_str(
+                "there are none: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and no service of this \
+                 machine gives any",
+            ),
+        }
     }
 }
 
@@ -205,13 +210,31 @@ impl std::error::Error for NoCredentials {}
 #[derive(Debug)]
 pub(crate) struct Told {
     inner: AwsCredentialProvider,
+    /// What is sent along with each request for keys, as it is in that file then.
+    token_file: Option<PathBuf>,
     had_some: AtomicBool,
 }
 
 impl Told {
-    pub(crate) fn over(inner: AwsCredentialProvider) -> AwsCredentialProvider {
-        Arc::new(Self { inner, had_some: AtomicBool::new(false) })
+    pub(crate) fn over(inner: AwsCredentialProvider, token_file: Option<PathBuf>) -> AwsCredentialProvider {
+        Arc::new(Self { inner, token_file, had_some: AtomicBool::new(false) })
     }
+
+    fn none(&self, why: Option<String>) -> object_store::Error {
+        let source = Box::new(NoCredentials { had_some: self.had_some.load(Ordering::Relaxed), why });
+        object_store::Error::Generic { store: "S3", source }
+    }
+}
+
+/// Why what a file holds cannot be sent, if it cannot.
+fn unsendable(file: &Path) -> Option<String> {
+    let why = match fs::read(file) {
+        Ok(bytes) if !bytes.is_empty() && bytes.iter().all(u8::is_ascii_graphic) => return None,
+        Ok(_) => "it is empty, or holds what no token holds: a line end at its end, a space, a letter outside ASCII"
+            .to_owned(),
+        Err(error) => format!("it cannot be read: {error}"),
+    };
+    Some(format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE, `{}`: {why}", file.display()))
 }
 
 #[async_trait]
@@ -219,16 +242,17 @@ impl CredentialProvider for Told {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        // Read there again a moment later, and taken for fit.
+        if let Some(why) = self.token_file.as_deref().and_then(unsendable) {
+            return Err(self.none(Some(why)));
+        }
         match self.inner.get_credential().await {
             Ok(credential) => {
                 self.had_some.store(true, Ordering::Relaxed);
                 Ok(credential)
             }
             // What it says may repeat a token.
-            Err(_) => {
-                let source = Box::new(NoCredentials { had_some: self.had_some.load(Ordering::Relaxed) });
-                Err(object_store::Error::Generic { store: "S3", source })
-            }
+            Err(_) => Err(self.none(None)),
         }
     }
 }

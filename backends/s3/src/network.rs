@@ -44,7 +44,7 @@ const CONNECT_HERE_MAX: Duration = Duration::from_secs(2);
 /// Where those services are: never behind a proxy.
 pub(crate) const LINK_LOCAL: &str = "169.254.169.254,169.254.170.2,169.254.170.23,fd00:ec2::254,fd00:ec2::23";
 
-fn is_link_local(uri: &Uri) -> bool {
+pub(crate) fn is_link_local(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     LINK_LOCAL.split(',').any(|known| known == host)
 }

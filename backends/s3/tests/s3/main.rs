@@ -9,5 +9,6 @@ mod common;
 
 mod costs;
 mod faults;
+mod machine;
 mod repository;
 mod requests;
