@@ -121,8 +121,9 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 fn refused(operation: Operation, context: String, refusal: &Refusal) -> Error {
     let lost = operation.effect_if_lost();
     let (kind, effect, remedy) = match (refusal.code(), refusal.status.as_u16()) {
+        // No creation makes one: it is not told as a place where nothing is yet.
         ("NoSuchBucket", _) if operation == Operation::Open => (
-            ErrorKind::NotFound,
+            ErrorKind::Other,
             Effect::None,
             "there is no such bucket: create it, or check its name, `region` and `endpoint`".to_owned(),
         ),
@@ -251,7 +252,8 @@ mod tests {
             assert_eq!(error.retry() == Retry::CanHelp, kind == ErrorKind::Unavailable, "{status} {code}");
             assert_eq!(of(Operation::Get, status, code).effect(), Effect::None);
         }
-        assert_eq!(of(Operation::Open, 404, "NoSuchBucket").kind(), ErrorKind::NotFound);
+        let missing = of(Operation::Open, 404, "NoSuchBucket");
+        assert!(missing.kind() == ErrorKind::Other && missing.to_string().contains("no such bucket"), "{missing}");
         assert!(of(Operation::Open, 400, "AuthorizationHeaderMalformed").to_string().contains("region=eu-west-1"));
     }
 }

@@ -106,7 +106,8 @@ impl S3Storage {
     /// found out about another server, as of what was copied to this one, the first put tries this one.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] without such a bucket, and where no storage was created there; [`ErrorKind::Unsupported`] where
+    /// [`ErrorKind::NotFound`] where no storage was created there, [`ErrorKind::Other`] without such a bucket, which opening
+    /// does not make; [`ErrorKind::Unsupported`] where
     /// the server keeps no conditional puts, or where what is there is of a later version; [`ErrorKind::Invalid`] for options
     /// that make no sense, and for another [`ConditionalPut`] than it was created with; [`ErrorKind::Credentials`]; what the
     /// server raises.

@@ -78,7 +78,12 @@ fn failures_are_one_line_that_says_what_to_do_and_have_their_codes() {
     assert!(told.contains("s3://bucket/p"), "{told}");
     let told = bucket.fails(12, "wrong", &["-r", &there, "init", "--no-recovery"]);
     assert!(told.contains("AWS_SECRET_ACCESS_KEY"), "{told}");
-    let told = bucket.fails(1, SECRET_KEY, &["-r", &nowhere, "init", "--no-recovery"]);
+    // What `init` does not make is not to be made by it.
+    for command in [&["init", "--no-recovery"][..], &["ls"], &["info"], &["check"], &["import", "--init", "."]] {
+        let told = bucket.fails(1, SECRET_KEY, &[&["-r", nowhere.as_str()], command].concat());
+        assert!(told.contains("no such bucket") && !told.contains("with `init`"), "{command:?}: {told}");
+    }
+    let told = bucket.fails(1, SECRET_KEY, &["conformance", &nowhere]);
     assert!(told.contains("no such bucket"), "{told}");
     let told = bucket.fails(1, SECRET_KEY, &["-r", "s3://bucket?endpoint=http://127.0.0.1:9", "init", "--no-recovery"]);
     assert!(told.contains("nothing listens"), "{told}");

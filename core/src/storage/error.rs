@@ -5,8 +5,9 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No blob of that name; of [`Operation::Open`], no folder, bucket or store. A store that is gone after it was opened is
-    /// [`ErrorKind::Other`]: this would say that the blob is absent.
+    /// No blob of that name; of [`Operation::Open`], no store yet, in a place where opening could create one. What it could not
+    /// create, a bucket, and a store that is gone after it was opened, is [`ErrorKind::Other`] with words of its own: this would
+    /// say that nothing is there, or that the blob is absent.
     NotFound,
     /// A range past the end of the blob.
     RangeInvalid,
