@@ -19,6 +19,8 @@ use crate::layout::{Layout, is_header};
 const BLOCKS: &str = "blocks";
 /// Held shared by who has the cache open, and alone by who lays it out anew.
 const LOCK: &str = "lock";
+/// What that file says.
+const MARK: [u8; 16] = *b"strongroom cache";
 /// Held by who writes. Not the file of pages: where locks keep readers out, too, they would.
 const WRITING: &str = "writing";
 
@@ -181,15 +183,21 @@ impl Opened {
             let blocks = own_file(&path)?;
             let header = read_at(&blocks, 0, layout.header().len() as u64).map_err(failed)?;
             if header == layout.header() {
+                // One of before the mark; where there is no room for it, it does without.
+                let _ = mark(folder, &lock);
                 return Ok(Self { blocks, writing: own_file(&folder.join(WRITING))?, _lock: lock });
             }
-            if !is_header(&header) && blocks.metadata().map_err(failed)?.len() > 0 {
+            let is_ours = is_header(&header) || is_marked(&lock).map_err(failed)?;
+            if !is_ours && blocks.metadata().map_err(failed)?.len() > 0 {
                 return Err(foreign(&path));
             }
             is_other_size = is_header(&header);
             lock.unlock().map_err(failed)?;
             match lock.try_lock() {
-                Ok(()) => lay_out(&blocks, layout).map_err(failed)?,
+                Ok(()) => {
+                    mark(folder, &lock).map_err(failed)?;
+                    lay_out(&blocks, layout).map_err(failed)?;
+                }
                 // Another makes it just now, or has it open.
                 Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
@@ -216,7 +224,26 @@ impl Opened {
     }
 }
 
-/// Nothing of what was there is of use. The header comes first: a file without it that is not empty is somebody else's.
+/// Whether the folder is a cache's, whatever befell the header of its pages: a power cut may leave zeros of it.
+fn is_marked(lock: &File) -> io::Result<bool> {
+    Ok(read_at(lock, 0, MARK.len() as u64)? == MARK)
+}
+
+/// Marks the folder as a cache's, before anything else is there. All that is synced of a cache, and once.
+fn mark(folder: &Path, lock: &File) -> io::Result<()> {
+    // What is longer was never written here.
+    if is_marked(lock)? || lock.metadata()?.len() > MARK.len() as u64 {
+        return Ok(());
+    }
+    write_at(lock, 0, &MARK)?;
+    lock.sync_all()?;
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Nothing of what was there is of use. The header comes first: a file without it that is not empty is somebody else's, unless
+/// the folder is marked.
 fn lay_out(blocks: &File, layout: Layout) -> io::Result<()> {
     blocks.set_len(0)?;
     write_at(blocks, 0, &layout.header())?;

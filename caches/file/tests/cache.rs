@@ -162,6 +162,35 @@ fn whatever_byte_of_the_file_rots_nothing_wrong_comes_out_and_it_heals() {
     assert!(misses > 0, "nothing rotted");
 }
 
+/// A power cut may leave zeros, or what was there before, of whatever was not synced.
+#[test]
+fn where_the_head_of_the_file_is_lost_it_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    for lost in [1, 16, 64, 512, 4096, 100_000] {
+        for by in [0, 0xa5] {
+            let cache = open(folder.path());
+            insert(&cache, 1, Part::Whole);
+            drop(cache);
+            let mut file = OpenOptions::new().write(true).open(blocks(folder.path())).unwrap();
+            file.write_all(&vec![by; lost]).unwrap();
+            drop(file);
+            let cache = open(folder.path());
+            assert!(get(&cache, 1, Part::Whole).is_none_or(|found| found == blob(1)), "{lost} bytes");
+            insert(&cache, 2, Part::Whole);
+            assert!(get(&cache, 2, Part::Whole) == Some(blob(2)), "{lost} bytes");
+            drop(cache);
+            assert!(get(&open(folder.path()), 2, Part::Whole) == Some(blob(2)), "{lost} bytes");
+        }
+    }
+    // Nobody can tell without the mark.
+    fs::write(blocks(folder.path()), vec![0; 4096]).unwrap();
+    for mark in [&b""[..], b"strongroom", b"somebody's locks, of some kind"] {
+        fs::write(folder.path().join("lock"), mark).unwrap();
+        assert_eq!(open_with(folder.path(), BYTES_MAX).unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(fs::read(folder.path().join("lock")).unwrap(), mark);
+    }
+}
+
 #[test]
 fn whatever_stands_in_the_file_nothing_comes_out_that_was_not_put_in() {
     let folder = tempfile::tempdir().unwrap();
