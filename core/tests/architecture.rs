@@ -110,6 +110,30 @@ fn a_backend_depends_on_the_core_alone() {
     assert!(seen >= 2, "the backends have moved: tell this test");
 }
 
+/// Who knows one knows all; and what somebody must know before choosing one stands where it is looked for.
+#[test]
+fn a_backend_has_the_files_that_all_have_and_says_what_must_be_known() {
+    let mut seen = 0;
+    for entry in fs::read_dir(core_folder().join("../backends")).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.is_dir() {
+            continue;
+        }
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        for file in ["src/lib.rs", "src/config.rs", "src/storage.rs", "README.md", "tests/conformance.rs"] {
+            assert!(folder.join(file).is_file(), "{name} has no {file}");
+        }
+        // Memory has no errors of a medium.
+        assert!(name == "memory" || folder.join("src/error.rs").is_file(), "{name} has no src/error.rs");
+        let says = fs::read_to_string(folder.join("README.md")).unwrap();
+        let says_who_else = says.contains("**A second process**") || says.contains("**Several processes**");
+        assert!(says_who_else, "{name} does not say what a second process gets");
+        assert!(says.to_lowercase().contains("sync"), "{name} does not say what is durable");
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen} backends");
+}
+
 #[test]
 fn the_example_outside_has_of_this_workspace_what_others_have() {
     let manifest = fs::read_to_string(core_folder().join("../examples/own-storage/Cargo.toml")).unwrap();
