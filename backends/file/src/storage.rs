@@ -86,7 +86,11 @@ enum Entered {
 }
 
 fn enter(path: PathBuf, mode: OpenMode, shown: &str) -> Result<Entered> {
-    let failed = |error| without_effect(Operation::Open, shown, error);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotADirectory => Error::new(ErrorKind::Invalid, Operation::Open, shown)
+            .with_source("it is no folder: name the folder of a repository, or a new one"),
+        _ => without_effect(Operation::Open, shown, error),
+    };
     if mode == OpenMode::CreateIfMissing {
         create_folder(&path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => failed(io::ErrorKind::NotADirectory.into()),
@@ -259,7 +263,7 @@ impl BlockingStore for Store {
             .random()
             .map(u64::from_le_bytes)
             .map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "the folder").with_source(error))?;
-        let (path, mode, shown) = (path.to_owned(), context.mode, StorageUri::show_path(path, "the folder"));
+        let (path, mode, shown) = (path.to_owned(), context.mode, StorageUri::show_path("file", path, "the folder"));
         let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let opened = {
             let shown = shown.clone();

@@ -210,7 +210,7 @@ impl BlockingStore for Store {
 
     async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>> {
         let (blocking, mode) = (context.blocking(), context.mode);
-        let (path, shown) = (path.to_owned(), StorageUri::show_path(path, "the database"));
+        let (path, shown) = (path.to_owned(), StorageUri::show_path("redb", path, "the database"));
         let tag = context.env.random().map(u64::from_le_bytes);
         let tag = tag.map_err(|error| Error::new(ErrorKind::Other, Operation::Open, &*shown).with_source(error))?;
         let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown, tag)).await?;

@@ -126,7 +126,7 @@ impl BlockingStore for Store {
 
     async fn open(path: &Path, context: &OpenContext) -> Result<StoreHandle<Self>> {
         let (blocking, mode) = (context.blocking(), context.mode);
-        let (path, shown) = (path.to_owned(), StorageUri::show_path(path, "the database"));
+        let (path, shown) = (path.to_owned(), StorageUri::show_path("sled", path, "the database"));
         let place = blocking.run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
         let entrance = OPEN.enter(place.identity.to_owned()).await;
         blocking.run(Operation::Open, move || entrance.open(|| Store::new(place, mode))).await

@@ -53,7 +53,7 @@ pub type SqliteStorage = BlockingStorage<Store>;
 
 /// The file that a path leads to now, and where its store is.
 async fn find(path: &Path, context: &OpenContext) -> Result<(Place, Arc<Entrance<Store>>)> {
-    let (path, mode, shown) = (path.to_owned(), context.mode, StorageUri::show_path(path, "the database"));
+    let (path, mode, shown) = (path.to_owned(), context.mode, StorageUri::show_path("sqlite", path, "the database"));
     let place = context.blocking().run(Operation::Open, move || Place::find(&path, mode, &shown)).await?;
     let entrance = OPEN.enter(place.identity.to_owned()).await;
     Ok((place, Arc::new(entrance)))

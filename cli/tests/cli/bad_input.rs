@@ -269,7 +269,7 @@ fn where_no_repository_is_every_command_says_so_and_makes_none() {
     fs::write(&repository, "a file").unwrap();
     for (command, line, _) in commands(&[Does::Looks, Does::Changes, Does::Destroys, Does::Creates]) {
         let said = reads_well(&scratch.runs(&line), 2, command);
-        assert!(said.contains("repo: ") && said.contains("Not a directory"), "{said}");
+        assert!(said.contains("repo: ") && said.contains("it is no folder: name the folder of a repository"), "{said}");
         assert_eq!(fs::read(&repository).unwrap(), b"a file", "{command} on a file");
     }
 }
@@ -436,6 +436,7 @@ fn addresses_that_make_no_sense_are_usage_errors() {
         ("file:repo#part", 2, "%23"),
         ("file://host/repo", 2, "another machine"),
         ("file:", 2, "empty"),
+        ("file:/dev/null", 2, "it is no folder: name the folder of a repository"),
         ("mem:", 2, "mem:"),
         ("mem://absent", 10, "no repository here"),
         (":::", 10, "no repository here"),

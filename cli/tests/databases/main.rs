@@ -259,6 +259,8 @@ fn what_is_in_the_place_of_a_database_is_told_and_left_alone() {
                 let said = text(&output.stderr);
                 assert_eq!(output.status.code(), Some(code), "{address}: {said}");
                 assert!(said.contains(says) && said.lines().count() == 1, "{address}: {said}");
+                // It is known by the name that it was called by.
+                assert!(!said.contains("file:"), "{address}: {said}");
             }
         }
         let absent = format!("{scheme}:no/such/place");

@@ -121,10 +121,11 @@ impl StorageUri {
         }
     }
 
-    /// A path as errors show it: as its URI; as `otherwise` where it has none.
+    /// A path as errors of the backend of a scheme show it: as its URI; as `otherwise` where it has none.
     #[must_use]
-    pub fn show_path(path: &Path, otherwise: &str) -> String {
-        Self::from_path(path).map_or_else(|_| otherwise.to_owned(), |uri| uri.redacted())
+    pub fn show_path(scheme: &str, path: &Path, otherwise: &str) -> String {
+        let of_scheme = |uri: Self| Self { scheme: scheme.to_owned(), ..uri };
+        Self::from_path(path).map_or_else(|_| otherwise.to_owned(), |uri| of_scheme(uri).redacted())
     }
 
     /// The URI as it may be shown: the canonical form.
@@ -453,6 +454,17 @@ mod tests {
 
     fn parse(text: &str) -> StorageUri {
         StorageUri::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_shown_as_the_uri_of_its_backend() {
+        let path = Path::new("/a b");
+        for (scheme, shown) in [("redb", "redb:///a%20b"), ("file", "file:///a%20b")] {
+            let uri = StorageUri::show_path(scheme, path, "the place");
+            assert_eq!(uri, shown);
+            assert_eq!(StorageUri::parse(&uri).unwrap().local_path().unwrap(), path);
+        }
+        assert_eq!(StorageUri::show_path("redb", Path::new(""), "the place"), "the place");
     }
 
     #[test]

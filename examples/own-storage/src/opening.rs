@@ -33,7 +33,7 @@ pub(crate) fn beside(path: &Path) -> PathBuf {
 
 impl Place {
     pub(crate) fn find(path: &Path) -> Result<Self> {
-        let shown = StorageUri::show_path(path, "the log");
+        let shown = StorageUri::show_path("log", path, "the log");
         let refused = |error| Error::from_io(Operation::Open, &*shown, error);
         let real = match fs::canonicalize(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
