@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use crate::common::{Scratch, compare_trees, generate_tree};
-use strongroom_s3_server::{ACCESS_KEY, Conditional, SECRET_KEY, Server, ServerOptions};
+use strongroom_s3_server::{ACCESS_KEY, Conditional, Fault, SECRET_KEY, Server, ServerOptions};
 
 pub(crate) struct Bucket {
     scratch: Scratch,
@@ -91,6 +91,22 @@ fn failures_are_one_line_that_says_what_to_do_and_have_their_codes() {
     assert!(told.contains("allow-http=true"), "{told}");
     let told = bucket.fails(2, SECRET_KEY, &["-r", &format!("{there}&regoin=x"), "ls"]);
     assert!(told.contains("regoin"), "{told}");
+
+    bucket.succeeds(&["-r", &there, "init", "--no-recovery", "--kdf-time", "1"]);
+    for (fault, code, says) in [
+        (Fault::Refused(403, "AccessDenied"), 1, "s3:GetObject"),
+        (Fault::Refused(403, "RequestTimeTooSkewed"), 1, "the clock of this device"),
+        (Fault::Refused(400, "ExpiredToken"), 12, "sign in again"),
+        (Fault::Refused(507, "XMinioStorageFull"), 1, "no room left"),
+    ] {
+        bucket.server.faults().always(&[], fault);
+        for command in [&["ls"][..], &["mkdir", "/new"]] {
+            let told = bucket.fails(code, SECRET_KEY, &[&["-r", there.as_str()], command].concat());
+            assert!(told.contains(says) && told.contains("s3://bucket/p"), "{command:?}: {told}");
+        }
+        bucket.server.faults().clear();
+    }
+    bucket.succeeds(&["-r", &there, "mkdir", "/new"]);
 }
 
 #[test]
