@@ -43,7 +43,7 @@ impl Caching {
         }
     }
 
-    /// Takes `cache=DIR`, `cache=none` and `cache-size=BYTES` out of an address.
+    /// Takes `cache=DIR`, `cache=none` and `cache-size=SIZE` out of an address.
     pub(crate) fn take_from(uri: StorageUri) -> Result<(Option<Self>, StorageUri)> {
         let caching = Self::of(uri.parameter(FOLDER), uri.parameter(SIZE))?;
         let rest = uri.within("", &PARAMETERS).unwrap_or(uri);
@@ -52,8 +52,10 @@ impl Caching {
 
     fn of(folder: Option<&str>, size: Option<&str>) -> Result<Option<Self>> {
         let size = match size {
-            Some(text) => Some(text.parse::<u64>().map_err(|_| {
-                invalid(format!("the parameter `{SIZE}`: write a number of bytes, as in `{SIZE}=1073741824`"))
+            Some(text) => Some(bytes_of(text).ok_or_else(|| {
+                invalid(format!(
+                    "the parameter `{SIZE}`: write a number of bytes, as in `{SIZE}=1073741824`, or `1GiB`"
+                ))
             })?),
             None => None,
         };
@@ -85,6 +87,21 @@ impl Caching {
     }
 }
 
+/// A number of bytes, or of KiB, MiB, GiB or TiB.
+fn bytes_of(text: &str) -> Option<u64> {
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let power = match unit {
+        "" => 0,
+        "KiB" => 1,
+        "MiB" => 2,
+        "GiB" => 3,
+        "TiB" => 4,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
+}
+
 fn invalid(context: String) -> Error {
     Error::new(ErrorKind::Invalid, Operation::Open, context)
 }
@@ -104,6 +121,13 @@ mod tests {
         let (caching, rest) = taken("my://b/p?cache=none&region=x").unwrap();
         assert!(matches!(caching, Some(Caching::None)) && rest == "my://b/p?region=x");
         assert!(matches!(taken("my://b?cache-size=7").unwrap().0, Some(Caching::Memory(7))));
+        assert!(matches!(taken("my://b?cache-size=3MiB").unwrap().0, Some(Caching::Memory(0x30_0000))));
+        for (text, bytes) in [("0", 0), ("1KiB", 1 << 10), ("2GiB", 2 << 30), ("1TiB", 1 << 40)] {
+            assert_eq!(bytes_of(text), Some(bytes), "{text}");
+        }
+        for bad in ["", "KiB", "1.5GiB", "1 GiB", "1gib", "-1", "1é", "99999999999TiB", "99999999999999999999"] {
+            assert_eq!(bytes_of(bad), None, "{bad}");
+        }
         #[cfg(feature = "file-cache")]
         {
             let (caching, rest) = taken("my://b?cache=/a%20b/c&cache-size=4096").unwrap();
