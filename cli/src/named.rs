@@ -1,41 +1,59 @@
-//! Several paths on one command line, each looked at by itself: one that leads nowhere does not keep the others from being
-//! shown.
+//! Several paths on one command line, each looked at by itself: one that leads nowhere, or cannot be read, does not keep the
+//! others from being shown.
 
 use strongroom::Error;
 use strongroom::fs::{FsSnapshot, Metadata};
 
-use crate::exit::Failure;
-use crate::output::complain;
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::{complain, shown};
 
-/// What was named, and how much of it is not there.
+/// What was named, and how much of it could not be shown.
 pub(crate) struct Named {
     count: usize,
-    missing: usize,
+    left_out: usize,
+    damaged: usize,
 }
 
 impl Named {
     pub(crate) fn new(count: usize) -> Self {
-        Self { count, missing: 0 }
+        Self { count, left_out: 0, damaged: 0 }
     }
 
-    /// What is at a path, a link itself. `None` where nothing is, and others were named beside it: that is told.
+    /// What is at a path, a link itself. `None` where that cannot be told, and others were named beside it: that is told.
     pub(crate) async fn metadata(&mut self, snapshot: &FsSnapshot, path: &[u8]) -> Result<Option<Metadata>, Failure> {
-        match snapshot.symlink_metadata(path).await {
-            Ok(metadata) => Ok(Some(metadata)),
-            Err(error @ (Error::NotFound { .. } | Error::NotADirectory { .. })) if self.count > 1 => {
-                complain(&Failure::from(error).to_string());
-                self.missing += 1;
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+        let error = match snapshot.symlink_metadata(path).await {
+            Ok(metadata) => return Ok(Some(metadata)),
+            Err(error) => error,
+        };
+        let is_of_path = matches!(
+            error,
+            Error::NotFound { .. }
+                | Error::NotADirectory { .. }
+                | Error::SymlinkLoop { .. }
+                | Error::NameTooLong { .. }
+                | Error::InvalidPath { .. }
+        );
+        let failure = Failure::from(error);
+        let is_damaged = failure.exit() == Exit::Damaged;
+        if self.count < 2 || !(is_of_path || is_damaged) {
+            return Err(failure);
         }
+        complain(&failure.on(shown(path)).to_string());
+        self.left_out += 1;
+        self.damaged += usize::from(is_damaged);
+        Ok(None)
     }
 
-    /// Whether all of it was there.
+    /// Whether all of it could be shown.
     pub(crate) fn end(self) -> Result<(), Failure> {
-        match self.missing {
+        if self.damaged > 0 {
+            return Err(Failure::new(Exit::Damaged, format!("{} could not be read: run `check`", self.damaged)));
+        }
+        match self.left_out {
             0 => Ok(()),
-            missing => Err(Failure::failed(format!("{missing} of {} paths lead nowhere, see above", self.count))),
+            all if all == self.count => Err(Failure::failed("none of these paths leads anywhere, see above")),
+            some => Err(Context::partial(u64::try_from(some).unwrap_or(u64::MAX), "paths")),
         }
     }
 }

@@ -52,7 +52,7 @@ struct Report {
     repaired: Option<JsonRepaired>,
 }
 
-/// Counts of chunks.
+/// Counts of chunks; of ballast, of blocks.
 #[derive(Serialize)]
 struct JsonRepaired {
     damaged: u64,
@@ -82,8 +82,10 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     let at = snapshot_meant(&repository, context.global.at.as_deref()).await?;
     let json = context.output.json();
     let mut findings = Vec::new();
+    let mut ballast = 0;
     let options = CheckOptions { data: arguments.data };
     let hear = |finding: Finding| {
+        ballast += u64::from(finding.path.is_none() && finding.detail.starts_with("ballast damaged: "));
         if json {
             let Finding { path, detail } = finding;
             findings.push(JsonFinding { path: path.as_deref().map(JsonName::new), detail });
@@ -140,7 +142,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     if damaged > 0 {
         return Err(Failure::new(
             Exit::Damaged,
-            next_step(damaged, arguments.data || arguments.sample.is_some(), repaired),
+            next_step(damaged, ballast == damaged, arguments.data || arguments.sample.is_some(), repaired),
         ));
     }
     context.output.summary(match arguments.sample {
@@ -151,9 +153,21 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
 
 /// What is to be done about what was found.
 ///
-/// `opened`: blocks were, and what was found in them is found by a repair that opens them, too.
-fn next_step(damaged: u64, opened: bool, repaired: Option<Repaired>) -> String {
+/// `spare`: it is of blocks alone that hold nothing. `opened`: blocks were, and what was found in them is found by a repair
+/// that opens them, too.
+fn next_step(damaged: u64, spare: bool, opened: bool, repaired: Option<Repaired>) -> String {
     let repair = if opened { "check --data --repair" } else { "check --repair" };
+    if spare {
+        let nothing = "nothing that was stored is in it";
+        return match repaired {
+            None => format!(
+                "{damaged} findings, listed above, of ballast: {nothing}; run {repair}, which puts other in its place"
+            ),
+            Some(_) => format!(
+                "{damaged} findings are left, listed above, of ballast: {nothing}; free some space, then run {repair} again"
+            ),
+        };
+    }
     let others = "restore the repository from a copy, or rescue with export --partial into a new one";
     match repaired {
         // What is stored again is found as there, and not stored: the damage would be its own, too.
@@ -188,7 +202,7 @@ fn line(repaired: Repaired) -> String {
     let mut parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} chunks {what}")).collect();
     if ballast > 0 {
-        parts.push(format!("{ballast} damaged blocks of ballast, which held nothing, were put anew"));
+        parts.push(format!("{ballast} damaged blocks of ballast, which held nothing, were taken out of use"));
     }
     if parts.is_empty() { "nothing to repair".to_owned() } else { format!("repair: {}", parts.join(", ")) }
 }

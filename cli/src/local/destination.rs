@@ -14,7 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+#[cfg(target_os = "linux")]
+use rustix::fs::Access;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::own::Own;
@@ -299,7 +301,8 @@ fn apply(descriptor: impl AsFd, attributes: &Attributes, xattrs: &Xattrs) -> io:
     // Before the mode: in an access list that the folder around it has given, the bits of the group would be what all of
     // the list may have.
     xattrs::remove_other_access_lists(descriptor, xattrs)?;
-    rustix::fs::fchmod(descriptor, Mode::from_raw_mode(mode))?;
+    // Where its own list cannot be set, nobody is to have more than with it.
+    rustix::fs::fchmod(descriptor, Mode::from_raw_mode(xattrs::mode_without_list(mode, xattrs)))?;
     // After the owner, whose change takes capabilities away.
     let unset = xattrs::set(descriptor, xattrs);
     rustix::fs::futimens(descriptor, &times(attributes))?;
@@ -409,6 +412,21 @@ mod tests {
             drop(if named { folder.create_named(b"gone".to_vec()) } else { folder.create(b"gone") }.unwrap());
             assert_eq!(names(), ["file"]);
         }
+    }
+
+    #[test]
+    fn a_file_whose_access_list_cannot_be_set_lets_nobody_in_that_it_did_not() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder::at(root.path(), Own::default()).unwrap();
+        let attributes = Attributes { mode: 0o664, ..ATTRIBUTES };
+        // One without an entry for others, which no system takes.
+        let list = xattrs::tests::access_list(&[(1, 6), (2, 6), (4, 0), (16, 6)]);
+        let xattrs = vec![(b"system.posix_acl_access".to_vec(), list)];
+        let (_, unset) = folder.create(b"file").unwrap().finish(&attributes, &xattrs).unwrap();
+        let mode = |name: &str| root.path().join(name).metadata().unwrap().mode() & 0o7777;
+        assert_eq!((unset, mode("file")), (1, 0o604));
+        let inner = folder.enter(b"folder").unwrap();
+        assert_eq!((inner.finish(&attributes, &xattrs).unwrap(), mode("folder")), (1, 0o604));
     }
 
     #[test]

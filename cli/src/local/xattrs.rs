@@ -73,6 +73,31 @@ fn names(
 /// Access lists, which a file gets from the folder that it is made in: of itself, and of what is made in it.
 const ACCESS_LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
+/// The list of who may do what with a file itself.
+const ACCESS_LIST: &[u8] = ACCESS_LISTS[0];
+/// Of the entries of such a list (linux/posix_acl_xattr.h: a version of 4 bytes, then tag, rights and id in 2, 2 and 4), those of
+/// the group itself, and of what anybody but the owner and others has at most.
+const GROUP_TAG: u16 = 0x04;
+const MASK_TAG: u16 = 0x10;
+
+/// The mode that a file with these extended attributes has without its access list, where it has one: with it, the bits of
+/// the group are what anybody in the list may have at most, and without they would be what the group has. The list, when it is
+/// set, puts them back.
+pub(crate) fn mode_without_list(mode: u32, xattrs: &Xattrs) -> u32 {
+    let Some((_, list)) = xattrs.iter().find(|(name, _)| name == ACCESS_LIST) else { return mode };
+    let entries = list.get(4..).unwrap_or_default().chunks_exact(8);
+    let rights_of = |wanted: u16| {
+        entries.clone().find_map(|entry| match entry {
+            [tag, tag_high, rights, ..] if u16::from_le_bytes([*tag, *tag_high]) == wanted => {
+                Some(u32::from(*rights) & 0o7)
+            }
+            _ => None,
+        })
+    };
+    let group = rights_of(GROUP_TAG).unwrap_or(0) & rights_of(MASK_TAG).unwrap_or(0o7);
+    mode & !0o070 | group << 3
+}
+
 /// Takes away the access lists that an open file has and that are not among these: they would let in others than are known
 /// of. Nothing else comes from the folder that it was made in; what else a folder has that was there before is somebody's.
 ///
@@ -118,7 +143,7 @@ pub(crate) fn set_of_link(folder: impl AsFd, name: &str, xattrs: &Xattrs) -> u64
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -135,6 +160,24 @@ mod tests {
         assert_eq!(set(file.as_file(), &vec![(b"nowhere.a".to_vec(), Vec::new())]), 1);
         let (read, unread) = read(Path::new("/no/such/file"));
         assert!(read.is_empty() && unread.is_none());
+    }
+
+    /// An access list of these tags and rights.
+    pub(crate) fn access_list(entries: &[(u16, u8)]) -> Vec<u8> {
+        let entry = |(tag, rights): &(u16, u8)| [&tag.to_le_bytes()[..], &[*rights, 0], &[0xff; 4]].concat();
+        [vec![2, 0, 0, 0], entries.iter().flat_map(entry).collect()].concat()
+    }
+
+    #[test]
+    fn without_its_list_a_file_gives_nobody_more_than_with_it() {
+        let mode = |mode, list: Vec<u8>| mode_without_list(mode, &vec![(ACCESS_LIST.to_vec(), list)]);
+        let (owner, user, group, mask, other) = ((1, 6), (2, 6), (4, 0), (16, 6), (32, 4));
+        assert_eq!(mode(0o664, access_list(&[owner, user, group, mask, other])), 0o604);
+        assert_eq!(mode(0o6664, access_list(&[owner, user, (4, 7), (16, 4), other])), 0o6644);
+        assert_eq!(mode(0o664, access_list(&[owner, (4, 6), other])), 0o664);
+        // What is no list says nothing for the group.
+        assert_eq!((mode(0o664, Vec::new()), mode(0o664, vec![1; 7])), (0o604, 0o604));
+        assert_eq!(mode_without_list(0o664, &vec![(b"user.a".to_vec(), vec![1])]), 0o664);
     }
 
     #[test]

@@ -407,4 +407,8 @@ impl Storage for FlakyStorage {
         let answer = self.inner.available_bytes().await;
         self.answered(fault, answer).await
     }
+
+    async fn vacate(&self) -> Result<()> {
+        self.inner.vacate().await
+    }
 }

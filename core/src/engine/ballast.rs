@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::commit::{Draft, Extra, Leader};
+use super::commit::{Draft, Extra, Leader, Outcome};
+use super::room::is_full;
 use super::root::Root;
 use super::shared::{Shared, lock};
 use super::transaction::{Op, Work};
@@ -116,55 +117,99 @@ impl Shared {
         Ok(missing)
     }
 
-    /// Puts others for those of these blobs that are ballast, and still not what was put; answers for how many. Nothing
-    /// is lost with them: they held nothing. Cut short, it leaves ballast that is missing, which the next writer makes up for.
+    /// Makes the ballast whole, and puts others for those of these blobs that belong to it, and still are not what was put;
+    /// answers for how many. They held nothing, and go when others are there and named: damaged ones, too, give their room for a
+    /// deletion. Where storage has no room for others, all stays as it is.
     pub(super) async fn renew_ballast(self: &Arc<Self>, suspects: &BTreeSet<Name>) -> Result<u64> {
-        if suspects.is_empty() {
+        let root = self.root();
+        let rows = self.ballast_rows(&root).await?;
+        let is_suspect = |block: &DataBlock| suspects.contains(&self.block_name(*block));
+        if !rows.keys().any(is_suspect) && !self.is_ballast_spent(&root).await? {
             return Ok(0);
         }
+        // Not as for a deletion, which may use ballast up.
+        let epoch = match self.hold_epoch_for(false).await {
+            Err(error) if is_full(&error) => return Ok(0),
+            held => held?,
+        };
         let mut leader = self.leader.lock().await;
         self.settle(&mut leader).await?;
-        let ballast = match self.ballast_rows(&self.root()).await {
-            Ok(ballast) => ballast,
-            // Rows that cannot be read are findings of their own; others may have given the state up.
-            Err(Error::Damaged(_) | Error::Missing { .. } | Error::Expired) => return Ok(0),
-            Err(error) => return Err(error),
-        };
-        let mut renewed = 0;
+        let base = self.root();
+        let mut there = self.ballast_rows(&base).await?;
+        let mut draft = Draft::default();
+        for block in self.missing_ballast(&there.keys().copied().collect()).await? {
+            there.remove(&block);
+            draft.rows.insert(rows::ballast_key(block), None);
+        }
+        let damaged = self.damaged_ballast(&there, suspects).await?;
+        let wanted = self.ballast_count() + damaged.len();
+        let (mut put, mut failed) = self.put_blocks(wanted, there.len(), &mut draft).await;
+        if failed.is_some()
+            && let Some(last) = put.pop()
+        {
+            // Its room is for the commit.
+            draft.rows.remove(&rows::ballast_key(last));
+            self.take_ballast_back(&[last]).await?;
+        }
+        // As many as there are others for.
+        let count = (there.len() + put.len()).saturating_sub(self.ballast_count()).min(damaged.len());
+        let given_up = damaged.get(..count).unwrap_or_default();
+        for block in given_up {
+            draft.rows.insert(rows::ballast_key(*block), None);
+        }
+        let mut is_published = false;
+        if !draft.rows.is_empty() {
+            let published = match self.check_epoch(&base, &draft).await {
+                Ok(()) => self.publish(&mut leader, base, draft, Extra::default()).await,
+                Err(error) => Err(error),
+            };
+            match published {
+                Ok(outcome) => is_published = matches!(outcome, Outcome::Published(_)),
+                // What is named by a commit that may be there stays.
+                Err(error @ Error::CommitUnknown { .. }) => return Err(error),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if !is_published {
+            self.take_ballast_back(&put).await?;
+            return match failed {
+                Some(error) if !is_full(&error) => Err(error),
+                _ => Ok(0),
+            };
+        }
+        for block in given_up {
+            if let Err(error) = self.storage().delete(self.block_name(*block)).await {
+                tracing::warn!(%error, "a block of ballast that was given up is left for the next sweep");
+                lock(&self.unlisted).insert(epoch);
+            }
+        }
+        Ok(count as u64)
+    }
+
+    /// Those of these blobs that are ballast of a state, and not what was put.
+    async fn damaged_ballast(
+        &self,
+        ballast: &BTreeMap<DataBlock, [u8; SALT_BYTES]>,
+        suspects: &BTreeSet<Name>,
+    ) -> Result<Vec<DataBlock>> {
+        let mut damaged = Vec::new();
         for (block, salt) in ballast {
-            let name = self.block_name(block);
+            let name = self.block_name(*block);
             if !suspects.contains(&name) {
                 continue;
             }
             match self.blocks.reader.read_whole(name).await {
-                Ok(read) if read.salt == salt => continue,
-                Err(Error::Missing { .. }) => continue,
-                Ok(_) | Err(Error::Damaged(_)) => {}
+                Ok(read) if read.salt == *salt => {}
+                Err(Error::Missing { .. }) => {}
+                Ok(_) | Err(Error::Damaged(_)) => damaged.push(*block),
                 Err(error) => return Err(error),
             }
-            self.storage().delete(name).await?;
-            renewed += 1;
         }
-        drop(leader);
-        if renewed > 0 {
-            self.hold_epoch_for(true).await?;
-            let mut leader = self.leader.lock().await;
-            self.settle(&mut leader).await?;
-            // Where another commit comes first, or room is wanting, the next of ours puts them.
-            self.spent.store(true, Ordering::Release);
-            let (base, mut draft) = (self.root(), Draft::default());
-            if !self.top_up_ballast(&base, &mut draft).await?.is_empty() {
-                self.publish(&mut leader, base, draft, Extra::default()).await?;
-            }
-            let is_spent = self.is_ballast_spent(&self.root()).await?;
-            self.spent.store(is_spent, Ordering::Release);
-        }
-        Ok(renewed)
+        Ok(damaged)
     }
 
     /// Puts what is wanting, and answers what was put and what ended that early.
     async fn put_ballast(&self, root: &Root, draft: &mut Draft) -> Result<(Vec<DataBlock>, Option<Error>)> {
-        let mut put = Vec::new();
         let wanted = self.ballast_count();
         let mut there = 0;
         for block in self.ballast(root).await? {
@@ -176,7 +221,13 @@ impl Shared {
                 Err(error) => return Err(error.into()),
             }
         }
-        while there < wanted {
+        Ok(self.put_blocks(wanted, there, draft).await)
+    }
+
+    /// Puts blocks until so many are there, or one cannot be put; answers what was put and what ended that early.
+    async fn put_blocks(&self, wanted: usize, there: usize, draft: &mut Draft) -> (Vec<DataBlock>, Option<Error>) {
+        let mut put = Vec::new();
+        for _ in there..wanted {
             match self.blocks.writer.put_empty().await {
                 Ok((id, salt)) => {
                     self.note_unreferenced(vec![id]);
@@ -185,15 +236,14 @@ impl Shared {
                         draft.rows.insert(rows::ballast_key(block), Some(Bytes::copy_from_slice(&salt)));
                         put.push(block);
                     }
-                    there += 1;
                 }
                 Err(error) => {
                     self.note_unlisted(&error);
-                    return Ok((put, Some(error)));
+                    return (put, Some(error));
                 }
             }
         }
-        Ok((put, None))
+        (put, None)
     }
 
     /// What could not be put may be there all the same.

@@ -17,11 +17,11 @@ use super::ballast::Room;
 use super::chain::SealedCommit;
 use super::checkpoint::Trees;
 use super::recent::Keys;
+use super::room::is_full;
 use super::root::Root;
 use super::shared::{Shared, lock};
 use super::transaction::{CommitInfo, Kept, Work};
 use crate::format::rows::{self, ChunkRow, DataBlock};
-use crate::storage::ErrorKind;
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
 
@@ -219,7 +219,6 @@ impl Shared {
         if leader.group.is_empty() {
             return Ok(());
         }
-        let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
         self.flush_group(leader).await?;
         let mut room = Room::default();
         while !leader.group.is_empty() {

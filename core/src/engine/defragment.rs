@@ -13,6 +13,7 @@ use futures_util::stream;
 
 use super::commit::{Draft, Extra, Floor, Outcome};
 use super::gather::{NodeBlocks, TreeBlocks};
+use super::room::is_full;
 use super::root::Root;
 use super::shared::Shared;
 use super::transaction::{Transaction, Work};
@@ -20,7 +21,6 @@ use super::view::table_range;
 use crate::block::{Geometry, WholeBlock};
 use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::{Pointer, RecordKind};
-use crate::storage::ErrorKind;
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
@@ -245,7 +245,6 @@ impl Shared {
 
     /// As [`Shared::empty`]; where storage is too full for all of them at once, one after the other, as far as that goes.
     async fn empty_as_room_allows(self: &Arc<Self>, blocks: &[DataBlock]) -> Result<Emptied> {
-        let is_full = |error: &Error| error.storage_kind() == Some(ErrorKind::Full);
         match self.empty(blocks).await {
             Err(error) if is_full(&error) => {}
             done => return done,

@@ -2,8 +2,8 @@
 //!
 //! Nothing is judged by one look: what a check found damaged is read once more, and only what is missing, or does not
 //! authenticate, counts; a storage that does not answer ends the repair. Nothing that was stored is taken away, either: a note
-//! is a row beside the chunk's, and a chunk that moves keeps its number; ballast, which goes, held nothing. Each commit is complete in itself, so that a repair can be cut short
-//! anywhere, and be run again.
+//! is a row beside the chunk's, and a chunk that moves keeps its number; ballast, which goes, held nothing. Each commit is
+//! complete in itself, so that a repair can be cut short anywhere, and be run again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
@@ -45,7 +45,7 @@ pub struct Repaired {
     pub restored: u64,
     /// Chunks that were noted as damaged, and can be read again.
     pub readable: u64,
-    /// Blocks of ballast that were not what was put, and were deleted; others are put as far as storage has room.
+    /// Blocks of ballast that were not what was put, and were given up; others were put first, where any are wanted.
     pub ballast: u64,
 }
 
@@ -73,7 +73,8 @@ impl Engine {
     ///   anew in its place: then it is healed for every row and every snapshot that refers to it.
     /// * What can be read, and lies in a block that is not whole, moves to another.
     /// * What cannot be read, and has the content of a chunk that can, gets that.
-    /// * Of the blobs that its findings name, those that keep room for deleting, and hold nothing, are put anew.
+    /// * Of the blobs that its findings name, those that keep room for deleting, and hold nothing, are put anew, and those
+    ///   that are missing put, where storage has room for that.
     ///
     /// Other writers may be at work beside it. It may be cut short and run again; where nothing is left to do, it commits
     /// nothing.
@@ -147,7 +148,12 @@ async fn run(shared: &Arc<Shared>, report: &CheckReport) -> Result<Repaired> {
         compact::give_back(shared).await?;
     }
     let suspects = report.findings.iter().filter_map(|finding| finding.damage.blob).collect();
-    repaired.ballast = shared.renew_ballast(&suspects).await?;
+    // What could not be done about blocks that hold nothing is found again, and keeps nobody from hearing the rest.
+    match shared.renew_ballast(&suspects).await {
+        Ok(renewed) => repaired.ballast = renewed,
+        Err(error @ Error::Closed) => return Err(error),
+        Err(error) => tracing::warn!(%error, "ballast could not be put anew"),
+    }
     Ok(repaired)
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct GivenBack {
 /// A block of nodes, a commit and its hint: with less no checkpoint is tried.
 const FOLD_BLOCKS_MIN: usize = 3;
 
-fn is_full(error: &Error) -> bool {
+pub(super) fn is_full(error: &Error) -> bool {
     error.storage_kind() == Some(ErrorKind::Full)
 }
 

@@ -8,11 +8,11 @@ use futures_lite::future::block_on;
 use strongroom_conformance::crash::{CrashOptions, Fault, Loss};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::{
-    ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View,
+    CheckOptions, ChunkNumber, CompactOptions, Engine, OpenOptions, Table, Transaction, Tuning, Unlock, View,
 };
 use strongroom_core::env::{Env, ManualClock};
-use strongroom_core::storage::{ErrorKind, Operation};
-use strongroom_core::{Error, Result};
+use strongroom_core::storage::{ErrorKind, Name, Operation};
+use strongroom_core::{Damage, Error, Result};
 
 use crate::support::{Bed, assert_clean, put};
 
@@ -45,12 +45,16 @@ async fn assert_there(view: &impl View, key: u32, length: usize) {
 
 /// A process that comes so long after the first.
 async fn open_at(bed: &Bed, seed: u64, time: Duration, read_only: bool) -> (Engine, Arc<ManualClock>) {
+    try_open_at(bed, seed, time, read_only).await.unwrap()
+}
+
+async fn try_open_at(bed: &Bed, seed: u64, time: Duration, read_only: bool) -> Result<(Engine, Arc<ManualClock>)> {
     let (env, clock) = Env::manual(seed);
     clock.advance(time);
     let mut options = OpenOptions::new(Unlock::Root(&bed.root));
     options.tuning = bed.tuning;
     options.read_only = read_only;
-    (Engine::open(Arc::new(bed.storage.reopen()), env, options).await.unwrap(), clock)
+    Ok((Engine::open(Arc::new(bed.storage.reopen()), env, options).await?, clock))
 }
 
 /// Somebody else takes whatever is free.
@@ -268,6 +272,78 @@ fn a_commit_that_was_made_alone_and_lands_in_company_cuts_no_reader_off() {
         engine.compact(CompactOptions::default()).await.unwrap();
         for key in 1..10 {
             assert_there(&view, key, 12_000).await;
+        }
+    });
+}
+
+/// Those blobs of which a check says that they are ballast.
+async fn ballast(bed: &Bed, time: Duration) -> Vec<Name> {
+    let whole = bed.storage.snapshot_blobs();
+    let mut ballast = Vec::new();
+    for (name, blob) in &whole {
+        bed.storage.overwrite(*name, flipped(blob));
+        if let Ok((engine, _)) = try_open_at(bed, 7, time, true).await {
+            let report = engine.check(CheckOptions { data: true, ..CheckOptions::default() }).await.unwrap();
+            let is_it = |damage: &Damage| damage.structure == "ballast" && damage.blob == Some(*name);
+            if report.findings.iter().any(|finding| is_it(&finding.damage)) {
+                ballast.push(*name);
+            }
+        }
+        bed.storage.restore(whole.clone());
+    }
+    ballast
+}
+
+fn flipped(blob: &Bytes) -> Bytes {
+    let mut blob = blob.to_vec();
+    blob[100] ^= 1;
+    blob.into()
+}
+
+/// Damaged ballast gives its room to a deletion as well as any other: a repair that finds none for others leaves it.
+#[test]
+fn a_repair_of_ballast_leaves_room_for_deleting_however_full_the_storage_is() {
+    block_on(async {
+        for (at_once, cut, room) in
+            [(1, false, 0), (7, false, 0), (7, true, 0), (1, false, 1), (3, false, 2), (7, false, 3), (7, false, 30)]
+        {
+            let what = format!("{at_once} at once, cut {cut}, room for {room}");
+            let bed = filled(5, 4096, true, 12, 12_000).await;
+            let mut time = 40 * MINUTE;
+            let names = ballast(&bed, time).await;
+            assert_eq!(names.len(), 7, "{what}");
+            let full: usize = bed.storage.snapshot_blobs().values().map(Bytes::len).sum();
+            bed.storage.set_capacity(Some((full + room * 4096) as u64));
+            let mut renewed = 0;
+            for names in names.chunks(at_once) {
+                let blobs = bed.storage.snapshot_blobs();
+                for name in names {
+                    let Some(blob) = blobs.get(name) else { continue };
+                    bed.storage.overwrite(*name, if cut { Bytes::new() } else { flipped(blob) });
+                }
+                time += 11 * MINUTE;
+                let (engine, _) = open_at(&bed, time.as_secs(), time, false).await;
+                let report = engine.check(CheckOptions { data: true, ..CheckOptions::default() }).await.unwrap();
+                renewed += engine.repair(&report).await.unwrap_or_else(|error| panic!("{what}: {error}")).ballast;
+                let _ = engine.close().await;
+            }
+            assert!(room < 30 || renewed == 7, "{what}: {renewed} were put anew");
+            fill_up(&bed);
+            for key in 0..6 {
+                time += 11 * MINUTE;
+                let (engine, _) = open_at(&bed, time.as_secs(), time, false).await;
+                unset(&engine, key).await.unwrap_or_else(|error| panic!("{what}, file {key}: {error}"));
+                let _ = engine.close().await;
+            }
+            bed.storage.set_capacity(None);
+            time += 11 * MINUTE;
+            let (engine, _) = open_at(&bed, time.as_secs(), time, false).await;
+            let report = engine.check(CheckOptions { data: true, ..CheckOptions::default() }).await.unwrap();
+            engine.repair(&report).await.unwrap();
+            assert_clean(&engine).await;
+            assert_there(&engine.snapshot(), 11, 12_000).await;
+            drop(engine);
+            assert!(ballast(&bed, time).await.len() >= 7, "{what}");
         }
     });
 }

@@ -55,9 +55,10 @@ struct Report {
     bytes: u64,
     seconds: f64,
     left_out: Vec<LeftOut>,
-    /// Extended attributes that did not arrive. They are told, and alone are no failure: a plain user can set few of those that
+    /// Extended attributes that did not arrive, where there are such: a dry run cannot tell. They are told, and alone are no failure: a plain user can set few of those that
     /// a system gives its files, and what the files hold is whole without them.
-    xattrs_left_out: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xattrs_left_out: Option<u64>,
     /// Where it ended early for want of room: what there was still to write.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_written: Option<Amount>,
@@ -152,7 +153,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     let Export { mut report, damaged, progress, links, out, .. } = export;
     report.seconds = progress.elapsed().as_secs_f64();
-    report.xattrs_left_out = out.xattrs_left_out();
+    report.xattrs_left_out = Some(out.xattrs_left_out()).filter(|count| *count > 0);
     let elapsed = progress.elapsed();
     progress.finish();
     let tells = match &done {

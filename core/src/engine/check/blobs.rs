@@ -119,7 +119,6 @@ impl Check<'_> {
                 BTreeMap::new()
             }
         };
-        let mut absent = Vec::new();
         for (block, salt) in ballast {
             let name = shared.block_name(block);
             self.salts.insert(block, salt);
@@ -129,15 +128,8 @@ impl Check<'_> {
             } else {
                 // A clone has none until somebody writes to it; or a writer gave it up on a full storage, and died before its
                 // next commit. Ballast is fill: without it there is less room for deleting, and nothing else.
-                absent.push(name.to_hex());
+                self.spare_absent.insert(name);
             }
-        }
-        if !absent.is_empty() {
-            let (count, names) = (absent.len(), absent.join(", "));
-            let notice = format!(
-                "ballast: {count} blocks are not there ({names}); they held nothing, and the next writer puts others"
-            );
-            self.report.notices.push(notice);
         }
         // A hint that could not be put after its checkpoint is made up for later; until then an older one leads to the head, by
         // the commits between. Those a clone never had that went on from one state to a much later one.
@@ -224,7 +216,16 @@ impl Check<'_> {
                 .notices
                 .push(format!("{} blobs belong to unfinished work, or wait to be deleted", unnamed.len()));
         }
-        self.open(part, names, &wanted, &condemned).await
+        self.open(part, names, &wanted, &condemned).await?;
+        if !self.spare_absent.is_empty() {
+            let names: Vec<String> = self.spare_absent.iter().map(|name| name.to_hex()).collect();
+            let (count, names) = (names.len(), names.join(", "));
+            let notice = format!(
+                "ballast: {count} blocks are not there ({names}); they held nothing, and the next writer puts others"
+            );
+            self.report.notices.push(notice);
+        }
+        Ok(())
     }
 
     /// Opens these blobs, which are blocks and hints, whole.
@@ -269,6 +270,10 @@ impl Check<'_> {
                 Ok(()) => self.report.blobs_opened += 1,
                 // Deleted since it was listed, by a writer that may.
                 Err(Error::Missing { .. }) if !wanted.contains_key(&name) => {}
+                // A writer gave it up since it was listed.
+                Err(Error::Missing { .. }) if self.spare.contains(&name) => {
+                    self.spare_absent.insert(name);
+                }
                 // Not to be taken for lost content.
                 Err(Error::Damaged(damage)) if self.spare.contains(&name) => {
                     self.find(BALLAST, Some(name), damage.detail);
@@ -328,6 +333,10 @@ impl Check<'_> {
                 Ok(bytes) => (format!("{bytes} bytes long, not {block_bytes}"), true, bytes > block_bytes),
                 // Deleted since it was listed, by a writer that may.
                 Err(error) if error.kind() == ErrorKind::NotFound && !wanted.contains_key(&name) => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound && self.spare.contains(&name) => {
+                    self.spare_absent.insert(name);
+                    continue;
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => ("missing from storage".to_owned(), false, false),
                 Err(error) => return Err(error.into()),
             };

@@ -7,7 +7,7 @@ mod identities;
 mod kept;
 mod state;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
@@ -95,6 +95,8 @@ struct Check<'a> {
     kept: Kept,
     /// Ballast that is there.
     spare: HashSet<Name>,
+    /// Ballast that is not.
+    spare_absent: BTreeSet<Name>,
 }
 
 const ALL: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
@@ -125,6 +127,7 @@ pub(super) async fn run(
         identities_hurt: false,
         kept: Kept::default(),
         spare: HashSet::new(),
+        spare_absent: BTreeSet::new(),
     };
     let at = options.at;
     let looked = match at {

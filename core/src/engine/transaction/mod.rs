@@ -218,7 +218,7 @@ impl Transaction {
                 merged.map_or(Op::Delete, Op::Put)
             }
         };
-        self.ops.insert(key, op);
+        self.set(key, op);
         Ok(())
     }
 
