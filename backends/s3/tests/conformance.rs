@@ -9,8 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use common::{keys, registry, uri_at};
+use strongroom::blocking::Repository;
+use strongroom::check::CheckOptions;
+use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions};
 use strongroom_conformance::block_on;
-use strongroom_conformance::storage::{Place, Verdict, check_constructor, clauses, kill_this_program, work_if_told_to};
+use strongroom_conformance::storage::{
+    Place, Verdict, check_constructor, clauses, kill_this_program, sample_bytes, work_if_told_to,
+};
 use strongroom_core::layer::{Retry, RetryPolicy};
 use strongroom_core::storage::{BlockingMode, OpenContext, OpenMode, Reach, Registry, Result, Storage, StorageUri};
 use strongroom_s3::{S3Constructor, S3Options, S3Storage};
@@ -194,4 +199,53 @@ fn elsewhere() {
     let verdict = block_on(check_constructor(&common::plain_registry(), &uri, &context(BlockingMode::Inline)));
     assert_eq!(verdict, Ok(Verdict::Passed));
     assert_eq!(tried.into_inner(), 14);
+    a_repository_at(&base.with_path(format!("/conformance-{unique:x}/repository")).unwrap());
+}
+
+/// Several handles, each with connections of its own, write at once; all of it is there afterwards, and goes when it is destroyed.
+fn a_repository_at(uri: &StorageUri) {
+    const WRITERS: u64 = 3;
+    const ROUNDS: u64 = 4;
+    let credentials = || Credentials::password("test");
+    let open = || {
+        let options = OpenOptions::new(credentials()).without_trusted_state().registry(common::plain_registry());
+        Repository::open(uri.clone(), options).unwrap()
+    };
+    let options = CreateOptions::new(credentials()).kdf(KdfParameters::MINIMUM).without_trusted_state();
+    let repository = Repository::create(uri.clone(), options.registry(common::plain_registry())).unwrap();
+    let content = sample_bytes(1, 3_000_000);
+    repository.fs().write("/file", &content).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                let repository = open();
+                for round in 0..ROUNDS {
+                    let counted = repository.kv().transact(|transaction| {
+                        let old = transaction.get("counter")?;
+                        let old = old.map_or(0, |value| u64::from_le_bytes(value[..].try_into().unwrap()));
+                        transaction.put("counter", (old + 1).to_le_bytes())?;
+                        Ok::<_, strongroom::core::Error>(())
+                    });
+                    counted.unwrap();
+                    repository.fs().write(format!("/{writer} {round}"), sample_bytes(round, 40_000)).unwrap();
+                }
+                repository.close().unwrap();
+            });
+        }
+    });
+    repository.close().unwrap();
+    let repository = open();
+    assert!(repository.fs().read("/file").unwrap() == content);
+    let counter = repository.kv().get("counter").unwrap().unwrap();
+    assert_eq!(u64::from_le_bytes(counter[..].try_into().unwrap()), WRITERS * ROUNDS);
+    for (writer, round) in (0..WRITERS).flat_map(|writer| (0..ROUNDS).map(move |round| (writer, round))) {
+        assert!(repository.fs().read(format!("/{writer} {round}")).unwrap() == sample_bytes(round, 40_000));
+    }
+    let mut findings = Vec::new();
+    repository.check(CheckOptions { data: true }, |finding| findings.push(finding)).unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
+    repository.close().unwrap();
+    let options = OpenOptions::new(credentials()).without_trusted_state().registry(common::plain_registry());
+    let destroyed = strongroom::blocking::destroy(uri.clone(), options).unwrap();
+    println!("a repository passed; {} blobs of it deleted", destroyed.deleted_count);
 }
