@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_lite::future::block_on;
+use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
 use strongroom_conformance::{Dice, simulate};
 use strongroom_core::crypto::Suite;
@@ -361,5 +363,80 @@ fn what_was_sent_of_a_state_that_others_give_up_is_not_read_again() {
         assert!(read < 30, "{read} reads from the clone, and {put} blocks sent");
         engine.refresh().await.unwrap();
         assert_eq!(look(&target, &bed).await, all(&engine).await);
+    });
+}
+
+/// A second run beside the first: it is cut short when that one makes its call of this number, and is run again before that one
+/// deletes the first block.
+#[derive(Debug)]
+struct Second {
+    engine: Engine,
+    target: CrashingStorage,
+    calls: AtomicU64,
+    cut_short_at: u64,
+    has_ended: AtomicBool,
+}
+
+impl Second {
+    fn cut_short(&self) {
+        block_on(async {
+            store(&self.engine, (40..44).map(|key| (key, Some((u64::from(key), 6_000))))).await;
+            let handle = self.target.reopen();
+            handle.cut_off_after(7, Fault::LostReply);
+            self.engine.clone_to(Arc::new(handle.another()), CloneOptions::default()).await.unwrap_err();
+            handle.process_kill();
+        });
+    }
+
+    fn end(&self) {
+        block_on(clone(&self.engine, &self.target, false)).unwrap();
+    }
+}
+
+#[async_trait]
+impl Before for Second {
+    async fn before(&self, operation: Operation, name: Option<Name>) -> strongroom_core::storage::Result<()> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        if call == self.cut_short_at {
+            self.cut_short();
+        }
+        let id = name.and_then(|name| BlockId::decode(&self.engine.keys().decrypt_name(*name.as_bytes())));
+        let deletes = operation == Operation::Delete && matches!(id, Some(BlockId::Data { .. }));
+        if deletes && call >= self.cut_short_at && !self.has_ended.swap(true, Ordering::Relaxed) {
+            self.end();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_slow_run_deletes_nothing_that_a_later_state_needs() {
+    block_on(async {
+        let mut cases = 0;
+        for cut_short_at in 0.. {
+            let (mut bed, engine) = Bed::new(6, BLOCK_BYTES, Suite::Aes256Gcm, CrashOptions::object_store()).await;
+            let target = CrashingStorage::new(CrashOptions::object_store());
+            // Without pruning, so that the run which prunes goes by the names.
+            for round in 0..2 {
+                store(&engine, (0..12).map(|key| (key, Some((u64::from(round * 12 + key), 6_000))))).await;
+                clone(&engine, &target, false).await.unwrap();
+            }
+            let (calls, has_ended) = (AtomicU64::new(0), AtomicBool::new(false));
+            let second =
+                Second { engine: bed.open().await.unwrap(), target: target.reopen(), calls, cut_short_at, has_ended };
+            let storage = Arc::new(Between::new(target.reopen(), second));
+            let options = CloneOptions { prune: true, ..CloneOptions::default() };
+            let ended = engine.clone_to(storage.clone(), options).await;
+            assert!(ended.is_ok(), "{cut_short_at}: {ended:?}");
+            cases += u64::from(storage.hook().has_ended.load(Ordering::Relaxed));
+            let there = look(&target, &bed).await;
+            if storage.hook().has_ended.load(Ordering::Relaxed) {
+                assert_eq!(there, all(&storage.hook().engine).await, "{cut_short_at}");
+            }
+            if storage.hook().calls.load(Ordering::Relaxed) <= cut_short_at {
+                break;
+            }
+        }
+        assert!(cases > 20, "{cases}");
     });
 }

@@ -122,15 +122,15 @@ impl Engine {
     ) -> Result<Cloned> {
         let shared = &self.shared;
         let mut target = Target::look(self, storage.clone(), secret).await.map_err(in_clone)?;
+        let names = Way::names(&target, sent, options).await.map_err(in_clone)?;
         let state = State::take(self).await?;
         target.check_follows(shared, &state).await?;
-        let way = Way::choose(shared, &target, &state, sent, options).await?;
+        let way = Way::choose(shared, &target, &state, names, sent).await?;
         let head = state.hash(shared, state.sequence()).await?;
         let is_there = target.head().is_some_and(|there| there.hash == head);
         if !is_there || matches!(way, Way::All { .. }) {
             target.begin().await.map_err(in_clone)?;
         }
-        let sent_before = sent.blocks;
         let (left_out, found_blocks) = self.send(&way, &target, &state, sent, options).await?;
         let blocks = way.blocks().0;
         let as_it_is = match &way {
@@ -142,8 +142,9 @@ impl Engine {
         let spare = match as_it_is {
             Some(_) => Spare::default(),
             None => {
-                let sent_blocks = sent.blocks - sent_before;
-                way.look_again(shared, &target, &state, sent_blocks, &left_out, options.prune).await?
+                // What an earlier attempt put, or a run that died, may be taken for left over as well.
+                let puts_nothing = sent.names.is_empty() && found_blocks == 0;
+                way.look_again(shared, &target, &state, puts_nothing, &left_out, options.prune).await?
             }
         };
         if let Some(trusted) = &options.trusted {

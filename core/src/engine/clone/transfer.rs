@@ -47,6 +47,8 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
     /// The blocks themselves: a newer state does not have them read and compared again.
     pub(super) names: BTreeSet<Name>,
+    /// Whether what differs has been found not to tell what there is to do.
+    pub(super) goes_by_all: bool,
 }
 
 /// The blocks of one state on their way.

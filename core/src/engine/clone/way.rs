@@ -34,21 +34,37 @@ pub(super) struct Spare {
 }
 
 impl Way {
-    /// By what differs wherever that is sure to be all.
+    /// The names that are there, where a run has to go by them; `None` where what differs is sure to be all. To be asked before the
+    /// state is taken: then what is listed was put for that state or an older one, and what the state does without nothing later
+    /// needs either.
+    pub(super) async fn names(
+        target: &Target,
+        sent: &Sent,
+        options: &CloneOptions<'_>,
+    ) -> Result<Option<BTreeSet<Name>>> {
+        // What this call has put for a state that it gave up, another run that ended meanwhile did not count.
+        let asks_for_all = options.checksum || options.partial || sent.goes_by_all || !sent.names.is_empty();
+        // What else is there is told by its names alone.
+        let needs_names = |mark: &CloneMark| asks_for_all || options.prune && mark.spare > 0;
+        let is_sure = match target.mark().filter(|mark| !needs_names(mark)) {
+            Some(mark) => holds(target, mark).await?,
+            None => false,
+        };
+        if is_sure { Ok(None) } else { Ok(Some(target.list().await?)) }
+    }
+
+    /// By these names, or by what differs: where the clone has lost what tells that, the run has to begin anew.
     pub(super) async fn choose(
         shared: &Arc<Shared>,
         target: &Target,
         state: &State,
-        sent: &Sent,
-        options: &CloneOptions<'_>,
+        names: Option<BTreeSet<Name>>,
+        sent: &mut Sent,
     ) -> Result<Self> {
-        // What this call has put for a state that it gave up, another run that ended meanwhile did not count.
-        let asks_for_all = options.checksum || options.partial || !sent.names.is_empty();
-        if let (Some(mark), Some(head), false) = (target.mark(), target.head(), asks_for_all)
-            // What else is there is told by its names alone.
-            && !(options.prune && mark.spare > 0)
-            && holds(target, mark).await.map_err(in_clone)?
-        {
+        if let Some(names) = names {
+            return Ok(Self::All { names, blocks: state.count_blocks(shared).await? });
+        }
+        if let (Some(mark), Some(head)) = (target.mark(), target.head()) {
             let changes = Box::new(UsageChanges::new(shared, head.clone(), target.nodes().clone()));
             match changes.count(shared, state).await {
                 Ok((added, removed)) if removed <= mark.blocks.saturating_add(added) => {
@@ -59,8 +75,8 @@ impl Way {
                 Err(error) => return Err(error),
             }
         }
-        let names = target.list().await.map_err(in_clone)?;
-        Ok(Self::All { names, blocks: state.count_blocks(shared).await? })
+        sent.goes_by_all = true;
+        Err(Error::Conflict)
     }
 
     /// Blocks that the state needs, and how many of them are known to be in the clone.
@@ -125,15 +141,15 @@ impl Way {
         shared: &Arc<Shared>,
         target: &Target,
         state: &State,
-        sent_blocks: u64,
+        puts_nothing: bool,
         left_out: &[Damage],
         prune: bool,
     ) -> Result<Spare> {
         match self {
             Self::All { names, .. } => {
-                let mut there = match sent_blocks {
-                    0 => names.clone(),
-                    _ => target.list().await.map_err(in_clone)?,
+                let mut there = match puts_nothing {
+                    true => names.clone(),
+                    false => target.list().await.map_err(in_clone)?,
                 };
                 let left_out: BTreeSet<_> = left_out.iter().filter_map(|damage| damage.blob).collect();
                 let mut blocks = std::pin::pin!(state.blocks(shared));
