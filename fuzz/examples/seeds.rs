@@ -14,7 +14,7 @@ use strongroom_core::format::node::{InnerBuilder, LeafBuilder, NODE_BYTES_MAX};
 use strongroom_core::format::rows::{self, ChunkRow, DataBlock, Place, SnapshotRow};
 use strongroom_core::format::slot::{Factors, SLOT_DIRECTORY_BYTES, Slot, SlotDirectory, SlotEntry, SlotPayload};
 use strongroom_core::format::well_known::{HeaderId, hint_name};
-use strongroom_core::format::{BlockClass, DirectoryEntry, Pointer, RecordKind, Trailer, Writer};
+use strongroom_core::format::{BlockClass, CloneMark, DirectoryEntry, Pointer, RecordKind, Trailer, Writer};
 use strongroom_core::{engine::ChunkNumber, engine::keyring::RecoveryKey, env::Env};
 use strongroom_fs::format::{
     Compression, ContentRow, EntryRow, Extent, InodeRow, Kind, OptionsRow, ROOT, VersionRow, Versions, XattrRow,
@@ -127,7 +127,8 @@ fn commit() -> Result<()> {
     let deltas = encode_deltas(rows.iter().map(|(key, value)| (key, value))).expect("two rows");
     seed("commit", "put-and-delete", deltas)?;
     seed("commit", "spilled-body", SpilledBody { depth: 1, total_bytes: 8192, pointers: vec![POINTER; 2] }.encode())?;
-    seed("commit", "hint", Hint { sequence: 3, hash: [4; 32], key_epoch: 0 }.encode())
+    seed("commit", "hint", Hint { sequence: 3, hash: [4; 32], key_epoch: 0 }.encode())?;
+    seed("commit", "clone-mark", CloneMark { head: [5; 32], blocks: 6, spare: 7 }.encode())
 }
 
 fn rows_and_keys() -> Result<()> {

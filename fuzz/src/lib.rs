@@ -17,7 +17,7 @@ use strongroom_core::format::node::{InnerBuilder, LeafBuilder, NODE_BYTES_MAX, N
 use strongroom_core::format::rows::{self, ChunkRow, SnapshotRow};
 use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, SlotDirectory, SlotPayload};
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
-use strongroom_core::format::{BlockId, Pointer};
+use strongroom_core::format::{BlockId, CloneMark, Pointer};
 use strongroom_core::storage::StorageUri;
 use strongroom_fs::format::{ContentRow, EntryRow, Extent, InodeRow, OptionsRow, VersionRow, XattrRow};
 
@@ -108,7 +108,7 @@ pub fn node(bytes: &[u8]) {
     assert!((0..node.count()).all(|index| again.child(index) == node.child(index)));
 }
 
-/// A commit's head, deltas and spilled body, and a checkpoint hint.
+/// A commit's head, deltas and spilled body, a checkpoint hint, and a clone's mark in one.
 pub fn commit(bytes: &[u8]) {
     if let Ok(head) = CommitHead::decode(bytes) {
         assert_eq!(head.encode(), bytes);
@@ -122,6 +122,9 @@ pub fn commit(bytes: &[u8]) {
     }
     if let Ok(hint) = Hint::decode(bytes) {
         assert_eq!(hint.encode(), bytes);
+    }
+    if let Ok(mark) = CloneMark::decode(bytes) {
+        assert_eq!(mark.encode(), bytes);
     }
 }
 

@@ -429,7 +429,7 @@ impl<'a> CloneOptions<'a> {
         self
     }
 
-    /// Compares what the clone has already too, and puts it again where it is damaged.
+    /// Compares what the clone has already too, and puts it again where it is damaged or lost.
     #[must_use]
     pub fn checksum(mut self, checksum: bool) -> Self {
         self.checksum = checksum;

@@ -20,7 +20,7 @@ use mimalloc::MiMalloc;
 use strongroom::blocking::{File, FileSystem, Repository};
 use strongroom::check::CheckOptions;
 use strongroom::fs::{Attributes, Error, Kind, OpenOptions};
-use strongroom::{CreateOptions, Credentials, KdfParameters, Tuning};
+use strongroom::{CloneOptions, CreateOptions, Credentials, KdfParameters, Tuning};
 use strongroom_conformance::storage::sample_bytes;
 use tempfile::TempDir;
 
@@ -557,4 +557,50 @@ fn a_path_of_two_hundred_levels_is_made_moved_and_removed() {
     fs.remove_all("/copy").unwrap();
     bed.assert_holds(0, 0);
     bed.end();
+}
+
+/// What it takes to bring a clone up to date after ten small changes, of a repository with so many bytes in small blocks.
+fn peak_of_an_update(name: &str, bytes: u64) -> usize {
+    let registry = strongroom::registry::default();
+    let (home, away) = (format!("mem://{name}-home"), format!("mem://{name}-away"));
+    let password = || Credentials::password("test");
+    let options = CreateOptions::new(password())
+        .kdf(KdfParameters::MINIMUM)
+        .without_trusted_state()
+        .block_bytes(4096)
+        .registry(registry.clone());
+    let repository = Repository::create(&*home, options).unwrap();
+    let store = |changes: &mut Changes| changes.create_file_from("/f", Attributes::file(), &mut Stream::new(bytes));
+    repository.fs().transact(store).unwrap();
+    let mirror = || CloneOptions::default().prune(true).without_trusted_state().registry(registry.clone());
+    // Once more, so that the last checkpoint is not the one that has written every node.
+    for number in 0..2 {
+        repository.fs().write(format!("/first {number}"), content(number)).unwrap();
+        repository.clone_to(&*away, mirror()).unwrap();
+    }
+    for number in 0..10 {
+        repository.fs().write(format!("/{number}"), content(number)).unwrap();
+    }
+    repository.close().unwrap();
+    let options = strongroom::OpenOptions::new(password()).without_trusted_state().registry(registry.clone());
+    let repository = Repository::open(&*home, options).unwrap();
+    let before = HEAP.bytes.load(Ordering::Relaxed);
+    HEAP.reset_peak();
+    let cloned = repository.clone_to(&*away, mirror()).unwrap();
+    let peak = HEAP.peak.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(cloned.blocks > bytes / 4096 && cloned.sent_blocks < 200, "{cloned:?}");
+    repository.close().unwrap();
+    peak
+}
+
+#[test]
+fn a_clone_of_twice_as_many_blocks_is_brought_up_to_date_in_the_same_memory() {
+    if !is_alone("a_clone_of_twice_as_many_blocks_is_brought_up_to_date_in_the_same_memory") {
+        return;
+    }
+    let bytes = size(2 << 30, 64 << 20);
+    let (one, two) = (peak_of_an_update("one", bytes), peak_of_an_update("two", 2 * bytes));
+    println!("up to date: {:.2} MiB, of twice as many blocks {:.2} MiB", mebibytes(one), mebibytes(two));
+    // Less than a byte for each block more.
+    assert!(two <= one + usize::try_from(bytes / 4096).unwrap(), "{one} bytes, and {two} of twice as many blocks");
 }

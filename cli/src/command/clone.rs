@@ -21,6 +21,10 @@ What is stored is sent as it is, sealed: the clone opens with the same password 
 versions. Each run sends only what the clone lacks; one that was cut short is gone on with. What is read is verified; `check \
 --data` on the clone proves that it is whole.
 
+After a run that came to its end the next looks only at what has changed since. What a place far away has lost meanwhile it does not \
+see: `check` on the clone does, and --checksum sends it again. Of a source that can only be read, or is full, a run that dies leaves \
+the clone at a commit on the way, which may lack content until the next run.
+
 With --prune a clone is a mirror that does not grow for ever. Nobody may write to a clone: one that was written to has gone its \
 own way, and is left as it is.";
 
@@ -35,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     prune: bool,
 
-    /// Compare what the clone has already too, and send it again where it is damaged
+    /// Compare what the clone has already too, and send it again where it is damaged or lost
     #[arg(long)]
     checksum: bool,
 

@@ -3,7 +3,7 @@
 //! Commit *n* is a blob named from *n*. Names can be put again after deletion, so a successor counts only if its
 //! predecessor is afterwards still there with the expected salt ([`Chain::predecessor_is_there`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::root::{Applied, Root};
 use crate::block::{BlockBuilder, BlockContext, BlockStore, Geometry, Place, READ_ALIGNMENT_BYTES};
 use crate::format::commit::{CommitHead, Delta, Hint, SPILL_DEPTH_MAX, SpilledBody, decode_deltas};
 use crate::format::rows::{self, DataBlock};
-use crate::format::{BlockClass, BlockId, RecordKind, SALT_BYTES, SEAL_BYTES, well_known};
+use crate::format::{BlockClass, BlockId, CloneMark, RecordKind, SALT_BYTES, SEAL_BYTES, well_known};
 use crate::storage::{self, Name, Storage, StorageExt};
 use crate::{Error, Result};
 
@@ -442,23 +442,43 @@ impl Chain {
         Hint::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
     }
 
+    /// What a clone says of itself in the beginning of a hint.
+    pub(crate) fn mark_in(&self, name: Name, prefix: &Bytes) -> Result<CloneMark> {
+        let offset = SALT_BYTES + Hint::BYTES + SEAL_BYTES;
+        let plain = self.open_record(name, prefix, 1, RecordKind::Hint, offset, CloneMark::BYTES)?;
+        CloneMark::decode(&plain).map_err(|error| Error::damaged("hint", Some(name), error.to_string()))
+    }
+
     /// Puts a hint for a checkpoint, then deletes the others; answers its name.
     pub(crate) async fn put_hint(&self, sequence: u64, hash: [u8; 32]) -> Result<Name> {
-        let context = self.context();
         let others = self.storage().list_all(&well_known::HINT_PREFIX).await?;
+        self.replace_hints(sequence, hash, None, &others).await
+    }
+
+    /// Puts a hint for a checkpoint, with what a clone says of itself, then deletes these others; answers its name.
+    pub(crate) async fn replace_hints(
+        &self,
+        sequence: u64,
+        hash: [u8; 32],
+        mark: Option<&CloneMark>,
+        others: &BTreeSet<Name>,
+    ) -> Result<Name> {
+        let context = self.context();
         let name = Name::new(well_known::hint_name(context.env.random()?));
         let mut builder = BlockBuilder::named(context, BlockClass::Hint, name, self.key_epoch())?;
         let hint = Hint { sequence, hash, key_epoch: self.key_epoch() };
-        builder
-            .append(RecordKind::Hint, sequence, &hint.encode())
-            .ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
+        for record in [Some(hint.encode()), mark.map(CloneMark::encode)].into_iter().flatten() {
+            builder
+                .append(RecordKind::Hint, sequence, &record)
+                .ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
+        }
         let sealed = builder.seal(&context.keys)?;
         self.storage().put_durable(sealed.name, sealed.bytes).await?;
         for other in others {
             // A hint of a still newer checkpoint, by another writer, stays.
-            let newer = matches!(self.read_hint(other).await, Ok(hint) if hint.sequence > sequence);
+            let newer = matches!(self.read_hint(*other).await, Ok(hint) if hint.sequence > sequence);
             if !newer {
-                self.storage().delete(other).await?;
+                self.storage().delete(*other).await?;
             }
         }
         Ok(sealed.name)

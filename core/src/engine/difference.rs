@@ -3,7 +3,6 @@
 //! Both cost as much as differs, and what was changed since the last checkpoint: subtrees that the two states share are not
 //! looked at.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use super::view::{Snapshot, table_range};
 use super::{ChunkNumber, Table};
 use crate::format::rows;
 use crate::storage::MaybeSendSync;
-use crate::tree::{self, Diff, Difference};
+use crate::tree::{Difference, Layered, MergedDiff};
 use crate::{Error, Result};
 
 /// Whoever knows the rows of the content, and with them what they refer to.
@@ -49,14 +48,7 @@ pub struct Change {
 pub struct Changes {
     shared: Arc<Shared>,
     pins: [Arc<Pin>; 2],
-    diff: Diff<Arc<Nodes>>,
-    before: Side,
-    after: Side,
-    /// The next difference of the trees, once it is known.
-    difference: Option<Difference>,
-    has_ended: bool,
-    /// Keys that an overlay changes, and that are still to come.
-    overlaid: BTreeSet<Bytes>,
+    diff: MergedDiff<Arc<Nodes>>,
 }
 
 impl Snapshot {
@@ -76,22 +68,11 @@ impl Snapshot {
 
 impl Changes {
     fn new(shared: &Arc<Shared>, pins: [Arc<Pin>; 2], before: &Side, after: &Side) -> Self {
-        let overlaid = if before.tree == after.tree {
-            // Under the same tree, only where the overlays differ.
-            before.overlay.differing_keys(&after.overlay).into_iter().collect()
-        } else {
-            before.overlay.iter().chain(after.overlay.iter()).map(|(key, _)| key).collect()
-        };
-        Self {
-            shared: shared.clone(),
-            pins,
-            diff: Diff::new(shared.nodes.clone(), before.tree, after.tree),
-            before: before.clone(),
-            after: after.clone(),
-            difference: None,
-            has_ended: false,
-            overlaid,
-        }
+        let layered =
+            |side: &Side| Layered { store: shared.nodes.clone(), tree: side.tree, overlay: side.overlay.clone() };
+        let everything = (Bound::Unbounded, Bound::Unbounded);
+        let diff = MergedDiff::new(layered(before), layered(after), everything);
+        Self { shared: shared.clone(), pins, diff }
     }
 
     /// The next row that differs, or `None` after the last.
@@ -99,7 +80,7 @@ impl Changes {
     /// # Errors
     /// [`Error::Damaged`] and [`Error::Expired`]; what the storage raises.
     pub async fn next(&mut self) -> Result<Option<Change>> {
-        match self.advance().await {
+        match self.diff.next().await {
             Ok(difference) => Ok(difference.and_then(|Difference { key, before, after }| {
                 let table = Table(*key.first()?);
                 Some(Change { table, key: key.slice(1..), before, after })
@@ -107,38 +88,6 @@ impl Changes {
             Err(error) => {
                 let oldest = self.pins.iter().map(|pin| pin.sequence).min().unwrap_or_default();
                 Err(self.shared.explain(error, oldest).await)
-            }
-        }
-    }
-
-    async fn advance(&mut self) -> Result<Option<Difference>> {
-        loop {
-            if self.difference.is_none() && !self.has_ended {
-                self.difference = self.diff.next().await?;
-                self.has_ended = self.difference.is_none();
-            }
-            let key = match (self.overlaid.first(), &self.difference) {
-                (None, _) => return Ok(self.difference.take()),
-                (Some(key), Some(difference)) if difference.key < *key => return Ok(self.difference.take()),
-                (Some(key), _) => key.clone(),
-            };
-            let (in_before, in_after) = match &self.difference {
-                Some(difference) if difference.key == key => (difference.before.clone(), difference.after.clone()),
-                // No difference between the trees: what one has the other has.
-                _ => {
-                    let row = tree::get(&self.shared.nodes, self.after.tree.as_ref(), &key).await?;
-                    (row.clone(), row)
-                }
-            };
-            // Nothing is awaited from here on, so that nothing is lost where the future is dropped.
-            self.overlaid.remove(&key);
-            if self.difference.as_ref().is_some_and(|difference| difference.key == key) {
-                self.difference = None;
-            }
-            let before = self.before.overlay.get(&key).unwrap_or(in_before);
-            let after = self.after.overlay.get(&key).unwrap_or(in_after);
-            if before != after {
-                return Ok(Some(Difference { key, before, after }));
             }
         }
     }

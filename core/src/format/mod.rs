@@ -6,6 +6,7 @@
 
 mod block_id;
 mod bytes;
+mod clone_mark;
 pub mod commit;
 mod directory;
 mod error;
@@ -21,6 +22,7 @@ pub mod well_known;
 
 pub use block_id::{BlockId, COUNTER_MAX};
 pub use bytes::{Reader, Writer};
+pub use clone_mark::CloneMark;
 pub use directory::{DirectoryEntry, decode_directory};
 pub use error::FormatError;
 pub use pointer::Pointer;

@@ -91,7 +91,7 @@ impl Step {
 }
 
 /// The rows of a leaf that lie within the range; the children of an inner node that may hold some.
-fn entries_within(node: &Node, (lower, upper): &KeyRange) -> Range<usize> {
+pub(super) fn entries_within(node: &Node, (lower, upper): &KeyRange) -> Range<usize> {
     // The number of keys that are below, or not above, a bound.
     let below = |key: &Bytes| node.search(key).unwrap_or_else(|before| before);
     let up_to = |key: &Bytes| node.search(key).map_or_else(|before| before, |index| index + 1);

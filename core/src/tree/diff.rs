@@ -1,9 +1,11 @@
 use std::cmp::Ordering;
+use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 
+use super::cursor::entries_within;
 use super::read::Place;
-use super::{NodeStore, TreeRoot};
+use super::{KeyRange, NodeStore, TreeRoot};
 use crate::error::Result;
 use crate::format::Pointer;
 use crate::format::node::Key;
@@ -22,18 +24,28 @@ pub struct Difference {
 /// What differs between two trees, in ascending order of the keys. A subtree that both have is passed by unread, so that of
 /// trees that share most of their nodes only the others are met. After an error, or after a dropped future, `next` goes on
 /// where it stood.
+///
+/// The trees may lie in two stores. Nodes under one pointer are the same node then.
 #[derive(Debug)]
-pub struct Diff<S> {
-    store: S,
-    before: Front,
-    after: Front,
+pub struct Diff<B, A = B> {
+    before: Front<B>,
+    after: Front<A>,
+    range: KeyRange,
 }
 
 /// How far one tree has been gone through: what comes next is a row, or a subtree that has not been read.
 #[derive(Debug)]
-struct Front {
+struct Front<S> {
+    store: S,
     root: Option<TreeRoot>,
-    path: Vec<(Place, usize)>,
+    path: Vec<Step>,
+}
+
+/// A node on the path, and which of its entries are still to come.
+#[derive(Debug)]
+struct Step {
+    place: Place,
+    left: Range<usize>,
 }
 
 enum Next<'a> {
@@ -42,7 +54,7 @@ enum Next<'a> {
     Subtree { pointer: Pointer, level: u8, lower: Key<'a> },
 }
 
-enum Step {
+enum Turn {
     End,
     PassBoth,
     EnterBefore,
@@ -52,11 +64,24 @@ enum Step {
     Both,
 }
 
-impl<S: NodeStore> Diff<S> {
+impl<S: NodeStore + Clone> Diff<S> {
     /// From one tree to another. Nothing is read yet.
     #[must_use]
     pub fn new(store: S, before: Option<TreeRoot>, after: Option<TreeRoot>) -> Self {
-        Self { store, before: Front::new(before), after: Front::new(after) }
+        Self::between((store.clone(), before), (store, after), (Bound::Unbounded, Bound::Unbounded))
+    }
+}
+
+impl<B: NodeStore, A: NodeStore> Diff<B, A> {
+    /// The keys of a range, from a tree to another, each with the store it is in. Nothing is read yet.
+    #[must_use]
+    pub fn between(before: (B, Option<TreeRoot>), after: (A, Option<TreeRoot>), range: KeyRange) -> Self {
+        Self { before: Front::new(before), after: Front::new(after), range }
+    }
+
+    /// The store of the second tree.
+    pub(super) fn after_store(&self) -> &A {
+        &self.after.store
     }
 
     /// The next difference, or `None` after the last.
@@ -68,24 +93,24 @@ impl<S: NodeStore> Diff<S> {
             self.before.leave();
             self.after.leave();
             match step(&self.before.next(), &self.after.next()) {
-                Step::End => return Ok(None),
-                Step::PassBoth => {
+                Turn::End => return Ok(None),
+                Turn::PassBoth => {
                     self.before.pass();
                     self.after.pass();
                 }
-                Step::EnterBefore => self.before.enter(&self.store).await?,
-                Step::EnterAfter => self.after.enter(&self.store).await?,
-                Step::OnlyBefore => {
+                Turn::EnterBefore => self.before.enter(&self.range).await?,
+                Turn::EnterAfter => self.after.enter(&self.range).await?,
+                Turn::OnlyBefore => {
                     if let Some((key, value)) = self.before.take() {
                         return Ok(Some(Difference { key, before: Some(value), after: None }));
                     }
                 }
-                Step::OnlyAfter => {
+                Turn::OnlyAfter => {
                     if let Some((key, value)) = self.after.take() {
                         return Ok(Some(Difference { key, before: None, after: Some(value) }));
                     }
                 }
-                Step::Both => {
+                Turn::Both => {
                     if let (Some((key, before)), Some((_, after))) = (self.before.take(), self.after.take())
                         && before != after
                     {
@@ -98,30 +123,30 @@ impl<S: NodeStore> Diff<S> {
 }
 
 /// What to do with what comes next on both sides. All keys of a subtree are at or above its lower bound.
-fn step(before: &Next<'_>, after: &Next<'_>) -> Step {
+fn step(before: &Next<'_>, after: &Next<'_>) -> Turn {
     match (before, after) {
-        (Next::End, Next::End) => Step::End,
-        (Next::Row(_), Next::End) => Step::OnlyBefore,
-        (Next::End, Next::Row(_)) => Step::OnlyAfter,
-        (Next::Subtree { .. }, Next::End) => Step::EnterBefore,
-        (Next::End, Next::Subtree { .. }) => Step::EnterAfter,
+        (Next::End, Next::End) => Turn::End,
+        (Next::Row(_), Next::End) => Turn::OnlyBefore,
+        (Next::End, Next::Row(_)) => Turn::OnlyAfter,
+        (Next::Subtree { .. }, Next::End) => Turn::EnterBefore,
+        (Next::End, Next::Subtree { .. }) => Turn::EnterAfter,
         (Next::Row(before), Next::Row(after)) => match before.cmp(after) {
-            Ordering::Less => Step::OnlyBefore,
-            Ordering::Greater => Step::OnlyAfter,
-            Ordering::Equal => Step::Both,
+            Ordering::Less => Turn::OnlyBefore,
+            Ordering::Greater => Turn::OnlyAfter,
+            Ordering::Equal => Turn::Both,
         },
         (Next::Row(key), Next::Subtree { lower, .. }) => {
             if key < lower {
-                Step::OnlyBefore
+                Turn::OnlyBefore
             } else {
-                Step::EnterAfter
+                Turn::EnterAfter
             }
         }
         (Next::Subtree { lower, .. }, Next::Row(key)) => {
             if key < lower {
-                Step::OnlyAfter
+                Turn::OnlyAfter
             } else {
-                Step::EnterBefore
+                Turn::EnterBefore
             }
         }
         (
@@ -129,25 +154,25 @@ fn step(before: &Next<'_>, after: &Next<'_>) -> Step {
             Next::Subtree { pointer: other, level: other_level, lower: other_lower },
         ) => {
             if pointer == other {
-                return Step::PassBoth;
+                return Turn::PassBoth;
             }
             // The other may still come to stand where this one's neighbours are.
             match lower.cmp(other_lower).then(other_level.cmp(level)) {
-                Ordering::Greater => Step::EnterAfter,
-                _ => Step::EnterBefore,
+                Ordering::Greater => Turn::EnterAfter,
+                _ => Turn::EnterBefore,
             }
         }
     }
 }
 
-impl Front {
-    fn new(root: Option<TreeRoot>) -> Self {
-        Self { root, path: Vec::new() }
+impl<S: NodeStore> Front<S> {
+    fn new((store, root): (S, Option<TreeRoot>)) -> Self {
+        Self { store, root, path: Vec::new() }
     }
 
     /// Goes up from nodes that have been gone through.
     fn leave(&mut self) {
-        while self.path.last().is_some_and(|(place, next)| *next >= place.node.count()) {
+        while self.path.last().is_some_and(|step| step.left.is_empty()) {
             self.path.pop();
         }
     }
@@ -157,8 +182,8 @@ impl Front {
             let lower = Key { prefix: &[], suffix: &[] };
             return Next::Subtree { pointer: root.pointer, level: root.height.saturating_sub(1), lower };
         }
-        let Some((place, next)) = self.path.last() else { return Next::End };
-        match (place.node.key(*next), place.node.child(*next)) {
+        let Some(Step { place, left }) = self.path.last() else { return Next::End };
+        match (place.node.key(left.start), place.node.child(left.start)) {
             (Some(lower), Some(pointer)) => {
                 Next::Subtree { pointer, level: place.node.level().saturating_sub(1), lower }
             }
@@ -169,28 +194,29 @@ impl Front {
 
     fn pass(&mut self) {
         if self.root.take().is_none()
-            && let Some((_, next)) = self.path.last_mut()
+            && let Some(step) = self.path.last_mut()
         {
-            *next += 1;
+            step.left.start += 1;
         }
     }
 
-    async fn enter(&mut self, store: &impl NodeStore) -> Result<()> {
+    async fn enter(&mut self, range: &KeyRange) -> Result<()> {
         let place = match (&self.root, self.path.last()) {
-            (Some(root), _) => Place::root(store, root).await?,
-            (None, Some((place, next))) => place.child(store, *next).await?,
+            (Some(root), _) => Place::root(&self.store, root).await?,
+            (None, Some(step)) => step.place.child(&self.store, step.left.start).await?,
             (None, None) => return Ok(()),
         };
         // Only what has been read is passed by: see the promise about errors.
         self.pass();
-        self.path.push((place, 0));
+        let left = entries_within(&place.node, range);
+        self.path.push(Step { place, left });
         Ok(())
     }
 
     fn take(&mut self) -> Option<(Bytes, Bytes)> {
-        let (place, next) = self.path.last_mut()?;
-        let row = place.node.key_bytes(*next).zip(place.node.value(*next));
-        *next += 1;
+        let Step { place, left } = self.path.last_mut()?;
+        let row = place.node.key_bytes(left.start).zip(place.node.value(left.start));
+        left.start += 1;
         row
     }
 }

@@ -4,6 +4,7 @@
 mod basics;
 mod check_beside;
 mod clocks;
+mod clone_differences;
 mod clones;
 mod defragmenter;
 mod destroy;

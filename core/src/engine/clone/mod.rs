@@ -8,31 +8,28 @@
 //!
 //! What is read from the source is authenticated before it is put. Blocks that the clone's own head names are durable there,
 //! and are not read again; any other that is there already is compared.
+//!
+//! A run that comes to its end leaves in the hint how many blocks are there. The next one takes that back before it puts anything,
+//! and goes by what differs between the two states, at the cost of that; without it, a run goes by all that is there.
 
 mod state;
 mod target;
+mod transfer;
+mod usage;
+mod way;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-
 use super::{Engine, TrustedState};
 use crate::crypto::RootSecret;
-use crate::format::rows::DataBlock;
-use crate::storage::{ErrorKind, Name, Put, Storage, StorageExt as _};
+use crate::format::CloneMark;
+use crate::storage::Storage;
 use crate::{Damage, Error, Result};
 
 use state::State;
 use target::{Target, in_clone};
-
-/// Bytes of blocks that are under way at once, and how many blocks at least and at most.
-const IN_FLIGHT_BYTES: usize = 16 << 20;
-const AT_ONCE_MIN: usize = 4;
-const AT_ONCE_MAX: usize = 32;
-
-/// How often one block is put where something else appears under its name.
-const PUTS_MAX: usize = 4;
+use transfer::{Sent, Transfer};
+use way::{Spare, Way};
 
 /// How often a state is pinned anew because others gave the one before up.
 const STATES_MAX: usize = 16;
@@ -60,7 +57,7 @@ pub struct CloneOptions<'a> {
     /// listed.
     pub partial: bool,
     /// Compares blocks that the clone's newest state needs too, which takes as long as sending them, and puts those again
-    /// that are damaged there.
+    /// that are damaged there, or lost.
     pub checksum: bool,
     /// Where it is remembered what this device has seen of the clone.
     pub trusted: Option<Arc<dyn TrustedState>>,
@@ -87,7 +84,7 @@ pub struct Cloned {
 
 impl Engine {
     /// Makes another storage hold this repository as it is now, or brings a clone that is there up to date: only blocks that
-    /// it lacks are sent. One that is cut short is gone on with by the next call; until the first comes to its end there is no
+    /// it lacks are sent. After a run that came to its end the next costs what has changed since, in requests and in memory. One that is cut short is gone on with by the next call; until the first comes to its end there is no
     /// repository there, and after that always a whole one,
     /// save that a run from a source which can only be read, or is full, can die on the way from commit to commit.
     ///
@@ -123,29 +120,47 @@ impl Engine {
         sent: &mut Sent,
         options: &mut CloneOptions<'_>,
     ) -> Result<Cloned> {
+        let shared = &self.shared;
         let mut target = Target::look(self, storage.clone(), secret).await.map_err(in_clone)?;
+        let names = Way::names(&target, sent, options).await.map_err(in_clone)?;
         let state = State::take(self).await?;
-        target.check_follows(&self.shared, &state).await?;
-        let sent_before = sent.blocks;
-        let blocks = state.count_blocks(&self.shared).await?;
-        let left_out = self.send_blocks(&state, &mut target, blocks, sent, options).await?;
-        if let Some(first) = left_out.first().filter(|_| !options.partial) {
-            let mut damage = first.clone();
-            if let further @ 1.. = left_out.len() - 1 {
-                damage.detail = format!("{}; and {further} other blocks of the source", damage.detail);
+        target.check_follows(shared, &state).await?;
+        let way = Way::choose(shared, &target, &state, names, sent).await?;
+        let head = state.hash(shared, state.sequence()).await?;
+        let is_there = target.head().is_some_and(|there| there.hash == head);
+        if !is_there || matches!(way, Way::All { .. }) {
+            target.begin().await.map_err(in_clone)?;
+        }
+        let (left_out, found_blocks) = self.send(&way, &target, &state, sent, options).await?;
+        let blocks = way.blocks().0;
+        let as_it_is = match &way {
+            Way::Changes { mark, added: 0, removed: 0, .. } if is_there => Some(*mark),
+            _ => None,
+        };
+        let commits = way.commits(&target);
+        let ended = target.publish(&state, shared, secret, as_it_is.as_ref(), commits).await?;
+        let spare = match as_it_is {
+            Some(_) => Spare::default(),
+            None => {
+                // What an earlier attempt put, or a run that died, may be taken for left over as well.
+                let puts_nothing = sent.names.is_empty() && found_blocks == 0;
+                way.look_again(shared, &target, &state, puts_nothing, &left_out, options.prune).await?
             }
-            return Err(Error::Damaged(damage));
-        }
-        target.make_durable().await.map_err(in_clone)?;
-        let ended = target.publish(&state, &self.shared, secret).await?;
-        if sent.blocks > sent_before && !target.is_whole(&self.shared, &state, &left_out).await? {
-            return Err(Error::Conflict);
-        }
+        };
         if let Some(trusted) = &options.trusted {
-            let hash = state.hash(&self.shared, state.sequence()).await?;
-            trusted.advance(self.keys().repository(), state.sequence(), hash).await?;
+            trusted.advance(self.keys().repository(), state.sequence(), head).await?;
         }
-        let pruned_blobs = if options.prune { ended + target.prune(&self.shared, &state).await? } else { 0 };
+        let mut pruned_blobs = 0;
+        if options.prune {
+            pruned_blobs = ended + target.prune(&state, &spare.names).await.map_err(in_clone)?;
+        }
+        // Blocks that nobody counted were there, or some that are counted are not.
+        let is_sure = left_out.is_empty() && (found_blocks == 0 || matches!(way, Way::All { .. }));
+        if as_it_is.is_none() && is_sure {
+            let mark = CloneMark { head, blocks, spare: spare.blocks.saturating_sub(spare.names.len() as u64) };
+            let base_hash = state.hash(shared, state.base).await?;
+            target.put_mark(state.base, base_hash, &mark).await.map_err(in_clone)?;
+        }
         Ok(Cloned {
             sequence: state.sequence(),
             blocks,
@@ -156,142 +171,38 @@ impl Engine {
         })
     }
 
-    /// Sends what the target lacks, and answers what the source lacks.
-    async fn send_blocks(
+    /// Sends what the clone lacks and makes it durable. Answers what the source lacks, and how many blocks were there that nobody
+    /// knew of.
+    async fn send(
         &self,
+        way: &Way,
+        target: &Target,
         state: &State,
-        target: &mut Target,
-        total_blocks: u64,
         sent: &mut Sent,
         options: &mut CloneOptions<'_>,
-    ) -> Result<Vec<Damage>> {
-        let shared = &self.shared;
-        let (block_bytes, checksum) = (self.block_bytes() as usize, options.checksum);
-        let at_once = (IN_FLIGHT_BYTES / block_bytes.max(1)).clamp(AT_ONCE_MIN, AT_ONCE_MAX);
-        let mut left_out = Vec::new();
-        let mut unproven = Vec::new();
-        let mut done_blocks = 0;
-        {
-            let target = &*target;
-            let fates = state.blocks(shared).map(|block| async move {
-                let block = block?;
-                if !checksum && target.has_durable(block).await.map_err(in_clone)? {
-                    return Ok((block, Fate::Durable));
-                }
-                let name = shared.block_name(block);
-                let (sender, is_listed) = (Sender::new(self, target), target.is_listed(name));
-                let sending = self.env().spawn(async move { sender.send(block, name, is_listed).await });
-                sending.await.ok_or(Error::WorkerLost)?.map(|fate| (block, fate))
-            });
-            let mut fates = std::pin::pin!(fates.buffer_unordered(at_once));
-            while let Some(fate) = fates.next().await {
-                let (block, fate) = fate?;
-                done_blocks += 1;
-                match fate {
-                    Fate::Durable => {}
-                    Fate::Equal => unproven.push(shared.block_name(block)),
-                    Fate::Sent => {
-                        sent.blocks += 1;
-                        sent.bytes += block_bytes as u64;
-                    }
-                    Fate::LeftOut(error) => match shared.explain(error, state.root.sequence).await {
-                        Error::Damaged(damage) => left_out.push(damage),
-                        error => return Err(error),
-                    },
-                }
-                if let Some(hear) = &mut options.progress
-                    && !hear(CloneProgress {
-                        done_blocks,
-                        total_blocks,
-                        block_bytes: self.block_bytes(),
-                        sent_bytes: sent.bytes,
-                    })
-                {
-                    return Err(Error::Stopped);
-                }
-            }
-        }
-        target.note_unproven(unproven);
-        Ok(left_out)
-    }
-}
-
-#[derive(Default)]
-struct Sent {
-    blocks: u64,
-    bytes: u64,
-}
-
-/// What became of a block.
-enum Fate {
-    /// The target's head names it, and it is there.
-    Durable,
-    /// It was there already, and is the same; nobody knows whether it is durable.
-    Equal,
-    Sent,
-    /// The source does not have it whole.
-    LeftOut(Error),
-}
-
-/// What it takes to send a block, on any thread.
-struct Sender {
-    source: Arc<crate::block::BlockStore>,
-    target: Arc<dyn Storage>,
-}
-
-impl Sender {
-    fn new(engine: &Engine, target: &Target) -> Self {
-        Self { source: engine.shared.blocks.clone(), target: target.storage().clone() }
-    }
-
-    async fn send(&self, block: DataBlock, name: Name, is_listed: bool) -> Result<Fate> {
-        let context = self.source.reader.context();
-        let block_bytes = u64::from(context.geometry.block_bytes());
-        let bytes = match context.storage.get_all(name, block_bytes).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Ok(Fate::LeftOut(Error::Missing { structure: "block", blob: name }));
-            }
-            // One that cannot be read, though others can, is lost as one that is damaged.
-            Err(error) if matches!(error.kind(), ErrorKind::LimitExceeded | ErrorKind::Corrupt | ErrorKind::Other) => {
-                return Ok(Fate::LeftOut(Error::damaged("block", Some(name), error.to_string())));
-            }
-            Err(error) => return Err(error.into()),
+    ) -> Result<(Vec<Damage>, u64)> {
+        let (total_blocks, done_blocks) = way.blocks();
+        let progress =
+            CloneProgress { done_blocks, total_blocks, block_bytes: self.block_bytes(), sent_bytes: sent.bytes };
+        let (checksum, partial) = (options.checksum, options.partial);
+        let mut transfer = Transfer::new(self, target.storage().clone(), state.root.sequence, progress, options);
+        let blocks = way.to_send(&self.shared, target, state, sent, checksum);
+        let ended = match transfer.run(blocks).await {
+            Ok(()) => transfer.make_durable().await,
+            error => error,
         };
-        if let Err(error) = self.source.reader.open_whole(name, block.key_epoch, bytes.clone()) {
-            return match error {
-                Error::Damaged(_) => Ok(Fate::LeftOut(error)),
-                error => Err(error),
-            };
-        }
-        self.put(block, name, bytes, is_listed).await.map_err(in_clone)
-    }
-
-    /// Puts what is proven to be a block. What is there already under its name is replaced only where it is no block: which of
-    /// two that authenticate is the right one, only those know who lead to it.
-    async fn put(&self, block: DataBlock, name: Name, bytes: Bytes, is_listed: bool) -> Result<Fate> {
-        if !is_listed && self.target.put(name, bytes.clone()).await? == Put::Created {
-            return Ok(Fate::Sent);
-        }
-        for _ in 0..PUTS_MAX {
-            // Of an earlier run: whole where that came so far.
-            match self.target.get_all(name, bytes.len() as u64).await {
-                Ok(there) if there == bytes => return Ok(Fate::Equal),
-                Ok(there) if self.source.reader.open_whole(name, block.key_epoch, there.clone()).is_ok() => {
-                    let detail =
-                        "here and in the clone it is sealed differently: `check --data` of each tells which is right";
-                    return Ok(Fate::LeftOut(Error::damaged("block", Some(name), detail)));
+        let found_blocks = transfer.found_blocks;
+        let left_out = transfer.end(sent);
+        ended?;
+        match left_out.first() {
+            Some(first) if !partial => {
+                let mut damage = first.clone();
+                if let further @ 1.. = left_out.len() - 1 {
+                    damage.detail = format!("{}; and {further} other blocks of the source", damage.detail);
                 }
-                Ok(_) => {}
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::LimitExceeded | ErrorKind::Corrupt) => {}
-                Err(error) => return Err(error.into()),
+                Err(Error::Damaged(damage))
             }
-            self.target.delete(name).await?;
-            if self.target.put(name, bytes.clone()).await? == Put::Created {
-                return Ok(Fate::Sent);
-            }
+            _ => Ok((left_out, found_blocks)),
         }
-        Err(Error::Conflict)
     }
 }

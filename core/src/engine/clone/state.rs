@@ -1,5 +1,6 @@
 //! The state that is cloned.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -123,7 +124,9 @@ impl State {
                 Err(error) => Some((Err(error), None)),
             }
         });
-        used.chain(stream::iter(self.root.spills.clone().into_iter().map(Ok)))
+        // Each once: several commits may have spilled into one.
+        let spills: BTreeSet<_> = self.root.spills.iter().copied().collect();
+        used.chain(stream::iter(spills.into_iter().map(Ok)))
     }
 
     pub(super) async fn count_blocks(&self, shared: &Arc<Shared>) -> Result<u64> {
@@ -134,14 +137,6 @@ impl State {
             count += 1;
         }
         Ok(count)
-    }
-
-    /// Whether the state reaches anything in a block.
-    pub(super) async fn needs(&self, shared: &Shared, block: DataBlock) -> Result<bool> {
-        if self.root.spills.contains(&block) {
-            return Ok(true);
-        }
-        Ok(self.root.get(&shared.nodes, &rows::usage_key(block)).await?.is_some())
     }
 }
 
