@@ -49,6 +49,8 @@ pub(super) struct Sent {
     pub(super) names: BTreeSet<Name>,
     /// Whether what differs has been found not to tell what there is to do.
     pub(super) goes_by_all: bool,
+    /// Blocks of the clone that were found damaged on the way: what is there is not taken for them unread.
+    pub(super) suspects: BTreeSet<Name>,
 }
 
 /// The blocks of one state on their way.

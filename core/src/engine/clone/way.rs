@@ -71,7 +71,7 @@ impl Way {
                     return Ok(Self::Changes { changes, mark: *mark, added, removed });
                 }
                 Ok(_) => {}
-                Err(error) if is_lost_by_clone(&error) => {}
+                Err(error) if is_lost_by_clone(&error) => sent.suspects.extend(blob_of(&error)),
                 Err(error) => return Err(error),
             }
         }
@@ -114,7 +114,7 @@ impl Way {
                     let name = target.name(block);
                     let known = match names.contains(&name) {
                         false => Known::Absent,
-                        true if checksum => Known::Listed,
+                        true if checksum || sent.suspects.contains(&name) => Known::Listed,
                         true if sent.names.contains(&name) => Known::There,
                         true if target.needs(block).await.map_err(in_clone)? => Known::There,
                         true => Known::Listed,
@@ -200,6 +200,18 @@ async fn holds(target: &Target, mark: &CloneMark) -> Result<bool> {
 /// Whether the clone has lost nodes of its own state.
 fn is_lost_by_clone(error: &Error) -> bool {
     matches!(error, Error::InClone(error) if matches!(**error, Error::Damaged(_) | Error::Missing { .. }))
+}
+
+/// The blob of the clone that an error is about.
+fn blob_of(error: &Error) -> Option<Name> {
+    match error {
+        Error::InClone(error) => match &**error {
+            Error::Damaged(damage) => damage.blob,
+            Error::Missing { blob, .. } => Some(*blob),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// What the clone has lost after it was counted has the run begin anew, by all that is there.
