@@ -49,7 +49,8 @@ impl Options {
 pub struct Tuning {
     /// Decoded chunks kept, for all files together. 0 keeps none.
     pub cache_bytes: u64,
-    /// Chunks fetched ahead of a sequential reader, per file.
+    /// Chunks fetched ahead of a sequential reader, per file: on their way, or there and not all read. Over a network eight times
+    /// as many, since a round trip is worth megabytes there; but no more than four times what was read in order so far, or 1 MiB.
     pub read_ahead_bytes: u64,
     /// Chunks hashed and compressed ahead of storing, per writer.
     pub in_flight_bytes: usize,

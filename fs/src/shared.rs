@@ -119,8 +119,28 @@ impl Shared {
         if let Some(plain) = self.cached(number) {
             return Ok(plain);
         }
-        let payload = view.chunk(number).await?;
-        let plain = codec::decode(&payload, self.plain_bytes_max())?;
+        self.decoded(number, &view.chunk(number).await?)
+    }
+
+    /// The plaintexts of several chunks, in their order, each as [`Self::chunk`] answers it; fetched together, as far as that pays.
+    pub(crate) async fn chunks(&self, view: &dyn View, numbers: &[ChunkNumber]) -> Vec<Result<Bytes>> {
+        let held: Vec<Option<Bytes>> = numbers.iter().map(|number| self.cached(*number)).collect();
+        let missing = numbers.iter().zip(&held).filter(|(_, held)| held.is_none());
+        let missing: Vec<ChunkNumber> = missing.map(|(number, _)| *number).collect();
+        let mut payloads = view.chunks(&missing).await.into_iter();
+        let mut plain = Vec::with_capacity(numbers.len());
+        for (number, held) in numbers.iter().zip(held) {
+            plain.extend(match held {
+                Some(held) => Some(Ok(held)),
+                // There are as many as are missing.
+                None => payloads.next().map(|payload| self.decoded(*number, &payload?)),
+            });
+        }
+        plain
+    }
+
+    fn decoded(&self, number: ChunkNumber, payload: &Bytes) -> Result<Bytes> {
+        let plain = codec::decode(payload, self.plain_bytes_max())?;
         self.keep(number, &plain);
         Ok(plain)
     }

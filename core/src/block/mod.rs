@@ -10,11 +10,13 @@
 //!   retried put sends the same bytes.
 //! * Every byte of a block but the salt is authenticated, and the salt enters the key.
 //! * Nothing that storage answers is indexed before its length was checked, nor handed out before it authenticated.
-//! * Reads ask for aligned 16 KiB parts, so that they show no record boundary.
+//! * Reads ask for aligned 16 KiB parts, so that they show no record boundary; for several at once where several records of a
+//!   block are wanted.
 
 mod builder;
 mod geometry;
 mod reader;
+mod run;
 mod sealing;
 mod slot;
 mod store;

@@ -2,13 +2,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use quick_cache::sync::Cache;
 
+use super::run::{self, Run};
 use super::sealing::Sealing;
 use super::{BlockContext, Place, WholeBlock};
 use crate::crypto::BlockKey;
 use crate::format::{BlockId, COUNTER_MAX, Pointer, RECORDS_COUNT_MAX, RecordKind, SALT_BYTES};
-use crate::storage::{ErrorKind, Name};
+use crate::storage::{ErrorKind, Name, Retry};
 use crate::{Error, Result};
 
 /// Reads ask for parts aligned to this, so that storage learns no record boundary.
@@ -21,9 +23,9 @@ const KEYS_COUNT_MAX: usize = 256;
 type SealingId = (u16, Name, [u8; SALT_BYTES]);
 
 /// A record, and what is needed to open it.
-struct Sought {
-    name: Name,
-    place: Place,
+pub(super) struct Sought {
+    pub(super) name: Name,
+    pub(super) place: Place,
     kind: RecordKind,
     key: Arc<BlockKey>,
 }
@@ -68,15 +70,85 @@ impl BlockReader {
     /// [`Error::Missing`] where the block is not there, [`Error::Damaged`] where it is not what was put, and what the
     /// storage raises.
     pub async fn read(&self, pointer: &Pointer, kind: RecordKind) -> Result<Bytes> {
-        let record = self.find(pointer, kind)?;
+        self.read_sought(&self.find(pointer, kind)?).await
+    }
+
+    async fn read_sought(&self, record: &Sought) -> Result<Bytes> {
         // The pointer binds one sealing, so what opens is right wherever it comes from, and a cache may answer.
-        match self.read_record(&record, Source::Cached).await {
-            // What a cache holds damages nothing: only storage's own answer counts.
-            Err(Error::Damaged(_)) if self.context.storage.forget(record.name).await => {
-                self.read_record(&record, Source::Storage).await
-            }
+        match self.read_record(record, Source::Cached).await {
+            Err(Error::Damaged(damage)) => self.read_past_caches(record, Error::Damaged(damage)).await,
             read => read,
         }
+    }
+
+    /// What a cache holds damages nothing: only storage's own answer counts.
+    async fn read_past_caches(&self, record: &Sought, found: Error) -> Result<Bytes> {
+        if !self.context.storage.forget(record.name).await {
+            return Err(found);
+        }
+        self.read_record(record, Source::Storage).await
+    }
+
+    /// The payloads of several records, in the order of the pointers, each as [`BlockReader::read`] answers it. Those that lie
+    /// together come by one request, all requests at once; each is authenticated by itself, so what is wrong with one is said of
+    /// that one.
+    ///
+    /// It holds all payloads, and what came with them until it is opened: at most as much again as the parts that are wanted.
+    pub async fn read_many(&self, pointers: &[Pointer], kind: RecordKind) -> Vec<Result<Bytes>> {
+        let mut wanted = Vec::with_capacity(pointers.len());
+        let mut read = Vec::with_capacity(pointers.len());
+        for (index, pointer) in pointers.iter().enumerate() {
+            match self.find(pointer, kind) {
+                Ok(record) => wanted.push((index, record)),
+                Err(error) => read.push((index, Err(error))),
+            }
+        }
+        let runs = run::together(wanted, |record| self.aligned(&record.place));
+        read.extend(join_all(runs.into_iter().map(|run| self.read_run(run))).await.into_iter().flatten());
+        read.sort_by_key(|(index, _)| *index);
+        read.into_iter().map(|(_, payload)| payload).collect()
+    }
+
+    async fn read_run(&self, run: Run) -> Vec<(usize, Result<Bytes>)> {
+        let Run { name, part, records, .. } = run;
+        let mut read = Vec::with_capacity(records.len());
+        if let [(index, record)] = records.as_slice() {
+            read.push((*index, self.read_sought(record).await));
+            return read;
+        }
+        let structure = records.first().map_or("block", |(_, record)| record.kind.name());
+        match self.fetch(name, part.clone(), structure, Source::Cached).await {
+            Ok(fetched) => {
+                for (index, record) in &records {
+                    let start = record.place.offset.saturating_sub(part.start) as usize;
+                    let sealed = fetched.get(start..start.saturating_add(record.place.length as usize));
+                    let opened = self.sealing(record).open_copy(
+                        record.place.index.into(),
+                        record.kind,
+                        sealed.unwrap_or_default(),
+                    );
+                    let opened = match opened {
+                        Err(error) => self.read_past_caches(record, error).await,
+                        opened => opened,
+                    };
+                    read.push((*index, opened));
+                }
+            }
+            Err(error) if concerns_all(&error) => {
+                read.extend(records.iter().map(|(index, _)| (*index, Err(error.clone()))));
+            }
+            // Some of the part is not to be had, or came wrongly; the records beside it may be.
+            Err(_) => {
+                for (index, record) in &records {
+                    read.push((*index, self.read_sought(record).await));
+                }
+            }
+        }
+        read
+    }
+
+    fn sealing<'a>(&'a self, record: &'a Sought) -> Sealing<'a> {
+        Sealing { key: &record.key, repository: self.context.keys.repository(), name: record.name }
     }
 
     /// As [`BlockReader::read`], into a buffer that is as long as the payload. After an error it holds nothing of use.
@@ -106,8 +178,7 @@ impl BlockReader {
 
     async fn read_record(&self, record: &Sought, source: Source) -> Result<Bytes> {
         let (fetched, range) = self.fetch_around(record, source).await?;
-        let (index, kind) = (record.place.index.into(), record.kind);
-        let sealing = Sealing { key: &record.key, repository: self.context.keys.repository(), name: record.name };
+        let (index, kind, sealing) = (record.place.index.into(), record.kind, self.sealing(record));
         // In place, where nobody else holds the bytes, and keeping the record keeps little that was fetched around it.
         if fetched.len() / 2 <= range.len() {
             let sealed = fetched.slice(range);
@@ -122,7 +193,7 @@ impl BlockReader {
 
     async fn read_record_into(&self, record: &Sought, source: Source, payload: &mut [u8]) -> Result<()> {
         let (fetched, range) = self.fetch_around(record, source).await?;
-        let sealing = Sealing { key: &record.key, repository: self.context.keys.repository(), name: record.name };
+        let sealing = self.sealing(record);
         sealing.open_into(record.place.index.into(), record.kind, fetched.get(range).unwrap_or_default(), payload)
     }
 
@@ -268,5 +339,17 @@ impl BlockReader {
         (self.context.keys.block_key(key_epoch, name.as_bytes(), salt)).ok_or_else(|| {
             Error::damaged(structure, Some(name), format!("sealed in key epoch {key_epoch}, which is not at hand"))
         })
+    }
+}
+
+/// Whether what a request for several records met would be met by one for each: asking again one by one would only take longer.
+fn concerns_all(error: &Error) -> bool {
+    match error {
+        Error::Missing { .. } => true,
+        Error::Storage(error) => {
+            error.retry() == Retry::CanHelp
+                || matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Credentials | ErrorKind::Unsupported)
+        }
+        _ => false,
     }
 }

@@ -27,6 +27,18 @@ impl BlockStore {
         }
     }
 
+    /// The payloads of several records, in the order of the pointers: see [`BlockReader::read_many`].
+    pub async fn read_many(&self, pointers: &[Pointer], kind: RecordKind) -> Vec<Result<Bytes>> {
+        let pending: Vec<_> = pointers.iter().map(|pointer| self.writer.pending(pointer, kind).transpose()).collect();
+        let stored: Vec<Pointer> = (pointers.iter().zip(&pending))
+            .filter(|(_, pending)| pending.is_none())
+            .map(|(pointer, _)| *pointer)
+            .collect();
+        let mut stored = self.reader.read_many(&stored, kind).await.into_iter();
+        // As many are read as are not pending.
+        pending.into_iter().filter_map(|pending| pending.or_else(|| stored.next())).collect()
+    }
+
     /// As [`BlockStore::read`], into a buffer that is as long as the payload. After an error it holds nothing of use.
     ///
     /// # Errors

@@ -37,6 +37,9 @@ pub(super) enum Fate {
     HeldAndRefused,
 }
 
+/// What becomes of an answer to a get.
+pub(super) type Twist = fn(&Option<Range<u64>>, Bytes) -> Result<Bytes>;
+
 #[derive(Debug, Default)]
 pub(crate) struct TestStorage {
     pub(crate) blobs: Mutex<BTreeMap<Name, Bytes>>,
@@ -44,6 +47,7 @@ pub(crate) struct TestStorage {
     /// The fate of puts when `fates` is empty.
     pub(super) usual: Mutex<Option<Fate>>,
     pub(super) ranges: Mutex<Vec<Option<Range<u64>>>>,
+    pub(super) twist: Mutex<Option<Twist>>,
     pub(super) sent: Mutex<Vec<(Name, Bytes)>>,
     pub(super) release: AtomicBool,
     running: AtomicUsize,
@@ -148,7 +152,9 @@ impl Storage for TestStorage {
         if range.end - range.start > max_bytes {
             return Err(failure(ErrorKind::LimitExceeded));
         }
-        Ok(blob.slice(range.start as usize..range.end as usize))
+        let answer = blob.slice(range.start as usize..range.end as usize);
+        let twist = *self.twist.lock().unwrap();
+        twist.map_or(Ok(answer.clone()), |twist| twist(&Some(range), answer))
     }
 
     async fn size(&self, name: Name) -> Result<u64> {

@@ -34,7 +34,25 @@ struct Blob {
 
 impl Blob {
     fn find(&self, wanted: Part) -> Option<Bytes> {
-        self.parts.iter().find_map(|(part, bytes)| cut(*part, bytes, wanted))
+        let within = self.parts.iter().find_map(|(part, bytes)| cut(*part, bytes, wanted));
+        within.or_else(|| self.put_together(wanted))
+    }
+
+    /// The wanted part out of several that touch or overlap.
+    fn put_together(&self, wanted: Part) -> Option<Bytes> {
+        let Part::Range { start, end } = wanted else { return None };
+        let (mut at, mut pieces) = (start, Vec::new());
+        while at < end {
+            let piece = self.parts.iter().filter_map(|(part, bytes)| {
+                let Part::Range { start: from, end: to } = *part else { return None };
+                (from <= at && at < to).then(|| cut(*part, bytes, Part::Range { start: at, end: to.min(end) }))?
+            });
+            let piece = piece.max_by_key(Bytes::len).filter(|piece| !piece.is_empty())?;
+            at = at.saturating_add(piece.len() as u64);
+            pieces.push(piece);
+        }
+        // Of nothing there is no telling where it may be.
+        (start < end).then(|| pieces.concat().into())
     }
 
     fn weight(&self) -> u64 {
@@ -179,7 +197,8 @@ mod tests {
             cache.insert(NAME, range(0, 100), blob.slice(0..100)).await;
             cache.insert(NAME, range(50, 300), blob.slice(50..300)).await;
             assert_eq!(cache.get(NAME, range(60, 300)).await, Some(blob.slice(60..300)));
-            assert_eq!(cache.get(NAME, range(0, 300)).await, None);
+            assert_eq!(cache.get(NAME, range(0, 300)).await, Some(blob.slice(0..300)));
+            assert_eq!(cache.get(NAME, range(0, 301)).await, None);
             assert_eq!(cache.get(NAME, Part::Whole).await, None);
             cache.insert(NAME, Part::Whole, blob.clone()).await;
             let used = cache.usage().await.bytes;

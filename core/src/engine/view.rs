@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
 
 use super::nodes::Nodes;
 use super::root::{Overlay, Root, Side};
@@ -34,6 +35,12 @@ pub trait View: MaybeSendSync {
     /// # Errors
     /// [`Error::Damaged`] where no such chunk is, or its records do not authenticate; [`Error::Expired`].
     async fn chunk(&self, number: ChunkNumber) -> Result<Bytes>;
+
+    /// The payloads of several chunks, in their order, each as [`View::chunk`] answers it: what is wrong with one is said of that
+    /// one. All of them are held at once. Where the storage is remote, those that lie together there come by one request.
+    async fn chunks(&self, numbers: &[ChunkNumber]) -> Vec<Result<Bytes>> {
+        join_all(numbers.iter().map(|number| self.chunk(*number))).await
+    }
 }
 
 /// A running scan.
@@ -85,6 +92,15 @@ pub(crate) fn table_range(table: u8, range: (Bound<&[u8]>, Bound<&[u8]>)) -> (Bo
     (start, end)
 }
 
+/// A chunk of its pieces.
+fn joined(pieces: Vec<Result<Bytes>>) -> Result<Bytes> {
+    let pieces = pieces.into_iter().collect::<Result<Vec<Bytes>>>()?;
+    match pieces.as_slice() {
+        [whole] => Ok(whole.clone()),
+        pieces => Ok(pieces.concat().into()),
+    }
+}
+
 impl Shared {
     pub(crate) fn scan_root(
         self: &Arc<Self>,
@@ -131,9 +147,7 @@ impl Shared {
         }
         let lengths = pointers.iter().map(|pointer| (pointer.length as usize).saturating_sub(SEAL_BYTES));
         let total = lengths.clone().fold(0, usize::saturating_add);
-        if total > self.chunk_bytes_max() {
-            return Err(Error::damaged("chunk", None, "longer than any"));
-        }
+        self.check_length(total as u64)?;
         let mut payload = vec![0; total];
         let mut rest = payload.as_mut_slice();
         let mut reads = Vec::with_capacity(pointers.len());
@@ -142,8 +156,48 @@ impl Shared {
             rest = after;
             reads.push(self.blocks.read_into(pointer, RecordKind::ChunkData, piece));
         }
-        futures_util::future::try_join_all(reads).await?;
+        try_join_all(reads).await?;
         Ok(Bytes::from(payload))
+    }
+
+    /// Of what is longer than a chunk can be nothing is read.
+    fn check_length(&self, payload_bytes: u64) -> Result<()> {
+        if payload_bytes > self.chunk_bytes_max() as u64 {
+            return Err(Error::damaged("chunk", None, "longer than any"));
+        }
+        Ok(())
+    }
+
+    /// What several chunks hold, in their order; where the storage is remote, by one request for those that lie together.
+    pub(crate) async fn chunk_payloads(&self, rows: Vec<Result<ChunkRow>>) -> Vec<Result<Bytes>> {
+        // A request to a storage that is near costs less than opening records elsewhere than where they came.
+        if !self.context.storage.is_remote() {
+            return join_all(rows.into_iter().map(|row| async move { self.chunk_payload(&row?).await })).await;
+        }
+        let checked = |row: ChunkRow| self.check_length(row.place.payload_bytes()).map(|()| row.place);
+        let places: Vec<Result<Place>> = rows.into_iter().map(|row| row.and_then(checked)).collect();
+        let pointers: Vec<Pointer> = places.iter().flatten().flat_map(Place::pointers).copied().collect();
+        let mut pieces = self.blocks.read_many(&pointers, RecordKind::ChunkData).await.into_iter();
+        let mut payload = |place| match place {
+            Place::Inline(bytes) => Ok(bytes),
+            Place::Records(pointers) => joined(pieces.by_ref().take(pointers.len()).collect()),
+        };
+        places.into_iter().map(|place| place.and_then(&mut payload)).collect()
+    }
+
+    pub(crate) async fn chunks_at(&self, root: &Root, numbers: &[ChunkNumber]) -> Vec<Result<Bytes>> {
+        let mut rows = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            rows.push(self.chunk_row(root, number.0).await);
+        }
+        let mut payloads = Vec::with_capacity(numbers.len());
+        for payload in self.chunk_payloads(rows).await {
+            payloads.push(match payload {
+                Err(error) => Err(self.explain(error, root.sequence).await),
+                payload => payload,
+            });
+        }
+        payloads
     }
 
     pub(crate) async fn chunk_at(&self, root: &Root, number: u64) -> Result<Bytes> {
@@ -200,6 +254,12 @@ impl Snapshot {
         &self.pin
     }
 
+    /// Whether what it reads comes over a network: see [`Storage::is_remote`](crate::storage::Storage::is_remote).
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.shared.context.storage.is_remote()
+    }
+
     /// The commit whose state this is.
     #[must_use]
     pub fn sequence(&self) -> u64 {
@@ -220,5 +280,9 @@ impl View for Snapshot {
 
     async fn chunk(&self, number: ChunkNumber) -> Result<Bytes> {
         self.shared.chunk_at(&self.root, number.0).await
+    }
+
+    async fn chunks(&self, numbers: &[ChunkNumber]) -> Vec<Result<Bytes>> {
+        self.shared.chunks_at(&self.root, numbers).await
     }
 }

@@ -66,6 +66,15 @@ pub enum Place {
 }
 
 impl Place {
+    /// Where its records are: none, where it is in the row.
+    #[must_use]
+    pub fn pointers(&self) -> &[Pointer] {
+        match self {
+            Self::Inline(_) => &[],
+            Self::Records(pointers) => pointers,
+        }
+    }
+
     /// How long the payload is, in bytes.
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {

@@ -1,22 +1,36 @@
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::cache::{Cache, Part};
-use crate::storage::{Capabilities, Change, ExclusiveGuard, Name, Put, Result, Storage};
+use crate::storage::{Capabilities, Change, ErrorKind, ExclusiveGuard, Name, Put, Result, Retry, Storage};
+
+/// What is asked for is aligned to this: of a part that is cached from its beginning on, the rest is loaded from such a place.
+const PIECE_BYTES: u64 = 16 << 10;
+
+/// For who goes on where what is cached ends, so much is loaded at once: to the next multiple of it.
+const STEPS_BYTES: [u64; 2] = [256 << 10, 64 << 10];
+
+/// That is done where such a part of it was read before: no more is brought in vain than a few times what was wanted.
+const STEP_PARTS: u64 = 4;
 
 /// Answers [`Storage::get_cached`] from a cache, and nothing else; see [`crate::cache`] for what is cached and why.
 ///
 /// The cache is believed in nothing: what has the wrong length is dropped and asked for again here, what has the wrong
 /// content by the reader, which finds out ([`Storage::forget`]). What is put is not cached (only what storage gave is), and
 /// a name that is created or deleted through this layer is dropped from the cache.
+///
+/// **Reading on.** Over a network a round trip costs more than a few more bytes. Who asks for what follows on what is cached, as one
+/// does who reads rows or small files in their order, gets more of the blob loaded: 64 KiB, later 256 KiB.
 #[derive(Clone, Debug)]
 pub struct Cached {
     inner: Arc<dyn Storage>,
     cache: Arc<dyn Cache>,
+    /// Blobs are at least so long, as far as is known: no more is loaded ahead at once.
+    step_max: Arc<AtomicU64>,
 }
 
 impl Cached {
@@ -24,7 +38,69 @@ impl Cached {
     /// hold different blobs under one name, as those of the engine do not.
     #[must_use]
     pub fn new(inner: Arc<dyn Storage>, cache: Arc<dyn Cache>) -> Self {
-        Self { inner, cache }
+        let step_max = Arc::new(AtomicU64::new(u64::MAX));
+        Self { inner, cache, step_max }
+    }
+
+    /// What is wanted, where it goes on from what is cached. `None` where it does not, or that did not help: then it is to be
+    /// asked for as it is.
+    async fn read_on(&self, name: Name, wanted: Range<u64>) -> Option<Result<Bytes>> {
+        let part = |start: u64, end: u64| Part::Range { start, end };
+        let (mut from, mut pieces) = (wanted.start, Vec::new());
+        while from < wanted.end {
+            let end = from.saturating_add(PIECE_BYTES).min(wanted.end);
+            let Some(piece) = self.cache.get(name, part(from, end)).await else { break };
+            pieces.push(piece);
+            from = end;
+        }
+        let mut end = wanted.end;
+        for step in STEPS_BYTES {
+            let Some(before) = from.checked_sub(step / STEP_PARTS) else { continue };
+            if step <= self.step_max.load(Ordering::Relaxed) && self.cache.get(name, part(before, from)).await.is_some()
+            {
+                end = end.max((from / step).saturating_add(1).saturating_mul(step));
+                break;
+            }
+        }
+        if pieces.is_empty() && end == wanted.end {
+            return None;
+        }
+        match self.through_cache(name, Some(from..end), end.saturating_sub(from)).await? {
+            Ok(bytes) => {
+                let rest = usize::try_from(wanted.end.saturating_sub(from)).ok()?;
+                pieces.push(bytes.slice(..rest.min(bytes.len())));
+                Some(Ok(pieces.concat().into()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound || error.retry() == Retry::CanHelp => Some(Err(error)),
+            Err(error) => {
+                if error.kind() == ErrorKind::RangeInvalid && end > wanted.end {
+                    // Blobs are shorter, or this one is.
+                    self.step_max.fetch_min(end.saturating_sub(wanted.start) / 2, Ordering::Relaxed);
+                }
+                None
+            }
+        }
+    }
+
+    /// From the cache, or from storage by way of it; `None` where the cache answers what is not the part.
+    async fn through_cache(&self, name: Name, range: Option<Range<u64>>, bytes_max: u64) -> Option<Result<Bytes>> {
+        let part = Part::from(range.clone());
+        let refused = AtomicBool::new(false);
+        let load = async {
+            let answer = self.inner.get_cached(name, range, bytes_max).await;
+            refused.store(answer.is_err(), Ordering::Relaxed);
+            answer
+        };
+        match self.cache.fetch(name, part, Box::pin(load)).await {
+            Ok(bytes) if part.fits(bytes.len()) && bytes.len() as u64 <= bytes_max => Some(Ok(bytes)),
+            Ok(_) => {
+                self.forget(name).await;
+                None
+            }
+            Err(error) if refused.load(Ordering::Relaxed) => Some(Err(error)),
+            // Not storage's error: a cache has none to report.
+            Err(_) => None,
+        }
     }
 
     /// A name that was free holds nothing that anyone knows of.
@@ -62,23 +138,22 @@ impl Storage for Cached {
     }
 
     async fn get_cached(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        let part = Part::from(range.clone());
-        let refused = AtomicBool::new(false);
-        let load = async {
-            let answer = self.inner.get_cached(name, range.clone(), max_bytes).await;
-            refused.store(answer.is_err(), Ordering::Relaxed);
-            answer
-        };
-        match self.cache.fetch(name, part, Box::pin(load)).await {
-            Ok(bytes) if part.fits(bytes.len()) && bytes.len() as u64 <= max_bytes => return Ok(bytes),
-            Ok(_) => {
-                self.forget(name).await;
+        let fits = |bytes: &Bytes| Part::from(range.clone()).fits(bytes.len()) && bytes.len() as u64 <= max_bytes;
+        if let Some(wanted) = range.clone().filter(|wanted| !wanted.is_empty() && self.inner.is_remote()) {
+            let answer = match self.cache.get(name, Part::from(range.clone())).await {
+                Some(bytes) => Some(Ok(bytes)),
+                None => self.read_on(name, wanted).await,
+            };
+            match answer {
+                Some(Ok(bytes)) if fits(&bytes) => return Ok(bytes),
+                Some(Err(error)) => return Err(error),
+                _ => {}
             }
-            Err(error) if refused.load(Ordering::Relaxed) => return Err(error),
-            // Not storage's error: a cache has none to report.
-            Err(_) => {}
         }
-        self.inner.get(name, range, max_bytes).await
+        match self.through_cache(name, range.clone(), max_bytes).await {
+            Some(answer) => answer,
+            None => self.inner.get(name, range, max_bytes).await,
+        }
     }
 
     async fn forget(&self, name: Name) -> bool {

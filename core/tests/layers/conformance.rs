@@ -101,6 +101,10 @@ fn every_read_cached(storage: Arc<dyn Storage>, cache: &Arc<dyn Cache>) -> Arc<d
     Arc::new(EveryRead(all(storage, cache)))
 }
 
+fn every_read_cached_over_a_network(storage: Arc<dyn Storage>, cache: &Arc<dyn Cache>) -> Arc<dyn Storage> {
+    every_read_cached(Arc::new(crate::support::Remote::new(storage)), cache)
+}
+
 mod limit {
     strongroom_conformance::storage_conformance!(super::Layered::new(super::limited));
 }
@@ -134,6 +138,11 @@ mod all_together {
 /// Harder than what is promised: as long as all who write share the cache, even what may come from it is up to date.
 mod all_together_with_every_read_from_the_cache {
     strongroom_conformance::storage_conformance!(super::Layered::new(super::every_read_cached));
+}
+
+/// Where more is loaded than is asked for.
+mod all_together_with_every_read_from_the_cache_over_a_network {
+    strongroom_conformance::storage_conformance!(super::Layered::new(super::every_read_cached_over_a_network));
 }
 
 /// Asks the cache first for whatever is read.

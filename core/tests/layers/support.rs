@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use strongroom_conformance::Dice;
 use strongroom_core::storage::{
-    Capabilities, Change, Effect, Error, ErrorKind, ExclusiveGuard, Name, Operation, Put, Result, Retry, Storage,
+    Capabilities, Change, Effect, Error, ErrorKind, ExclusiveGuard, Name, Occupancy, Operation, Put, Result, Retry,
+    Storage,
 };
 use strongroom_memory::MemoryStorage;
 
@@ -183,5 +184,79 @@ impl Storage for Flaky {
 
     async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
         self.call(Operation::TryExclusive, self.inner.try_exclusive()).await
+    }
+}
+
+/// A storage as it would be over a network, and what was asked of it.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    inner: Arc<dyn Storage>,
+    ranges: Mutex<Vec<Option<Range<u64>>>>,
+}
+
+impl Remote {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
+        Self { inner, ranges: Mutex::default() }
+    }
+
+    /// The parts of blobs that were asked for since the last look.
+    pub(crate) fn take_ranges(&self) -> Vec<Option<Range<u64>>> {
+        std::mem::take(&mut self.ranges.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Storage for Remote {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn put(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.inner.put(name, bytes).await
+    }
+
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> Result<Put> {
+        self.inner.put_durable(name, bytes).await
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.ranges.lock().unwrap().push(range.clone());
+        self.inner.get(name, range, max_bytes).await
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        self.inner.size(name).await
+    }
+
+    async fn delete(&self, name: Name) -> Result<()> {
+        self.inner.delete(name).await
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn apply(&self, batch: Vec<Change>) -> Result<Vec<Put>> {
+        self.inner.apply(batch).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.inner.sync().await
+    }
+
+    async fn persist(&self, names: &[Name]) -> Result<()> {
+        self.inner.persist(names).await
+    }
+
+    fn occupancy(&self) -> Option<Arc<Occupancy>> {
+        self.inner.occupancy()
+    }
+
+    async fn try_exclusive(&self) -> Result<Option<Box<dyn ExclusiveGuard>>> {
+        self.inner.try_exclusive().await
     }
 }

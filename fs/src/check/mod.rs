@@ -3,13 +3,13 @@
 //! Memory: a few bytes for each inode and each chunk; names and content are looked at one by one.
 
 mod reached;
+mod reading;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
 use strongroom_core::engine::{ChunkNumber, Counts, Direction, Scan, Table, View};
-use strongroom_core::env::TaskHandle;
 
 use crate::error::{Error, Result};
 use crate::extents::{self, Placed};
@@ -24,6 +24,7 @@ use crate::path::check_name;
 use crate::versions::{self, Past};
 use crate::xattrs;
 use reached::Reached;
+use reading::ChunkReads;
 
 /// What a check looks at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +104,7 @@ impl FsSnapshot {
             remains: HashSet::new(),
             broken: HashSet::new(),
             reached: Reached::default(),
-            reading: VecDeque::new(),
+            reading: ChunkReads::default(),
             is_cut_short: false,
         };
         check.walk().await?;
@@ -129,7 +130,7 @@ struct Check<'s, R> {
     broken: HashSet<ChunkNumber>,
     /// Up to where each chunk was read for the extents that were met.
     reached: Reached,
-    reading: VecDeque<(ChunkNumber, TaskHandle<Result<()>>)>,
+    reading: ChunkReads,
     /// Whether rows could not be read, which was told.
     is_cut_short: bool,
 }
@@ -242,9 +243,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 });
             }
         }
-        while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(None, ROOT, chunk, task).await?;
-        }
+        self.end_reading(None, ROOT).await?;
         let missing: Vec<_> = self.seen.left().collect();
         for (inode, names) in missing {
             self.found(None, inode, format!("counts {names} names more than there are"));
@@ -344,9 +343,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             }
         }
         // What is being read belongs to this path: say so before going on.
-        while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(path, inode, chunk, task).await?;
-        }
+        self.end_reading(path, inode).await?;
         Ok(size)
     }
 
@@ -399,37 +396,8 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
         if !self.reached.is_further(chunk, skip.saturating_add(length)) {
             return Ok(());
         }
-        let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
-        let task = self.on.shared.engine.env().spawn(async move {
-            let plain = shared.chunk(&snapshot, chunk).await?;
-            extents::slice(&plain, length, skip).map(|_| ())
-        });
-        self.reading.push_back((chunk, task));
-        let depth = self.on.shared.engine.env().parallelism() * 4;
-        while self.reading.len() > depth
-            && let Some((chunk, task)) = self.reading.pop_front()
-        {
-            self.read(path, inode, chunk, task).await?;
-        }
-        Ok(())
-    }
-
-    async fn read(
-        &mut self,
-        path: Option<&[u8]>,
-        inode: u64,
-        chunk: ChunkNumber,
-        task: TaskHandle<Result<()>>,
-    ) -> Result<()> {
-        let result = task.await.unwrap_or_else(|| Err(strongroom_core::Error::WorkerLost.into()));
-        if let Err(error) = result {
-            self.broken.insert(chunk);
-            if error.is_conflict() {
-                return Err(error);
-            }
-            self.found(path, inode, format!("chunk {:#x}: {error}", chunk.0));
-        }
-        Ok(())
+        self.reading.gather(chunk, length, skip);
+        self.begin_reading(path, inode).await
     }
 
     /// Files without a name: each is an inode that counts none, and whole; or no inode, and some of the rows of a file.
@@ -488,9 +456,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
                 Err(error) => self.failed(None, inode, error)?,
             }
         }
-        while let Some((chunk, task)) = self.reading.pop_front() {
-            self.read(None, inode, chunk, task).await?;
-        }
+        self.end_reading(None, inode).await?;
         Ok(())
     }
 

@@ -24,8 +24,21 @@ const STREAK_MIN: u32 = 2;
 /// Chunks are fetched ahead in batches of about so many bytes: to wake a worker, and be woken, for each costs too much.
 const BATCH_BYTES: u64 = 256 << 10;
 
-/// A single read of more than this is worth fetching ahead within.
+/// A single read of more than this is worth fetching ahead within; over a network, of more than a short chunk.
 const LONG_BYTES_MIN: u64 = 128 << 10;
+const LONG_REMOTE_BYTES_MIN: u64 = 32 << 10;
+
+/// As many times as far is fetched ahead over a network: 16 MiB by default. While an answer is on its way, 3 MB pass a line of
+/// 100 MB/s that takes 30 ms. But batches share the line and are read in order, so that they tend to come all at once, and the next
+/// ones are asked for all at once: then the line is idle for a round trip in each window, which is to be five times as long.
+const REMOTE_WINDOWS: u64 = 8;
+/// In so many batches. More would cut more blocks in two, and so take more requests.
+const REMOTE_BATCHES: u64 = 8;
+const BATCH_REMOTE_BYTES_MIN: u64 = 512 << 10;
+/// But for each byte that was read in order no more than so many: who reads the beginning of a file and no more pays for that.
+const AHEAD_PER_BYTE: u64 = 4;
+/// And so much at least.
+const AHEAD_REMOTE_BYTES_MIN: u64 = 1 << 20;
 
 /// Reads committed content: remembers where things are as long as the content row stays the same, and fetches ahead of a
 /// sequential reader on the workers.
@@ -50,10 +63,13 @@ struct State {
     extents: BTreeMap<u64, Extent>,
     next: u64,
     streak: u32,
+    /// How much was read in order.
+    in_order: u64,
     ahead: VecDeque<Ahead>,
     ahead_bytes: u64,
-    /// The rest of the batch that was read from last.
+    /// The rest of the batch that was read from last, and what all of it took.
     ready: VecDeque<(ChunkNumber, Result<Bytes>)>,
+    ready_bytes: u64,
     /// Everything before this offset has been fetched, or passed by.
     ahead_end: u64,
     /// The chunk that the last read ended in: the next wants the rest of it, and the cache may be off or full.
@@ -65,6 +81,15 @@ enum Fetched {
     Ready(Result<Bytes>),
     Coming(Ahead),
     Not,
+}
+
+/// How far is fetched ahead, and in batches of which size.
+#[derive(Clone, Copy)]
+struct Reach {
+    bytes: u64,
+    batch_bytes: u64,
+    /// With so much at hand nothing more is begun.
+    enough_bytes: u64,
 }
 
 /// Chunks to be fetched together.
@@ -96,17 +121,22 @@ impl Reader {
     ) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
         let content = reading.content;
-        let until = self.lock().begin(content, offset, end);
+        let is_remote = snapshot.is_remote();
+        let long_min = if is_remote { LONG_REMOTE_BYTES_MIN } else { LONG_BYTES_MIN };
+        let until = self.lock().begin(content, offset, end, long_min);
         let sequential = until.is_some();
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
             let placed = self.find(shared, snapshot, reading, at, sequential).await?;
-            let fetched = match placed.extent {
-                Extent::Hole { .. } => Fetched::Not,
-                Extent::Data { chunk, .. } => self.lock().take_fetched(chunk),
-            };
+            let mut fetched = self.lock().take(&placed.extent);
             if let Some(until) = until {
-                self.fetch_ahead(shared, snapshot, reading, placed.end()..until).await?;
+                // Over a network what is wanted now comes with what follows: one request less.
+                let together = is_remote && matches!(fetched, Fetched::Not);
+                let from = if together { placed.start } else { placed.end() };
+                self.fetch_ahead(shared, snapshot, reading, from..until).await?;
+                if together {
+                    fetched = self.lock().take(&placed.extent);
+                }
             }
             let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
             let here = usize::try_from(placed.end() - at).unwrap_or(usize::MAX).min(out.len());
@@ -179,9 +209,8 @@ impl Reader {
         if env.parallelism() < 2 {
             return Ok(());
         }
-        // In batches: to wake the workers for every chunk would cost more than it gains.
-        let bound = shared.tuning.read_ahead_bytes;
-        if self.lock().ahead_bytes > bound / 2 {
+        let reach = self.lock().reach(shared.tuning.read_ahead_bytes, snapshot.is_remote());
+        if self.lock().held_bytes() > reach.enough_bytes {
             return Ok(());
         }
         let mut gathered = Gathered::default();
@@ -192,7 +221,7 @@ impl Reader {
                 if state.content != content {
                     return Ok(());
                 }
-                if state.ahead_bytes + gathered.bytes >= bound || state.ahead_end >= range.end {
+                if state.held_bytes() + gathered.bytes >= reach.bytes || state.ahead_end >= range.end {
                     state.fetch(shared, snapshot, gathered);
                     return Ok(());
                 }
@@ -209,9 +238,9 @@ impl Reader {
             {
                 gathered.chunks.push(chunk);
                 // It comes whole, however little of it the file has left; how long it is shows when it is there.
-                let reach = u64::from(skip.saturating_add(length));
-                gathered.bytes += reach.max(shared.boundaries().average_bytes() as u64);
-                if gathered.bytes >= BATCH_BYTES {
+                let up_to = u64::from(skip.saturating_add(length));
+                gathered.bytes += up_to.max(shared.boundaries().average_bytes() as u64);
+                if gathered.bytes >= reach.batch_bytes {
                     state.fetch(shared, snapshot, std::mem::take(&mut gathered));
                 }
             }
@@ -226,6 +255,7 @@ impl Reader {
         let mut state = self.lock();
         if state.content == content {
             state.ready = fetched.collect();
+            state.settle();
         }
         plain
     }
@@ -247,24 +277,52 @@ async fn current(snapshot: &Snapshot, inode: u64, offset: u64, page: usize) -> R
 impl State {
     /// Notes a read; answers up to where fetching ahead makes sense: anywhere for a reader in sequence, to the end of this
     /// read where it is a long one.
-    fn begin(&mut self, content: ContentRow, offset: u64, end: u64) -> Option<u64> {
+    fn begin(&mut self, content: ContentRow, offset: u64, end: u64, long_bytes_min: u64) -> Option<u64> {
         if self.content != content {
-            *self = Self { content, next: self.next, streak: self.streak, ..Self::default() };
+            let Self { next, streak, in_order, .. } = *self;
+            *self = Self { content, next, streak, in_order, ..Self::default() };
         }
         if offset == self.next {
             self.streak = self.streak.saturating_add(1);
         } else {
             self.streak = u32::from(offset == 0);
+            self.in_order = 0;
             self.ahead.clear();
             self.ready.clear();
             self.ahead_bytes = 0;
+            self.ready_bytes = 0;
             self.ahead_end = offset;
         }
         self.next = end;
+        self.in_order = self.in_order.saturating_add(end - offset);
         if self.streak >= STREAK_MIN {
             return Some(content.size);
         }
-        (end - offset > LONG_BYTES_MIN).then_some(end)
+        (end - offset > long_bytes_min).then_some(end)
+    }
+
+    /// How far to fetch ahead, where `window` is how far that goes in a storage that is near.
+    fn reach(&self, window: u64, is_remote: bool) -> Reach {
+        if !is_remote {
+            return Reach { bytes: window, batch_bytes: BATCH_BYTES, enough_bytes: window / 2 };
+        }
+        let earned = self.in_order.saturating_mul(AHEAD_PER_BYTE).max(AHEAD_REMOTE_BYTES_MIN);
+        let bytes = window.saturating_mul(REMOTE_WINDOWS).min(earned);
+        let batch_bytes = (bytes / REMOTE_BATCHES).max(BATCH_REMOTE_BYTES_MIN);
+        // Once there is room for a batch: they are about as long as that.
+        Reach { bytes, batch_bytes, enough_bytes: bytes.saturating_sub(batch_bytes / 2) }
+    }
+
+    /// What is on its way or there, and not all read.
+    fn held_bytes(&self) -> u64 {
+        self.ahead_bytes.saturating_add(self.ready_bytes)
+    }
+
+    /// Of a batch that was read to its end nothing is held.
+    fn settle(&mut self) {
+        if self.ready.is_empty() {
+            self.ready_bytes = 0;
+        }
     }
 
     fn remembered(&self, content: ContentRow, offset: u64) -> Option<Placed> {
@@ -283,17 +341,20 @@ impl State {
         self.extents.extend(found.iter().map(|placed| (placed.start, placed.extent)));
     }
 
-    /// A chunk, where it is held or on its way; what was fetched before it and not read is forgotten.
-    fn take_fetched(&mut self, chunk: ChunkNumber) -> Fetched {
+    /// The chunk of an extent, where it is held or on its way; what was fetched before it and not read is forgotten.
+    fn take(&mut self, extent: &Extent) -> Fetched {
+        let Extent::Data { chunk, .. } = *extent else { return Fetched::Not };
         if let Some((held, plain)) = &self.held
             && *held == chunk
         {
             return Fetched::Held(plain.clone());
         }
-        if let Some(position) = self.ready.iter().position(|(ready, _)| *ready == chunk)
-            && let Some((_, plain)) = self.ready.drain(..=position).next_back()
-        {
-            return Fetched::Ready(plain);
+        if let Some(position) = self.ready.iter().position(|(ready, _)| *ready == chunk) {
+            self.ready.drain(..position);
+            if let Some((_, plain)) = self.ready.pop_front() {
+                self.settle();
+                return Fetched::Ready(plain);
+            }
         }
         let Some(position) = self.ahead.iter().position(|ahead| ahead.gathered.chunks.contains(&chunk)) else {
             return Fetched::Not;
@@ -301,6 +362,8 @@ impl State {
         let mut taken = Fetched::Not;
         for ahead in self.ahead.drain(..=position) {
             self.ahead_bytes = self.ahead_bytes.saturating_sub(ahead.gathered.bytes);
+            self.ready.clear();
+            self.ready_bytes = ahead.gathered.bytes;
             taken = Fetched::Coming(ahead);
         }
         taken
@@ -312,13 +375,7 @@ impl State {
             return;
         }
         let (chunks, inner, snapshot) = (gathered.chunks.clone(), shared.clone(), snapshot.clone());
-        let task = shared.engine.env().spawn(async move {
-            let mut plain = Vec::with_capacity(chunks.len());
-            for chunk in chunks {
-                plain.push(inner.chunk(&snapshot, chunk).await);
-            }
-            plain
-        });
+        let task = shared.engine.env().spawn(async move { inner.chunks(&snapshot, &chunks).await });
         self.ahead_bytes += gathered.bytes;
         self.ahead.push_back(Ahead { gathered, task });
     }

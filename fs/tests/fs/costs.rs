@@ -11,6 +11,7 @@ use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Tuning, Unlock};
 use strongroom_core::env::Env;
 use strongroom_core::layer::{Metrics, MetricsSnapshot};
+use strongroom_core::storage::Operation;
 use strongroom_fs::{Attributes, Error, FileSystem, OpenOptions, Options};
 
 use crate::support::at_once;
@@ -29,7 +30,11 @@ struct Counted {
 
 impl Counted {
     async fn new() -> Self {
-        let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+        Self::over(CrashOptions::default()).await
+    }
+
+    async fn over(options: CrashOptions) -> Self {
+        let medium = CrashingStorage::new(CrashOptions { yields: false, ..options });
         let metrics = Metrics::new();
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
@@ -163,6 +168,117 @@ fn what_is_fetched_ahead_is_bounded_though_the_file_has_little_left_of_each_chun
         // Eight chunks of average length, and what is read; of the longest, four times that.
         assert!(cost.downloaded_bytes() <= 9 * 4 * (BLOCK_BYTES / 2) + 8 * BLOCK_BYTES, "{cost}");
         assert!(cost.downloaded_bytes() >= 4 * (BLOCK_BYTES / 2), "nothing is fetched ahead: {cost}");
+    });
+}
+
+/// A file of 4 MiB over a network, opened again, with the workers that reading ahead takes.
+async fn remote() -> (Counted, Vec<u8>) {
+    remote_with(strongroom_fs::Tuning::default()).await
+}
+
+async fn remote_with(tuning: strongroom_fs::Tuning) -> (Counted, Vec<u8>) {
+    let counted = Counted::over(CrashOptions::object_store()).await;
+    let content = random(1, 4 * MIB);
+    counted.fs.write("f", &content).await.unwrap();
+    (counted.cold_with(at_once(2), tuning).await, content)
+}
+
+#[test]
+fn over_a_network_a_file_is_read_in_order_by_little_more_than_a_request_a_block() {
+    block_on(async {
+        for piece_bytes in [512, 64 << 10, 4 * MIB] {
+            let (counted, content) = remote().await;
+            let file = counted.fs.open_file("f", OpenOptions::new()).await.unwrap();
+            let cost = counted.cost(async {
+                let (mut piece, mut rest) = (vec![0; piece_bytes], content.as_slice());
+                while !rest.is_empty() {
+                    let read = file.read_at((content.len() - rest.len()) as u64, &mut piece).await?;
+                    assert!(piece[..read] == rest[..read]);
+                    rest = &rest[read..];
+                }
+                Ok(())
+            });
+            let cost = cost.await;
+            let requests = cost.of(Operation::Get).calls;
+            println!("4 MiB in pieces of {piece_bytes} bytes: {requests} requests, {cost}");
+            let blocks = content.len() as u64 / BLOCK_BYTES;
+            // A part of a block where a batch ends in it; and the rows.
+            assert!(requests <= blocks * 5 / 4 + 16, "{requests} requests for {blocks} blocks");
+            assert!(cost.downloaded_bytes() <= content.len() as u64 * 5 / 4, "{cost}");
+        }
+    });
+}
+
+#[test]
+fn over_a_network_who_reads_only_the_beginning_has_little_fetched_ahead() {
+    block_on(async {
+        let (counted, _) = remote().await;
+        let file = counted.fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let cost = counted.cost(async {
+            let mut piece = [0; 512];
+            file.read_exact_at(0, &mut piece).await?;
+            file.read_exact_at(512, &mut piece).await
+        });
+        let cost = cost.await;
+        println!("the first KiB over a network: {cost}");
+        // 1 MiB, the chunk across its end, and the rows.
+        assert!(cost.downloaded_bytes() <= MIB as u64 + 6 * BLOCK_BYTES, "{cost}");
+        assert!(cost.downloaded_bytes() >= MIB as u64 / 2, "nothing is fetched ahead: {cost}");
+        let cost = counted.cost(async { file.read_exact_at(3 << 20, &mut [0; 512]).await });
+        assert!(cost.await.downloaded_bytes() <= 5 * BLOCK_BYTES, "a jump has nothing fetched ahead");
+    });
+}
+
+#[test]
+fn over_a_network_no_more_is_held_ahead_than_is_stated() {
+    const WINDOW: u64 = 8 * (64 << 10);
+    block_on(async {
+        let tuning = strongroom_fs::Tuning { read_ahead_bytes: WINDOW / 8, ..strongroom_fs::Tuning::default() };
+        let (counted, content) = remote_with(tuning).await;
+        let file = counted.fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let before = counted.metrics.snapshot();
+        let (mut piece, mut most) = ([0; 4096], 0);
+        for offset in (0..content.len() as u64).step_by(piece.len()) {
+            file.read_exact_at(offset, &mut piece).await.unwrap();
+            assert!(piece == content[offset as usize..][..4096]);
+            // What is asked for is there at once here. Rows, seals, and parts of blocks that were asked for twice are an eighth.
+            let fetched = counted.metrics.snapshot().since(&before).downloaded_bytes();
+            let ahead = fetched.saturating_sub(offset * 9 / 8);
+            assert!(ahead <= WINDOW + 4 * BLOCK_BYTES, "{ahead} bytes ahead of {offset}");
+            most = most.max(ahead);
+        }
+        assert!(most >= WINDOW / 2, "nothing is fetched ahead: {most}");
+    });
+}
+
+#[test]
+fn over_a_network_damage_loses_what_is_damaged_and_nothing_that_is_fetched_with_it() {
+    block_on(async {
+        let (counted, content) = remote().await;
+        let before = counted.medium.snapshot_blobs();
+        let mut lost = 0;
+        // Whichever block it is in, a flipped bit costs the chunks of that record.
+        for (number, (name, blob)) in before.iter().enumerate().filter(|(number, _)| number % 16 == 0) {
+            let mut flipped = blob.to_vec();
+            flipped[1_000 + 777 * (number % 32)] ^= 1;
+            counted.medium.overwrite(*name, flipped.into());
+            counted.fs.drop_caches();
+            let file = counted.fs.open_file("f", OpenOptions::new()).await.unwrap();
+            let mut damaged_bytes = 0;
+            for (index, right) in content.chunks(4096).enumerate() {
+                let mut piece = vec![0; right.len()];
+                match file.read_exact_at(index as u64 * 4096, &mut piece).await {
+                    Ok(()) => assert!(piece == right),
+                    Err(Error::Core(strongroom_core::Error::Damaged(_))) => damaged_bytes += right.len(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            // One chunk of at most two blocks.
+            assert!(damaged_bytes <= 2 * BLOCK_BYTES as usize + 4096, "{damaged_bytes} bytes are lost");
+            lost += usize::from(damaged_bytes > 0);
+            counted.medium.overwrite(*name, blob.clone());
+        }
+        assert!(lost > 0, "no block of the file was damaged");
     });
 }
 

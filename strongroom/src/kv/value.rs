@@ -98,7 +98,7 @@ pub(super) async fn fetch(view: &impl View, row: &Bytes) -> Result<Bytes> {
     }
     // Each chunk adds a byte at least, so that a list cannot make this longer than the value it is checked against.
     let mut bytes = Vec::with_capacity(length.min(VALUE_BYTES_MAX));
-    for piece in futures_util::future::join_all(numbers.into_iter().map(|number| view.chunk(number))).await {
+    for piece in view.chunks(&numbers).await {
         bytes.extend_from_slice(&piece?);
         if bytes.len() > length {
             break;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -57,6 +59,25 @@ struct State {
     always: Vec<(Vec<Verb>, Fault)>,
     latency: Duration,
     bytes_per_second: Option<u64>,
+    link: Option<Link>,
+}
+
+/// A line that all bodies share, each way for itself.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    bytes_per_second: u64,
+    /// When what has a place on it will have passed: up, and down.
+    free: [Instant; 2],
+}
+
+/// Timers are late: time in which nothing passed a line is saved up, up to so much.
+const SAVED_UP_MAX: Duration = Duration::from_millis(10);
+
+/// Which way a body goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Up,
+    Down,
 }
 
 impl Default for Faults {
@@ -68,6 +89,7 @@ impl Default for Faults {
             always: Vec::new(),
             latency: Duration::ZERO,
             bytes_per_second: None,
+            link: None,
         };
         Self { state: Mutex::new(state) }
     }
@@ -108,6 +130,26 @@ impl Faults {
     /// Bodies take so long, each for itself.
     pub fn bandwidth(&self, bytes_per_second: u64) {
         self.lock().bytes_per_second = Some(bytes_per_second.max(1));
+    }
+
+    /// All bodies of one direction together take so long, as on one line.
+    pub fn link(&self, bytes_per_second: u64) {
+        self.lock().link = Some(Link { bytes_per_second: bytes_per_second.max(1), free: [Instant::now(); 2] });
+    }
+
+    /// When so many bytes that come to the line now have passed it.
+    pub(crate) fn passed(&self, way: Way, bytes: u64) -> Option<Instant> {
+        let mut state = self.lock();
+        let Link { bytes_per_second, free: [up, down] } = state.link.as_mut()?;
+        let free = match way {
+            Way::Up => up,
+            Way::Down => down,
+        };
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(*bytes_per_second);
+        let now = Instant::now();
+        *free = (*free).max(now.checked_sub(SAVED_UP_MAX).unwrap_or(now))
+            + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        Some(*free)
     }
 
     /// What this request meets.
@@ -163,6 +205,17 @@ mod tests {
         assert_eq!(faults.draw(Verb::Put), None);
         assert_eq!(faults.draw(Verb::Get), Some(Fault::SlowDown));
         assert_eq!(faults.draw(Verb::Get), None);
+    }
+
+    #[test]
+    fn what_shares_a_line_waits_for_what_came_before_it_in_the_same_direction() {
+        let faults = Faults::default();
+        assert_eq!(faults.passed(Way::Down, 1), None);
+        faults.link(1_000);
+        let first = faults.passed(Way::Down, 3_000).unwrap();
+        let second = faults.passed(Way::Down, 2_000).unwrap();
+        assert_eq!(second - first, Duration::from_secs(2));
+        assert!(faults.passed(Way::Up, 2_000).unwrap() < first);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Runtime;
 
-use crate::faults::{Fault, Faults, Verb};
+use crate::faults::{Fault, Faults, Verb, Way};
 use crate::service::{self, Service, Special};
 use crate::signature::KeyPair;
 use crate::world::{Conditional, World};
@@ -251,6 +251,9 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
     let sent = request.body().size_hint().exact().unwrap_or_default();
     shared.received.fetch_add(sent, Ordering::Relaxed);
     tokio::time::sleep(shared.faults.delay(sent)).await;
+    if let Some(passed) = shared.faults.passed(Way::Up, sent) {
+        tokio::time::sleep_until(passed).await;
+    }
     let mut special = Special::default();
     match fault {
         Some(Fault::Hang) => std::future::pending().await,
@@ -285,6 +288,7 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
             StreamBody::new(forever).boxed_unsync()
         }
         _ => match shared.faults.delay(bytes.len() as u64).saturating_sub(shared.faults.delay(0)) {
+            Duration::ZERO if shared.faults.passed(Way::Down, 0).is_some() => over_link(bytes, shared.clone()),
             Duration::ZERO => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
             takes => slow(bytes, takes),
         },
@@ -303,6 +307,22 @@ fn slow(bytes: Bytes, takes: Duration) -> UnsyncBoxBody<Bytes, io::Error> {
         tokio::time::sleep(takes / PARTS).await;
         let part = rest.split_to(part_bytes.min(rest.len()));
         Some((Ok(Frame::data(part)), rest))
+    });
+    StreamBody::new(parts).boxed_unsync()
+}
+
+/// A body that shares the line with others: so much of it has its turn at a time.
+fn over_link(bytes: Bytes, shared: Arc<Shared>) -> UnsyncBoxBody<Bytes, io::Error> {
+    const TURN_BYTES: usize = 32 << 10;
+    let parts = futures_util::stream::unfold((bytes, shared), move |(mut rest, shared)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let part = rest.split_to(TURN_BYTES.min(rest.len()));
+        if let Some(passed) = shared.faults.passed(Way::Down, part.len() as u64) {
+            tokio::time::sleep_until(passed).await;
+        }
+        Some((Ok(Frame::data(part)), (rest, shared)))
     });
     StreamBody::new(parts).boxed_unsync()
 }

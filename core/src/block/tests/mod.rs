@@ -1,2 +1,3 @@
 mod sealed_blocks;
+mod together;
 mod writing;

@@ -28,7 +28,7 @@ fn is_damaged<T>(result: crate::Result<T>) -> bool {
 }
 
 /// Puts one block of these records and gives their pointers.
-fn put(world: &World, records: &[(RecordKind, Vec<u8>)]) -> Vec<Pointer> {
+pub(super) fn put(world: &World, records: &[(RecordKind, Vec<u8>)]) -> Vec<Pointer> {
     let mut builder = BlockBuilder::new(&world.context, BlockClass::Data, &ID).unwrap();
     let salt = *builder.salt();
     let pointers = records

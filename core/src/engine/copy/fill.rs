@@ -8,16 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fetching::{Fetched, Fetching};
 use super::source::State;
 use super::{Contents, Copied};
-use crate::crypto::Keys;
 use crate::engine::difference::Change;
 use crate::engine::snapshots::SnapshotInfo;
 use crate::engine::transaction::Transaction;
-use crate::engine::view::Snapshot;
 use crate::engine::{ChunkNumber, Engine, Table};
-use crate::env::TaskHandle;
-use crate::format::rows::ChunkRow;
 use crate::{Error, Result};
 
 /// Payloads fetched ahead, and rows that wait for them. A row that needs more than that gets it.
@@ -39,6 +36,7 @@ pub(super) struct Filling<'a> {
     /// Chunks that the transaction has put, and with those that are fetched for it: neither are in the target's state.
     put: Vec<u64>,
     under_way: HashSet<u64>,
+    fetching: Fetching,
     waiting: VecDeque<Step>,
     waiting_bytes: u64,
 }
@@ -48,14 +46,8 @@ struct Step {
     change: Change,
     released: Vec<ChunkNumber>,
     retained: Vec<ChunkNumber>,
-    fetched: Vec<(ChunkNumber, TaskHandle<Result<Fetched>>)>,
+    fetched: Vec<ChunkNumber>,
     bytes: u64,
-}
-
-/// A chunk for the target.
-struct Fetched {
-    identity: Option<[u8; 32]>,
-    payload: Bytes,
 }
 
 impl<'a> Filling<'a> {
@@ -66,6 +58,7 @@ impl<'a> Filling<'a> {
     ) -> Self {
         Self {
             target: target.clone(),
+            fetching: Fetching::new(target, contents.clone()),
             contents,
             progress,
             copied: Copied::default(),
@@ -135,7 +128,7 @@ impl<'a> Filling<'a> {
     }
 
     /// Finds out what a row needs, and begins to fetch what of it is not there.
-    async fn plan(&self, before: Option<&State>, after: &State, change: Change) -> Result<Step> {
+    async fn plan(&mut self, before: Option<&State>, after: &State, change: Change) -> Result<Step> {
         let Change { table, key, .. } = &change;
         let released = match (&change.before, before) {
             (Some(row), Some(before)) => self.contents.chunks_of(&before.snapshot, *table, key, row).await?,
@@ -157,14 +150,19 @@ impl<'a> Filling<'a> {
             }
             let row = after.snapshot.shared().chunk_row(after.snapshot.root(), number.0).await?;
             bytes = bytes.saturating_add(row.place.payload_bytes());
-            let fetch = fetch(after.snapshot.clone(), self.target.keys().clone(), self.contents.clone(), row);
-            fetched.push((number, self.target.env().spawn(fetch)));
+            fetched.push((number, row));
         }
+        // Nothing fails from here on: what is asked for is taken.
+        let fetched = fetched.into_iter().map(|(number, row)| {
+            self.fetching.ask(&after.snapshot, number, row);
+            number
+        });
+        let fetched = fetched.collect();
         Ok(Step { change, released, retained, fetched, bytes })
     }
 
     fn wait(&mut self, step: Step) {
-        self.under_way.extend(step.fetched.iter().map(|(number, _)| number.0));
+        self.under_way.extend(step.fetched.iter().map(|number| number.0));
         self.waiting_bytes = self.waiting_bytes.saturating_add(step.bytes);
         self.waiting.push_back(step);
     }
@@ -186,8 +184,8 @@ impl<'a> Filling<'a> {
     async fn apply(&mut self, step: Step, after: &mut State) -> Result<()> {
         let Step { change: Change { table, key, after: row, .. }, released, retained, fetched, .. } = step;
         let mut owned = HashSet::new();
-        for (number, fetched) in fetched {
-            let Fetched { identity, payload } = match fetched.await.unwrap_or(Err(Error::WorkerLost)) {
+        for number in fetched {
+            let Fetched { identity, payload } = match self.fetching.take(number).await {
                 Err(Error::Expired) => self.fetch_again(number, after).await?,
                 fetched => fetched?,
             };
@@ -224,10 +222,10 @@ impl<'a> Filling<'a> {
         loop {
             reopened += 1;
             after.reopen().await?;
-            let (snapshot, contents) = (after.snapshot.clone(), self.contents.clone());
+            let snapshot = after.snapshot.clone();
             let row = snapshot.shared().chunk_row(snapshot.root(), number.0).await;
             let fetched = match row {
-                Ok(row) => fetch(snapshot, self.target.keys().clone(), contents, row).await,
+                Ok(row) => self.fetching.again(&snapshot, row).await,
                 Err(error) => Err(error),
             };
             match fetched {
@@ -252,23 +250,4 @@ impl<'a> Filling<'a> {
         let goes_on = self.progress.as_mut().is_none_or(|progress| progress(self.copied.chunk_bytes));
         if goes_on { Ok(()) } else { Err(Error::Stopped) }
     }
-}
-
-/// Reads a chunk, and finds what its identity is in the target.
-async fn fetch(snapshot: Snapshot, target: Arc<Keys>, contents: Arc<dyn Contents>, row: ChunkRow) -> Result<Fetched> {
-    let shared = snapshot.shared();
-    let payload = match shared.chunk_payload(&row).await {
-        Err(error) => return Err(shared.explain(error, snapshot.root().sequence).await),
-        // Copied: it may be a slice of more than it is, and is held until its block is sealed.
-        Ok(payload) => Bytes::copy_from_slice(&payload),
-    };
-    let mut identity = None;
-    if let Some(known) = &row.identity {
-        let plain = contents.plain(&payload, shared.chunk_bytes_max())?;
-        if shared.context.keys.identity(&plain) != *known {
-            return Err(Error::damaged("chunk", None, "its content has another identity than its row says"));
-        }
-        identity = Some(target.identity(&plain));
-    }
-    Ok(Fetched { identity, payload })
 }

@@ -12,6 +12,7 @@
 //! commit that puts one in force which does not is the last step. Nor does the source give up what is being read: while it
 //! lasts, a snapshot of the newest state is kept there, of a name that tells whose it is.
 
+mod fetching;
 mod fill;
 mod source;
 

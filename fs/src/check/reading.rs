@@ -1,0 +1,98 @@
+//! The chunks of a file, read to see whether they can be: by the workers, several at once.
+
+use std::collections::VecDeque;
+
+use strongroom_core::engine::ChunkNumber;
+use strongroom_core::env::TaskHandle;
+
+use super::{Check, Finding};
+use crate::error::Result;
+use crate::extents;
+
+/// Over a network so many bytes are wanted at once, so that what lies together comes together; elsewhere one chunk.
+const BATCH_REMOTE_BYTES: u64 = 1 << 20;
+/// Tasks on their way, for each that runs at once.
+const DEPTH: usize = 4;
+
+/// Chunks that are to be read, and that are being read.
+#[derive(Default)]
+pub(super) struct ChunkReads {
+    gathered: Vec<Wanted>,
+    gathered_bytes: u64,
+    under_way: VecDeque<TaskHandle<Looked>>,
+}
+
+/// What became of each chunk of a batch.
+type Looked = Vec<(ChunkNumber, Result<()>)>;
+
+/// A chunk, and how much of it an extent names.
+struct Wanted {
+    chunk: ChunkNumber,
+    length: u32,
+    skip: u32,
+}
+
+impl ChunkReads {
+    /// A chunk is to be read.
+    pub(super) fn gather(&mut self, chunk: ChunkNumber, length: u32, skip: u32) {
+        self.gathered_bytes = self.gathered_bytes.saturating_add(skip.saturating_add(length).into());
+        self.gathered.push(Wanted { chunk, length, skip });
+    }
+}
+
+impl<R: FnMut(Finding) + Send> Check<'_, R> {
+    /// Begins to read what was gathered, where that is enough, and waits while too much is on its way.
+    pub(super) async fn begin_reading(&mut self, path: Option<&[u8]>, inode: u64) -> Result<()> {
+        if self.on.snapshot.is_remote() && self.reading.gathered_bytes < BATCH_REMOTE_BYTES {
+            return Ok(());
+        }
+        self.start_reading();
+        let depth = self.on.shared.engine.env().parallelism().saturating_mul(DEPTH);
+        while self.reading.under_way.len() > depth {
+            self.await_one(path, inode).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads all that was gathered, and waits for it.
+    pub(super) async fn end_reading(&mut self, path: Option<&[u8]>, inode: u64) -> Result<()> {
+        self.start_reading();
+        while !self.reading.under_way.is_empty() {
+            self.await_one(path, inode).await?;
+        }
+        Ok(())
+    }
+
+    fn start_reading(&mut self) {
+        let wanted = std::mem::take(&mut self.reading.gathered);
+        self.reading.gathered_bytes = 0;
+        if wanted.is_empty() {
+            return;
+        }
+        let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
+        let task = self.on.shared.engine.env().spawn(async move {
+            let chunks: Vec<ChunkNumber> = wanted.iter().map(|wanted| wanted.chunk).collect();
+            let plain = shared.chunks(&snapshot, &chunks).await;
+            let looked_at = wanted.iter().zip(plain).map(|(wanted, plain)| {
+                let whole = plain.and_then(|plain| extents::slice(&plain, wanted.length, wanted.skip).map(|_| ()));
+                (wanted.chunk, whole)
+            });
+            looked_at.collect()
+        });
+        self.reading.under_way.push_back(task);
+    }
+
+    async fn await_one(&mut self, path: Option<&[u8]>, inode: u64) -> Result<()> {
+        let Some(task) = self.reading.under_way.pop_front() else { return Ok(()) };
+        for (chunk, read) in task.await.ok_or(strongroom_core::Error::WorkerLost)? {
+            if let Err(error) = read {
+                self.broken.insert(chunk);
+                if error.is_conflict() {
+                    return Err(error);
+                }
+                self.found(path, inode, format!("chunk {:#x}: {error}", chunk.0));
+            }
+        }
+        Ok(())
+    }
+}
