@@ -183,7 +183,9 @@ impl Ground {
 
     /// Without the cache.
     pub(crate) async fn open_bare(&self) -> Result<Arc<dyn Storage>> {
-        let context = OpenContext::new(Env::deterministic(1)).with_mode(OpenMode::CreateIfMissing);
+        // Time is real here: who waits until a lock is let go must not have waited in no time.
+        static ENV: LazyLock<Env> = LazyLock::new(|| strongroom::env::system().unwrap());
+        let context = OpenContext::new(ENV.clone()).with_mode(OpenMode::CreateIfMissing);
         self.registry.open(&self.uri, &context.with_blocking(BlockingMode::Inline)).await
     }
 }
