@@ -12,8 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use strongroom_s3_server::{ACCESS_KEY, SECRET_KEY};
+
 pub mod acceptance;
+pub mod kill;
 pub mod mounts;
+pub mod raw;
 
 /// The password of every test repository.
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -248,12 +252,14 @@ pub fn os(bytes: &[u8]) -> OsString {
 pub struct Scratch {
     pub root: tempfile::TempDir,
     pub scheme: &'static str,
+    /// Its address where it is in no file or folder here.
+    pub bucket: Option<String>,
     pub password: String,
 }
 
 impl Scratch {
     pub fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap(), scheme: "file", password: PASSWORD.to_owned() }
+        Self { root: tempfile::tempdir().unwrap(), scheme: "file", bucket: None, password: PASSWORD.to_owned() }
     }
 
     /// A new repository, cheap to open.
@@ -263,9 +269,17 @@ impl Scratch {
 
     /// The same on another storage.
     pub fn with_repository_on(scheme: &'static str) -> Self {
-        let scratch = Self { scheme, ..Self::new() };
-        scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
-        scratch
+        Self { scheme, ..Self::new() }.initialized()
+    }
+
+    /// The same in a bucket of a test's server.
+    pub fn with_repository_in(bucket: String) -> Self {
+        Self { scheme: "s3", bucket: Some(bucket), ..Self::new() }.initialized()
+    }
+
+    fn initialized(self) -> Self {
+        self.succeeds(["init", "--no-recovery", "--kdf-time", "1"]);
+        self
     }
 
     pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
@@ -274,7 +288,8 @@ impl Scratch {
 
     /// Its address.
     pub fn repository(&self) -> String {
-        format!("{}:{}", self.scheme, self.root.path().join("repo").display())
+        let local = || format!("{}:{}", self.scheme, self.root.path().join("repo").display());
+        self.bucket.clone().unwrap_or_else(local)
     }
 
     /// The program, ready for its arguments: on `repo`, with the password, never asking.
@@ -285,6 +300,9 @@ impl Scratch {
             .env("XDG_STATE_HOME", self.root.path().join("state"))
             .env("STRONGROOM_REPO", self.repository())
             .env("STRONGROOM_PASSWORD", &self.password);
+        if self.bucket.is_some() {
+            command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        }
         command
     }
 

@@ -8,7 +8,7 @@ use strongroom_s3_server::{ACCESS_KEY, Conditional, Fault, SECRET_KEY, Server, S
 
 pub(crate) struct Bucket {
     scratch: Scratch,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 /// The keys of every server here.

@@ -9,6 +9,9 @@ mod common;
 
 #[cfg(feature = "s3")]
 mod buckets;
+mod kill;
+mod mirrors;
+mod raw;
 
 use std::fs;
 use std::io::Read as _;
@@ -31,7 +34,7 @@ fn init(scratch: &Scratch) {
 #[test]
 fn a_repository_goes_from_place_to_place_and_is_the_same_in_each() {
     let scratch = Scratch::with_repository();
-    generate_tree(&scratch.path("tree"), 5, scaled(6 << 20, 500 << 20), scaled(60, 4_000));
+    generate_tree(&scratch.path("tree"), 5, scaled(60 << 20, 500 << 20), scaled(500, 4_000));
     scratch.succeeds(["import", "tree"]);
     scratch.succeeds(["snapshot", "create", "one"]);
     scratch.feeds(["kv", "put", "key", "-"], b"value");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_lite::future::{block_on, zip};
-use strongroom_conformance::crash::{CrashOptions, CrashingStorage, Fault};
+use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::crypto::Suite;
 use strongroom_core::engine::keyring::{self, Credentials, HeaderEdit, NewSlot};
 use strongroom_core::engine::{
@@ -18,7 +18,8 @@ use strongroom_core::format::well_known::{HeaderId, is_hint_name};
 use strongroom_core::storage::{ErrorKind, Name, Operation, Storage};
 use strongroom_core::{Error, Result};
 
-use crate::support::{Bed, TABLE, assert_clean, contents, get, put, tuning};
+use super::medium::Medium;
+use super::support::{Bed, TABLE, assert_clean, contents, get, put, tuning};
 
 const BLOCK_BYTES: u32 = 4096;
 
@@ -66,19 +67,19 @@ async fn source(seed: u64, options: CrashOptions) -> (Bed, Engine) {
     (bed, engine)
 }
 
-async fn clone_with(engine: &Engine, target: &CrashingStorage, options: CloneOptions<'_>) -> Result<Cloned> {
+async fn clone_with(engine: &Engine, target: &Medium, options: CloneOptions<'_>) -> Result<Cloned> {
     engine.clone_to(Arc::new(target.reopen()), options).await
 }
 
-async fn clone(engine: &Engine, target: &CrashingStorage) -> Result<Cloned> {
+async fn clone(engine: &Engine, target: &Medium) -> Result<Cloned> {
     clone_with(engine, target, CloneOptions::default()).await
 }
 
-async fn mirror(engine: &Engine, target: &CrashingStorage) -> Result<Cloned> {
+async fn mirror(engine: &Engine, target: &Medium) -> Result<Cloned> {
     clone_with(engine, target, CloneOptions { prune: true, ..CloneOptions::default() }).await
 }
 
-async fn open(storage: &CrashingStorage, bed: &Bed, read_only: bool) -> Result<Engine> {
+async fn open(storage: &Medium, bed: &Bed, read_only: bool) -> Result<Engine> {
     // Hints have random names: no two runs have the same.
     static SEED: AtomicU64 = AtomicU64::new(1 << 40);
     let env = Env::deterministic(SEED.fetch_add(1, Ordering::Relaxed));
@@ -88,14 +89,14 @@ async fn open(storage: &CrashingStorage, bed: &Bed, read_only: bool) -> Result<E
 }
 
 /// What a clone holds, without writing to it.
-async fn look(storage: &CrashingStorage, bed: &Bed) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+async fn look(storage: &Medium, bed: &Bed) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let engine = open(storage, bed, true).await?;
     assert_clean(&engine).await;
     Ok(all(&engine).await)
 }
 
 /// What a clone holds that may have died on the way from one state to the next, and lacks no more than the hint to that.
-async fn look_after_death(storage: &CrashingStorage, bed: &Bed) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+async fn look_after_death(storage: &Medium, bed: &Bed) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let engine = open(storage, bed, true).await?;
     let mut report = engine.check(CheckOptions { data: true, ..CheckOptions::default() }).await?;
     report.findings.retain(|finding| !finding.damage.detail.contains("bring it up to date again"));
@@ -103,7 +104,7 @@ async fn look_after_death(storage: &CrashingStorage, bed: &Bed) -> Result<BTreeM
     Ok(all(&engine).await)
 }
 
-fn count(storage: &CrashingStorage) -> usize {
+fn count(storage: &Medium) -> usize {
     storage.snapshot_blobs().len()
 }
 
@@ -111,7 +112,7 @@ fn count(storage: &CrashingStorage) -> usize {
 fn a_clone_is_the_same_repository_in_another_place_and_lives_on() {
     block_on(async {
         let (bed, engine) = source(1, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         let mut told = Vec::new();
         let mut hear = |progress: CloneProgress| {
             told.push(progress);
@@ -146,7 +147,7 @@ fn a_mirror_gets_what_changed_and_is_never_larger_than_its_source() {
     block_on(async {
         for options in [CrashOptions::default(), CrashOptions::atomic(), CrashOptions::object_store()] {
             let (bed, engine) = source(2, options.clone()).await;
-            let target = CrashingStorage::new(options);
+            let target = Medium::new(options);
             mirror(&engine, &target).await.unwrap();
             for round in 0..20 {
                 for key in 0..3 {
@@ -168,7 +169,7 @@ fn a_mirror_gets_what_changed_and_is_never_larger_than_its_source() {
 fn where_nothing_changed_nothing_is_sent_and_nothing_is_written_to_the_source() {
     block_on(async {
         let (mut bed, engine) = source(3, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         clone(&engine, &target).await.unwrap();
         engine.close().await.unwrap();
         for _ in 0..3 {
@@ -195,7 +196,7 @@ fn a_clone_that_is_taken_while_others_write_is_one_of_their_states() {
             let options = if seed % 2 == 0 { CrashOptions::default() } else { CrashOptions::object_store() };
             let (mut bed, engine) = source(seed, options.clone()).await;
             let other = bed.open().await.unwrap();
-            let target = CrashingStorage::new(options);
+            let target = Medium::new(options);
             // Both keys are changed together, by this handle and by another process in turn.
             let write = async {
                 for round in 0..60_u64 {
@@ -242,7 +243,7 @@ fn a_clone_that_dies_anywhere_is_none_yet_or_a_whole_state_and_the_next_run_ends
         for (number, fault) in (0_u64..).zip(faults) {
             let (bed, engine) = source(20 + number, CrashOptions::default()).await;
             let before = all(&engine).await;
-            let first = CrashingStorage::new(CrashOptions::default());
+            let first = Medium::new(CrashOptions::default());
             mirror(&engine, &first).await.unwrap();
             let (first_blobs, fresh) = (first.snapshot_blobs(), BTreeMap::new());
             // Once so few commits that the head is looked for across them, and once more.
@@ -254,7 +255,7 @@ fn a_clone_that_dies_anywhere_is_none_yet_or_a_whole_state_and_the_next_run_ends
             for (is_fresh, blobs) in [(true, &fresh), (false, &first_blobs)] {
                 let mut calls = 1;
                 loop {
-                    let target = CrashingStorage::new(CrashOptions::default());
+                    let target = Medium::new(CrashOptions::default());
                     target.restore(blobs.clone());
                     let handle = target.reopen();
                     handle.cut_off_after(calls, fault);
@@ -286,7 +287,7 @@ fn a_clone_that_dies_anywhere_is_none_yet_or_a_whole_state_and_the_next_run_ends
 fn a_clone_that_went_its_own_way_is_left_as_it_is() {
     block_on(async {
         let (bed, engine) = source(30, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         clone(&engine, &target).await.unwrap();
         let second = open(&target, &bed, false).await.unwrap();
         put(&second, b"theirs", b"1").await.unwrap();
@@ -303,11 +304,11 @@ fn a_clone_that_went_its_own_way_is_left_as_it_is() {
         // Nor is a newer one taken back.
         let (bed, engine) = source(31, CrashOptions::default()).await;
         clone(&engine, &target_of(&bed)).await.map(drop).unwrap_err();
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         let old = bed.storage.snapshot_blobs();
         put(&engine, b"newer", b"1").await.unwrap();
         clone(&engine, &target).await.unwrap();
-        let replayed = CrashingStorage::new(CrashOptions::default());
+        let replayed = Medium::new(CrashOptions::default());
         replayed.restore(old);
         let behind = open(&replayed, &bed, true).await.unwrap();
         let before = target.snapshot_blobs();
@@ -316,7 +317,7 @@ fn a_clone_that_went_its_own_way_is_left_as_it_is() {
     });
 }
 
-fn target_of(bed: &Bed) -> CrashingStorage {
+fn target_of(bed: &Bed) -> Medium {
     bed.storage.reopen()
 }
 
@@ -355,7 +356,7 @@ fn its_own_place_and_that_of_another_repository_are_refused() {
 }
 
 /// The names of blocks of records.
-fn data_blocks(engine: &Engine, storage: &CrashingStorage) -> Vec<Name> {
+fn data_blocks(engine: &Engine, storage: &Medium) -> Vec<Name> {
     let id = |name: &Name| BlockId::decode(&engine.keys().decrypt_name(*name.as_bytes()));
     let names = storage.snapshot_blobs().into_keys();
     names.filter(|name| matches!(id(name), Some(BlockId::Data { .. }))).collect()
@@ -365,8 +366,8 @@ fn data_blocks(engine: &Engine, storage: &CrashingStorage) -> Vec<Name> {
 fn what_the_source_has_lost_is_told_and_left_out_only_where_that_is_asked_for() {
     block_on(async {
         let (bed, engine) = source(34, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
-        let kept = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
+        let kept = Medium::new(CrashOptions::default());
         engine.checkpoint().await.unwrap();
         let before = data_blocks(&engine, &bed.storage);
         store(&engine, 60, 1).await;
@@ -406,9 +407,9 @@ fn what_the_source_has_lost_is_told_and_left_out_only_where_that_is_asked_for() 
 fn what_storage_put_in_the_way_of_a_clone_does_not_become_part_of_it() {
     block_on(async {
         let (bed, engine) = source(35, CrashOptions::default()).await;
-        let pattern = CrashingStorage::new(CrashOptions::default());
+        let pattern = Medium::new(CrashOptions::default());
         clone(&engine, &pattern).await.unwrap();
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         for (number, name) in data_blocks(&engine, &pattern).into_iter().enumerate() {
             let planted = match number % 4 {
                 0 => Bytes::from(vec![7; BLOCK_BYTES as usize]),
@@ -437,9 +438,9 @@ fn what_storage_put_in_the_way_of_a_clone_does_not_become_part_of_it() {
 }
 
 /// A clone that was written to, and a source that went on: two lines of one repository.
-async fn two_lines(seed: u64) -> (Bed, Engine, CrashingStorage) {
+async fn two_lines(seed: u64) -> (Bed, Engine, Medium) {
     let (bed, engine) = source(seed, CrashOptions::default()).await;
-    let fork = CrashingStorage::new(CrashOptions::default());
+    let fork = Medium::new(CrashOptions::default());
     clone(&engine, &fork).await.unwrap();
     engine.close().await.unwrap();
     drop(engine);
@@ -460,7 +461,7 @@ async fn two_lines(seed: u64) -> (Bed, Engine, CrashingStorage) {
 fn of_two_sealings_of_one_block_none_takes_the_place_of_the_other() {
     block_on(async {
         let (bed, engine, fork) = two_lines(40).await;
-        let good = CrashingStorage::new(CrashOptions::default());
+        let good = Medium::new(CrashOptions::default());
         clone(&engine, &good).await.unwrap();
         let whole = look(&good, &bed).await.unwrap();
         let (ours, theirs) = (bed.storage.snapshot_blobs(), fork.snapshot_blobs());
@@ -494,7 +495,7 @@ fn a_repository_whose_header_is_kept_elsewhere_is_no_clone_that_was_cut_short() 
             assert_eq!(fork.snapshot_blobs(), before);
         }
         // One that is such a clone gets its header.
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         clone(&engine, &target).await.unwrap();
         let names = target.snapshot_blobs();
         names.keys().filter(|name| is_header(name)).for_each(|name| target.remove(*name));
@@ -508,7 +509,7 @@ fn a_clone_that_is_written_to_while_it_is_brought_up_to_date_keeps_what_was_ackn
     block_on(async {
         for options in [CrashOptions::default(), CrashOptions::object_store()] {
             let (bed, engine) = source(42, options.clone()).await;
-            let target = CrashingStorage::new(options);
+            let target = Medium::new(options);
             clone(&engine, &target).await.unwrap();
             for key in 0..5 {
                 store(&engine, 300 + key, 1).await;
@@ -532,7 +533,7 @@ fn a_clone_that_is_written_to_while_it_is_brought_up_to_date_keeps_what_was_ackn
             drop(there);
 
             // One that writes only when it is over does so on what it has become.
-            let target = CrashingStorage::new(CrashOptions::object_store());
+            let target = Medium::new(CrashOptions::object_store());
             clone(&engine, &target).await.unwrap();
             let writer = open(&target, &bed, false).await.unwrap();
             store(&engine, 400, 1).await;
@@ -551,12 +552,12 @@ fn a_clone_that_is_written_to_while_it_is_brought_up_to_date_keeps_what_was_ackn
 fn a_commit_that_a_dead_run_left_is_durable_before_anything_counts_on_it() {
     block_on(async {
         let (bed, engine) = source(43, CrashOptions::default()).await;
-        let first = CrashingStorage::new(CrashOptions::default());
+        let first = Medium::new(CrashOptions::default());
         clone(&engine, &first).await.unwrap();
         store(&engine, 500, 1).await;
         engine.checkpoint().await.unwrap();
         for calls in 1..200 {
-            let target = CrashingStorage::new(CrashOptions::default());
+            let target = Medium::new(CrashOptions::default());
             target.restore(first.snapshot_blobs());
             let handle = target.reopen();
             handle.cut_off_after(calls, Fault::NotDurable);
@@ -578,7 +579,7 @@ fn a_commit_that_a_dead_run_left_is_durable_before_anything_counts_on_it() {
 fn two_mirrors_of_a_source_that_rests_are_sent_nothing_and_cost_it_nothing() {
     block_on(async {
         let (mut bed, engine) = source(44, CrashOptions::default()).await;
-        let mirrors = [(); 2].map(|()| CrashingStorage::new(CrashOptions::default()));
+        let mirrors = [(); 2].map(|()| Medium::new(CrashOptions::default()));
         engine.close().await.unwrap();
         drop(engine);
         for round in 0..4 {
@@ -611,7 +612,7 @@ fn a_source_that_takes_nothing_more_is_cloned_as_it_is() {
                     bed.storage.fail_operation(operation, call, Fault::Refused(kind));
                 }
             }
-            let target = CrashingStorage::new(CrashOptions::default());
+            let target = Medium::new(CrashOptions::default());
             clone(&engine, &target).await.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
             bed.storage.clear_faults();
             assert_eq!(look(&target, &bed).await.unwrap(), all(&engine).await, "{kind:?}");
@@ -625,7 +626,7 @@ fn blocks_of_another_line_of_the_repository_revive_nothing() {
         for seed in 50..54 {
             let (bed, engine) = source(seed, CrashOptions::default()).await;
             engine.checkpoint().await.unwrap();
-            let old = CrashingStorage::new(CrashOptions::default());
+            let old = Medium::new(CrashOptions::default());
             old.restore(bed.storage.snapshot_blobs());
             engine.close().await.unwrap();
             drop(engine);
@@ -662,7 +663,7 @@ fn blocks_of_another_line_of_the_repository_revive_nothing() {
 fn a_password_that_was_changed_is_changed_in_the_clone() {
     block_on(async {
         let (bed, engine) = source(36, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         clone(&engine, &target).await.unwrap();
         let storage: Arc<dyn Storage> = Arc::new(bed.storage.another());
         let generation = keyring::read_headers(&storage).await.unwrap().next_generation();
@@ -687,7 +688,7 @@ fn a_password_that_was_changed_is_changed_in_the_clone() {
 fn a_source_that_is_only_read_is_cloned_without_being_written_to() {
     block_on(async {
         let (bed, engine) = source(37, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         for round in 0..4 {
             // A tail behind the checkpoint.
             put(&engine, b"round", &[round]).await.unwrap();
@@ -706,7 +707,7 @@ fn a_source_that_is_only_read_is_cloned_without_being_written_to() {
 fn a_clone_can_be_asked_to_stop_and_a_full_storage_is_told() {
     block_on(async {
         let (bed, engine) = source(38, CrashOptions::default()).await;
-        let target = CrashingStorage::new(CrashOptions::default());
+        let target = Medium::new(CrashOptions::default());
         let mut hear = |progress: CloneProgress| progress.done_blocks < 10;
         let options = CloneOptions { progress: Some(&mut hear), ..CloneOptions::default() };
         assert!(matches!(clone_with(&engine, &target, options).await, Err(Error::Stopped)));

@@ -12,7 +12,7 @@ use strongroom_core::engine::{Engine, Unlock};
 use strongroom_core::env::Env;
 use strongroom_core::storage::{ErrorKind, Name, Storage};
 
-use crate::support::{Bed, put};
+use super::support::{Bed, put};
 
 async fn destroy(bed: &Bed, password: &str) -> strongroom_core::Result<strongroom_core::engine::Destroyed> {
     let credentials = Credentials::password(password);

@@ -29,3 +29,13 @@ mod space_attacks;
 mod support;
 mod told_once;
 mod turmoil;
+
+/// What they run on: here the double. `strongroom/tests/backends` runs most of them on real storages as well.
+mod medium {
+    pub(crate) use strongroom_conformance::crash::CrashingStorage as Medium;
+
+    /// How many random cases a test runs here.
+    pub(crate) fn cases(all: u32) -> u32 {
+        all
+    }
+}

@@ -14,7 +14,7 @@ use strongroom_core::engine::{
 use strongroom_core::storage::ErrorKind;
 use strongroom_core::{Error, Result};
 
-use crate::support::{Bed, TABLE, contents};
+use super::support::{Bed, TABLE, contents};
 
 /// Rows whose value is in a chunk: key -> chunk number, length.
 const CHUNKED: Table = Table(0x81);
@@ -294,7 +294,10 @@ async fn run(seed: u64, options: CrashOptions, steps: Vec<Step>) {
 }
 
 fn cases() -> u32 {
-    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
+    std::env::var("STRONGROOM_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or_else(|| super::medium::cases(256))
 }
 
 proptest! {

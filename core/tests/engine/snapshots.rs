@@ -15,7 +15,7 @@ use strongroom_core::engine::{
 use strongroom_core::storage::{Effect, ErrorKind, Operation};
 use strongroom_core::{Error, Result};
 
-use crate::support::{Bed, TABLE, get, put};
+use super::support::{Bed, TABLE, get, put};
 
 /// Rows whose value is the number of a chunk.
 const CHUNKED: Table = Table(0x81);
@@ -677,5 +677,5 @@ async fn run(seed: u64) {
 
 #[test]
 fn whatever_happens_snapshots_keep_what_they_had() {
-    simulate(150, |seed| block_on(run(seed)));
+    simulate(super::medium::cases(150).into(), |seed| block_on(run(seed)));
 }

@@ -14,7 +14,7 @@ use strongroom_core::engine::{
 use strongroom_core::storage::{ErrorKind, Operation};
 use strongroom_core::{Error, Result};
 
-use crate::support::{Bed, TABLE, assert_clean, get, put};
+use super::support::{Bed, TABLE, assert_clean, get, put};
 
 /// Rows whose value is the number of a chunk.
 const CHUNKED: Table = Table(0x81);

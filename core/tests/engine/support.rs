@@ -1,11 +1,11 @@
-//! Opening engines on the crashing double.
+//! Opening engines, on the crashing double or on what stands in its place.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::Result;
 use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
@@ -14,11 +14,13 @@ use strongroom_core::engine::{
 };
 use strongroom_core::env::Env;
 
+use super::medium::Medium;
+
 pub(crate) const TABLE: Table = Table(0x80);
 
-/// A repository on a double, created once; opened by its root secret, so that key derivation is not the cost.
+/// A repository on a medium, created once; opened by its root secret, so that key derivation is not the cost.
 pub(crate) struct Bed {
-    pub(crate) storage: CrashingStorage,
+    pub(crate) storage: Medium,
     pub(crate) root: RootSecret,
     pub(crate) tuning: Tuning,
     seed: u64,
@@ -36,7 +38,7 @@ pub(crate) fn tuning() -> Tuning {
 
 impl Bed {
     pub(crate) async fn new(seed: u64, block_bytes: u32, suite: Suite, options: CrashOptions) -> (Self, Engine) {
-        let storage = CrashingStorage::new(options);
+        let storage = Medium::new(options);
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
             credentials: &credentials,

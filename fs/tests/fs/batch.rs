@@ -5,7 +5,7 @@ use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
 use strongroom_fs::{AttributeChange, Error, Follow, Op, Options, Settings, XattrMode};
 
-use crate::support::{Bed, assert_sound};
+use super::support::{Bed, assert_sound};
 
 fn bytes(text: &str) -> Vec<u8> {
     text.into()

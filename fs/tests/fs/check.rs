@@ -7,7 +7,7 @@ use strongroom_core::engine::{Direction, Table, View as _};
 use strongroom_fs::format::{CONTENT, ContentRow, ENTRY, EXTENT, EntryRow, Extent, INODE, SUBDIRECTORIES};
 use strongroom_fs::{CheckOptions, Error, FileSystem, Follow, Kind, OpenOptions, XattrMode};
 
-use crate::support::{Bed, noise};
+use super::support::{Bed, noise};
 
 async fn findings(fs: &FileSystem) -> Vec<String> {
     let mut findings = Vec::new();

@@ -8,7 +8,7 @@ use strongroom_core::env::Env;
 use strongroom_fs::format::EXTENT;
 use strongroom_fs::{Comparand, Error, FileSystem, OpenOptions, Options};
 
-use crate::support::{Bed, noise};
+use super::support::{Bed, noise};
 
 /// Bytes in memory, and how often they were asked for.
 struct Bytes<'b> {
@@ -94,7 +94,7 @@ fn what_a_transaction_wrote_is_compared_too_and_what_it_looks_up_leaves_nothing(
         let bytes = &mut Bytes { bytes: &content, read: 0 };
         assert!(!transaction.has_content("f", 50_000, bytes).await.unwrap());
         transaction.commit().await.unwrap();
-        crate::support::assert_sound(&fs).await;
+        super::support::assert_sound(&fs).await;
     });
 }
 

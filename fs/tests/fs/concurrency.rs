@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_lite::future::block_on;
 use strongroom_fs::{FileSystem, OpenOptions, Options};
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 fn assert_send<T: Send>(value: T) -> T {
     value

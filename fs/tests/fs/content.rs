@@ -7,7 +7,7 @@ use strongroom_fs::{
     Attributes, CheckOptions, Compression, Error, FILE_BYTES_MAX, FileSystem, FsTransaction, OpenOptions, Options,
 };
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)

@@ -5,7 +5,7 @@ use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
 use strongroom_fs::{AttributeChange, Error, FileSystem, OpenOptions, Options, Timestamp};
 
-use crate::support::{Bed, assert_sound};
+use super::support::{Bed, assert_sound};
 
 const TAG: [u8; 16] = *b"read from a disk";
 

@@ -10,7 +10,7 @@ use strongroom_fs::{
     XattrMode,
 };
 
-use crate::support::{Bed, Seen, assert_sound, noise, tree};
+use super::support::{Bed, Seen, assert_sound, noise, tree};
 
 /// The state of now, which stays.
 async fn kept(fs: &FileSystem) -> FsSnapshot {

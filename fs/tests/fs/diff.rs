@@ -3,7 +3,7 @@
 use futures_lite::future::block_on;
 use strongroom_fs::{Fate, FsSnapshot};
 
-use crate::support::{Bed, assert_sound};
+use super::support::{Bed, assert_sound};
 
 async fn fates(before: &FsSnapshot, after: &FsSnapshot) -> Vec<(String, Fate)> {
     let changes = after.changes_since(before).await.unwrap();

@@ -8,7 +8,7 @@ use strongroom_core::engine;
 use strongroom_core::env::Env;
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
-use crate::support::{Bed, assert_sound, noise, tuning};
+use super::support::{Bed, assert_sound, noise, tuning};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)

@@ -5,7 +5,7 @@ use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
 use strongroom_fs::{Attributes, Error, File, FsTransaction, OpenOptions, Options, Timestamp};
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)

@@ -8,7 +8,7 @@ use futures_lite::future::block_on;
 use strongroom_conformance::Dice;
 use strongroom_fs::{File, FileSystem, OpenOptions};
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 /// What file is tried.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ struct Shape {
     /// What an operation is about is at most so long, in turn.
     lengths: [u64; 3],
     /// Unless it is said how many.
-    operations: u64,
+    operations: u32,
     /// Of the operations that are asked for, one in so many.
     share: u64,
 }
@@ -111,7 +111,8 @@ fn a_large_file_under_random_operations_equals_a_real_one() {
 async fn run(shape: Shape) {
     let Shape { block_bytes, bytes_max, lengths, .. } = shape;
     let seed = number("STRONGROOM_SEED").unwrap_or(1);
-    let operations = number("STRONGROOM_FSX").map_or(shape.operations, |all| all / shape.share);
+    let operations =
+        number("STRONGROOM_FSX").map_or_else(|| super::medium::cases(shape.operations).into(), |all| all / shape.share);
     let mut dice = Dice::new(seed);
     let (mut bed, mut fs) = Bed::new(block_bytes).await;
     let mut pair = Pair { real: tempfile::tempfile().unwrap(), file: open(&fs).await, size: 0 };

@@ -10,7 +10,7 @@ use strongroom_core::storage::{ErrorKind, Operation};
 use strongroom_fs::{AccessTime, CheckOptions, Compression, Error, File, FileSystem, Follow, OpenOptions, Options};
 use strongroom_fs::{Settings, Timestamp, Tuning, XattrMode};
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)
@@ -528,7 +528,7 @@ fn a_writer_that_comes_while_orphans_are_looked_for_keeps_what_it_has_open() {
             fs.engine().checkpoint().await.unwrap();
             // Each look at a row is one at storage.
             let looking =
-                bed.open_tuned(engine::Tuning { node_cache_bytes_max: 0, ..crate::support::tuning() }).await.unwrap();
+                bed.open_tuned(engine::Tuning { node_cache_bytes_max: 0, ..super::support::tuning() }).await.unwrap();
             let other = bed.open().await.unwrap();
             let theirs = other.open_file("f", OpenOptions::new()).await.unwrap();
             let mut reclaiming = std::pin::pin!(looking.reclaim_orphans());

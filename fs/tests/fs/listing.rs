@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_lite::future::block_on;
 use strongroom_fs::{DirCursor, Error, OpenOptions, Usage};
 
-use crate::support::{Bed, noise};
+use super::support::{Bed, noise};
 
 #[test]
 fn what_is_there_throughout_comes_exactly_once_whatever_else_comes_and_goes() {

@@ -9,7 +9,7 @@ use strongroom_core::env::Env;
 use strongroom_core::storage::Name;
 use strongroom_fs::{Comparand, FileSystem, Options};
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 /// Bytes of elsewhere.
 struct Elsewhere(Vec<u8>);

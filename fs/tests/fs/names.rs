@@ -8,7 +8,7 @@ use strongroom_fs::{
     SYMLINKS_FOLLOWED_MAX, Timestamp,
 };
 
-use crate::support::{Bed, assert_sound};
+use super::support::{Bed, assert_sound};
 
 macro_rules! refused {
     ($result:expr, $error:pat) => {

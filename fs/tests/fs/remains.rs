@@ -9,7 +9,7 @@ use strongroom_core::env::Env;
 use strongroom_fs::format::INODE;
 use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 /// Stretches of data in the file that is removed, each with a hole before it: rows for two transactions.
 const ISLANDS: u64 = 5_000;

@@ -1,21 +1,22 @@
-//! File systems on the crashing double.
+//! File systems, on the crashing double or on what stands in its place.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
 use strongroom_core::env::{BoxTask, Clock, Env, Random, RandomUnavailable, Spawn};
 use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, Options, Result};
 
-use crate::model::Shown;
+use super::medium::Medium;
+use super::model::Shown;
 
-/// A repository on a double; opened again by its root secret, so that key derivation is not the cost.
+/// A repository on a medium; opened again by its root secret, so that key derivation is not the cost.
 pub(crate) struct Bed {
-    pub(crate) storage: CrashingStorage,
+    pub(crate) storage: Medium,
     root: RootSecret,
     env: fn(u64) -> Env,
     seed: u64,
@@ -33,7 +34,7 @@ impl Bed {
         crash: CrashOptions,
         env: fn(u64) -> Env,
     ) -> (Self, FileSystem) {
-        let storage = CrashingStorage::new(crash);
+        let storage = Medium::new(crash);
         let credentials = Credentials::password("correct horse");
         let create = CreateOptions {
             credentials: &credentials,

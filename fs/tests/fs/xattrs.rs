@@ -7,7 +7,7 @@ use strongroom_fs::{
     CheckOptions, Error, Follow, XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XattrMode,
 };
 
-use crate::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, noise};
 
 const SET: XattrMode = XattrMode::Set;
 

@@ -22,3 +22,13 @@ mod tables;
 mod threads;
 mod transactions;
 mod versions;
+
+/// What the model runs on: here the double. `strongroom/tests/backends` runs it on real storages as well.
+mod medium {
+    pub(crate) use strongroom_conformance::crash::CrashingStorage as Medium;
+
+    /// How many random cases a test runs here.
+    pub(crate) fn cases(all: u32) -> u32 {
+        all
+    }
+}

@@ -16,6 +16,11 @@ use strongroom_s3_server::{Fault, Server, ServerOptions};
 /// What a child of these tests does, and where.
 const WORK: &str = "STRONGROOM_TEST_WORK";
 
+/// How many write at once, how often each, and how many read meanwhile.
+const WRITERS: u64 = 4;
+const WRITES: u64 = 8;
+const READERS: u64 = 4;
+
 /// How many increments each of two processes makes.
 const INCREMENTS: u64 = 15;
 
@@ -33,6 +38,11 @@ fn is_clean(repository: &Repository) {
     let mut findings = Vec::new();
     let report = repository.check(CheckOptions { data: true }, |finding| findings.push(finding)).unwrap();
     assert_eq!((report.findings, findings), (0, Vec::new()));
+}
+
+/// One of two sizes: quick, or full where `STRONGROOM_ACCEPTANCE=full` asks for that.
+fn scaled<T>(quick: T, full: T) -> T {
+    if std::env::var_os("STRONGROOM_ACCEPTANCE").is_some_and(|size| size == "full") { full } else { quick }
 }
 
 fn server() -> Server {
@@ -63,6 +73,13 @@ fn works_for_its_parent() {
         "increments" => {
             for _ in 0..INCREMENTS {
                 increment(&repository);
+            }
+            repository.close().unwrap();
+        }
+        "reads" => read_pairs(uri),
+        work if work.starts_with("writes") => {
+            for number in 0..WRITES {
+                write_pair(&repository, &format!("{work}-{number}"));
             }
             repository.close().unwrap();
         }
@@ -129,6 +146,60 @@ fn two_processes_that_contend_lose_no_increment() {
     is_clean(&repository);
 }
 
+/// Counts up in two files, and writes one that is this writer's own, in one transaction.
+fn write_pair(repository: &Repository, own: &str) {
+    let written = repository.transact(|transaction| {
+        let old = number(&transaction.fs().read("/pair")?);
+        transaction.fs().write("/pair", (old + 1).to_le_bytes())?;
+        transaction.fs().write("/twin", (old + 1).to_le_bytes())?;
+        transaction.fs().write(format!("/{own}"), sample_bytes(old, 20_000))?;
+        Ok::<_, strongroom::Error>(())
+    });
+    written.unwrap();
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().unwrap())
+}
+
+/// Until all that is to be written is there: each state that is seen is one that a commit made, and none is older than the one before.
+fn read_pairs(uri: &str) {
+    let options = OpenOptions::new(Credentials::password("test")).without_trusted_state().read_only(true);
+    let repository = Repository::open(StorageUri::parse(uri).unwrap(), options.registry(registry())).unwrap();
+    let mut last = 0;
+    while last < WRITERS * WRITES {
+        repository.refresh().unwrap();
+        let state = repository.fs().snapshot();
+        let (pair, twin) = (number(&state.read("/pair").unwrap()), number(&state.read("/twin").unwrap()));
+        assert!(pair == twin && pair >= last, "{pair} and {twin} after {last}");
+        last = pair;
+    }
+}
+
+#[test]
+fn of_many_processes_writers_lose_nothing_and_readers_see_whole_states() {
+    let server = server();
+    let uri = uri_at(&server, "p", "");
+    let repository = create(&uri);
+    for file in ["/pair", "/twin"] {
+        repository.fs().write(file, 0_u64.to_le_bytes()).unwrap();
+    }
+    let readers: Vec<_> = (0..READERS).map(|_| child("reads", &uri)).collect();
+    let writers: Vec<_> = (0..WRITERS).map(|writer| child(&format!("writes{writer}"), &uri)).collect();
+    for process in writers.into_iter().chain(readers) {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    repository.refresh().unwrap();
+    assert_eq!(number(&repository.fs().read("/pair").unwrap()), WRITERS * WRITES);
+    for writer in 0..WRITERS {
+        for number in 0..WRITES {
+            assert_eq!(repository.fs().read(format!("/writes{writer}-{number}")).unwrap().len(), 20_000);
+        }
+    }
+    is_clean(&repository);
+}
+
 #[test]
 fn a_server_that_restarts_in_the_middle_costs_no_acknowledged_commit() {
     let mut server = server();
@@ -176,7 +247,7 @@ fn clients_that_are_killed_leave_every_acknowledged_commit() {
     let uri = uri_at(&server, "p", "");
     create(&uri).close().unwrap();
     let mut acknowledged = Vec::new();
-    for round in 0..5_u64 {
+    for round in 0..scaled(5, 200_u64) {
         let mut child = child(&format!("round{round}"), &uri);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut is_killed = false;
@@ -186,7 +257,7 @@ fn clients_that_are_killed_leave_every_acknowledged_commit() {
             let Some(number) = told(&line) else { continue };
             let number: u64 = number.parse().unwrap();
             acknowledged.push((format!("round{round}-{number}"), number));
-            if number >= 5 + 4 * round && !is_killed {
+            if number >= 5 + 4 * (round % 5) && !is_killed {
                 child.kill().unwrap();
                 is_killed = true;
             }

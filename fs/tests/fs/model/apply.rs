@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use strongroom_core::engine::Table;
 use strongroom_fs::{AttributeChange, Error, FileSystem, FsTransaction};
 
+use super::super::support::noise;
 use super::cases;
 use super::step::Change;
-use crate::support::noise;
 
 async fn apply(transaction: &mut FsTransaction, change: &Change) -> Result<(), Error> {
     match change {

@@ -10,7 +10,7 @@ use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::env::Env;
 use strongroom_fs::{Error, File, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
-use crate::support::{Bed, assert_sound, noise, shown};
+use super::support::{Bed, assert_sound, noise, shown};
 
 pub(crate) use apply::together;
 pub(crate) use state::{Model, Shown, kind};
@@ -205,7 +205,10 @@ async fn run(seed: u64, crash: CrashOptions, options: Options, steps: Vec<Step>)
 }
 
 fn cases() -> u32 {
-    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
+    std::env::var("STRONGROOM_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or_else(|| super::medium::cases(256))
 }
 
 proptest! {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use strongroom_fs::{Error, Follow, XattrMode};
 
+use super::super::support::{Seen, noise};
 use super::step::Change;
-use crate::support::{Seen, noise};
 
 /// An inode by number, so that names can share one.
 #[derive(Clone, Debug, PartialEq, Eq)]

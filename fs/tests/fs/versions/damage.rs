@@ -5,8 +5,8 @@ use strongroom_core::engine::ChunkNumber;
 use strongroom_fs::format::{CONTENT, ContentRow, Extent, PAST, VERSION, VersionRow, Versions};
 use strongroom_fs::{CheckOptions, FileSystem};
 
+use super::super::support::{assert_sound, noise};
 use super::{bed, kinds_of};
-use crate::support::{assert_sound, noise};
 
 #[test]
 fn each_broken_row_of_versions_is_found_and_named() {

@@ -5,8 +5,8 @@ use strongroom_core::engine::View as _;
 use strongroom_fs::format::{CONTENT, PAST, VERSION};
 use strongroom_fs::{FileSystem, OpenOptions, VERSIONS_MAX};
 
+use super::super::support::{assert_sound, noise};
 use super::{bed, keeping, kinds_of, numbers, rows};
-use crate::support::{assert_sound, noise};
 
 #[test]
 fn without_a_limit_nothing_is_kept_and_no_row_is_written() {

@@ -12,8 +12,8 @@ use strongroom_core::env::Env;
 use strongroom_fs::format::VERSION;
 use strongroom_fs::{Attributes, Error, FileSystem, OpenOptions};
 
+use super::super::support::{Bed, assert_sound, noise};
 use super::{bed, keeping, numbers, rows};
-use crate::support::{Bed, assert_sound, noise};
 
 #[test]
 fn every_commit_of_content_is_a_version_that_can_be_read() {

@@ -13,7 +13,7 @@ use strongroom_core::engine::Table;
 use strongroom_core::env::Env;
 use strongroom_fs::{Error, FileSystem, Options};
 
-use crate::support::Bed;
+use super::support::Bed;
 
 fn keeping(versions: u32) -> Options {
     Options { versions, ..Options::default() }

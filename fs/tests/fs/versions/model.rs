@@ -10,8 +10,8 @@ use strongroom_core::env::Env;
 use strongroom_fs::format::{PAST, VERSION};
 use strongroom_fs::{Error, FileSystem, FsTransaction, OpenOptions, Options, Version};
 
+use super::super::support::{Bed, assert_sound, noise};
 use super::{keeping, kinds_of, numbers, only, rows};
-use crate::support::{Bed, assert_sound, noise};
 
 /// What one step of a history does to one of two files, each of which may go by the other's name.
 #[derive(Clone, Debug)]
@@ -304,7 +304,10 @@ async fn settle(fs: &FileSystem, model: &mut Model, edits: &[Edit]) {
 }
 
 fn cases() -> u32 {
-    std::env::var("STRONGROOM_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256)
+    std::env::var("STRONGROOM_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or_else(|| super::super::medium::cases(256))
 }
 
 proptest! {

@@ -6,8 +6,8 @@ use futures_lite::future::block_on;
 use strongroom_fs::OpenOptions;
 use strongroom_fs::format::PAST;
 
+use super::super::support::{assert_sound, noise};
 use super::{bed, kinds_of, only, rows};
-use crate::support::{assert_sound, noise};
 
 #[test]
 fn restoring_is_a_new_version_that_stores_nothing() {

@@ -1,4 +1,4 @@
-//! A repository on the crashing double, and the processes that open it.
+//! A repository on the crashing double, or on what stands in its place, and the processes that open it.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,8 +9,9 @@ use strongroom::cache::{Cache, Load, MemoryCache, Part, Usage};
 use strongroom::core::env::{Env, Random, RandomUnavailable};
 use strongroom::core::storage::{Name, Result as StorageResult, Storage};
 use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions, Repository, Result, Suite, Tuning};
-use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
+use strongroom_conformance::crash::CrashOptions;
 
+use crate::medium::Medium;
 use crate::model::times::Time;
 
 const BLOCK_BYTES: u32 = 4096;
@@ -105,7 +106,7 @@ fn env(seed: u64, time: &Arc<Time>) -> Env {
 }
 
 pub(crate) struct Bed {
-    pub(crate) storage: CrashingStorage,
+    pub(crate) storage: Medium,
     pub(crate) time: Arc<Time>,
     profile: Profile,
     /// Of the process that has it open.
@@ -128,7 +129,7 @@ impl Bed {
             Profile::Files => CrashOptions { yields: false, ..CrashOptions::default() },
             Profile::Objects => CrashOptions { yields: false, ..CrashOptions::object_store() },
         };
-        let storage = CrashingStorage::new(crash);
+        let storage = Medium::new(crash);
         let time = Arc::<Time>::default();
         let options = CreateOptions::new(credentials())
             .cipher(Suite::Aes256Gcm)
@@ -169,7 +170,7 @@ impl Bed {
         memory: Memory,
         read_only: bool,
         cache: Arc<Forgetful>,
-    ) -> (CrashingStorage, Result<Repository>) {
+    ) -> (Medium, Result<Repository>) {
         self.seed = self.seed.wrapping_add(1);
         let storage = self.storage.reopen();
         let options = OpenOptions::new(credentials())
@@ -184,6 +185,6 @@ impl Bed {
     }
 }
 
-fn place(storage: CrashingStorage) -> Arc<dyn Storage> {
+fn place(storage: Medium) -> Arc<dyn Storage> {
     Arc::new(storage)
 }

@@ -28,10 +28,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
+use crate::medium;
 use crate::model::bed::Profile;
 use crate::model::report::Report;
 
-const CASES: u64 = 256;
+const CASES: u32 = 256;
 const STEPS_MAX: usize = 96;
 /// Histories run so many at once. A constant: which histories there are must not depend on the machine.
 const WORKERS: u64 = 2;
@@ -55,7 +56,7 @@ fn a_history_of_a_repository_equals_that_of_the_model() {
     if let Ok(path) = std::env::var("STRONGROOM_HISTORY") {
         return replay(&path);
     }
-    let cases = number("STRONGROOM_CASES").unwrap_or(CASES);
+    let cases = number("STRONGROOM_CASES").unwrap_or_else(|| medium::cases(CASES).into());
     let seed = number("STRONGROOM_SEED").unwrap_or(1);
     let report = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
