@@ -16,7 +16,7 @@ use strongroom_core::storage::Name;
 /// What a slot holds.
 pub(crate) const PAGE_BYTES: u64 = 16 << 10;
 /// The header, and what directories are filled up to.
-const UNIT_BYTES: u64 = 4 << 10;
+pub(crate) const UNIT_BYTES: u64 = 4 << 10;
 /// One entry, and what comes before the first.
 const ENTRY_BYTES: u64 = 64;
 /// Slots of a set, at most: its directory is read for each look.

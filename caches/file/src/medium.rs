@@ -13,7 +13,7 @@ use std::time::Duration;
 use strongroom_core::storage::{Error, Result};
 
 use crate::error::{failed, foreign, other_size};
-use crate::layout::{Layout, is_header};
+use crate::layout::{Layout, UNIT_BYTES, is_header};
 
 /// The file of pages.
 const BLOCKS: &str = "blocks";
@@ -187,8 +187,11 @@ impl Opened {
                 let _ = mark(folder, &lock);
                 return Ok(Self { blocks, writing: own_file(&folder.join(WRITING))?, _lock: lock });
             }
-            let is_ours = is_header(&header) || is_marked(&lock).map_err(failed)?;
-            if !is_ours && blocks.metadata().map_err(failed)?.len() > 0 {
+            let bytes = blocks.metadata().map_err(failed)?.len();
+            // What somebody has put in its place since has another length.
+            let is_ours =
+                is_header(&header) || (bytes.is_multiple_of(UNIT_BYTES) && is_marked(&lock).map_err(failed)?);
+            if !is_ours && bytes > 0 {
                 return Err(foreign(&path));
             }
             is_other_size = is_header(&header);

@@ -182,6 +182,13 @@ fn where_the_head_of_the_file_is_lost_it_begins_anew() {
             assert!(get(&open(folder.path()), 2, Part::Whole) == Some(blob(2)), "{lost} bytes");
         }
     }
+    // What has another length than any is somebody's, who put it there since.
+    let whole = fs::read(blocks(folder.path())).unwrap();
+    fs::write(blocks(folder.path()), "somebody's letters").unwrap();
+    assert_eq!(open_with(folder.path(), BYTES_MAX).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(fs::read(blocks(folder.path())).unwrap(), b"somebody's letters");
+    fs::write(blocks(folder.path()), whole).unwrap();
+    open(folder.path());
     // Nobody can tell without the mark.
     fs::write(blocks(folder.path()), vec![0; 4096]).unwrap();
     for mark in [&b""[..], b"strongroom", b"somebody's locks, of some kind"] {

@@ -137,6 +137,20 @@ impl BlockReader {
             Err(error) if concerns_all(&error) => {
                 read.extend(records.iter().map(|(index, _)| (*index, Err(error.clone()))));
             }
+            // A server that does not answer now, or one that cannot read a place of its disk: the records at both ends tell.
+            Err(error) if is_passing(&error) => {
+                let (first, last) = (records.first(), records.last());
+                let mut are_all_met = true;
+                for (index, record) in first.into_iter().chain(last) {
+                    let alone = self.read_sought(record).await;
+                    are_all_met &= alone.as_ref().is_err_and(is_passing);
+                    read.push((*index, alone));
+                }
+                for (index, record) in records.get(1..records.len().saturating_sub(1)).unwrap_or_default() {
+                    let alone = if are_all_met { Err(error.clone()) } else { self.read_sought(record).await };
+                    read.push((*index, alone));
+                }
+            }
             // Some of the part is not to be had, or came wrongly; the records beside it may be.
             Err(_) => {
                 for (index, record) in &records {
@@ -347,9 +361,13 @@ fn concerns_all(error: &Error) -> bool {
     match error {
         Error::Missing { .. } => true,
         Error::Storage(error) => {
-            error.retry() == Retry::CanHelp
-                || matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Credentials | ErrorKind::Unsupported)
+            matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Credentials | ErrorKind::Unsupported)
         }
         _ => false,
     }
+}
+
+/// Whether another request may not meet it.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Storage(error) if error.retry() == Retry::CanHelp)
 }

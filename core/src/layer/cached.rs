@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::cache::{Cache, Part};
-use crate::storage::{Capabilities, Change, ErrorKind, ExclusiveGuard, Name, Put, Result, Retry, Storage};
+use crate::storage::{Capabilities, Change, ErrorKind, ExclusiveGuard, Name, Put, Result, Storage};
 
 /// What is asked for is aligned to this: of a part that is cached from its beginning on, the rest is loaded from such a place.
 const PIECE_BYTES: u64 = 16 << 10;
@@ -53,6 +53,10 @@ impl Cached {
             pieces.push(piece);
             from = end;
         }
+        if from >= wanted.end && !pieces.is_empty() {
+            // All of it came in parts, since it was looked for as a whole.
+            return Some(Ok(pieces.concat().into()));
+        }
         let mut end = wanted.end;
         for step in STEPS_BYTES {
             let Some(before) = from.checked_sub(step / STEP_PARTS) else { continue };
@@ -71,7 +75,8 @@ impl Cached {
                 pieces.push(bytes.slice(..rest.min(bytes.len())));
                 Some(Ok(pieces.concat().into()))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound || error.retry() == Retry::CanHelp => Some(Err(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Some(Err(error)),
+            // It may be of what lies behind alone: what was asked for is tried by itself.
             Err(error) => {
                 if error.kind() == ErrorKind::RangeInvalid && end > wanted.end {
                     // Blobs are shorter, or this one is.

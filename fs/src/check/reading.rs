@@ -11,8 +11,12 @@ use crate::extents;
 
 /// Over a network so many bytes are wanted at once, so that what lies together comes together; elsewhere one chunk.
 const BATCH_REMOTE_BYTES: u64 = 1 << 20;
+/// And so many chunks at most, of which an extent may name a byte each.
+const BATCH_CHUNKS_MAX: usize = 16;
 /// Tasks on their way, for each that runs at once.
 const DEPTH: usize = 4;
+/// Over a network, where more would only wait for each other.
+const DEPTH_REMOTE: usize = 8;
 
 /// Chunks that are to be read, and that are being read.
 #[derive(Default)]
@@ -43,11 +47,16 @@ impl ChunkReads {
 impl<R: FnMut(Finding) + Send> Check<'_, R> {
     /// Begins to read what was gathered, where that is enough, and waits while too much is on its way.
     pub(super) async fn begin_reading(&mut self, path: Option<&[u8]>, inode: u64) -> Result<()> {
-        if self.on.snapshot.is_remote() && self.reading.gathered_bytes < BATCH_REMOTE_BYTES {
+        let is_remote = self.on.snapshot.is_remote();
+        let reading = &self.reading;
+        if is_remote && reading.gathered_bytes < BATCH_REMOTE_BYTES && reading.gathered.len() < BATCH_CHUNKS_MAX {
             return Ok(());
         }
         self.start_reading();
-        let depth = self.on.shared.engine.env().parallelism().saturating_mul(DEPTH);
+        let depth = match is_remote {
+            true => DEPTH_REMOTE,
+            false => self.on.shared.engine.env().parallelism().saturating_mul(DEPTH),
+        };
         while self.reading.under_way.len() > depth {
             self.await_one(path, inode).await?;
         }

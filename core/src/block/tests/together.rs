@@ -141,13 +141,52 @@ fn what_every_request_would_meet_is_met_once() {
     let (name, _) = world.storage.only();
     *world.storage.twist.lock().unwrap() =
         Some(|_, _| Err(StorageError::new(ErrorKind::Unavailable, Operation::Get, "overloaded")));
+    // That it is so for all, those at both ends tell.
     let read = block_on(reader.read_many(&pointers, KIND));
-    assert!(read.iter().all(|read| matches!(read, Err(Error::Storage(_)))));
+    assert!(read.len() == 17 && read.iter().all(|read| matches!(read, Err(Error::Storage(_)))));
+    assert_eq!(requests(&world.storage).len(), 3);
+    *world.storage.twist.lock().unwrap() =
+        Some(|_, _| Err(StorageError::new(ErrorKind::PermissionDenied, Operation::Get, "no right")));
+    let read = block_on(reader.read_many(&pointers, KIND));
+    assert!(read.len() == 17 && read.iter().all(|read| matches!(read, Err(Error::Storage(_)))));
     assert_eq!(requests(&world.storage).len(), 1);
     world.storage.blobs.lock().unwrap().clear();
     let read = block_on(reader.read_many(&pointers, KIND));
     assert!(read.iter().all(|read| matches!(read, Err(Error::Missing { blob, .. }) if *blob == name)));
     assert_eq!(requests(&world.storage).len(), 1);
+}
+
+/// As a gateway answers that cannot read a place of its disk, or a proxy that cuts what is long.
+#[test]
+fn a_place_that_a_server_fails_at_each_time_hides_no_record_beside_it() {
+    for (place, lost) in [(500_000, vec![8]), (10, vec![0]), (1_000_000, vec![16])] {
+        let (world, reader, pointers, content) = full();
+        let twists: [(u64, Twist); 3] = [
+            (10, |range, bytes| fails_at(10, range, bytes)),
+            (500_000, |range, bytes| fails_at(500_000, range, bytes)),
+            (1_000_000, |range, bytes| fails_at(1_000_000, range, bytes)),
+        ];
+        *world.storage.twist.lock().unwrap() = twists.into_iter().find(|(at, _)| *at == place).map(|(_, twist)| twist);
+        let read = block_on(reader.read_many(&pointers, KIND));
+        let failed: Vec<usize> = (0..read.len()).filter(|number| read[*number].is_err()).collect();
+        assert_eq!(failed, lost, "at {place}");
+        assert!(
+            read.iter()
+                .zip(&content)
+                .all(|(read, content)| read.as_ref().is_ok_and(|read| read == content) || read.is_err())
+        );
+    }
+}
+
+fn fails_at(
+    place: u64,
+    range: &Option<std::ops::Range<u64>>,
+    bytes: Bytes,
+) -> std::result::Result<Bytes, StorageError> {
+    match range.as_ref().is_none_or(|range| range.contains(&place)) {
+        true => Err(StorageError::new(ErrorKind::Unavailable, Operation::Get, "it failed")),
+        false => Ok(bytes),
+    }
 }
 
 #[test]
