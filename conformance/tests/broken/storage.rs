@@ -213,11 +213,16 @@ impl Broken {
         }
     }
 
-    /// Makes durable what is there of these.
+    /// Makes durable what is there of these: again, where somebody deleted one of them meanwhile.
     async fn cover(&self, names: impl IntoIterator<Item = Name>) -> Result<()> {
-        let names: Vec<Name> =
-            names.into_iter().filter(|name| self.must_be_there(Operation::Persist, *name).is_ok()).collect();
-        self.inner.persist(&names).await
+        let mut names: Vec<Name> = names.into_iter().collect();
+        loop {
+            names.retain(|name| self.must_be_there(Operation::Persist, *name).is_ok());
+            match self.inner.persist(&names).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn put_as(&self, operation: Operation, name: Name, bytes: Bytes) -> Result<Put> {
