@@ -19,15 +19,15 @@ if [ ! -x "$venv/bin/moto_server" ]; then
     "$venv/bin/pip" install --quiet --no-compile --disable-pip-version-check "moto[s3]==$version" flask flask-cors
 fi
 
-port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
 log="$(mktemp)"
+port="$(mktemp)"
 # One request at a time: by itself it looks and then puts, and on a machine that has much to do several puts of one name win.
 "$venv/bin/python" - "$port" >"$log" 2>&1 <<'PY' &
 import sys
 import threading
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
+from werkzeug.serving import make_server
 
 moto = DomainDispatcherApplication(create_backend_app)
 turn = threading.Lock()
@@ -38,13 +38,17 @@ def in_turn(environ, start_response):
         return list(moto(environ, start_response))
 
 
-run_simple("127.0.0.1", int(sys.argv[1]), in_turn, threaded=True)
+# A port that is free, held from then on.
+server = make_server("127.0.0.1", 0, in_turn, threaded=True)
+with open(sys.argv[1], "w") as told:
+    print(server.port, file=told)
+server.serve_forever()
 PY
 server=$!
-trap 'kill "$server" 2>/dev/null || true; rm -f "$log"' EXIT
+trap 'kill "$server" 2>/dev/null || true; rm -f "$log" "$port"' EXIT
 
-endpoint="http://127.0.0.1:$port"
 for _ in $(seq 300); do
+    endpoint="http://127.0.0.1:$(cat "$port")"
     if python3 - "$endpoint/bucket" 2>/dev/null <<'PY'
 import sys, urllib.request
 urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="PUT"), timeout=5)

@@ -35,12 +35,16 @@ impl Interrupt {
         let failed = |error| Failure::failed(format!("cannot listen to signals: {error}"));
         // With a handler, a write over the limit on a file's size fails like any other instead of ending the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
+        let early = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
+            // One that comes between the next two is caught, and noted by neither.
+            signal_hook::flag::register(signal, early.clone()).map_err(failed)?;
             // Order matters: the check for a second signal stands before the note of the first.
             signal_hook::flag::register_conditional_shutdown(signal, Exit::Failed.code().into(), self.asked.clone())
                 .and_then(|_| signal_hook::flag::register(signal, self.asked.clone()))
                 .map_err(failed)?;
         }
+        self.asked.fetch_or(early.load(Ordering::SeqCst), Ordering::SeqCst);
         // A handler may say nothing; a thread may.
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let waiting = self.waiting.clone();

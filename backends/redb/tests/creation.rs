@@ -134,9 +134,15 @@ fn of_threads_that_make_it_at_once_all_have_the_same_database() {
             fs::write(&path, "").unwrap();
         }
         let context = context(OpenMode::CreateIfMissing);
+        let open = || loop {
+            match block_on(RedbStorage::open(&path, &context)) {
+                Err(error) if error.kind() == ErrorKind::Busy => {}
+                opened => break opened.unwrap(),
+            }
+        };
         let storages = std::thread::scope(|scope| {
-            let threads = [(); 8].map(|()| scope.spawn(|| block_on(RedbStorage::open(&path, &context))));
-            threads.map(|thread| thread.join().unwrap().unwrap())
+            let threads = [(); 8].map(|()| scope.spawn(open));
+            threads.map(|thread| thread.join().unwrap())
         });
         let puts = storages.each_ref().map(|storage| block_on(storage.put(sample_name(1), sample_bytes(1, 9000))));
         let created = puts.into_iter().filter(|put| *put.as_ref().unwrap() == Put::Created);

@@ -19,9 +19,12 @@ fn written(process: &Child) -> u64 {
     written.parse().unwrap()
 }
 
-/// Runs an import until it has written so much, and stops it there; nothing where it was done before.
+/// Runs an import until it has written so much, and stops it there; nothing where it was done before. It sends slowly where there is
+/// little to send: who watches it may have to wait for a core.
 fn stopped_at(scratch: &Scratch, arguments: &[&str], bytes: u64) -> Option<Child> {
-    let mut import = scratch.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = scratch.command();
+    command.args(arguments).args(scaled(&["--limit-upload", "8MiB/s"][..], &[]));
+    let mut import = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = Pid::from_child(&import);
     while written(&import) < bytes {
         if import.try_wait().unwrap().is_some() {
@@ -30,8 +33,8 @@ fn stopped_at(scratch: &Scratch, arguments: &[&str], bytes: u64) -> Option<Child
         std::thread::yield_now();
     }
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
-    rustix::process::waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
-    Some(import)
+    let (_, state) = rustix::process::waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    state.stopped().then_some(import)
 }
 
 /// Runs an import until it has written so much, and kills it there; answers how much that was, or nothing where it was
@@ -78,9 +81,9 @@ fn is_sent_once(size: Size, unique: u64, commits: u64, numbers: &mut Numbers, sc
     size.init(scratch);
     let mut sent = 0;
     for round in 0..size.kills {
-        // Each sends its share, and a bit more or less.
+        // Each sends its share, and a bit more or less; and leaves half of the rest to those after it.
         let share = unique / (size.kills + 1);
-        let share = share / 2 + numbers.below(share);
+        let share = (share / 2 + numbers.below(share)).min(unique.saturating_sub(sent) / 2);
         let bytes = killed_at(scratch, &["import", "tree"], share);
         let bytes = bytes.unwrap_or_else(|| panic!("round {round}: it was done after less than {share} bytes"));
         sent += bytes;

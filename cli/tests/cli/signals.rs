@@ -24,11 +24,11 @@ fn start(scratch: &Scratch, arguments: &[&str]) -> Child {
     child
 }
 
-/// Whether the process catches SIGINT, as the kernel tells.
+/// Whether the process listens to signals: it has the thread that tells of them, which it begins last.
 fn listens(child: &Child) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim).unwrap_or("0");
-    u64::from_str_radix(caught, 16).unwrap() & 2 != 0
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", child.id())) else { return false };
+    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+    threads.flatten().any(|thread| name(thread).trim() == "signals")
 }
 
 fn send(child: &Child, signal: &str) {

@@ -135,8 +135,10 @@ fn after_an_import_that_was_killed() {
     let scratch = with_tree(4 << 20, 200);
     let before = blocks(&scratch);
     generate_tree(&scratch.path("other"), seed() + 1, 40 << 20, 1000);
-    let mut child =
-        scratch.command().args(["import", "other"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // Slowly: who counts the blocks may have to wait for a core.
+    let mut import = scratch.command();
+    import.args(["import", "other", "--limit-upload", "16MiB/s"]);
+    let mut child = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while blocks(&scratch) < before + 60 {
         assert!(child.try_wait().unwrap().is_none(), "it was done before it was killed");
         std::thread::yield_now();

@@ -116,30 +116,70 @@ fn a_file_of_holes_goes_out_as_quickly_as_it_came_in() {
     }
 }
 
+/// Runs an import of this file and stops it while it reads: between its first look at the file and its last. Nothing where it was
+/// done with it before.
+#[cfg(target_os = "linux")]
+fn stopped_while_it_reads(scratch: &Scratch, name: &str) -> Option<std::process::Child> {
+    use std::process::Stdio;
+
+    use rustix::process::{Pid, Signal, WaitOptions};
+
+    let mut import = scratch.command();
+    import.args(["import", "--json", name]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut import = import.spawn().unwrap();
+    let (pid, process) = (Pid::from_child(&import), PathBuf::from(format!("/proc/{}", import.id())));
+    let path = scratch.path(name);
+    let has_it_open = || {
+        let opened = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        opened.map(|opened| fs::read_link(opened.path())).any(|opened| opened.is_ok_and(|opened| opened == path))
+    };
+    let read = || {
+        let counters = fs::read_to_string(process.join("io")).unwrap_or_default();
+        let read = counters.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap_or("0");
+        read.parse::<u64>().unwrap()
+    };
+    let mut before = None;
+    while before.is_none_or(|before| read() <= before) {
+        if import.try_wait().unwrap().is_some() {
+            return None;
+        }
+        match has_it_open() {
+            // It looks before it reads, and again after it.
+            true => before = before.or_else(|| Some(read())),
+            false => before = None,
+        }
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    let (_, state) = rustix::process::waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    if state.stopped() && has_it_open() {
+        return Some(import);
+    }
+    if state.stopped() {
+        import.kill().unwrap();
+        import.wait().unwrap();
+    }
+    None
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_changes_while_it_is_read_is_stored_and_told() {
     use std::io::Write as _;
-    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::process::{Pid, Signal};
 
     for length in [1 << 20, 24 << 20] {
-        let scratch = Scratch::with_repository();
-        let mut file = fs::File::create_new(scratch.path("log")).unwrap();
-        file.write_all(&Numbers::new(1).bytes(length)).unwrap();
-        let over = AtomicBool::new(false);
-        let output = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    file.write_all(b".").unwrap();
-                }
-            });
-            // Not before the other thread is at work.
-            while fs::metadata(scratch.path("log")).unwrap().len() <= length as u64 {
-                std::thread::yield_now();
+        let (scratch, import) = loop {
+            let scratch = Scratch::with_repository();
+            fs::write(scratch.path("log"), Numbers::new(1).bytes(length)).unwrap();
+            if let Some(import) = stopped_while_it_reads(&scratch, "log") {
+                break (scratch, import);
             }
-            let output = scratch.run(["import", "--json", "log"]);
-            over.store(true, Ordering::Relaxed);
-            output
-        });
+        };
+        fs::OpenOptions::new().append(true).open(scratch.path("log")).unwrap().write_all(b".").unwrap();
+        rustix::process::kill_process(Pid::from_child(&import), Signal::CONT).unwrap();
+        let output = import.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(

@@ -346,7 +346,11 @@ impl Scratch {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
+        match child.stdin.take().unwrap().write_all(input) {
+            // It ended before it had read all: what it says then is for the caller.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+            fed => fed.unwrap(),
+        }
         child.wait_with_output().unwrap()
     }
 }
