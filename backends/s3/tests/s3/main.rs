@@ -12,3 +12,4 @@ mod faults;
 mod machine;
 mod repository;
 mod requests;
+mod tls;
