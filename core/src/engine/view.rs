@@ -17,6 +17,10 @@ use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};
 use crate::{Error, Result};
 
+/// Who reads chunks one after the other over a network wants so many bytes at once ([`View::chunks`]), so that what lies together
+/// comes together; elsewhere one chunk.
+pub const BATCH_REMOTE_BYTES: u64 = 1 << 20;
+
 /// Reading at one state: what snapshots and transactions have in common.
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
 #[cfg_attr(target_family = "wasm", async_trait(?Send))]

@@ -8,13 +8,10 @@ use bytes::Bytes;
 use super::Contents;
 use crate::crypto::Keys;
 use crate::engine::view::Snapshot;
-use crate::engine::{ChunkNumber, Engine};
+use crate::engine::{BATCH_REMOTE_BYTES, ChunkNumber, Engine};
 use crate::env::TaskHandle;
 use crate::format::rows::ChunkRow;
 use crate::{Error, Result};
-
-/// Over a network so many bytes are fetched together; elsewhere one chunk.
-const BATCH_REMOTE_BYTES: u64 = 1 << 20;
 
 /// A chunk for the target.
 pub(super) struct Fetched {
