@@ -77,7 +77,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             return;
         }
         let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
-        let task = self.on.shared.engine.env().spawn(async move {
+        let task = self.on.shared.engine.env().spawn_wanted(async move {
             let chunks: Vec<ChunkNumber> = wanted.iter().map(|wanted| wanted.chunk).collect();
             let plain = shared.chunks(&snapshot, &chunks).await;
             let looked_at = wanted.iter().zip(plain).map(|(wanted, plain)| {
