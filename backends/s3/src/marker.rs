@@ -25,6 +25,10 @@ const FIRST_LINE: &str = "strongroom storage 1";
 const NATIVE: &str = "conditional-put native";
 const NONE: &str = "conditional-put none";
 const AT: &str = "at ";
+const WRITER: &str = "writer ";
+
+/// Digits of the number by which a single writer is known.
+const WRITER_DIGITS: usize = 16;
 
 /// What is written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub(crate) struct Marker {
     pub(crate) conditional_put: ConditionalPut,
     /// The servers that this was found out about, the last one first.
     places: Vec<String>,
+    /// Who writes, where one alone does: a number that it drew when it began.
+    pub(crate) writer: Option<String>,
     /// What stands behind it: for people to read.
     evidence: String,
 }
@@ -50,13 +56,14 @@ impl Marker {
                 places.push(known.clone());
             }
         }
-        Self { conditional_put: ConditionalPut::Native, places, evidence: evidence.to_string() }
+        Self { conditional_put: ConditionalPut::Native, places, writer: None, evidence: evidence.to_string() }
     }
 
-    pub(crate) fn single_writer(place: &Place) -> Self {
+    pub(crate) fn single_writer(place: &Place, writer: [u8; WRITER_DIGITS / 2]) -> Self {
         Self {
             conditional_put: ConditionalPut::SingleWriter,
             places: vec![spelt(place)],
+            writer: Some(writer.iter().map(|byte| format!("{byte:02x}")).collect()),
             evidence: "one process alone may write here, as whoever made it promised".to_owned(),
         }
     }
@@ -78,11 +85,14 @@ impl Marker {
             Some(NONE) => ConditionalPut::SingleWriter,
             _ => return Err(Unknown),
         };
-        let (places, evidence): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(AT));
+        let (places, rest): (Vec<_>, Vec<_>) = lines.partition(|line| line.starts_with(AT));
+        let (writers, evidence): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| line.starts_with(WRITER));
+        let writer = writers.first().and_then(|line| line.strip_prefix(WRITER));
+        let writer = writer.filter(|writer| writer.len() == WRITER_DIGITS).map(str::to_owned);
         let places = places.iter().filter_map(|line| line.strip_prefix(AT));
         let places =
             places.filter(|place| place.len() <= PLACE_BYTES_MAX).take(PLACES_MAX).map(str::to_owned).collect();
-        Ok(Self { conditional_put, places, evidence: evidence.join("\n") })
+        Ok(Self { conditional_put, places, writer, evidence: evidence.join("\n") })
     }
 }
 
@@ -100,6 +110,9 @@ impl fmt::Display for Marker {
         for place in &self.places {
             writeln!(formatter, "{AT}{place}")?;
         }
+        if let Some(writer) = &self.writer {
+            writeln!(formatter, "{WRITER}{writer}")?;
+        }
         writeln!(formatter, "{}", self.evidence)
     }
 }
@@ -115,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_and_other_files_are_not_taken_for_it() {
         let read = |text: &str| Marker::read(text.as_bytes());
-        for marker in [Marker::single_writer(&place("e")), Marker::proven("tried", &place("e"), None)] {
+        for marker in [Marker::single_writer(&place("e"), [7; 8]), Marker::proven("tried", &place("e"), None)] {
             assert_eq!(read(&marker.to_string()), Ok(marker));
         }
         let old = read(&format!("{FIRST_LINE}\n{NATIVE}\nsince then\n")).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,9 +64,9 @@ const PROBE_REQUESTS_MAX: usize = 16;
 
 /// A handle on a prefix of a bucket.
 pub struct S3Storage {
-    requests: Requests,
+    pub(crate) requests: Requests,
     threads: Arc<Threads>,
-    env: Env,
+    pub(crate) env: Env,
     standing: Standing,
     /// That the server keeps conditions, now: looked at once, before the first put.
     looked: OnceCell<()>,
@@ -75,8 +75,10 @@ pub struct S3Storage {
 /// What is known of the server before the first put.
 #[derive(Debug)]
 enum Standing {
-    /// It is a probe's handle, or conditions are not relied on.
+    /// It is a probe's handle.
     Exempt,
+    /// Conditions are not relied on.
+    Alone,
     /// It was tried, as the marker says.
     Tried(Marker),
     /// It was not, though there may be a marker that speaks of others.
@@ -85,17 +87,19 @@ enum Standing {
 
 /// What makes requests; cheap to clone, so that each call has one of its own on its thread.
 #[derive(Clone)]
-struct Requests {
+pub(crate) struct Requests {
     client: AmazonS3,
     /// Empty, or ending with a slash.
     prefix: Arc<str>,
     /// As messages name it.
-    shown: Arc<str>,
+    pub(crate) shown: Arc<str>,
     permits: Arc<Semaphore>,
     conditional_put: ConditionalPut,
-    place: Arc<Place>,
+    pub(crate) place: Arc<Place>,
     timeout: Duration,
-    alone: Alone,
+    pub(crate) alone: Alone,
+    /// That this handle is of the writer, as the marker names it.
+    pub(crate) claim: Arc<OnceLock<String>>,
 }
 
 impl S3Storage {
@@ -116,7 +120,12 @@ impl S3Storage {
         match storage.marker().await? {
             Some(marker) if marker.conditional_put == options.conditional_put => storage.stand_on(Some(marker)),
             Some(marker) => return Err(made_otherwise(&marker)),
-            None if context.mode == OpenMode::CreateIfMissing => storage.create().await?,
+            None if context.mode == OpenMode::CreateIfMissing => {
+                storage.create().await?;
+                if options.conditional_put == ConditionalPut::SingleWriter {
+                    storage.standing = Standing::Alone;
+                }
+            }
             // Blobs that were brought from elsewhere, without what lies beside them.
             None if storage.holds_blobs().await? => storage.stand_on(None),
             None => {
@@ -129,7 +138,7 @@ impl S3Storage {
 
     fn stand_on(&mut self, marker: Option<Marker>) {
         self.standing = match (self.requests.conditional_put, marker) {
-            (ConditionalPut::SingleWriter, _) => Standing::Exempt,
+            (ConditionalPut::SingleWriter, _) => Standing::Alone,
             (ConditionalPut::Native, Some(marker)) if marker.is_of(&self.requests.place) => Standing::Tried(marker),
             (ConditionalPut::Native, marker) => Standing::Untried(marker),
         };
@@ -150,6 +159,7 @@ impl S3Storage {
             place: Arc::new(place),
             timeout: options.timeout,
             alone: Alone::shared(),
+            claim: Arc::default(),
         };
         Ok(Self { requests, threads, env: context.env.clone(), standing: Standing::Exempt, looked: OnceCell::new() })
     }
@@ -197,7 +207,7 @@ impl S3Storage {
         Error::new(error.kind(), operation, &*self.requests.shown).with_retry(error.retry()).with_source(what)
     }
 
-    async fn marker(&self) -> Result<Option<Marker>> {
+    pub(crate) async fn marker(&self) -> Result<Option<Marker>> {
         let found = self.opening(|requests| async move {
             let context = requests.shown.to_string();
             requests.read(Operation::Open, &requests.key(marker::NAME), &context, None, marker::BYTES_MAX).await
@@ -224,10 +234,7 @@ impl S3Storage {
         // A server that cannot list is of no use to a single writer either.
         self.holds_blobs().await?;
         match self.requests.conditional_put {
-            ConditionalPut::SingleWriter => {
-                let marker = Marker::single_writer(&self.requests.place);
-                self.put_marker(&marker, PutMode::Overwrite).await.map(drop)
-            }
+            ConditionalPut::SingleWriter => self.claim().await,
             ConditionalPut::Native => {
                 let marker = self.try_server(None).await?;
                 self.put_marker(&marker, PutMode::Create).await?;
@@ -274,7 +281,7 @@ impl S3Storage {
         ))
     }
 
-    async fn put_marker(&self, marker: &Marker, mode: PutMode) -> Result<Put> {
+    pub(crate) async fn put_marker(&self, marker: &Marker, mode: PutMode) -> Result<Put> {
         let bytes = Bytes::from(marker.to_string());
         self.opening(move |requests| {
             let (bytes, mode) = (bytes.clone(), mode.clone());
@@ -292,6 +299,7 @@ impl S3Storage {
         let looked = self.looked.get_or_try_init(|| async {
             match &self.standing {
                 Standing::Exempt => Ok(()),
+                Standing::Alone => self.claim().await,
                 Standing::Tried(marker) => {
                     // It may have been removed meanwhile; then it is there now.
                     for _ in 0..2 {
@@ -347,7 +355,7 @@ impl fmt::Debug for S3Storage {
 }
 
 impl Requests {
-    fn key(&self, name: &str) -> Path {
+    pub(crate) fn key(&self, name: &str) -> Path {
         // The prefix was parsed, and names are hexadecimal or ours.
         Path::parse(format!("{}{name}", self.prefix)).unwrap_or_default()
     }
@@ -373,7 +381,7 @@ impl Requests {
     }
 
     /// An object or a part of it, of at least one byte; `None` where it is absent.
-    async fn read(
+    pub(crate) async fn read(
         &self,
         operation: Operation,
         key: &Path,
@@ -434,7 +442,7 @@ impl Requests {
     }
 
     /// Asked for with one byte of it: the answer to HEAD has no room to say what is wrong.
-    async fn size(&self, operation: Operation, name: Name) -> Result<u64> {
+    pub(crate) async fn size(&self, operation: Operation, name: Name) -> Result<u64> {
         let (hex, _permit) = (name.to_hex(), self.permits.acquire().await);
         let options = GetOptions { range: Some(GetRange::Bounded(0..1)), ..GetOptions::default() };
         match self.begin_get(operation, &self.key(&hex), &hex, options).await {
@@ -461,41 +469,15 @@ impl Requests {
         }
     }
 
-    /// Looks first and puts then: for those of this process alone.
-    async fn put_alone(&self, operation: Operation, key: &Path, name: Name, bytes: Bytes) -> Result<Put> {
-        let hex = name.to_hex();
-        let _turn = self.alone.turn(name).await;
-        let address = format!("{} {} {key}", self.place.endpoint, self.place.bucket);
-        // Until something was sent for this call, it has no effect.
-        let unsent = |error: Error| error.with_effect(Effect::None);
-        if let Some(earlier) = self.alone.late(&address)
-            && earlier != bytes
-        {
-            self.send(operation, key, &hex, PutMode::Overwrite, earlier).await.map_err(unsent)?;
-            self.alone.settle(&address);
-            return Ok(Put::Exists);
-        }
-        match self.size(operation, name).await {
-            Ok(_) => return Ok(Put::Exists),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(unsent(error)),
-        }
-        // Noted before it is sent: a call that is dropped may have sent it.
-        let is_late = self.alone.late(&address).is_some();
-        self.alone.note(address.clone(), bytes.clone());
-        let answer = self.send(operation, key, &hex, PutMode::Overwrite, bytes).await;
-        let is_settled = match &answer {
-            Ok(_) => true,
-            Err(error) => error.effect() == Effect::None && !is_late,
-        };
-        if is_settled {
-            self.alone.settle(&address);
-        }
-        answer
-    }
-
     /// One request.
-    async fn send(&self, operation: Operation, key: &Path, context: &str, mode: PutMode, bytes: Bytes) -> Result<Put> {
+    pub(crate) async fn send(
+        &self,
+        operation: Operation,
+        key: &Path,
+        context: &str,
+        mode: PutMode,
+        bytes: Bytes,
+    ) -> Result<Put> {
         let _permit = self.permits.acquire().await;
         let options = PutOptions { mode, ..PutOptions::default() };
         match self.client.put_opts(key, PutPayload::from(bytes), options).await {
@@ -635,13 +617,14 @@ impl Storage for S3Storage {
         Ok(())
     }
 
-    /// What is there is durable.
+    /// What is there is durable; and of a single writer it stays.
     async fn persist(&self, names: &[Name]) -> Result<()> {
         let names = names.to_vec();
         self.run(Operation::Persist, |requests| async move {
             let looks = names.into_iter().map(|name| requests.size(Operation::Persist, name));
             // Nothing is changed by looking.
-            try_join_all(looks).await.map(drop).map_err(|error| error.with_effect(Effect::None))
+            try_join_all(looks).await.map_err(|error| error.with_effect(Effect::None))?;
+            requests.is_still_alone(Operation::Persist, &requests.shown).await
         })
         .await
     }

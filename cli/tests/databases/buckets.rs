@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use crate::common::{Scratch, compare_trees, generate_tree};
-use strongroom_s3_server::{ACCESS_KEY, Conditional, Fault, SECRET_KEY, Server, ServerOptions};
+use crate::common::acceptance::scaled;
+use crate::common::{Numbers, Scratch, compare_trees, generate_tree};
+use strongroom_s3_server::{ACCESS_KEY, Bill, Conditional, Fault, Prices, SECRET_KEY, Server, ServerOptions};
+
+/// What things cost in a bucket.
+const TABLE: &str = include_str!("../../../docs/backends.md");
 
 pub(crate) struct Bucket {
     scratch: Scratch,
@@ -91,6 +96,10 @@ fn failures_are_one_line_that_says_what_to_do_and_have_their_codes() {
     assert!(told.contains("allow-http=true"), "{told}");
     let told = bucket.fails(2, SECRET_KEY, &["-r", &format!("{there}&regoin=x"), "ls"]);
     assert!(told.contains("regoin"), "{told}");
+    for bad in ["0", "1025", "many"] {
+        let told = bucket.fails(2, SECRET_KEY, &["-r", &format!("{there}&requests-max={bad}"), "ls"]);
+        assert!(told.contains("`requests-max` is a number from 1 to 1024"), "{told}");
+    }
 
     bucket.succeeds(&["-r", &there, "init", "--no-recovery", "--kdf-time", "1"]);
     for (fault, code, says) in [
@@ -135,4 +144,74 @@ fn backends_shows_it_and_conformance_runs_beside_data() {
     let text = String::from_utf8(bucket.succeeds(&["conformance", &uri])).unwrap();
     assert!(text.contains("S14"), "{text}");
     assert_eq!(bucket.server.keys("bucket"), before);
+}
+
+#[test]
+fn no_command_makes_more_requests_at_once_than_it_may_and_each_makes_so_many() {
+    const AT_ONCE: usize = 3;
+    let bucket = Bucket::new(ServerOptions::default());
+    generate_tree(&bucket.scratch.path("tree"), 2, 24 << 20, 60);
+    fs::create_dir(bucket.scratch.path("out")).unwrap();
+    let uri = bucket.uri(&format!("bucket/p?requests-max={AT_ONCE}&"));
+    let away = bucket.uri(&format!("bucket/clone?requests-max={AT_ONCE}&"));
+    let init = ["init", "--no-recovery", "--kdf-time", "1"];
+    bucket.succeeds(&[&["-r", &uri][..], &init].concat());
+    // So long that requests meet.
+    bucket.server.faults().latency(Duration::from_millis(10));
+    let does = |place: &str, arguments: &[&str]| {
+        bucket.server.take_most_under_way();
+        bucket.succeeds(&[&["-r", place], arguments].concat());
+        assert_eq!(bucket.server.take_most_under_way(), AT_ONCE, "{arguments:?}");
+    };
+    does(&uri, &["import", "tree"]);
+    does(&uri, &["export", "/tree", "out"]);
+    assert_eq!(compare_trees(&bucket.scratch.path("tree"), &bucket.scratch.path("out/tree")), Vec::<String>::new());
+    does(&uri, &["check", "--data"]);
+    does(&uri, &["clone", "file:near"]);
+    // Made before it is counted: what it is made by tries the server with as many requests as that takes.
+    bucket.succeeds(&["-r", &uri, "clone", &away]);
+    bucket.succeeds(&["-r", "file:near", "rm", "-r", "/tree"]);
+    generate_tree(&bucket.scratch.path("other"), 3, 12 << 20, 20);
+    bucket.succeeds(&["-r", "file:near", "import", "other"]);
+    does("file:near", &["clone", &away]);
+}
+
+/// At full size 1 GiB; else a sixteenth, within the same bound for each GiB.
+#[test]
+fn an_import_costs_what_the_table_says() {
+    const GIB: u64 = 1 << 30;
+    const FILE_BYTES: u64 = 1_500_000;
+    let bytes = scaled(GIB / 16, GIB);
+    let bucket = Bucket::new(ServerOptions::default());
+    let tree = bucket.scratch.path("tree");
+    let mut numbers = Numbers::new(4);
+    let mut left = bytes;
+    while left > 0 {
+        let folder = tree.join(format!("{}", left % 7));
+        fs::create_dir_all(&folder).unwrap();
+        let part = left.min(FILE_BYTES);
+        fs::write(folder.join(format!("{left}")), numbers.bytes(usize::try_from(part).unwrap())).unwrap();
+        left -= part;
+    }
+    let uri = bucket.uri("bucket/p?");
+    bucket.succeeds(&["-r", &uri, "init", "--no-recovery", "--kdf-time", "1"]);
+    bucket.server.take_bill();
+    bucket.succeeds(&["-r", &uri, "import", "tree"]);
+    let bill = bucket.server.take_bill();
+    println!("import {bytes} bytes: {bill:?}");
+
+    let row = |name: &str| Bill::stated(TABLE, name).unwrap_or_else(|| panic!("the table has no such row of {name:?}"));
+    let (stated, dollars) = row("import 1 GiB");
+    let worth =
+        [Prices::AWS.requests(&stated), Prices::AWS.traffic(&stated)].map(|dollars| format!("{:.2}", dollars * 1e6));
+    assert_eq!(worth, dollars.map(|dollars| format!("{dollars:.2}")));
+    // Whatever the size, it is opened, begun and closed once.
+    let fixed = ["open", "the first commit of a process", "close"].map(|name| row(name).0.counts());
+    for (place, ((what, stated), (_, counted))) in stated.counts().into_iter().zip(bill.counts()).enumerate() {
+        let once = fixed.iter().map(|counts| counts[place].1).sum::<u64>().min(stated);
+        let bound = once + (stated - once) * (bytes / 1024) / (GIB / 1024);
+        assert!(counted <= bound, "{what}: {counted}, which the table says are at most {bound}");
+        let slack = if what.starts_with("bytes") { 20_000 } else { 2 };
+        assert!(bound <= counted * 2 + slack, "{what}: {counted}, which the table says are {bound}");
+    }
 }

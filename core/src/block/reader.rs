@@ -111,54 +111,46 @@ impl BlockReader {
 
     async fn read_run(&self, run: Run) -> Vec<(usize, Result<Bytes>)> {
         let Run { name, part, records, .. } = run;
-        let mut read = Vec::with_capacity(records.len());
-        if let [(index, record)] = records.as_slice() {
-            read.push((*index, self.read_sought(record).await));
-            return read;
+        if let [_] = records.as_slice() {
+            return self.read_alone(&records).await;
         }
         let structure = records.first().map_or("block", |(_, record)| record.kind.name());
         match self.fetch(name, part.clone(), structure, Source::Cached).await {
             Ok(fetched) => {
-                for (index, record) in &records {
+                let opened = records.iter().map(|(index, record)| {
                     let start = record.place.offset.saturating_sub(part.start) as usize;
                     let sealed = fetched.get(start..start.saturating_add(record.place.length as usize));
-                    let opened = self.sealing(record).open_copy(
-                        record.place.index.into(),
-                        record.kind,
-                        sealed.unwrap_or_default(),
-                    );
-                    let opened = match opened {
-                        Err(error) => self.read_past_caches(record, error).await,
-                        opened => opened,
-                    };
-                    read.push((*index, opened));
-                }
+                    let (place, sealed) = (record.place.index.into(), sealed.unwrap_or_default());
+                    let opened = self.sealing(record).open_copy(place, record.kind, sealed);
+                    async move {
+                        match opened {
+                            Err(error) => (*index, self.read_past_caches(record, error).await),
+                            opened => (*index, opened),
+                        }
+                    }
+                });
+                join_all(opened).await
             }
-            Err(error) if concerns_all(&error) => {
-                read.extend(records.iter().map(|(index, _)| (*index, Err(error.clone()))));
-            }
+            Err(error) if concerns_all(&error) => met_by_all(&records, &error),
             // A server that does not answer now, or one that cannot read a place of its disk: the records at both ends tell.
             Err(error) if is_passing(&error) => {
-                let (first, last) = (records.first(), records.last());
-                let mut are_all_met = true;
-                for (index, record) in first.into_iter().chain(last) {
-                    let alone = self.read_sought(record).await;
-                    are_all_met &= alone.as_ref().is_err_and(is_passing);
-                    read.push((*index, alone));
-                }
-                for (index, record) in records.get(1..records.len().saturating_sub(1)).unwrap_or_default() {
-                    let alone = if are_all_met { Err(error.clone()) } else { self.read_sought(record).await };
-                    read.push((*index, alone));
-                }
+                let [first, between @ .., last] = records.as_slice() else { return self.read_alone(&records).await };
+                let mut read = join_all(
+                    [first, last].map(|(index, record)| async move { (*index, self.read_sought(record).await) }),
+                )
+                .await;
+                let are_all_met = read.iter().all(|(_, alone)| alone.as_ref().is_err_and(is_passing));
+                read.extend(if are_all_met { met_by_all(between, &error) } else { self.read_alone(between).await });
+                read
             }
             // Some of the part is not to be had, or came wrongly; the records beside it may be.
-            Err(_) => {
-                for (index, record) in &records {
-                    read.push((*index, self.read_sought(record).await));
-                }
-            }
+            Err(_) => self.read_alone(&records).await,
         }
-        read
+    }
+
+    /// Each by a request of its own, all at once.
+    async fn read_alone(&self, records: &[(usize, Sought)]) -> Vec<(usize, Result<Bytes>)> {
+        join_all(records.iter().map(|(index, record)| async move { (*index, self.read_sought(record).await) })).await
     }
 
     fn sealing<'a>(&'a self, record: &'a Sought) -> Sealing<'a> {
@@ -354,6 +346,10 @@ impl BlockReader {
             Error::damaged(structure, Some(name), format!("sealed in key epoch {key_epoch}, which is not at hand"))
         })
     }
+}
+
+fn met_by_all(records: &[(usize, Sought)], error: &Error) -> Vec<(usize, Result<Bytes>)> {
+    records.iter().map(|(index, _)| (*index, Err(error.clone()))).collect()
 }
 
 /// Whether what a request for several records met would be met by one for each: asking again one by one would only take longer.

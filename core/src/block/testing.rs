@@ -52,6 +52,10 @@ pub(crate) struct TestStorage {
     pub(super) release: AtomicBool,
     running: AtomicUsize,
     pub(super) running_most: AtomicUsize,
+    /// Reads wait a turn.
+    pub(super) reads_wait: AtomicBool,
+    reading: AtomicUsize,
+    pub(super) reading_most: AtomicUsize,
 }
 
 impl TestStorage {
@@ -143,6 +147,11 @@ impl Storage for TestStorage {
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
         self.ranges.lock().unwrap().push(range.clone());
+        if self.reads_wait.load(Ordering::SeqCst) {
+            self.reading_most.fetch_max(self.reading.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            yield_once().await;
+            self.reading.fetch_sub(1, Ordering::SeqCst);
+        }
         let failure = |kind| Error::new(kind, Operation::Get, name.to_hex());
         let blob = self.blobs.lock().unwrap().get(&name).cloned().ok_or_else(|| failure(ErrorKind::NotFound))?;
         let range = range.unwrap_or(0..blob.len() as u64);

@@ -14,6 +14,7 @@ use super::upload::upload;
 use super::{BlockBuilder, BlockContext, lock};
 use crate::env::TaskHandle;
 use crate::format::{BlockClass, BlockId, COUNTER_MAX, Pointer, RecordKind, SALT_BYTES};
+use crate::layer::put_own_durable;
 use crate::{Error, Result};
 
 /// Payloads from this length on need not be copied on their way into a block: see [`BlockWriter::append_since`]. Smaller
@@ -241,7 +242,7 @@ impl BlockWriter {
             (id, BlockBuilder::new(&self.context, BlockClass::Data, &id)?)
         };
         let sealed = builder.seal(&self.context.keys)?;
-        self.context.storage.put_durable(sealed.name, sealed.bytes).await?;
+        put_own_durable(&*self.context.storage, &self.context.env, sealed.name, sealed.bytes).await?;
         Ok((id, sealed.salt))
     }
 

@@ -15,6 +15,7 @@ use crate::block::{BlockBuilder, BlockContext, BlockStore, Geometry, Place, READ
 use crate::format::commit::{CommitHead, Delta, Hint, SPILL_DEPTH_MAX, SpilledBody, decode_deltas};
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockClass, BlockId, CloneMark, RecordKind, SALT_BYTES, SEAL_BYTES, well_known};
+use crate::layer::put_own_durable;
 use crate::storage::{self, Name, Storage, StorageExt};
 use crate::{Error, Result};
 
@@ -473,7 +474,7 @@ impl Chain {
                 .ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
         }
         let sealed = builder.seal(&context.keys)?;
-        self.storage().put_durable(sealed.name, sealed.bytes).await?;
+        put_own_durable(&**self.storage(), &context.env, sealed.name, sealed.bytes).await?;
         for other in others {
             // A hint of a still newer checkpoint, by another writer, stays.
             let newer = matches!(self.read_hint(*other).await, Ok(hint) if hint.sequence > sequence);

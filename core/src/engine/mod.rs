@@ -87,7 +87,7 @@ pub use remembered::Remembered;
 pub use repair::Repaired;
 pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};
 pub use transaction::{CommitInfo, Transaction};
-pub use view::{Scan, Snapshot, View};
+pub use view::{BATCH_REMOTE_BYTES, Scan, Snapshot, View};
 
 use chain::Chain;
 use checkpoint::Trees;

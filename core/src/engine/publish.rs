@@ -16,11 +16,12 @@ use crate::format::Pointer;
 use crate::format::commit::{CommitHead, Delta, SPILL_DEPTH_MAX, SpilledBody, encode_deltas};
 use crate::format::rows::{self, DataBlock};
 use crate::format::{BlockClass, RecordKind};
+use crate::layer::Attempts;
 use crate::storage::{Effect, ErrorKind, Put};
 use crate::tree::TreeRoot;
 use crate::{Error, Result};
 
-/// How often an ambiguous put is tried again before the caller is told.
+/// How often an ambiguous put is tried again at least, at once where waiting does not help, before the caller is told.
 const PUT_ATTEMPTS: usize = 3;
 
 impl Shared {
@@ -171,7 +172,7 @@ impl Shared {
         let (name, salt, blob) = (prepared.sealed.name, prepared.sealed.salt, prepared.sealed.blob.clone());
         let unknown = |error: Error| Error::CommitUnknown { sequence, detail: error.to_string() };
         let is_anchored = async || self.chain.predecessor_is_there(base.sequence, &base.salt).await.map_err(unknown);
-        let mut attempt = 0;
+        let (mut attempt, mut attempts) = (0, Attempts::at_ambiguous(self.env(), &**self.storage()));
         let (ours, durable) = loop {
             // It may have been counted and deleted since: put anew, it would pass for one that others may follow.
             if put_before && !is_anchored().await? {
@@ -187,7 +188,8 @@ impl Shared {
                 }
                 Err(error) => match self.chain.salt_of(name).await {
                     Ok(Some(found)) => break (found == salt, false),
-                    _ if attempt < PUT_ATTEMPTS => put_before = true,
+                    // It is not there: a server that throttles may have said so of a put that it did not do.
+                    _ if attempts.another(&error).await || attempt < PUT_ATTEMPTS => put_before = true,
                     _ => return Err(unknown(error.into())),
                 },
             }

@@ -17,6 +17,10 @@ use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};
 use crate::{Error, Result};
 
+/// Who reads chunks one after the other over a network wants so many bytes at once ([`View::chunks`]), so that what lies together
+/// comes together; elsewhere one chunk.
+pub const BATCH_REMOTE_BYTES: u64 = 1 << 20;
+
 /// Reading at one state: what snapshots and transactions have in common.
 #[cfg_attr(not(target_family = "wasm"), async_trait)]
 #[cfg_attr(target_family = "wasm", async_trait(?Send))]
@@ -190,14 +194,19 @@ impl Shared {
         for number in numbers {
             rows.push(self.chunk_row(root, number.0).await);
         }
-        let mut payloads = Vec::with_capacity(numbers.len());
-        for payload in self.chunk_payloads(rows).await {
-            payloads.push(match payload {
-                Err(error) => Err(self.explain(error, root.sequence).await),
+        let payloads = self.chunk_payloads(rows).await;
+        self.explain_each(payloads, root.sequence).await
+    }
+
+    /// As [`Shared::explain`], of each that was not to be had, all at once.
+    pub(crate) async fn explain_each(&self, payloads: Vec<Result<Bytes>>, sequence: u64) -> Vec<Result<Bytes>> {
+        let explained = payloads.into_iter().map(|payload| async move {
+            match payload {
+                Err(error) => Err(self.explain(error, sequence).await),
                 payload => payload,
-            });
-        }
-        payloads
+            }
+        });
+        join_all(explained).await
     }
 
     pub(crate) async fn chunk_at(&self, root: &Root, number: u64) -> Result<Bytes> {

@@ -151,6 +151,14 @@ impl Env {
     pub fn spawn<T: MaybeSend + 'static>(&self, task: impl Future<Output = T> + MaybeSend + 'static) -> TaskHandle<T> {
         task::start(self.spawn.as_deref(), task)
     }
+
+    /// As [`Env::spawn`], for what is of use to who waits for it alone: when the handle is dropped the task ends where it waits next.
+    pub fn spawn_wanted<T: MaybeSend + 'static>(
+        &self,
+        task: impl Future<Output = T> + MaybeSend + 'static,
+    ) -> TaskHandle<T> {
+        task::start_wanted(self.spawn.as_deref(), task)
+    }
 }
 
 impl std::fmt::Debug for Env {

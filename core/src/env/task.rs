@@ -1,8 +1,9 @@
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
+use futures_util::future::{Either, select};
 
 use super::MaybeSend;
 use crate::storage::MaybeSendSync;
@@ -62,6 +63,25 @@ pub(super) fn start<T: MaybeSend + 'static>(
     TaskHandle { state }
 }
 
+/// As [`start`], and the task ends with its handle.
+pub(super) fn start_wanted<T: MaybeSend + 'static>(
+    spawn: Option<&dyn Spawn>,
+    task: impl Future<Output = T> + MaybeSend + 'static,
+) -> TaskHandle<T> {
+    let Some(spawn) = spawn else { return start(None, task) };
+    let (mut sender, receiver) = oneshot::channel();
+    spawn.spawn(Box::pin(async move {
+        let done = match select(pin!(task), sender.cancellation()).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        };
+        if let Some(done) = done {
+            let _ = sender.send(done);
+        }
+    }));
+    TaskHandle { state: State::There(receiver) }
+}
+
 impl<T> Future for TaskHandle<T> {
     type Output = Option<T>;
 
@@ -70,5 +90,55 @@ impl<T> Future for TaskHandle<T> {
             State::Here(task) => task.as_mut().poll(context).map(Some),
             State::There(receiver) => Pin::new(receiver).poll(context).map(Result::ok),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Workers that work when they are told to.
+    #[derive(Default)]
+    struct Later(Mutex<Vec<BoxTask>>);
+
+    impl Spawn for Later {
+        fn spawn(&self, task: BoxTask) {
+            self.0.lock().unwrap().push(task);
+        }
+
+        fn parallelism(&self) -> usize {
+            1
+        }
+    }
+
+    impl Later {
+        /// How many tasks are left after each has had a turn.
+        fn turn(&self) -> usize {
+            let mut tasks = self.0.lock().unwrap();
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+            tasks.len()
+        }
+    }
+
+    #[test]
+    fn what_only_its_handle_wants_ends_with_it_and_the_rest_goes_on() {
+        let (later, held) = (Later::default(), Arc::new(()));
+        let task = |held: Arc<()>| async move {
+            let () = std::future::pending().await;
+            drop(held);
+        };
+        let wanted = start_wanted(Some(&later), task(held.clone()));
+        let kept = start(Some(&later), task(held.clone()));
+        assert_eq!((later.turn(), Arc::strong_count(&held)), (2, 3));
+        drop((wanted, kept));
+        assert_eq!((later.turn(), Arc::strong_count(&held)), (1, 2));
+
+        let mut done = start_wanted(Some(&later), async { 7 });
+        assert_eq!(later.turn(), 1);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(Pin::new(&mut done).poll(&mut context), Poll::Ready(Some(7)));
     }
 }

@@ -28,5 +28,6 @@ pub use cached::Cached;
 pub use limit::{Limit, Limits};
 pub use metrics::{Measured, Metrics, MetricsSnapshot, OperationCounts};
 pub use read_only::ReadOnly;
+pub(crate) use retry::{Attempts, put_own_durable};
 pub use retry::{Retry, RetryPolicy};
 pub use timeout::Timeout;

@@ -46,7 +46,7 @@ impl Default for RetryPolicy {
 /// * **A durable put of unknown effect** is read back, and not sent again. Equal bytes are made durable and are `Created`,
 ///   other bytes are `Exists`; where there is nothing, the error stays, its effect unknown. For the blob may have been there
 ///   and been deleted since, as commits are: put anew, it would show a state that others have left behind. Whoever knows
-///   what the blob means can tell, and puts it again.
+///   what the blob means can tell, and puts it again: over a network the engine does, for half a minute.
 /// * **A delete** is repeated: the second one finds nothing to do.
 /// * **A barrier** (`sync`, `persist`) of unknown effect is not: what the medium failed to write once, it may have dropped,
 ///   and a second barrier would answer that all is well.
@@ -67,7 +67,7 @@ impl Retry {
     }
 
     fn attempts(&self) -> Attempts<'_> {
-        Attempts { layer: self, begun: self.env.monotonic_nanos(), made: 1 }
+        Attempts::new(&self.env, self.policy)
     }
 
     /// For calls that may be repeated as they are where `may` says so.
@@ -92,17 +92,53 @@ impl Retry {
     }
 }
 
+/// For how long a durable put of unknown effect is put again, over a network, by those who know what it means: a server that throttles
+/// does so for some seconds. A good dozen tries, 100 ms to 5 s apart, within half a minute.
+const AMBIGUOUS: RetryPolicy = RetryPolicy {
+    attempts_max: 16,
+    delay_first: Duration::from_millis(100),
+    delay_max: Duration::from_secs(5),
+    total_max: Duration::from_secs(30),
+};
+
+/// Puts a blob under a name that is this call's own, drawn for it: put anew though it was there and was deleted, it misleads nobody.
+/// So one of unknown effect is put again, which [`Retry`] must not do. Then `Exists` may be what an earlier try put.
+///
+/// # Errors
+/// What the storage raises.
+pub(crate) async fn put_own_durable(storage: &dyn Storage, env: &Env, name: Name, bytes: Bytes) -> Result<Put> {
+    let mut attempts = Attempts::at_ambiguous(env, storage);
+    loop {
+        match storage.put_durable(name, bytes.clone()).await {
+            Err(error) if error.effect() == Effect::Unknown && attempts.another(&error).await => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// The tries of one call.
-struct Attempts<'a> {
-    layer: &'a Retry,
+pub(crate) struct Attempts<'a> {
+    env: &'a Env,
+    policy: RetryPolicy,
     begun: u64,
     made: u32,
 }
 
-impl Attempts<'_> {
-    /// Waits for the next try; `false` where there is none any more.
-    async fn another(&mut self, error: &Error) -> bool {
-        let (policy, env) = (&self.layer.policy, &self.layer.env);
+impl<'a> Attempts<'a> {
+    fn new(env: &'a Env, policy: RetryPolicy) -> Self {
+        Self { env, policy, begun: env.monotonic_nanos(), made: 1 }
+    }
+
+    /// Of a durable put of unknown effect, by who knows what the blob means. A medium that is near says what it means: there is
+    /// none.
+    pub(crate) fn at_ambiguous(env: &'a Env, storage: &dyn Storage) -> Self {
+        let attempts_max = if storage.is_remote() { AMBIGUOUS.attempts_max } else { 1 };
+        Self::new(env, RetryPolicy { attempts_max, ..AMBIGUOUS })
+    }
+
+    /// Waits for the next try; `false` where there is none any more, or none helps.
+    pub(crate) async fn another(&mut self, error: &Error) -> bool {
+        let (policy, env) = (&self.policy, self.env);
         if error.retry() != Advice::CanHelp || self.made >= policy.attempts_max {
             return false;
         }
@@ -118,11 +154,11 @@ impl Attempts<'_> {
     }
 
     fn delay(&self) -> Duration {
-        let policy = &self.layer.policy;
+        let policy = &self.policy;
         let doubled = 1_u32.checked_shl(self.made - 1).unwrap_or(u32::MAX);
         let full = policy.delay_first.saturating_mul(doubled).min(policy.delay_max);
         // Spread, so that those whom one outage stopped do not all come back at once. Without randomness, unspread.
-        let spread = self.layer.env.random::<2>().map_or(0x8000, u16::from_le_bytes);
+        let spread = self.env.random::<2>().map_or(0x8000, u16::from_le_bytes);
         // In integers: a policy may state any duration, and none of them is a reason to panic.
         let full = u128::from(nanos(full));
         let delay = full * 3 / 4 + full / 2 * u128::from(spread) / u128::from(u16::MAX);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,11 +18,14 @@ use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{
     CheckOptions, ChunkNumber, CreateOptions, Direction, Engine, OpenOptions, Table, Tuning, Unlock, View,
 };
-use strongroom_core::env::Env;
+use strongroom_core::env::{Env, ManualClock};
 use strongroom_core::format::BlockId;
 use strongroom_core::layer::{Cached, Limit, Limits, Metrics, Retry, RetryPolicy, Timeout};
-use strongroom_core::storage::{Error as StorageError, ErrorKind, Name, Operation, Result as StorageResult, Storage};
+use strongroom_core::storage::{
+    Capabilities, Effect, Error as StorageError, ErrorKind, Name, Operation, Put, Result as StorageResult, Storage,
+};
 use strongroom_core::{Error, Result};
+use strongroom_memory::MemoryStorage;
 
 use crate::support::Flaky;
 
@@ -178,6 +182,115 @@ fn on_a_flaky_storage_nothing_acknowledged_is_lost_and_nothing_read_is_wrong() {
 /// What may be answered where calls are lost: the fate of something is open, or a barrier failed.
 fn is_open(error: &Error) -> bool {
     matches!(error, Error::CommitUnknown { .. } | Error::Storage(_) | Error::Conflict)
+}
+
+/// Refuses durable puts until a time, as a server that throttles does: nobody can tell whether it did them.
+#[derive(Debug)]
+struct Throttled {
+    inner: MemoryStorage,
+    clock: Arc<ManualClock>,
+    until: Mutex<Duration>,
+    refused: AtomicU64,
+}
+
+#[async_trait]
+impl Storage for Throttled {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn put(&self, name: Name, bytes: Bytes) -> StorageResult<Put> {
+        self.inner.put(name, bytes).await
+    }
+
+    async fn put_durable(&self, name: Name, bytes: Bytes) -> StorageResult<Put> {
+        if self.clock.elapsed() < *self.until.lock().unwrap() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            let error = StorageError::new(ErrorKind::Unavailable, Operation::PutDurable, "throttled");
+            return Err(error.with_effect(Effect::Unknown));
+        }
+        self.inner.put_durable(name, bytes).await
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> StorageResult<Bytes> {
+        self.inner.get(name, range, max_bytes).await
+    }
+
+    async fn size(&self, name: Name) -> StorageResult<u64> {
+        self.inner.size(name).await
+    }
+
+    async fn delete(&self, name: Name) -> StorageResult<()> {
+        self.inner.delete(name).await
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> StorageResult<Vec<Name>> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn sync(&self) -> StorageResult<()> {
+        self.inner.sync().await
+    }
+
+    async fn persist(&self, names: &[Name]) -> StorageResult<()> {
+        self.inner.persist(names).await
+    }
+}
+
+#[test]
+fn a_commit_outlasts_a_server_that_throttles_for_seconds_and_is_given_up_after_half_a_minute() {
+    let (env, clock) = Env::manual(3);
+    let throttled = Arc::new(Throttled {
+        inner: MemoryStorage::default(),
+        clock: clock.clone(),
+        until: Mutex::default(),
+        refused: AtomicU64::default(),
+    });
+    let storage: Arc<dyn Storage> = Arc::new(Retry::new(throttled.clone(), env.clone(), RetryPolicy::default()));
+    let put = async |engine: &Engine, key: &[u8]| {
+        let mut transaction = engine.begin();
+        transaction.put(TABLE, key, b"value")?;
+        transaction.commit().await.map(|_| ())
+    };
+    let throttle = |duration: Duration| {
+        *throttled.until.lock().unwrap() = clock.elapsed().saturating_add(duration);
+        throttled.refused.store(0, Ordering::Relaxed);
+        clock.elapsed()
+    };
+    clock
+        .run(async {
+            let (engine, root) = create(storage.clone()).await.unwrap();
+            engine.close().await.unwrap();
+            let mut options = OpenOptions::new(Unlock::Root(&root));
+            options.tuning = tuning();
+            let engine = Engine::open(storage.clone(), env.clone(), options).await.unwrap();
+            put(&engine, b"epoch").await.unwrap();
+
+            let begun = throttle(Duration::from_secs(8));
+            put(&engine, b"throttled").await.unwrap();
+            let took = (clock.elapsed() - begun).as_secs();
+            let refused = throttled.refused.load(Ordering::Relaxed);
+            assert!((8..=14).contains(&took) && (4..=9).contains(&refused), "{took} s, {refused} tries");
+
+            let begun = throttle(Duration::MAX);
+            let unknown = put(&engine, b"given up").await.unwrap_err();
+            assert!(matches!(unknown, Error::CommitUnknown { .. }), "{unknown}");
+            let took = (clock.elapsed() - begun).as_secs();
+            let refused = throttled.refused.load(Ordering::Relaxed);
+            assert!((20..=30).contains(&took) && (8..=16).contains(&refused), "{took} s, {refused} tries");
+
+            // The next one brings it in.
+            throttle(Duration::ZERO);
+            put(&engine, b"after").await.unwrap();
+            for key in [&b"throttled"[..], b"given up", b"after"] {
+                assert!(engine.snapshot().get(TABLE, key).await.unwrap().is_some());
+            }
+        })
+        .expect("it waits for nothing but time");
 }
 
 /// Lies as often as not: other blobs, cut ones, flipped bits, what a name held before, and errors of its own.

@@ -2,16 +2,14 @@
 
 use std::collections::VecDeque;
 
-use strongroom_core::engine::ChunkNumber;
+use strongroom_core::engine::{BATCH_REMOTE_BYTES, ChunkNumber};
 use strongroom_core::env::TaskHandle;
 
 use super::{Check, Finding};
 use crate::error::Result;
 use crate::extents;
 
-/// Over a network so many bytes are wanted at once, so that what lies together comes together; elsewhere one chunk.
-const BATCH_REMOTE_BYTES: u64 = 1 << 20;
-/// And so many chunks at most, of which an extent may name a byte each.
+/// So many chunks of a batch at most, of which an extent may name a byte each.
 const BATCH_CHUNKS_MAX: usize = 16;
 /// Tasks on their way, for each that runs at once.
 const DEPTH: usize = 4;
@@ -79,7 +77,7 @@ impl<R: FnMut(Finding) + Send> Check<'_, R> {
             return;
         }
         let (shared, snapshot) = (self.on.shared.clone(), self.on.snapshot.clone());
-        let task = self.on.shared.engine.env().spawn(async move {
+        let task = self.on.shared.engine.env().spawn_wanted(async move {
             let chunks: Vec<ChunkNumber> = wanted.iter().map(|wanted| wanted.chunk).collect();
             let plain = shared.chunks(&snapshot, &chunks).await;
             let looked_at = wanted.iter().zip(plain).map(|(wanted, plain)| {

@@ -375,7 +375,7 @@ impl State {
             return;
         }
         let (chunks, inner, snapshot) = (gathered.chunks.clone(), shared.clone(), snapshot.clone());
-        let task = shared.engine.env().spawn(async move { inner.chunks(&snapshot, &chunks).await });
+        let task = shared.engine.env().spawn_wanted(async move { inner.chunks(&snapshot, &chunks).await });
         self.ahead_bytes += gathered.bytes;
         self.ahead.push_back(Ahead { gathered, task });
     }

@@ -11,13 +11,18 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod bill;
 mod faults;
 mod server;
 mod service;
 mod signature;
 mod text;
+mod tls;
+mod under_way;
 mod world;
 
+pub use bill::{Bill, Prices};
 pub use faults::{Fault, Faults, Verb};
 pub use server::{ACCESS_KEY, SECRET_KEY, Seen, Server, ServerOptions, Traffic};
+pub use tls::Tls;
 pub use world::Conditional;

@@ -12,11 +12,16 @@ use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody}
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
 
+use crate::bill::Bill;
 use crate::faults::{Fault, Faults, Verb, Way};
 use crate::service::{self, Service, Special};
 use crate::signature::KeyPair;
+use crate::tls::Tls;
+use crate::under_way::UnderWay;
 use crate::world::{Conditional, World};
 
 /// The access key that a server of [`ServerOptions::default`] knows.
@@ -41,6 +46,10 @@ pub struct ServerOptions {
     pub conditional: Conditional,
     /// Whether it knows the first version of listings alone, whatever is asked for.
     pub lists_first_version: bool,
+    /// How connections are encrypted, where they are.
+    pub tls: Option<Tls>,
+    /// Buckets are hosts under this one too: `bucket.HOST`.
+    pub virtual_host: Option<String>,
 }
 
 impl Default for ServerOptions {
@@ -53,6 +62,8 @@ impl Default for ServerOptions {
             page_keys_max: 1000,
             conditional: Conditional::Exact,
             lists_first_version: false,
+            tls: None,
+            virtual_host: None,
         }
     }
 }
@@ -64,6 +75,8 @@ pub struct Seen {
     pub verb: Verb,
     /// Its path, without the query.
     pub path: String,
+    /// The host that it names.
+    pub host: String,
 }
 
 /// Bytes of bodies, without what HTTP says about them.
@@ -80,6 +93,7 @@ struct Shared {
     world: Arc<World>,
     faults: Faults,
     seen: Mutex<Vec<Seen>>,
+    under_way: Arc<UnderWay>,
     received: AtomicU64,
     sent: AtomicU64,
 }
@@ -117,10 +131,11 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens, as `http://127.0.0.1:port`.
+    /// Where it listens, as `http://127.0.0.1:port`, or with `https:`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.options.address)
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.options.address)
     }
 
     /// What goes wrong.
@@ -138,6 +153,17 @@ impl Server {
     pub fn take_traffic(&self) -> Traffic {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         Traffic { received: take(&self.shared.received), sent: take(&self.shared.sent) }
+    }
+
+    /// What a provider would bill for what came since the last call of this, [`Server::take_seen`] or [`Server::take_traffic`].
+    pub fn take_bill(&self) -> Bill {
+        Bill::of(&self.take_seen(), self.take_traffic())
+    }
+
+    /// How many requests were under way at once, at most, since the last call: from when their heads have come until the last of
+    /// their answers goes out.
+    pub fn take_most_under_way(&self) -> usize {
+        self.shared.under_way.take_most()
     }
 
     /// The names in a bucket, ascending.
@@ -204,7 +230,9 @@ impl Server {
             conditional: self.options.conditional,
             page_keys_max: self.options.page_keys_max,
             lists_first_version: self.options.lists_first_version,
+            virtual_host: self.options.virtual_host.clone(),
         });
+        let tls = self.options.tls.as_ref().map(Tls::acceptor);
         let shared = self.shared.clone();
         let listener = {
             let _inside = runtime.enter();
@@ -215,7 +243,7 @@ impl Server {
                 // A connection that failed to come is its client's affair.
                 if let Ok((stream, _)) = listener.accept().await {
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(serve(TokioIo::new(stream), service.clone(), shared.clone()));
+                    tokio::spawn(accept(stream, tls.clone(), service.clone(), shared.clone()));
                 }
             }
         });
@@ -230,10 +258,26 @@ impl Drop for Server {
     }
 }
 
-async fn serve(stream: TokioIo<tokio::net::TcpStream>, service: Arc<Service>, shared: Arc<Shared>) {
+async fn accept(stream: tokio::net::TcpStream, tls: Option<TlsAcceptor>, service: Arc<Service>, shared: Arc<Shared>) {
+    match tls {
+        None => serve(stream, service, shared).await,
+        Some(tls) => {
+            // A client that does not like the certificate goes away.
+            if let Ok(stream) = tls.accept(stream).await {
+                serve(stream, service, shared).await;
+            }
+        }
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    service: Arc<Service>,
+    shared: Arc<Shared>,
+) {
     let answer = service_fn(move |request| answer(request, service.clone(), shared.clone()));
     // How it ended is for the client to see.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, answer).await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -246,7 +290,9 @@ fn hang_up() -> io::Error {
 async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<Shared>) -> io::Result<Answer> {
     let verb = verb_of(&request);
     let path = request.uri().path().to_owned();
-    shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { verb, path });
+    let host = service::host(request.headers()).to_owned();
+    shared.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { verb, path, host });
+    let counted = shared.under_way.begin();
     let fault = shared.faults.draw(verb);
     let sent = request.body().size_hint().exact().unwrap_or_default();
     shared.received.fetch_add(sent, Ordering::Relaxed);
@@ -276,7 +322,8 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
         _ => {}
     }
     let (mut parts, bytes) = response.into_parts();
-    shared.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    let bytes_sent = bytes.len() as u64;
+    shared.sent.fetch_add(bytes_sent, Ordering::Relaxed);
     let body = match fault {
         Some(Fault::TruncatedBody) if !bytes.is_empty() => {
             let half = bytes.slice(..bytes.len() / 2);
@@ -293,7 +340,7 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
             takes => slow(bytes, takes),
         },
     };
-    Ok(Response::from_parts(parts, body))
+    Ok(Response::from_parts(parts, counted.until_sent(body, bytes_sent).boxed_unsync()))
 }
 
 /// A body that comes bit by bit.

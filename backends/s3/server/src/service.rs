@@ -28,6 +28,7 @@ pub(crate) struct Service {
     pub(crate) conditional: Conditional,
     pub(crate) page_keys_max: usize,
     pub(crate) lists_first_version: bool,
+    pub(crate) virtual_host: Option<String>,
 }
 
 /// What is special about one request.
@@ -84,7 +85,7 @@ impl Service {
         let mut looked = None;
         if self.conditional == Conditional::Racy && parts.method == Method::PUT {
             // Looked for before the body has come, and put after: whoever looks meanwhile finds nothing either.
-            let (bucket, key) = address(&parts);
+            let (bucket, key) = self.address(&parts);
             looked = Some(self.world.get(&bucket, &key).is_ok_and(|found| found.is_some()));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -105,8 +106,21 @@ impl Service {
         Some(response)
     }
 
+    /// Bucket and key of a request.
+    fn address(&self, parts: &Parts) -> (String, String) {
+        let path = parts.uri.path().trim_start_matches('/');
+        let of_host =
+            self.virtual_host.as_ref().and_then(|above| host(&parts.headers).strip_suffix(above)?.strip_suffix('.'));
+        let (bucket, key) = match of_host {
+            Some(bucket) => (bucket, path),
+            None => path.split_once('/').unwrap_or((path, "")),
+        };
+        // In paths a plus is a plus.
+        (decoded(bucket), decoded(&key.replace('+', "%2B")))
+    }
+
     fn answer(&self, parts: &Parts, body: Bytes, looked: Option<bool>, special: Special) -> Answer {
-        let (bucket, key) = address(parts);
+        let (bucket, key) = self.address(parts);
         let is_bucket = key.is_empty();
         match parts.method {
             Method::PUT if is_bucket => {
@@ -220,12 +234,9 @@ impl Service {
     }
 }
 
-/// Bucket and key of a request.
-fn address(parts: &Parts) -> (String, String) {
-    let path = parts.uri.path().trim_start_matches('/');
-    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-    // In paths a plus is a plus.
-    (decoded(bucket), decoded(&key.replace('+', "%2B")))
+/// The host that a request names.
+pub(crate) fn host(headers: &http::HeaderMap) -> &str {
+    headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 fn read(parts: &Parts, bytes: &Bytes) -> Answer {

@@ -5,19 +5,9 @@ use strongroom::blocking::Repository;
 use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions};
 use strongroom_conformance::storage::sample_bytes;
 use strongroom_core::storage::StorageUri;
-use strongroom_s3_server::{Server, ServerOptions, Verb};
+use strongroom_s3_server::{Bill, Prices, Server, ServerOptions};
 
 const TABLE: &str = include_str!("../../../../docs/backends.md");
-
-/// What something took of a server, as a provider bills it.
-#[derive(Debug, PartialEq, Eq)]
-struct Bill {
-    /// Puts and lists, which cost ten times as much as reads.
-    writes: u64,
-    reads: u64,
-    received: u64,
-    sent: u64,
-}
 
 struct Meter {
     server: Server,
@@ -27,41 +17,29 @@ struct Meter {
 impl Meter {
     /// Counts what is done, and compares it with the row of that name: the table says no less, and not twice as much.
     fn counts<T>(&mut self, what: &str, work: impl FnOnce() -> T) -> T {
-        self.server.take_seen();
-        self.server.take_traffic();
+        self.server.take_bill();
         let done = work();
-        let (seen, traffic) = (self.server.take_seen(), self.server.take_traffic());
-        let count = |verbs: &[Verb]| seen.iter().filter(|seen| verbs.contains(&seen.verb)).count() as u64;
-        let bill = Bill {
-            writes: count(&[Verb::Put, Verb::List, Verb::Other]),
-            reads: count(&[Verb::Get, Verb::Head]),
-            received: traffic.received,
-            sent: traffic.sent,
-        };
-        println!("{what}: {bill:?}, {} deletions", count(&[Verb::Delete]));
-        let stated = stated(what);
-        for (name, stated, counted) in [
-            ("puts and lists", stated.writes, bill.writes),
-            ("reads", stated.reads, bill.reads),
+        let bill = self.server.take_bill();
+        println!("{what}: {bill:?}");
+        let (stated, dollars) = stated(what);
+        for ((name, stated), (_, counted)) in stated.counts().into_iter().zip(bill.counts()) {
             // In the table they are rounded to kilobytes.
-            ("bytes up", stated.received, bill.received),
-            ("bytes down", stated.sent, bill.sent),
-        ] {
             let slack = if name.starts_with("bytes") { 4_000 } else { 2 };
             if counted > stated || stated > counted * 2 + slack {
                 self.wrong.push(format!("{what}: the table says {stated} {name}, and it took {counted}"));
             }
         }
+        let worth = [Prices::AWS.requests(&stated) * 1e6, Prices::AWS.traffic(&stated) * 1e6];
+        if worth.map(|dollars| format!("{dollars:.2}")) != dollars.map(|dollars| format!("{dollars:.2}")) {
+            self.wrong.push(format!("{what}: the table says {dollars:?} dollars, and its counts cost {worth:?}"));
+        }
         done
     }
 }
 
-/// A row of the table.
-fn stated(what: &str) -> Bill {
-    let row = TABLE.lines().find_map(|line| line.strip_prefix(&format!("| {what} |")));
-    let row = row.unwrap_or_else(|| panic!("the table has no row of {what:?}"));
-    let numbers: Vec<u64> = row.split('|').take(4).map(|cell| cell.trim().replace(',', "").parse().unwrap()).collect();
-    Bill { writes: numbers[0], reads: numbers[1], received: numbers[2] * 1_000, sent: numbers[3] * 1_000 }
+/// A row of the table: what it counts, and what it says that this costs.
+fn stated(what: &str) -> (Bill, [f64; 2]) {
+    Bill::stated(TABLE, what).unwrap_or_else(|| panic!("the table has no such row of {what:?}"))
 }
 
 #[test]

@@ -12,3 +12,5 @@ mod faults;
 mod machine;
 mod repository;
 mod requests;
+mod throttle;
+mod tls;

@@ -323,3 +323,54 @@ fn a_single_writer_keeps_a_repository_where_nothing_is_conditional() {
     let options = OpenOptions::new(Credentials::password("test")).without_trusted_state().registry(registry());
     strongroom::blocking::destroy(uri, options).unwrap();
 }
+
+#[test]
+fn a_single_writer_that_another_process_came_after_is_refused_its_next_commit() {
+    let conditional = strongroom_s3_server::Conditional::Ignored;
+    let server = Server::start(ServerOptions { conditional, ..ServerOptions::default() }).unwrap();
+    let repository = create(&uri_at(&server, "p", "&conditional-put=none"));
+    repository.kv().put("key", "value").unwrap();
+    let marker = "p/strongroom-storage";
+    let text = String::from_utf8(server.object("bucket", marker).unwrap().to_vec()).unwrap();
+    let writer = text.lines().find_map(|line| line.strip_prefix("writer ")).unwrap();
+    server.put_object("bucket", marker, text.replace(writer, "0123456789abcdef"));
+    let before = server.keys("bucket");
+    let error = repository.kv().put("key", "other").unwrap_err();
+    assert_eq!(error.storage_kind(), Some(strongroom::storage::ErrorKind::Busy), "{error}");
+    assert!(error.to_string().contains("another process has begun to write here"), "{error}");
+    assert_eq!(server.keys("bucket"), before);
+}
+
+/// What remains where two write: a commit of the earlier one that comes when the later one has put its own.
+#[test]
+fn a_commit_that_arrives_late_in_the_place_of_a_single_writers_is_damage_to_its_next_without_which_it_opens() {
+    let conditional = strongroom_s3_server::Conditional::Ignored;
+    let server = Server::start(ServerOptions { conditional, ..ServerOptions::default() }).unwrap();
+    let uri = uri_at(&server, "p", "&conditional-put=none");
+    create(&uri).close().unwrap();
+    let (early, late) = (open(&uri), open(&uri));
+    for (number, repository) in [&early, &late].into_iter().enumerate() {
+        repository.kv().put(format!("epoch {number}"), "begun").unwrap();
+    }
+    early.refresh().unwrap();
+    let before = server.keys("bucket");
+    early.kv().put("early", "1").unwrap();
+    let new: Vec<_> = server.keys("bucket").into_iter().filter(|key| !before.contains(key)).collect();
+    let [commit] = &new[..] else { panic!("one commit: {new:?}") };
+    let blob = server.object("bucket", commit).unwrap();
+    server.remove_object("bucket", commit);
+    late.kv().put("late", "1").unwrap();
+    server.put_object("bucket", commit, blob);
+    let before = server.keys("bucket");
+    let error = late.kv().put("next", "1").unwrap_err();
+    assert!(matches!(error, strongroom::core::Error::Damaged(_)), "{error}");
+    assert!(error.to_string().contains("does not continue"), "{error}");
+    let options = OpenOptions::new(Credentials::password("test")).without_trusted_state().registry(registry());
+    assert!(Repository::open(uri.clone(), options).is_err());
+    let new: Vec<_> = server.keys("bucket").into_iter().filter(|key| !before.contains(key)).collect();
+    let [next] = &new[..] else { panic!("one commit: {new:?}") };
+    server.remove_object("bucket", next);
+    let repository = open(&uri);
+    assert_eq!(repository.kv().get("early").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!((repository.kv().get("late").unwrap(), repository.kv().get("next").unwrap()), (None, None));
+}

@@ -19,7 +19,7 @@ use strongroom_conformance::storage::sample_bytes;
 use strongroom_core::engine::TrustedState;
 use strongroom_core::env::{BoxTask, Env, Timer};
 use strongroom_core::storage::{Capabilities, Name, Put, Result, Storage};
-use strongroom_s3_server::{Server, ServerOptions, Verb};
+use strongroom_s3_server::{Fault, Server, ServerOptions, Verb};
 
 /// Lets calls through in rounds.
 #[derive(Debug, Default)]
@@ -271,5 +271,53 @@ fn requests_are_few() {
         storage.list_all(&[]).await.unwrap();
         let listing = server.take_seen();
         assert_eq!(listing.len(), 1, "a page says that it is the last: {listing:?}");
+    });
+}
+
+#[test]
+fn a_reader_that_is_dropped_leaves_no_request_under_way() {
+    const STEP_BYTES: usize = 256 << 10;
+    let server = Server::start(ServerOptions::default()).unwrap();
+    let uri = uri_at(&server, "p", "");
+    let env = strongroom::env::system().unwrap();
+    let create = CreateOptions::new(Credentials::password("test")).kdf(KdfParameters::MINIMUM).without_trusted_state();
+    let open = OpenOptions::new(Credentials::password("test")).without_trusted_state();
+    futures_lite::future::block_on(async {
+        let repository = Repository::create(uri.clone(), create.registry(registry())).await.unwrap();
+        repository.fs().write("/file", &sample_bytes(1, 24 << 20)).await.unwrap();
+        repository.close().await.unwrap();
+        let repository = Repository::open(uri, open.registry(registry()).read_only(true)).await.unwrap();
+        let under_way = || {
+            server.take_most_under_way();
+            server.take_most_under_way()
+        };
+        let is_silent = AtomicBool::new(false);
+        let file = repository.fs().open_file("/file", strongroom::fs::OpenOptions::new()).await.unwrap();
+        let reading = async {
+            let mut out = vec![0; STEP_BYTES];
+            for step in 0_u64.. {
+                // So far that much is read ahead; from now on nothing is answered.
+                if step == 16 {
+                    server.faults().always(&[Verb::Get], Fault::Hang);
+                    is_silent.store(true, Ordering::SeqCst);
+                }
+                file.read_exact_at(step * STEP_BYTES as u64, &mut out).await.unwrap();
+            }
+        };
+        let is_stuck = async {
+            while !is_silent.load(Ordering::SeqCst) || under_way() < 2 {
+                env.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        futures_lite::future::or(reading, is_stuck).await;
+        drop(file);
+        // A request is given up after a minute; this is sooner.
+        for _ in 0..2_000 {
+            if under_way() == 0 {
+                return;
+            }
+            env.sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} are under way", under_way());
     });
 }

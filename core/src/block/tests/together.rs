@@ -1,6 +1,7 @@
 //! Several records at once: by how many requests, and what a hostile answer to one of them does to the others.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_lite::future::block_on;
@@ -128,6 +129,25 @@ fn an_answer_of_another_length_than_was_asked_for_is_not_believed_and_each_recor
         *world.storage.twist.lock().unwrap() = Some(twist);
         let read = block_on(reader.read_many(&pointers, KIND));
         assert!(read.iter().all(|read| matches!(read, Err(Error::Damaged(_)))));
+    }
+}
+
+#[test]
+fn records_that_are_asked_for_alone_are_all_asked_for_at_once() {
+    let twists: [Twist; 2] = [
+        |range, bytes| if is_wide(range) { Ok(Bytes::new()) } else { Ok(bytes) },
+        // So that both ends tell that the rest is worth asking for.
+        |range, bytes| match is_wide(range) {
+            true => Err(StorageError::new(ErrorKind::Unavailable, Operation::Get, "too long")),
+            false => Ok(bytes),
+        },
+    ];
+    for (twist, at_once) in twists.into_iter().zip([17, 15]) {
+        let (world, reader, pointers, content) = full();
+        *world.storage.twist.lock().unwrap() = Some(twist);
+        world.storage.reads_wait.store(true, Ordering::SeqCst);
+        assert_eq!(payloads(block_on(reader.read_many(&pointers, KIND))), content);
+        assert_eq!(world.storage.reading_most.load(Ordering::SeqCst), at_once);
     }
 }
 

@@ -8,13 +8,10 @@ use bytes::Bytes;
 use super::Contents;
 use crate::crypto::Keys;
 use crate::engine::view::Snapshot;
-use crate::engine::{ChunkNumber, Engine};
+use crate::engine::{BATCH_REMOTE_BYTES, ChunkNumber, Engine};
 use crate::env::TaskHandle;
 use crate::format::rows::ChunkRow;
 use crate::{Error, Result};
-
-/// Over a network so many bytes are fetched together; elsewhere one chunk.
-const BATCH_REMOTE_BYTES: u64 = 1 << 20;
 
 /// A chunk for the target.
 pub(super) struct Fetched {
@@ -93,7 +90,7 @@ impl Fetching {
     fn start(&mut self) {
         let Some(Gathered { snapshot, numbers, rows, .. }) = self.gathered.take() else { return };
         let fetch = fetch(snapshot, self.target.keys().clone(), self.contents.clone(), rows);
-        self.under_way.push_back(Batch { numbers, task: self.target.env().spawn(fetch) });
+        self.under_way.push_back(Batch { numbers, task: self.target.env().spawn_wanted(fetch) });
     }
 }
 
@@ -106,14 +103,11 @@ async fn fetch(
 ) -> Vec<Result<Fetched>> {
     let shared = snapshot.shared();
     let payloads = shared.chunk_payloads(rows.iter().cloned().map(Ok).collect()).await;
-    let mut fetched = Vec::with_capacity(rows.len());
-    for (row, payload) in rows.iter().zip(payloads) {
-        fetched.push(match payload {
-            Err(error) => Err(shared.explain(error, snapshot.root().sequence).await),
-            Ok(payload) => for_target(&snapshot, &target, contents.as_ref(), row, &payload),
-        });
-    }
-    fetched
+    let payloads = shared.explain_each(payloads, snapshot.root().sequence).await;
+    let for_target = |(row, payload): (_, Result<Bytes>)| {
+        payload.and_then(|payload| for_target(&snapshot, &target, contents.as_ref(), row, &payload))
+    };
+    rows.iter().zip(payloads).map(for_target).collect()
 }
 
 fn for_target(
