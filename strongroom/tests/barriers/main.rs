@@ -192,6 +192,15 @@ fn each_barrier_costs_a_known_number_of_calls() {
 }
 
 #[test]
+fn the_documentation_says_what_is_bounded_here() {
+    let page = include_str!("../../../docs/backends.md");
+    for Kind { scheme, one_max, further_max, commit_max, .. } in &KINDS {
+        let row = format!("\n| `{scheme}:` | {one_max} | {further_max} | {commit_max} |\n");
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn many_blobs_in_a_folder_are_synced_by_one_call_where_the_file_system_has_one() {
     let steps = Watched::new().steps("file", "calls");
     let of_many: Vec<Call> = named(&steps, "sync of many").flat_map(|step| step.calls.clone()).collect();
