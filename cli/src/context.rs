@@ -190,11 +190,13 @@ impl Context {
         self.interrupt.listen()
     }
 
-    /// Closes what a command that failed has left open. Why it failed is what counts: this adds nothing to it.
-    pub(crate) async fn tidy(&mut self) {
-        if let Some(repository) = self.opened.take() {
-            let _ = repository.close().await;
-        }
+    /// Closes what a command that failed has left open, and answers where that is. Why it failed is what counts: this adds
+    /// nothing to it.
+    pub(crate) async fn tidy(&mut self) -> Option<StorageUri> {
+        let repository = self.opened.take()?;
+        let uri = repository.uri().cloned();
+        let _ = repository.close().await;
+        uri
     }
 
     /// The credentials that the flags, the environment or the user give.

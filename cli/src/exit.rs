@@ -3,7 +3,7 @@
 use std::fmt;
 
 use strongroom::core;
-use strongroom::storage::{self, ErrorKind, Operation};
+use strongroom::storage::{self, ErrorKind, Operation, StorageUri};
 
 /// The exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +38,13 @@ pub(crate) struct Failure {
     message: String,
     quiet: bool,
     no_room: bool,
+    of_storage: bool,
 }
 
 impl Failure {
     /// A failure with this code; `message` says what failed, on what, and what to do.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), quiet: false, no_room: false }
+        Self { exit, message: message.into(), quiet: false, no_room: false, of_storage: false }
     }
 
     /// A failure of the general kind.
@@ -58,7 +59,7 @@ impl Failure {
 
     /// The reader of stdout went away: nothing is left to say, and nobody to say it to.
     pub(crate) fn reader_gone() -> Self {
-        Self { exit: Exit::Failed, message: String::new(), quiet: true, no_room: false }
+        Self { quiet: true, ..Self::failed(String::new()) }
     }
 
     /// This machine has no room for more, or grants none.
@@ -78,6 +79,20 @@ impl Failure {
             self.message.insert_str(0, &place);
         }
         self
+    }
+
+    /// The same, of a failure of the storage at this address.
+    #[must_use]
+    pub(crate) fn at(self, storage: &StorageUri) -> Self {
+        Self { of_storage: false, ..self.on(storage) }
+    }
+
+    /// Says of a failure of a storage that was not named that it is this one.
+    #[must_use]
+    pub(crate) fn at_unnamed(self, storage: &StorageUri) -> Self {
+        let shown = storage.to_string();
+        let place = shown.split_once('?').map_or(&*shown, |(place, _)| place);
+        if self.of_storage && !self.message.contains(place) { self.at(storage) } else { self }
     }
 
     /// Says what else there is to know.
@@ -122,25 +137,34 @@ pub(crate) fn of_folder(instead: &str) -> impl FnOnce(strongroom::Error) -> Fail
 
 impl From<core::Error> for Failure {
     fn from(error: core::Error) -> Self {
-        Self::new(exit_of(&error), error.to_string())
+        Self { of_storage: is_of_open_storage(&error), ..Self::new(exit_of(&error), error.to_string()) }
     }
 }
 
 impl From<strongroom::Error> for Failure {
     fn from(error: strongroom::Error) -> Self {
         use strongroom::Error as E;
-        let exit = match &error {
-            E::Core(error) => exit_of(error),
-            E::InvalidPath { .. } => Exit::Usage,
-            _ => Exit::Failed,
-        };
-        Self::new(exit, error.to_string())
+        match error {
+            E::Core(error) => error.into(),
+            E::InvalidPath { .. } => Self::usage(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
     }
 }
 
 impl From<storage::Error> for Failure {
     fn from(error: storage::Error) -> Self {
         core::Error::from(error).into()
+    }
+}
+
+/// Whether it is of a storage that is open. Who opens one says itself which it is.
+fn is_of_open_storage(error: &core::Error) -> bool {
+    use core::Error as E;
+    match error {
+        E::Storage(error) => error.operation() != Operation::Open,
+        E::CommitUnknown { .. } => true,
+        _ => false,
     }
 }
 
@@ -188,6 +212,25 @@ mod tests {
             assert_eq!(Failure::from(error.clone()).exit().code(), code, "{error}");
             assert_eq!(Failure::from(strongroom::Error::from(error.clone())).exit().code(), code, "{error}");
         }
+    }
+
+    #[test]
+    fn a_failure_of_an_open_storage_names_the_storage_once() {
+        let uri = StorageUri::parse("file:///place?cache=none").unwrap();
+        let of = |operation, context: &str| {
+            let error = storage::Error::new(ErrorKind::Full, operation, context);
+            Failure::from(strongroom::Error::from(core::Error::from(error)))
+        };
+        let said = |failure: Failure| failure.at_unnamed(&uri).to_string();
+        assert!(said(of(Operation::Put, "ab/cd")).starts_with("file:///place?cache=none: writing ab/cd: "));
+        assert!(
+            said(of(Operation::Put, "ab/cd").on("letter")).starts_with("file:///place?cache=none: letter: writing")
+        );
+        assert!(said(of(Operation::Put, "file:///place/ab")).starts_with("writing file:///place/ab: "));
+        let other = StorageUri::parse("file:///other").unwrap();
+        assert!(said(of(Operation::Put, "ab/cd").at(&other)).starts_with("file:///other: writing ab/cd: "));
+        assert!(said(of(Operation::Open, "file:///other")).starts_with("opening file:///other: "));
+        assert_eq!(said(Failure::failed("no storage")), "no storage");
     }
 
     #[test]

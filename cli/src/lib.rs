@@ -51,10 +51,13 @@ pub fn run(registry: Registry) -> ExitCode {
     let mut context = Context::new(arguments.global, registry);
     let done = strongroom::blocking::block_on(async {
         let done = dispatch(arguments.command, &mut context).await;
-        if done.is_err() {
-            context.tidy().await;
+        match done {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(match context.tidy().await {
+                Some(opened) => failure.at_unnamed(&opened),
+                None => failure,
+            }),
         }
-        done
     });
     context.tell_requests();
     // What was found before it failed is shown before the error is.

@@ -28,6 +28,13 @@ pub(crate) fn failed(operation: Operation, context: &str, error: impl Into<redb:
     }
 }
 
+/// After the disk was full, redb takes no more calls.
+pub(crate) fn still_full(operation: Operation, context: &str) -> Error {
+    Error::new(ErrorKind::Full, operation, context)
+        .with_effect(operation.effect_if_lost())
+        .with_source("it was full when an earlier call failed: when there is room, close it, and open it anew")
+}
+
 /// redb trusts what it wrote, and panics on some of what others changed in the file.
 pub(crate) fn guarded<T>(operation: Operation, context: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use strongroom_core::storage::{
 };
 
 use crate::database::{Base, Identity, NAMES, PIECE_KEY_BYTES, PIECES, Place, open};
-use crate::error::{corrupt, failed, gone, guarded};
+use crate::error::{corrupt, failed, gone, guarded, still_full};
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Process,
@@ -58,6 +59,8 @@ pub struct Store {
     place: Place,
     base: Base,
     unsynced: Mutex<Unsynced>,
+    /// Whether the disk was full when a call failed: redb takes no more calls then, and does not say why.
+    was_full: AtomicBool,
 }
 
 /// Closes the database: redb makes durable what waits, where it can.
@@ -127,7 +130,7 @@ fn piece_key(name: Name, number: u16) -> [u8; PIECE_KEY_BYTES] {
 impl Store {
     fn new(place: Place, mode: OpenMode) -> Result<Self> {
         let base = open(&place, mode)?;
-        Ok(Self { place, base, unsynced: Mutex::default() })
+        Ok(Self { place, base, unsynced: Mutex::default(), was_full: AtomicBool::default() })
     }
 
     /// Does one change, in one transaction.
@@ -159,7 +162,7 @@ impl Store {
                 transaction.commit()?;
                 Ok(answer)
             };
-            transact().map_err(|error| failed(operation, context, error))
+            transact().map_err(|error| self.failed(operation, context, error))
         })?;
         // A synced commit makes all before it durable, too.
         *unsynced = match syncs {
@@ -182,8 +185,19 @@ impl Store {
     ) -> Result<T> {
         guarded(operation, context, || {
             let begun = self.base.begin_read().map_err(redb::Error::from);
-            begun.and_then(|transaction| read(&transaction)).map_err(|error| failed(operation, context, error))
+            begun.and_then(|transaction| read(&transaction)).map_err(|error| self.failed(operation, context, error))
         })
+    }
+
+    fn failed(&self, operation: Operation, context: &str, error: redb::Error) -> Error {
+        if matches!(error, redb::Error::PreviousIo) && self.was_full.load(Ordering::SeqCst) {
+            return still_full(operation, context);
+        }
+        let error = failed(operation, context, error);
+        if error.kind() == ErrorKind::Full {
+            self.was_full.store(true, Ordering::SeqCst);
+        }
+        error
     }
 
     fn bytes_of(&self, operation: Operation, name: Name) -> Result<u64> {

@@ -8,6 +8,7 @@ use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
 use crate::error::{failed, guarded};
 use crate::folder::{Folder, begin, clean, has_snapshot, inspect, invalid, unfinished};
+use crate::room;
 
 /// The trees.
 const BLOBS: &str = "blobs";
@@ -38,7 +39,7 @@ fn identity(path: &Path, _: &std::fs::Metadata) -> Identity {
 /// A folder that is there, by its real path.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) shown: String,
 }
@@ -79,6 +80,8 @@ pub(crate) struct Base {
 
 /// Opens the database, or makes one where there is none.
 pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
+    // sled writes to what it opens.
+    room::check(&place.path, Operation::Open, &place.shown, room::Use::Flush)?;
     let busy =
         |what: &str| Error::new(ErrorKind::Busy, Operation::Open, place.shown.as_str()).with_source(what.to_owned());
     // sled writes its first snapshot when a log is opened for the second time. It has no blobs before that, because a log that is

@@ -16,6 +16,7 @@ mod config;
 mod database;
 mod error;
 mod folder;
+mod room;
 mod storage;
 
 pub use config::{SledConstructor, register};

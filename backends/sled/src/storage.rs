@@ -14,6 +14,7 @@ use strongroom_core::storage::{
 
 use crate::database::{Base, Identity, Place, open};
 use crate::error::{failed, gone, guarded};
+use crate::room::{self, Use};
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::Process,
@@ -56,6 +57,11 @@ pub struct Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let base = self.base.take();
+        if room::check(&self.place.path, Operation::Open, &self.place.shown, Use::Flush).is_err() {
+            // It would wait for ever. The lock stays until the process ends.
+            std::mem::forget(base);
+            return;
+        }
         // There is nobody to tell, and what no barrier covered was not promised.
         let _ = guarded(Operation::Open, &self.place.shown, || {
             drop(base);
@@ -90,13 +96,18 @@ impl Store {
         &self,
         operation: Operation,
         context: &str,
+        room: Use,
         call: impl FnOnce(&sled::Tree) -> sled::Result<T>,
     ) -> Result<T> {
-        if self.place.is_gone() { Err(gone(operation)) } else { self.call(operation, context, call) }
+        if self.place.is_gone() {
+            return Err(gone(operation));
+        }
+        room::check(&self.place.path, operation, context, room)?;
+        self.call(operation, context, call)
     }
 
     fn barrier(&self, operation: Operation) -> Result<()> {
-        self.change(operation, "the database", |blobs| blobs.flush().map(drop))
+        self.change(operation, "the database", Use::Flush, |blobs| blobs.flush().map(drop))
     }
 
     fn blob(&self, operation: Operation, name: Name) -> Result<sled::IVec> {
@@ -105,7 +116,7 @@ impl Store {
     }
 
     fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
-        self.change(operation, &name.to_hex(), |blobs| {
+        self.change(operation, &name.to_hex(), Use::Blob(bytes.len()), |blobs| {
             // First, because it costs nothing, and what is compared is copied.
             if blobs.contains_key(name.as_bytes())? {
                 return Ok(Put::Exists);
@@ -152,7 +163,7 @@ impl BlockingStore for Store {
     }
 
     fn delete(&self, name: Name) -> Result<()> {
-        self.change(Operation::Delete, &name.to_hex(), |blobs| blobs.remove(name.as_bytes()).map(drop))
+        self.change(Operation::Delete, &name.to_hex(), Use::Removal, |blobs| blobs.remove(name.as_bytes()).map(drop))
     }
 
     fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {

@@ -23,6 +23,8 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
                 ErrorKind::Busy
             }
             ErrorCode::DiskFull => ErrorKind::Full,
+            // The index of the log, which is made when the database is opened, could not be made as long as it has to be.
+            _ if error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => ErrorKind::Full,
             ErrorCode::PermissionDenied => ErrorKind::PermissionDenied,
             ErrorCode::ReadOnly if error.extended_code != rusqlite::ffi::SQLITE_READONLY_DBMOVED => ErrorKind::ReadOnly,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch => ErrorKind::Corrupt,
@@ -115,5 +117,12 @@ mod tests {
             assert!(!is_put_off(&error(code)), "{code}");
         }
         assert!(leaves_doubt(&failed(Operation::Sync, "the database", error(ffi::SQLITE_IOERR_FSYNC))));
+    }
+
+    #[test]
+    fn no_room_for_the_index_of_the_log_is_a_full_disk() {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_SHMSIZE), None);
+        let error = failed(Operation::Open, "the database", error);
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Full, Effect::None));
     }
 }

@@ -103,12 +103,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         )),
         strongroom::Error::Core(E::Damaged(_) | E::Missing { .. }) => {
             let what = "all else was sent; --partial makes a clone of that";
-            Failure::from(error).on(&uri).with(Some(what).filter(|_| !arguments.partial))
+            Failure::from(error).at(&uri).with(Some(what).filter(|_| !arguments.partial))
         }
         strongroom::Error::Core(E::InClone(_) | E::Diverged { .. } | E::RolledBack { .. } | E::AlreadyExists) => {
-            Failure::from(error).on(&target)
+            Failure::from(error).at(&target)
         }
-        _ => Failure::from(error).on(&uri),
+        _ => Failure::from(error).at(&uri),
     })?;
     let report = Report::new(output::hex(&source.info().await?.repository), target.to_string(), &cloned);
     // The clone stands, whatever becomes of the source.

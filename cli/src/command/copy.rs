@@ -167,7 +167,7 @@ fn failed(error: strongroom::Error, target: &StorageUri) -> Failure {
         )),
         // Of the source, or of the way there: the error says which.
         strongroom::Error::Core(E::Damaged(_) | E::Missing { .. } | E::NoSnapshot { .. }) => Failure::from(error),
-        _ => Failure::from(error).on(target),
+        _ => Failure::from(error).at(target),
     }
 }
 

@@ -12,6 +12,7 @@ mod buckets;
 mod kill;
 mod mirrors;
 mod raw;
+mod refusals;
 
 use std::fs;
 use std::io::Read as _;

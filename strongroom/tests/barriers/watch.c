@@ -1,0 +1,245 @@
+/* watch FOLDER LOG PROGRAM ARGUMENT...: runs a program, and writes down each call to the kernel that it makes in the folder and that
+   changes a file, gives or takes a name, or makes durable. The kernel itself holds them up and tells of them (seccomp), so that none is
+   missed, whichever library makes it, in whichever thread.
+
+   A line a call: its name and the files or folders that it is called on, two for one that gives a name to what had another, each after a
+   tab. What the program itself appends to the log stands among them at its place. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What the arguments of a call say of files. */
+enum form { NONE, OPENED, PATH, PATHS, PATH_FROM, PATHS_FROM };
+
+static const struct {
+    int number;
+    const char *name;
+    enum form form;
+} CALLS[] = {
+#define CALL(name, form) {SYS_##name, #name, form}
+    CALL(fsync, OPENED),
+    CALL(fdatasync, OPENED),
+    CALL(syncfs, OPENED),
+#ifdef SYS_sync_file_range
+    CALL(sync_file_range, OPENED),
+#endif
+#ifdef SYS_sync_file_range2
+    CALL(sync_file_range2, OPENED),
+#endif
+    CALL(write, OPENED),
+    CALL(writev, OPENED),
+    CALL(pwrite64, OPENED),
+    CALL(pwritev, OPENED),
+    CALL(pwritev2, OPENED),
+    CALL(ftruncate, OPENED),
+    CALL(fallocate, OPENED),
+    CALL(sync, NONE),
+    CALL(msync, NONE),
+#ifdef SYS_unlink
+    CALL(unlink, PATH),
+#endif
+#ifdef SYS_mkdir
+    CALL(mkdir, PATH),
+#endif
+#ifdef SYS_rename
+    CALL(rename, PATHS),
+#endif
+#ifdef SYS_link
+    CALL(link, PATHS),
+#endif
+    CALL(unlinkat, PATH_FROM),
+    CALL(mkdirat, PATH_FROM),
+#ifdef SYS_renameat
+    CALL(renameat, PATHS_FROM),
+#endif
+    CALL(renameat2, PATHS_FROM),
+    CALL(linkat, PATHS_FROM),
+};
+enum { COUNT = sizeof CALLS / sizeof *CALLS };
+
+static void fail(const char *what) {
+    fprintf(stderr, "watch: %s: %s\n", what, strerror(errno));
+    exit(125);
+}
+
+/* From here on the kernel tells of these calls by what is answered. */
+static int listener(void) {
+    struct sock_filter code[COUNT + 3], *next = code;
+    *next++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (int i = 0; i < COUNT; i++)
+        *next++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CALLS[i].number, COUNT - i, 0);
+    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
+    struct sock_fprog program = {.len = (unsigned short)(next - code), .filter = code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        fail("no new privileges");
+    int fd = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    if (fd < 0)
+        fail("the kernel does not tell of calls (seccomp, Linux 5.5)");
+    return fd;
+}
+
+/* One file descriptor goes over a socket. */
+union packet {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr aligned;
+};
+
+static void send_fd(int to, int fd) {
+    union packet control = {0};
+    struct iovec one = {"", 1};
+    struct msghdr message = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    if (sendmsg(to, &message, 0) != 1)
+        _exit(125);
+}
+
+static int receive_fd(int from) {
+    union packet control;
+    char byte;
+    int fd;
+    struct iovec one = {&byte, 1};
+    struct msghdr message = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    if (recvmsg(from, &message, 0) != 1 || !CMSG_FIRSTHDR(&message))
+        exit(125); /* the other side has said why */
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+    return fd;
+}
+
+/* What stands at an address of the program. */
+static void text_at(unsigned pid, unsigned long long address, char *text) {
+    char memory[64];
+    snprintf(memory, sizeof memory, "/proc/%u/mem", pid);
+    int fd = open(memory, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = pread(fd, text, PATH_MAX - 1, (off_t)address);
+    text[bytes < 0 ? 0 : bytes] = 0;
+    close(fd);
+}
+
+/* What a descriptor of the program is open on; its working directory for AT_FDCWD. */
+static void opened(unsigned pid, int fd, char *path) {
+    char link[64];
+    snprintf(link, sizeof link, fd == AT_FDCWD ? "/proc/%u/cwd" : "/proc/%u/fd/%d", pid, fd);
+    ssize_t bytes = readlink(link, path, PATH_MAX - 1);
+    path[bytes < 0 ? 0 : bytes] = 0;
+}
+
+/* The path at an address, from a folder on. */
+static void path_at(unsigned pid, int folder, unsigned long long address, char *path) {
+    char rest[PATH_MAX];
+    text_at(pid, address, rest);
+    path[0] = 0;
+    if (rest[0] != '/') {
+        opened(pid, folder, path);
+        strncat(path, "/", 2);
+    }
+    strncat(path, rest, PATH_MAX - 1);
+}
+
+/* The files or folders that a call is on: by the form of its arguments. */
+static void places_of(const struct seccomp_notif *call, enum form form, char *one, char *other) {
+    const unsigned long long *given = (const unsigned long long *)call->data.args;
+    one[0] = other[0] = 0;
+    switch (form) {
+    case NONE:
+        break;
+    case OPENED:
+        opened(call->pid, (int)given[0], one);
+        break;
+    case PATH:
+        path_at(call->pid, AT_FDCWD, given[0], one);
+        break;
+    case PATHS:
+        path_at(call->pid, AT_FDCWD, given[0], one);
+        path_at(call->pid, AT_FDCWD, given[1], other);
+        break;
+    case PATH_FROM:
+        path_at(call->pid, (int)given[0], given[1], one);
+        break;
+    case PATHS_FROM:
+        path_at(call->pid, (int)given[0], given[1], one);
+        path_at(call->pid, (int)given[2], given[3], other);
+        break;
+    }
+}
+
+static int is_in(const char *folder, const char *path) { return !strncmp(path, folder, strlen(folder)); }
+
+static void note(const struct seccomp_notif *call, const char *folder, int log) {
+    char one[2 * PATH_MAX], other[2 * PATH_MAX], line[4 * PATH_MAX + 64];
+    for (int i = 0; i < COUNT; i++) {
+        if (CALLS[i].number != call->data.nr)
+            continue;
+        places_of(call, CALLS[i].form, one, other);
+        if (CALLS[i].form != NONE && !is_in(folder, one) && !is_in(folder, other))
+            return;
+        int length = snprintf(line, sizeof line, "%s\t%s\t%s\n", CALLS[i].name, one, other);
+        if (write(log, line, (size_t)length) != length)
+            fail("the log");
+    }
+}
+
+static void watch(int calls, const char *folder, int log) {
+    for (;;) {
+        struct pollfd ready = {.fd = calls, .events = POLLIN};
+        if (poll(&ready, 1, -1) < 0 && errno != EINTR)
+            fail("waiting");
+        /* The last thread has ended. */
+        if (!(ready.revents & POLLIN))
+            return;
+        struct seccomp_notif call = {0};
+        if (ioctl(calls, SECCOMP_IOCTL_NOTIF_RECV, &call)) {
+            /* Who made it is dead. */
+            if (errno == ENOENT || errno == EINTR)
+                continue;
+            fail("a call");
+        }
+        note(&call, folder, log);
+        struct seccomp_notif_resp answer = {.id = call.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+        if (ioctl(calls, SECCOMP_IOCTL_NOTIF_SEND, &answer) && errno != ENOENT)
+            fail("letting a call go on");
+    }
+}
+
+int main(int count, char **arguments) {
+    int sockets[2], status;
+    if (count < 4 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
+        fail("watch FOLDER LOG PROGRAM ARGUMENT...");
+    int log = open(arguments[2], O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (log < 0)
+        fail(arguments[2]);
+    pid_t child = fork();
+    if (child < 0)
+        fail("fork");
+    if (child == 0) {
+        close(sockets[0]);
+        int calls = listener();
+        send_fd(sockets[1], calls);
+        close(calls);
+        close(sockets[1]);
+        execvp(arguments[3], arguments + 3);
+        _exit(127);
+    }
+    close(sockets[1]);
+    watch(receive_fd(sockets[0]), arguments[1], log);
+    if (waitpid(child, &status, 0) != child)
+        fail("the program's end");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 126;
+}
