@@ -39,10 +39,15 @@ fn content(scratch: &Scratch, path: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// What a dead writer left is gone once the next one has written.
+/// What a dead writer left is gone once the next one has written. In a bucket nobody can tell so soon that it is dead: what it left is
+/// told, and nothing else.
 pub fn leftovers_vanish(scratch: &Scratch, when: &str) {
     let report = check_is_clean(scratch, when);
-    assert_eq!(report["notices"], serde_json::json!([]), "{when}");
+    let mut notices = report["notices"].as_array().unwrap().clone();
+    if scratch.bucket.is_some() {
+        notices.retain(|notice| !notice.as_str().unwrap().contains(" blobs belong to unfinished work"));
+    }
+    assert_eq!(notices, [serde_json::Value::Null; 0], "{when}");
     let incoming = scratch.path("repo/incoming");
     if incoming.exists() {
         let parts: Vec<_> = list(&incoming).into_iter().filter(|path| path.extension().is_some()).collect();
