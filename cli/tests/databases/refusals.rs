@@ -426,6 +426,46 @@ fn a_cache_that_cannot_be_had_is_told_and_one_that_fails_is_none() {
     assert!(scratch.succeeds(cached) == fs::read(scratch.path("large")).unwrap());
 }
 
+/// Whichever of the two places fails, and whenever: until a copy was told to have failed that is not there, and one that is, because
+/// it failed in what is done when the copy is whole.
+#[cfg(feature = "faulty")]
+#[test]
+fn of_a_copy_that_fails_the_place_is_told_in_which_it_failed() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("letter"), Numbers::new(3).bytes(300_000)).unwrap();
+    scratch.succeeds(["put", "letter", "/letter"]);
+    let (mut of_source, mut unmade, mut whole) = (0, 0, 0);
+    let mut seed = 0;
+    while of_source < 5 || unmade < 5 || whole == 0 {
+        seed += 1;
+        assert!(seed < 400, "{of_source} of the source, {unmade} that were not made, {whole} that were");
+        for fails_in_copy in [false, true] {
+            let place = |path: &Path, faulty| match faulty {
+                true => format!("faulty+file://{}?seed={seed}&refusals=0.02", path.display()),
+                false => format!("file://{}", path.display()),
+            };
+            let (source, copy) = (scratch.path("repo"), scratch.path(format!("copy{seed}")));
+            let mut call = Call::at(&scratch, place(&source, !fails_in_copy));
+            call.environment = vec![("STRONGROOM_NEW_PASSWORD", PLANTED.to_owned())];
+            let output = call.run(&["copy", &place(&copy, fails_in_copy), "--no-recovery", "--kdf-time", "1"]);
+            let said = text(&output.stderr);
+            if !output.status.success() {
+                let (named, other) = if fails_in_copy { (&copy, &source) } else { (&source, &copy) };
+                let why = said.lines().last().unwrap_or_default();
+                assert!(why.contains(&format!("file://{}", named.display())), "seed {seed}: {said}");
+                assert!(!why.contains(&format!("file://{}", other.display())), "seed {seed}: {said}");
+                let made = Call { password: PLANTED, ..Call::at(&scratch, place(&copy, false)) }.run(LOOKS);
+                match (fails_in_copy, made.status.success()) {
+                    (false, _) => of_source += 1,
+                    (true, false) => unmade += 1,
+                    (true, true) => whole += 1,
+                }
+            }
+            let _ = fs::remove_dir_all(&copy);
+        }
+    }
+}
+
 #[cfg(feature = "s3")]
 mod s3 {
     use strongroom_s3_server::{ACCESS_KEY, Fault, SECRET_KEY, Server, ServerOptions};
