@@ -545,7 +545,7 @@ mod s3 {
             ways.iter().find(works).expect("needs `unshare` (util-linux) and the right to make network namespaces");
         let mut command = Command::new("unshare");
         command.args(*way).arg(program);
-        command
+        mounts::bare(command)
     }
 
     #[test]
