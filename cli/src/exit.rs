@@ -92,7 +92,7 @@ impl Failure {
     pub(crate) fn at_unnamed(self, storage: &StorageUri) -> Self {
         let shown = storage.to_string();
         let place = shown.split_once('?').map_or(&*shown, |(place, _)| place);
-        if self.of_storage && !self.message.contains(place) { self.at(storage) } else { self }
+        if self.of_storage && !names(&self.message, place) { self.at(storage) } else { self }
     }
 
     /// Says what else there is to know.
@@ -158,6 +158,15 @@ impl From<storage::Error> for Failure {
     }
 }
 
+/// Whether a message names this place, or something in it, and not only one whose name begins as its does.
+fn names(message: &str, place: &str) -> bool {
+    let place = place.trim_end_matches('/');
+    message.match_indices(place).any(|(at, _)| {
+        let after = message.get(at + place.len()..).unwrap_or_default();
+        after.chars().next().is_none_or(|next| matches!(next, '/' | ':' | '?' | '`') || next.is_whitespace())
+    })
+}
+
 /// Whether it is of a storage that is open. Who opens one says itself which it is.
 fn is_of_open_storage(error: &core::Error) -> bool {
     use core::Error as E;
@@ -175,7 +184,7 @@ pub(crate) fn exit_of(error: &core::Error) -> Exit {
         E::NotARepository => Exit::NoRepository,
         E::WrongCredentials => Exit::Credentials,
         E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. } | E::UnfinishedCopy => Exit::Damaged,
-        E::InClone(error) => exit_of(error),
+        E::InClone(error) | E::InCopy(error) => exit_of(error),
         E::Conflict | E::Expired => Exit::Busy,
         E::Invalid(_) | E::BlocksTooSmall { .. } => Exit::Usage,
         E::Storage(error) => match error.kind() {
@@ -227,6 +236,16 @@ mod tests {
             said(of(Operation::Put, "ab/cd").on("letter")).starts_with("file:///place?cache=none: letter: writing")
         );
         assert!(said(of(Operation::Put, "file:///place/ab")).starts_with("writing file:///place/ab: "));
+        // A neighbour is another place, however its name begins.
+        for neighbour in ["file:///place2/ab", "file:///place-2", "file:///place.old: ab"] {
+            assert!(
+                said(of(Operation::Put, neighbour)).starts_with("file:///place?cache=none: writing "),
+                "{neighbour}"
+            );
+        }
+        for named in ["file:///place", "file:///place?cache=none"] {
+            assert!(said(of(Operation::Put, named)).starts_with(&format!("writing {named}: ")), "{named}");
+        }
         let other = StorageUri::parse("file:///other").unwrap();
         assert!(said(of(Operation::Put, "ab/cd").at(&other)).starts_with("file:///other: writing ab/cd: "));
         assert!(said(of(Operation::Open, "file:///other")).starts_with("opening file:///other: "));

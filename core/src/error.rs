@@ -85,6 +85,9 @@ pub enum Error {
     /// It was the clone, and not the repository that is cloned, in which it failed.
     #[error("in the clone: {0}")]
     InClone(Arc<Error>),
+    /// It was the copy that is being made, and not the repository that is copied, in which it failed.
+    #[error("in the copy: {0}")]
+    InCopy(Arc<Error>),
     /// The state that a reader looks at has been given up by the writers.
     #[error("the state being read has expired: open the repository again")]
     Expired,
@@ -163,12 +166,26 @@ impl Error {
         Self::Damaged(Damage { structure, blob, detail: detail.into() })
     }
 
+    /// Says of an error that it was in a copy that is being made, unless that speaks for itself.
+    #[must_use]
+    pub fn in_copy(self) -> Self {
+        match self {
+            Self::AlreadyExists
+            | Self::Expired
+            | Self::InCopy(_)
+            | Self::Invalid(_)
+            | Self::Stopped
+            | Self::UnfinishedCopy => self,
+            error => Self::InCopy(Arc::new(error)),
+        }
+    }
+
     /// The kind of the storage error behind this, where there is one.
     #[must_use]
     pub fn storage_kind(&self) -> Option<storage::ErrorKind> {
         match self {
             Self::Storage(error) => Some(error.kind()),
-            Self::InClone(error) => error.storage_kind(),
+            Self::InClone(error) | Self::InCopy(error) => error.storage_kind(),
             _ => None,
         }
     }

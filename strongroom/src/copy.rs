@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 pub use strongroom_core::engine::Copied;
 use strongroom_core::engine::{self, Engine};
-use strongroom_fs::Result;
+use strongroom_fs::{Error, Result};
 
 use crate::options::{CreateOptions, Place};
 use crate::repository::{Creation, Repository};
@@ -56,7 +56,8 @@ impl Repository {
     ///
     /// # Errors
     /// Of [`strongroom_core::Error`]: `BlocksTooSmall` before anything is made, where this repository may have what blocks
-    /// of that size cannot hold; `NoSnapshot`, `Stopped`, `Expired`; as [`Repository::create`], and as reading.
+    /// of that size cannot hold; `NoSnapshot`, `Stopped`, `Expired`; as reading here; and of the copy as [`Repository::create`],
+    /// within `InCopy` but for `AlreadyExists`, `UnfinishedCopy` and `Invalid`.
     pub async fn copy(
         &self,
         place: impl Into<Place>,
@@ -66,11 +67,18 @@ impl Repository {
         if let Some(block_bytes) = create.block_bytes {
             self.engine().check_copy_fits(block_bytes)?;
         }
-        let creation = Creation::begin(place.into(), create).await?;
+        let creation = Creation::begin(place.into(), create).await.map_err(in_copy)?;
         let CopyOptions { at, progress, left_behind } = options;
         let options = engine::CopyOptions { contents: Arc::new(Contents), at, progress, left_behind };
         let (storage, env) = (creation.opened.storage.clone(), creation.opened.env.clone());
         let (engine, copied) = Engine::copy(self.engine(), storage, env, creation.options(), options).await?;
-        Ok((creation.finish(engine).await?, copied))
+        Ok((creation.finish(engine).await.map_err(in_copy)?, copied))
+    }
+}
+
+fn in_copy(error: Error) -> Error {
+    match error {
+        Error::Core(error) => Error::Core(error.in_copy()),
+        error => error,
     }
 }

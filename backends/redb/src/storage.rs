@@ -59,7 +59,7 @@ pub struct Store {
     place: Place,
     base: Base,
     unsynced: Mutex<Unsynced>,
-    /// Whether the disk was full when a call failed: redb takes no more calls then, and does not say why.
+    /// Whether the disk was full when a call failed last: redb takes no more calls then, and does not say why.
     was_full: AtomicBool,
 }
 
@@ -164,6 +164,8 @@ impl Store {
             };
             transact().map_err(|error| self.failed(operation, context, error))
         })?;
+        // Whatever failed before, it goes on.
+        self.was_full.store(false, Ordering::SeqCst);
         // A synced commit makes all before it durable, too.
         *unsynced = match syncs {
             true => Unsynced { had_barrier: true, ..Unsynced::default() },
@@ -193,9 +195,10 @@ impl Store {
         if matches!(error, redb::Error::PreviousIo) && self.was_full.load(Ordering::SeqCst) {
             return still_full(operation, context);
         }
+        let is_of_file = matches!(error, redb::Error::Io(_));
         let error = failed(operation, context, error);
-        if error.kind() == ErrorKind::Full {
-            self.was_full.store(true, Ordering::SeqCst);
+        if is_of_file {
+            self.was_full.store(error.kind() == ErrorKind::Full, Ordering::SeqCst);
         }
         error
     }
@@ -340,5 +343,29 @@ impl BlockingStore for Store {
     /// reads there may be other readers.
     fn try_keep_others_out(&self) -> Result<bool> {
         Ok(!matches!(self.base, Base::Read(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_the_failure_that_was_the_last_is_given_for_the_reason_why_no_more_calls_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::find(&folder.path().join("blobs"), OpenMode::CreateIfMissing, "blobs", 1).unwrap();
+        let store = Store::new(place, OpenMode::CreateIfMissing).unwrap();
+        let fails = |error| store.failed(Operation::Put, "a blob", error).kind();
+        let io = |kind: io::ErrorKind| redb::Error::Io(kind.into());
+        assert_eq!(fails(io(io::ErrorKind::StorageFull)), ErrorKind::Full);
+        assert_eq!([fails(redb::Error::PreviousIo), fails(redb::Error::PreviousIo)], [ErrorKind::Full; 2]);
+        // It had not given up.
+        store.put(Name::new([1; 16]), &Bytes::from_static(b"one")).unwrap();
+        assert_eq!(fails(redb::Error::PreviousIo), ErrorKind::Other);
+        assert_eq!(fails(io(io::ErrorKind::StorageFull)), ErrorKind::Full);
+        assert_eq!(fails(io(io::ErrorKind::ConnectionReset)), ErrorKind::Unavailable);
+        assert_eq!(fails(redb::Error::PreviousIo), ErrorKind::Other);
     }
 }

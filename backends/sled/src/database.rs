@@ -8,7 +8,6 @@ use strongroom_core::storage::{Error, ErrorKind, OpenMode, Operation, Result};
 
 use crate::error::{failed, guarded};
 use crate::folder::{Folder, begin, clean, has_snapshot, inspect, invalid, unfinished};
-use crate::room;
 
 /// The trees.
 const BLOBS: &str = "blobs";
@@ -80,8 +79,6 @@ pub(crate) struct Base {
 
 /// Opens the database, or makes one where there is none.
 pub(crate) fn open(place: &Place, mode: OpenMode) -> Result<Base> {
-    // sled writes to what it opens.
-    room::check(&place.path, Operation::Open, &place.shown, room::Use::Flush)?;
     let busy =
         |what: &str| Error::new(ErrorKind::Busy, Operation::Open, place.shown.as_str()).with_source(what.to_owned());
     // sled writes its first snapshot when a log is opened for the second time. It has no blobs before that, because a log that is

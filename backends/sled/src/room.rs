@@ -53,12 +53,62 @@ pub(crate) fn check(folder: &Path, operation: Operation, context: &str, what: Us
 /// What this process may still write to the disk that a folder is on; `None` where nobody says.
 #[cfg(unix)]
 fn left(folder: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    // Some file systems do not count.
-    (disk.f_blocks > 0).then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+    counted(&rustix::fs::statvfs(folder).ok()?, || is_told_by_a_program(folder))
+}
+
+/// What is left, where that is counted: of some programs that serve a file system all numbers are zero, or all but its size.
+#[cfg(unix)]
+fn counted(disk: &rustix::fs::StatVfs, is_told_by_a_program: impl FnOnce() -> bool) -> Option<u64> {
+    let is_size_all = disk.f_bfree == 0 && disk.f_bavail == 0 && disk.f_files == 0;
+    let counts = disk.f_blocks > 0 && disk.f_frsize > 0 && !(is_size_all && is_told_by_a_program());
+    counts.then(|| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Whether it is a program that says how much is left: FUSE, which virtiofs is too, and 9p. Kernels count the room, if not all of them the
+/// files.
+#[cfg(target_os = "linux")]
+fn is_told_by_a_program(folder: &Path) -> bool {
+    const FUSE: u64 = 0x6573_5546;
+    const NINE_P: u64 = 0x0102_1997;
+    // However wide the number is, and whether or not it has a sign.
+    rustix::fs::statfs(folder).is_ok_and(|disk| [FUSE, NINE_P].contains(&(disk.f_type as u64 & 0xffff_ffff)))
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn is_told_by_a_program(_: &Path) -> bool {
+    false
 }
 
 #[cfg(not(unix))]
 fn left(_: &Path) -> Option<u64> {
     None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_counted_is_not_taken_for_full() {
+        let some = rustix::fs::statvfs(std::env::temp_dir().as_path()).unwrap();
+        let disk = |blocks, free, available, files| {
+            let (f_blocks, f_bfree, f_bavail, f_files) = (blocks, free, available, files);
+            rustix::fs::StatVfs { f_frsize: 4096, f_blocks, f_bfree, f_bavail, f_files, ..some }
+        };
+        for (disk, by_program, left) in [
+            (disk(100, 20, 10, 5), false, Some(40_960)),
+            (disk(100, 20, 10, 5), true, Some(40_960)),
+            // Full, for this user or all; some kernels count no files.
+            (disk(100, 20, 0, 5), true, Some(0)),
+            (disk(100, 0, 0, 5), true, Some(0)),
+            (disk(100, 0, 0, 0), false, Some(0)),
+            (disk(100, 0, 0, 0), true, None),
+            (disk(0, 0, 0, 0), false, None),
+            (rustix::fs::StatVfs { f_frsize: 0, ..disk(100, 20, 10, 5) }, false, None),
+        ] {
+            let numbers = [disk.f_blocks, disk.f_bfree, disk.f_bavail, disk.f_files];
+            assert_eq!(counted(&disk, || by_program), left, "{numbers:?}, by a program: {by_program}");
+        }
+        assert!(!is_told_by_a_program(Path::new("/proc")));
+    }
 }

@@ -1,8 +1,10 @@
 //! The handle: what the clauses ask for, as calls of sled.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,6 +40,10 @@ const BUSY_LOOKS: u32 = 200;
 /// The databases that this process has open, which sled lets it open once.
 static OPEN: OpenStores<Identity, Store> = OpenStores::new();
 
+/// Those that this process could not close for want of room. sled would wait for that for ever; and as long as one is not closed, its
+/// lock keeps out whoever opens it anew, this process too.
+static UNCLOSED: Mutex<BTreeMap<Identity, Base>> = Mutex::new(BTreeMap::new());
+
 /// A handle on a database, which all handles of a process share. To open it, another process that has it open is waited for, a
 /// second.
 ///
@@ -56,18 +62,34 @@ pub struct Store {
 /// Closes the database: sled flushes what waits.
 impl Drop for Store {
     fn drop(&mut self) {
-        let base = self.base.take();
+        let Some(base) = self.base.take() else { return };
         if room::check(&self.place.path, Operation::Open, &self.place.shown, Use::Flush).is_err() {
-            // It would wait for ever. The lock stays until the process ends.
-            std::mem::forget(base);
+            unclosed().insert(self.place.identity.to_owned(), base);
             return;
         }
-        // There is nobody to tell, and what no barrier covered was not promised.
-        let _ = guarded(Operation::Open, &self.place.shown, || {
-            drop(base);
-            Ok(())
-        });
+        close(base, &self.place);
     }
+}
+
+fn close(base: Base, place: &Place) {
+    // There is nobody to tell, and what no barrier covered was not promised.
+    let _ = guarded(Operation::Open, &place.shown, || {
+        drop(base);
+        Ok(())
+    });
+}
+
+fn unclosed() -> MutexGuard<'static, BTreeMap<Identity, Base>> {
+    UNCLOSED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes sure that there is room to open a database, which sled writes to then, and closes it where this process could not before.
+fn close_at_last(place: &Place) -> Result<()> {
+    room::check(&place.path, Operation::Open, &place.shown, Use::Flush)?;
+    // Closed when the lock is free again: that takes its time.
+    let base = unclosed().remove(&place.identity);
+    base.into_iter().for_each(|base| close(base, place));
+    Ok(())
 }
 
 impl fmt::Debug for Store {
@@ -78,6 +100,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     fn new(place: Place, mode: OpenMode) -> Result<Self> {
+        close_at_last(&place)?;
         let base = open(&place, mode)?;
         Ok(Self { place, base: Some(base) })
     }

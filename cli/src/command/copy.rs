@@ -103,12 +103,13 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         context.output.notice(still_kept);
     }
     let opened = ways_in.settle(&done, &target, context).await?;
-    let (copy, copied) = done.map_err(|error| failed(error, &target).with(still_kept.as_deref()))?;
+    let (copy, copied) = done.map_err(|error| failed(error, &uri, &target).with(still_kept.as_deref()))?;
     if !copy.remembers() && source.remembers() && target.scheme() != "mem" {
         context.output.notice("no folder to remember the copy's state in: a rollback would go unnoticed");
     }
-    let report = report(&copy, &copied, &target, opened).await?;
-    copy.close().await?;
+    let of_copy = |error| Failure::from(error).at(&target);
+    let report = report(&copy, &copied, &target, opened).await.map_err(of_copy)?;
+    copy.close().await.map_err(of_copy)?;
     // The copy is whole, whatever becomes of the source.
     if let Err(error) = source.close().await {
         context.output.notice(&format!("{uri}: was copied, and could not be closed in order: {error}"));
@@ -151,7 +152,8 @@ fn duplicate(credentials: &Credentials) -> Credentials {
     }
 }
 
-fn failed(error: strongroom::Error, target: &StorageUri) -> Failure {
+/// Why no copy was made, of the one of both places in which it failed.
+fn failed(error: strongroom::Error, source: &StorageUri, target: &StorageUri) -> Failure {
     match &error {
         strongroom::Error::Core(E::Stopped) => Failure::failed("interrupted: nothing of the copy was kept"),
         strongroom::Error::Core(E::Expired) => {
@@ -165,9 +167,12 @@ fn failed(error: strongroom::Error, target: &StorageUri) -> Failure {
             units::size((*block_bytes).into()),
             units::size((*block_bytes_min).into()),
         )),
-        // Of the source, or of the way there: the error says which.
-        strongroom::Error::Core(E::Damaged(_) | E::Missing { .. } | E::NoSnapshot { .. }) => Failure::from(error),
-        _ => Failure::from(error).at(target),
+        strongroom::Error::Core(E::InCopy(error)) => Failure::from((**error).clone()).at(target),
+        strongroom::Error::Core(E::AlreadyExists | E::UnfinishedCopy | E::Invalid(_)) => {
+            Failure::from(error).at(target)
+        }
+        strongroom::Error::Core(E::NoSnapshot { .. }) => Failure::from(error),
+        _ => Failure::from(error).at(source),
     }
 }
 
@@ -176,7 +181,7 @@ async fn report(
     copied: &Copied,
     target: &StorageUri,
     Opened { needs, recovery_key }: Opened,
-) -> Result<Report, Failure> {
+) -> strongroom::Result<Report> {
     let (usage, info) = (copy.fs().usage("/").await?, copy.info().await?);
     let mut keys = 0;
     let mut scan = copy.kv().scan(..);

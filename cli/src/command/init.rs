@@ -272,10 +272,15 @@ impl WaysIn {
 /// Whether a creation that failed may have left a repository all the same, and ours.
 async fn may_be_there(error: &strongroom::Error, uri: &StorageUri, context: &Context) -> bool {
     use strongroom::core::Error as E;
+    let error = match error {
+        strongroom::Error::Core(E::InCopy(error)) => Some(&**error),
+        strongroom::Error::Core(error) => Some(error),
+        _ => None,
+    };
     let is_unknown = match error {
-        strongroom::Error::Core(E::AlreadyExists | E::UnfinishedCopy) => return false,
-        strongroom::Error::Core(E::CommitUnknown { .. }) => true,
-        strongroom::Error::Core(E::Storage(error)) => error.effect() == Effect::Unknown,
+        Some(E::AlreadyExists | E::UnfinishedCopy) => return false,
+        Some(E::CommitUnknown { .. }) => true,
+        Some(E::Storage(error)) => error.effect() == Effect::Unknown,
         _ => false,
     };
     match strongroom::clear_header(uri, &context.header_options()).await {

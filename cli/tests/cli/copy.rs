@@ -349,6 +349,7 @@ fn a_disk_that_the_copy_fills_is_told_and_left_as_it_was() {
     mounts::small_disk(&scratch.path("copied"), 2 << 10);
     let said = scratch.fails(1, COPY);
     assert!(said.contains("copied: ") && said.to_lowercase().contains("no space"), "{said}");
+    assert!(!said.contains(&format!("file://{}", scratch.path("repo").display())), "{said}");
     assert_eq!(on_copy(&scratch, NEW, &["ls"]).status.code(), Some(10));
     assert_eq!(stored_bytes(&scratch.path("copied")), 0);
     assert_eq!(snapshots(&scratch).len(), 1);

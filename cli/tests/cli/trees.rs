@@ -126,6 +126,7 @@ fn stopped_while_it_reads(scratch: &Scratch, name: &str) -> Option<std::process:
 
     let mut import = scratch.command();
     import.args(["import", "--json", name]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    #[allow(clippy::zombie_processes)] // it has been waited for, or is given to who does
     let mut import = import.spawn().unwrap();
     let (pid, process) = (Pid::from_child(&import), PathBuf::from(format!("/proc/{}", import.id())));
     let path = scratch.path(name);

@@ -365,12 +365,5 @@ pub fn listed_commands(help: &str) -> Vec<&str> {
 
 /// The program without anything of this process's environment that it listens to.
 pub fn bare_command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("STRONGROOM_")) {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null());
-    command
+    mounts::bare(Command::new(env!("CARGO_BIN_EXE_strongroom")))
 }

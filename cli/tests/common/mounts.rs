@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const INSIDE: &str = "STRONGROOM_TEST_IN_MOUNTS_OF_ITS_OWN";
 
@@ -77,9 +77,25 @@ pub fn fill(folder: &Path) -> std::path::PathBuf {
 /// Runs a program that obeys the permissions of files even where the tests are run by root.
 pub fn humble(program: &Path) -> Command {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return Command::new(program);
+        return bare(Command::new(program));
     }
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]).arg(program);
+    bare(command)
+}
+
+/// Runs a program without what this process's environment tells it: settings of its own, and what leads its requests elsewhere or with
+/// other keys.
+pub fn bare(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let is_heard = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            name.starts_with("STRONGROOM_") || name.starts_with("AWS_") || name.ends_with("_PROXY")
+        };
+        if name.to_str().is_some_and(is_heard) {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
     command
 }

@@ -346,10 +346,16 @@ fn a_database_that_was_on_a_full_disk_says_so_until_it_is_opened_anew() {
     });
 }
 
+/// How many blobs are removed one by one at most.
+#[cfg(feature = "sled")]
+const DELETIONS_MAX: u64 = 300;
+
 /// Where it has no room sled waits for ever, so it must not come to that: by blobs in its log and beside it, deletions or closing.
 #[cfg(feature = "sled")]
 #[test]
 fn a_full_disk_is_told_before_sled_waits_for_it() {
+    use std::sync::mpsc;
+
     if !mounts::inside("refusals::a_full_disk_is_told_before_sled_waits_for_it") {
         return;
     }
@@ -360,8 +366,8 @@ fn a_full_disk_is_told_before_sled_waits_for_it() {
         mounts::small_disk(&disk, 40 << 10);
         let uri = StorageUri::parse(&format!("sled:{}", disk.join("blobs").display())).unwrap();
         let context = context.clone();
-        let (done, is_done) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
+        let (done, is_done) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
             strongroom_conformance::block_on(async {
                 let registry = strongroom::registry::default();
                 let storage = registry.open(&uri, &context).await.unwrap();
@@ -375,8 +381,8 @@ fn a_full_disk_is_told_before_sled_waits_for_it() {
                 assert_eq!((error.kind(), error.effect()), (ErrorKind::Full, Effect::None), "{error}");
                 assert!(count > 2, "{bytes}: it was full after {count} blobs");
                 storage.sync().await.unwrap();
-                // To remove takes room, too, but not of the last that is left.
-                for number in 1..count {
+                // To remove takes room, too, but not of the last that is left. Of small ones there are thousands.
+                for number in 1..count.min(DELETIONS_MAX) {
                     match storage.delete(sample_name(number)).await {
                         Ok(()) => storage.sync().await.unwrap(),
                         Err(error) if number > 1 && error.kind() == ErrorKind::Full => break,
@@ -386,15 +392,28 @@ fn a_full_disk_is_told_before_sled_waits_for_it() {
                 drop(storage);
                 let storage = registry.open(&uri, &context).await.unwrap();
                 assert_eq!(storage.size(sample_name(0)).await.unwrap(), bytes as u64);
-                mounts::fill(&disk);
+                let filler = mounts::fill(&disk);
                 let put = storage.put(sample_name(count), sample_bytes(count, bytes)).await;
                 for refusal in [put.map(drop), storage.delete(sample_name(0)).await, storage.sync().await] {
                     assert_eq!(refusal.err().map(|error| error.kind()), Some(ErrorKind::Full));
                 }
+                // It cannot be closed, and this process is told that and not that another one has it; when there is room, it goes on.
+                drop(storage);
+                let refused = registry.open(&uri, &context).await.unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::Full, "{refused}");
+                fs::remove_file(filler).unwrap();
+                let storage = registry.open(&uri, &context).await.unwrap();
+                assert_eq!(storage.size(sample_name(0)).await.unwrap(), bytes as u64);
+                storage.sync().await.unwrap();
             });
             done.send(()).unwrap();
         });
-        is_done.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("{bytes}: it waits, or has failed"));
+        // Where the thread failed it has hung up, and says why.
+        match is_done.recv_timeout(Duration::from_secs(60)) {
+            Ok(()) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{bytes}: it waits for ever"),
+        }
     }
 }
 
@@ -424,6 +443,46 @@ fn a_cache_that_cannot_be_had_is_told_and_one_that_fails_is_none() {
     // There is room to begin it, and then none.
     fs::remove_file(filler).unwrap();
     assert!(scratch.succeeds(cached) == fs::read(scratch.path("large")).unwrap());
+}
+
+/// Whichever of the two places fails, and whenever: until a copy was told to have failed that is not there, and one that is, because
+/// it failed in what is done when the copy is whole.
+#[cfg(feature = "faulty")]
+#[test]
+fn of_a_copy_that_fails_the_place_is_told_in_which_it_failed() {
+    let scratch = Scratch::with_repository();
+    fs::write(scratch.path("letter"), Numbers::new(3).bytes(300_000)).unwrap();
+    scratch.succeeds(["put", "letter", "/letter"]);
+    let (mut of_source, mut unmade, mut whole) = (0, 0, 0);
+    let mut seed = 0;
+    while of_source < 5 || unmade < 5 || whole == 0 {
+        seed += 1;
+        assert!(seed < 400, "{of_source} of the source, {unmade} that were not made, {whole} that were");
+        for fails_in_copy in [false, true] {
+            let place = |path: &Path, faulty| match faulty {
+                true => format!("faulty+file://{}?seed={seed}&refusals=0.02", path.display()),
+                false => format!("file://{}", path.display()),
+            };
+            let (source, copy) = (scratch.path("repo"), scratch.path(format!("copy{seed}")));
+            let mut call = Call::at(&scratch, place(&source, !fails_in_copy));
+            call.environment = vec![("STRONGROOM_NEW_PASSWORD", PLANTED.to_owned())];
+            let output = call.run(&["copy", &place(&copy, fails_in_copy), "--no-recovery", "--kdf-time", "1"]);
+            let said = text(&output.stderr);
+            if !output.status.success() {
+                let (named, other) = if fails_in_copy { (&copy, &source) } else { (&source, &copy) };
+                let why = said.lines().last().unwrap_or_default();
+                assert!(why.contains(&format!("file://{}", named.display())), "seed {seed}: {said}");
+                assert!(!why.contains(&format!("file://{}", other.display())), "seed {seed}: {said}");
+                let made = Call { password: PLANTED, ..Call::at(&scratch, place(&copy, false)) }.run(LOOKS);
+                match (fails_in_copy, made.status.success()) {
+                    (false, _) => of_source += 1,
+                    (true, false) => unmade += 1,
+                    (true, true) => whole += 1,
+                }
+            }
+            let _ = fs::remove_dir_all(&copy);
+        }
+    }
 }
 
 #[cfg(feature = "s3")]
@@ -486,7 +545,7 @@ mod s3 {
             ways.iter().find(works).expect("needs `unshare` (util-linux) and the right to make network namespaces");
         let mut command = Command::new("unshare");
         command.args(*way).arg(program);
-        command
+        mounts::bare(command)
     }
 
     #[test]

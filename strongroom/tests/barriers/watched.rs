@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use strongroom_conformance::local::memory;
 use tempfile::TempDir;
@@ -24,7 +25,8 @@ const END: &str = "end";
 /// What a watched process was told.
 pub(crate) struct Task {
     does: String,
-    address: String,
+    scheme: String,
+    place: PathBuf,
     log: File,
 }
 
@@ -34,8 +36,7 @@ impl Task {
         let [does, scheme] = [DOES, SCHEME].map(|name| std::env::var(name).ok());
         let [place, log] = [PLACE, LOG].map(std::env::var_os);
         let log = File::options().append(true).open(log?).unwrap();
-        let address = format!("{}:{}", scheme?, Path::new(&place?).display());
-        Some(Self { does: does?, address, log })
+        Some(Self { does: does?, scheme: scheme?, place: place?.into(), log })
     }
 
     pub(crate) fn does(&self) -> &str {
@@ -43,7 +44,11 @@ impl Task {
     }
 
     pub(crate) fn address(&self) -> String {
-        self.address.clone()
+        format!("{}:{}", self.scheme, self.place.display())
+    }
+
+    pub(crate) fn place(&self) -> PathBuf {
+        self.place.clone()
     }
 
     /// From here on it does this.
@@ -126,12 +131,13 @@ impl Unsynced {
                     self.content.insert(call.to.clone());
                 }
             }
-            "unlink" | "unlinkat" => {
+            "unlink" | "unlinkat" | "rmdir" => {
                 self.content.remove(path);
                 self.known.remove(path);
                 self.names.insert(path.clone());
             }
-            "mkdir" | "mkdirat" => {
+            // What opens a file stands here only where it makes one: that is empty.
+            "mkdir" | "mkdirat" | "symlink" | "symlinkat" | "open" | "openat" | "openat2" | "creat" => {
                 if self.known.insert(path.clone()) {
                     self.names.insert(path.clone());
                 }
@@ -162,14 +168,32 @@ pub(crate) struct Watched {
     root: TempDir,
 }
 
+/// The program that watches others, built once.
+pub(crate) fn watch() -> &'static Path {
+    static WATCH: OnceLock<PathBuf> = OnceLock::new();
+    WATCH.get_or_init(|| {
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/barriers/watch.c");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Two runs of these tests may do so at once.
+        let (new, built) = (folder.join(format!("watch-{}", std::process::id())), folder.join("watch"));
+        let output = Command::new(&compiler).arg("-o").args([&new, &source]).output();
+        let output = output.unwrap_or_else(|error| panic!("no C compiler {}: {error}", compiler.display()));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::rename(new, &built).unwrap();
+        built
+    })
+}
+
+/// What watching ends with where it could not see what there is to see.
+pub(crate) const NOT_SEEN: i32 = 125;
+
+/// How long a watched process may take.
+const SECONDS_MAX: u32 = 300;
+
 impl Watched {
     pub(crate) fn new() -> Self {
         let root = TempDir::new_in(memory()).unwrap();
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/barriers/watch.c");
-        let built = Command::new(&compiler).arg("-o").args([root.path().join("watch"), source]).output();
-        let built = built.unwrap_or_else(|error| panic!("no C compiler {}: {error}", compiler.display()));
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         fs::create_dir(root.path().join("folder")).unwrap();
         Self { root }
     }
@@ -179,12 +203,20 @@ impl Watched {
         self.root.path().join("folder").canonicalize().unwrap().join("place")
     }
 
+    /// A program under watch, by which what it does here is written to a log.
+    pub(crate) fn program(&self, log: &str, seconds: u32, program: &Path) -> Command {
+        let mut command = Command::new(watch());
+        command.args([self.place().parent().unwrap(), &self.root.path().join(log)]);
+        command.arg(seconds.to_string()).arg(program);
+        command
+    }
+
     /// What another process does that is told this, on this storage.
     pub(crate) fn steps(&self, scheme: &str, does: &str) -> Vec<Step> {
         let log = self.root.path().join(does);
         fs::write(&log, "").unwrap();
-        let output = Command::new(self.root.path().join("watch"))
-            .args([self.place().parent().unwrap(), &log, &std::env::current_exe().unwrap()])
+        let output = self
+            .program(does, SECONDS_MAX, &std::env::current_exe().unwrap())
             .args(["--exact", TEST, "--nocapture"])
             .env(DOES, does)
             .env(SCHEME, scheme)
@@ -193,6 +225,9 @@ impl Watched {
             .output()
             .unwrap();
         let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        if output.status.code() == Some(NOT_SEEN) {
+            panic!("{}", said[1].lines().last().unwrap_or_default());
+        }
         assert!(output.status.success(), "{scheme}, {does}: {said:?}");
         let mut steps = Vec::<Step>::new();
         for line in fs::read_to_string(log).unwrap().lines() {
@@ -207,5 +242,43 @@ impl Watched {
         }
         assert!(steps.last().is_some_and(|step| step.name == END), "{scheme}, {does}: {said:?}");
         steps
+    }
+}
+
+/// What each process did that worked on one storage.
+pub(crate) struct Seen {
+    /// Where it was.
+    pub(crate) place: PathBuf,
+    pub(crate) calls: Vec<Step>,
+    /// By another process after that, in the same place.
+    pub(crate) persisted: Vec<Step>,
+    /// In a place of its own.
+    pub(crate) commits: Vec<Step>,
+}
+
+impl Seen {
+    pub(crate) fn of(scheme: &str) -> Self {
+        let watched = Watched::new();
+        let (calls, persisted) = (watched.steps(scheme, "calls"), watched.steps(scheme, "persist what is there"));
+        Self { place: watched.place(), calls, persisted, commits: Watched::new().steps(scheme, "commits") }
+    }
+}
+
+#[test]
+fn a_file_that_is_made_or_emptied_and_not_written_to_is_left_unsynced_too() {
+    let mut unsynced = Unsynced::default();
+    let mut left_after = |name: &str, path: &str| {
+        unsynced.follow(&Call { name: name.to_owned(), path: path.into(), to: PathBuf::new() });
+        unsynced.left(|_| false).len()
+    };
+    for makes in ["open", "openat", "openat2", "creat", "symlink", "symlinkat", "mkdir", "mkdirat"] {
+        let path = format!("/folder/{makes}");
+        assert_eq!([left_after(makes, &path), left_after("fsync", "/folder")], [1, 0], "{makes}");
+        assert_eq!([left_after("rmdir", &path), left_after("fsync", "/folder")], [1, 0], "{makes}");
+    }
+    for changes in ["truncate", "copy_file_range", "sendfile", "splice"] {
+        left_after("openat", "/folder/file");
+        left_after("fsync", "/folder");
+        assert_eq!([left_after(changes, "/folder/file"), left_after("fdatasync", "/folder/file")], [1, 0], "{changes}");
     }
 }

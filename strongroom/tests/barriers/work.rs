@@ -1,5 +1,7 @@
 //! What a watched process does.
 
+use std::fs::{self, File};
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +38,8 @@ pub(crate) fn do_as_told() {
         "calls" => block_on(calls(&mut task)),
         "persist what is there" => block_on(persist_what_is_there(&mut task)),
         "commits" => commits(&mut task),
+        "all kinds of changes" => all_kinds_of_changes(&mut task),
+        "writes that wait" => writes_that_wait(&mut task),
         other => panic!("nobody knows how to do {other}"),
     }
 }
@@ -115,6 +119,31 @@ async fn persist_what_is_there(task: &mut Task) {
     let storage = open(task).await;
     task.step("persist");
     storage.persist(&[sample_name(KEPT)]).await.unwrap();
+    task.ends();
+}
+
+/// With the calls that none of the storages may make today.
+fn all_kinds_of_changes(task: &mut Task) {
+    let folder = task.place();
+    let place = |name: &str| folder.join(name);
+    task.step("changes");
+    fs::create_dir(&folder).unwrap();
+    fs::write(place("made"), "content").unwrap();
+    File::options().write(true).create(true).truncate(false).open(place("made")).unwrap();
+    File::open(place("made")).unwrap();
+    fs::write(place("made"), "other content").unwrap();
+    fs::copy(place("made"), place("copied")).unwrap();
+    symlink("made", place("linked")).unwrap();
+    fs::create_dir(place("inner")).unwrap();
+    fs::remove_dir(place("inner")).unwrap();
+    task.ends();
+}
+
+/// What `O_DSYNC` says, for each write.
+fn writes_that_wait(task: &mut Task) {
+    const DSYNC: i32 = 0o10_000;
+    task.step("open");
+    drop(File::options().append(true).create(true).custom_flags(DSYNC).open(task.place()));
     task.ends();
 }
 

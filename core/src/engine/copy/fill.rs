@@ -116,7 +116,7 @@ impl<'a> Filling<'a> {
 
     /// Keeps what is there under a snapshot's name, as of its time.
     pub(super) async fn keep(&mut self, info: &SnapshotInfo) -> Result<()> {
-        self.target.create_snapshot_of(&info.name, Some(info.time_millis)).await?;
+        self.target.create_snapshot_of(&info.name, Some(info.time_millis)).await.map_err(Error::in_copy)?;
         self.copied.snapshots += 1;
         // On the state that has it.
         self.transaction = self.target.begin();
@@ -144,7 +144,7 @@ impl<'a> Filling<'a> {
         for &number in &retained {
             if !looked_at.insert(number)
                 || self.under_way.contains(&number.0)
-                || self.transaction.chunk_row(number.0).await?.is_some()
+                || self.transaction.chunk_row(number.0).await.map_err(Error::in_copy)?.is_some()
             {
                 continue;
             }
@@ -190,7 +190,7 @@ impl<'a> Filling<'a> {
                 fetched => fetched?,
             };
             let bytes = payload.len() as u64;
-            self.transaction.put_foreign_chunk(number, identity, payload).await?;
+            self.transaction.put_foreign_chunk(number, identity, payload).await.map_err(Error::in_copy)?;
             self.put.push(number.0);
             owned.insert(number);
             self.copied.chunks += 1;
@@ -198,22 +198,23 @@ impl<'a> Filling<'a> {
             self.hear()?;
         }
         for number in released {
-            self.transaction.release_chunk(number)?;
+            self.transaction.release_chunk(number).map_err(Error::in_copy)?;
         }
         for number in retained {
             // What was put has its first reference.
             if !owned.remove(&number) {
-                self.transaction.retain_chunk(number)?;
+                self.transaction.retain_chunk(number).map_err(Error::in_copy)?;
             }
         }
         self.copied.rows += 1;
-        match row {
+        let brought = match row {
             Some(row) => {
                 let row = self.contents.copied_row(&after.engine, table, &key, row)?;
                 self.transaction.put(table, &key, &row)
             }
             None => self.transaction.delete(table, &key),
-        }
+        };
+        brought.map_err(Error::in_copy)
     }
 
     /// The chunk has moved since it was looked for.
@@ -237,7 +238,7 @@ impl<'a> Filling<'a> {
 
     async fn commit(&mut self) -> Result<()> {
         let filled = std::mem::replace(&mut self.transaction, self.target.begin());
-        filled.commit().await?;
+        filled.commit().await.map_err(Error::in_copy)?;
         // On the state that has it.
         self.transaction = self.target.begin();
         for number in self.put.drain(..) {

@@ -95,7 +95,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::BlocksTooSmall`] before anything is made; [`Error::Stopped`]; [`Error::NoSnapshot`]; [`Error::Expired`]; as
-    /// [`Engine::create`], and as reading and committing.
+    /// reading and taking a snapshot here; and of the copy, as [`Error::InCopy`], as [`Engine::create`] and committing, but for
+    /// [`Error::AlreadyExists`], [`Error::UnfinishedCopy`] and [`Error::Invalid`], which are of no other.
     pub async fn copy(
         &self,
         storage: Arc<dyn Storage>,
@@ -181,15 +182,16 @@ async fn copy(
     options: CopyOptions<'_>,
 ) -> Result<(Engine, Copied)> {
     let first_epoch = source.first_epoch().await?;
-    let target = Engine::create_unfinished(storage.clone(), env.clone(), create, first_epoch).await?;
+    let created = Engine::create_unfinished(storage.clone(), env.clone(), create, first_epoch).await;
+    let target = created.map_err(Error::in_copy)?;
     let filled = match fill(source, &target, options).await {
-        Ok(copied) => target.finish_copy().await.map(|()| copied),
+        Ok(copied) => target.finish_copy().await.map(|()| copied).map_err(Error::in_copy),
         failed => failed,
     };
     match filled {
         Ok(copied) => Ok((target, copied)),
         // It may be whole, and then it is not ours to delete.
-        Err(error @ Error::CommitUnknown { .. }) => Err(error),
+        Err(Error::InCopy(error)) if matches!(*error, Error::CommitUnknown { .. }) => Err(Error::InCopy(error)),
         Err(error) => {
             if let Err(left) = target.abandon_copy(storage, env).await {
                 tracing::warn!(error = %left, "what was made of the copy could not be deleted");

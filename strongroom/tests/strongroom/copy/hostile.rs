@@ -212,3 +212,33 @@ fn of_a_source_on_a_storage_that_fails_at_any_moment_nothing_stays_kept_unsaid()
         assert!(told > 0 && failed > 0, "{told} told, {failed} failed");
     });
 }
+
+/// Who is told that it failed looks for the cause where it is told to be.
+#[test]
+fn what_fails_in_the_copy_is_told_apart_from_what_fails_in_the_source() {
+    block_on(async {
+        let stores = Stores::new("told-apart");
+        let often = Rate::per_mille(60);
+        for in_copy in [false, true] {
+            let mut failed = 0;
+            for seed in 0..40 {
+                let (here, there) = (flaky(seed), flaky(seed + 1_000));
+                let source = source_in(&here, &stores).await;
+                let faulty = if in_copy { &there } else { &here };
+                faulty.set_rates(Rates { refusals: often, ambiguous: often, ..Rates::default() });
+                let place: Arc<dyn Storage> = there.clone();
+                let done = source.copy(place, stores.create("new").without_retry(), CopyOptions::default()).await;
+                faulty.clear_faults();
+                let Err(error) = done else { continue };
+                failed += 1;
+                // Nobody else has made anything there, but a lost answer may be of what this copy made.
+                let is_of_copy = matches!(
+                    error,
+                    Error::Core(core::Error::InCopy(_) | core::Error::AlreadyExists | core::Error::UnfinishedCopy)
+                );
+                assert_eq!(is_of_copy, in_copy, "seed {seed}: {error}");
+            }
+            assert!(failed > 5, "{failed} failed, in the copy: {in_copy}");
+        }
+    });
+}
