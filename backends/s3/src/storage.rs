@@ -66,7 +66,6 @@ const PROBE_REQUESTS_MAX: usize = 16;
 pub struct S3Storage {
     pub(crate) requests: Requests,
     threads: Arc<Threads>,
-    pub(crate) env: Env,
     standing: Standing,
     /// That the server keeps conditions, now: looked at once, before the first put.
     looked: OnceCell<()>,
@@ -93,10 +92,11 @@ pub(crate) struct Requests {
     prefix: Arc<str>,
     /// As messages name it.
     pub(crate) shown: Arc<str>,
-    permits: Arc<Semaphore>,
+    pub(crate) permits: Arc<Semaphore>,
     conditional_put: ConditionalPut,
     pub(crate) place: Arc<Place>,
     timeout: Duration,
+    pub(crate) env: Env,
     pub(crate) alone: Alone,
     /// That this handle is of the writer, as the marker names it.
     pub(crate) claim: Arc<OnceLock<String>>,
@@ -158,10 +158,11 @@ impl S3Storage {
             conditional_put: options.conditional_put,
             place: Arc::new(place),
             timeout: options.timeout,
+            env: context.env.clone(),
             alone: Alone::shared(),
             claim: Arc::default(),
         };
-        Ok(Self { requests, threads, env: context.env.clone(), standing: Standing::Exempt, looked: OnceCell::new() })
+        Ok(Self { requests, threads, standing: Standing::Exempt, looked: OnceCell::new() })
     }
 
     async fn run<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
@@ -234,7 +235,12 @@ impl S3Storage {
         // A server that cannot list is of no use to a single writer either.
         self.holds_blobs().await?;
         match self.requests.conditional_put {
-            ConditionalPut::SingleWriter => self.claim().await,
+            ConditionalPut::SingleWriter => {
+                self.claim().await?;
+                // This handle has said that it writes; and a second time it must not.
+                let _ = self.looked.set(());
+                Ok(())
+            }
             ConditionalPut::Native => {
                 let marker = self.try_server(None).await?;
                 self.put_marker(&marker, PutMode::Create).await?;
@@ -253,7 +259,8 @@ impl S3Storage {
 
     /// Races puts, in a sub-folder of their own.
     async fn try_server(&self, before: Option<&Marker>) -> Result<Marker> {
-        let random = self.env.random::<8>();
+        let env = &self.requests.env;
+        let random = env.random::<8>();
         let random =
             random.map_err(|error| Error::new(ErrorKind::Other, Operation::Open, "a probe").with_source(error))?;
         let folder = format!("{}{PROBE}{:016x}/", self.requests.prefix, u64::from_le_bytes(random));
@@ -262,12 +269,11 @@ impl S3Storage {
         let beside: Arc<dyn Storage> = Arc::new(Self {
             requests,
             threads: self.threads.clone(),
-            env: self.env.clone(),
             standing: Standing::Exempt,
             looked: OnceCell::new(),
         });
-        let patient = Retry::new(beside, self.env.clone(), OPENING);
-        let found = put_if_absent(&patient, &self.env).await;
+        let patient = Retry::new(beside, env.clone(), OPENING);
+        let found = put_if_absent(&patient, env).await;
         match found.map_err(|error| self.within(Operation::Open, &error))? {
             PutIfAbsent::Kept(evidence) => Ok(Marker::proven(&evidence.to_string(), &self.requests.place, before)),
             PutIfAbsent::Broken(what) => Err(self.broken(&what)),
@@ -337,7 +343,7 @@ impl S3Storage {
 }
 
 /// It is for more writers than who opens it now, or for fewer.
-fn made_otherwise(marker: &Marker) -> Error {
+pub(crate) fn made_otherwise(marker: &Marker) -> Error {
     invalid(match marker.conditional_put {
         ConditionalPut::SingleWriter => {
             "this storage was made for a single writer: say `conditional-put=none`, and see to it that only one process writes"

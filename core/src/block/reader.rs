@@ -13,6 +13,9 @@ use crate::format::{BlockId, COUNTER_MAX, Pointer, RECORDS_COUNT_MAX, RecordKind
 use crate::storage::{ErrorKind, Name, Retry};
 use crate::{Error, Result};
 
+/// Of records that have to be asked for one by one so many are asked for at once: there may be thousands in a run.
+const ALONE_AT_ONCE: usize = 32;
+
 /// Reads ask for parts aligned to this, so that storage learns no record boundary.
 pub const READ_ALIGNMENT_BYTES: u32 = 16 << 10;
 
@@ -148,9 +151,14 @@ impl BlockReader {
         }
     }
 
-    /// Each by a request of its own, all at once.
+    /// Each by a request of its own, so many at once.
     async fn read_alone(&self, records: &[(usize, Sought)]) -> Vec<(usize, Result<Bytes>)> {
-        join_all(records.iter().map(|(index, record)| async move { (*index, self.read_sought(record).await) })).await
+        let mut read = Vec::with_capacity(records.len());
+        for some in records.chunks(ALONE_AT_ONCE) {
+            let each = some.iter().map(|(index, record)| async move { (*index, self.read_sought(record).await) });
+            read.extend(join_all(each).await);
+        }
+        read
     }
 
     fn sealing<'a>(&'a self, record: &'a Sought) -> Sealing<'a> {

@@ -29,6 +29,7 @@ const READ_UNIT_BYTES: u64 = READ_ALIGNMENT_BYTES as u64;
 
 /// A commit as storage has it, authenticated.
 pub(crate) struct LoadedCommit {
+    pub(crate) name: Name,
     pub(crate) head: CommitHead,
     pub(crate) hash: [u8; 32],
     pub(crate) salt: [u8; 16],
@@ -38,7 +39,8 @@ pub(crate) struct LoadedCommit {
 
 impl LoadedCommit {
     pub(crate) fn as_applied(&self) -> Applied<'_> {
-        Applied { head: &self.head, hash: self.hash, salt: self.salt, deltas: &self.deltas, spills: &self.spills }
+        let Self { name, head, hash, salt, deltas, spills } = self;
+        Applied { name: *name, head, hash: *hash, salt: *salt, deltas, spills }
     }
 }
 
@@ -178,7 +180,7 @@ impl Chain {
         } else {
             decode_deltas(&body).map_err(malformed)?
         };
-        Ok(Some(LoadedCommit { head, hash, salt, deltas, spills }))
+        Ok(Some(LoadedCommit { name, head, hash, salt, deltas, spills }))
     }
 
     fn open_record(

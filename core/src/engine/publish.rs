@@ -70,6 +70,7 @@ impl Shared {
         let sealed = self.chain.seal(&head, &body)?;
         let deltas: Vec<Delta> = draft.rows.into_iter().collect();
         let next = Arc::new(base.after(Applied {
+            name: sealed.name,
             head: &head,
             hash: sealed.hash,
             salt: sealed.salt,

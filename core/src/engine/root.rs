@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::format::commit::{CommitHead, Delta};
 use crate::format::rows::{self, DataBlock};
+use crate::storage::Name;
 use crate::tree::{self, NodeStore, TreeRoot};
 
 pub(crate) use crate::tree::Overlay;
@@ -82,7 +83,7 @@ impl Root {
         if head.sequence != self.sequence + 1 || head.previous != self.hash {
             return Err(Error::damaged(
                 "commit",
-                None,
+                Some(commit.name),
                 format!("commit {} does not continue commit {}", head.sequence, self.sequence),
             ));
         }
@@ -92,7 +93,7 @@ impl Root {
         } else if head.base != self.base {
             return Err(Error::damaged(
                 "commit",
-                None,
+                Some(commit.name),
                 format!("commit {} builds on another checkpoint", head.sequence),
             ));
         }
@@ -157,6 +158,8 @@ impl Root {
 
 /// A commit to apply.
 pub(crate) struct Applied<'a> {
+    /// Of its blob.
+    pub(crate) name: Name,
     pub(crate) head: &'a CommitHead,
     pub(crate) hash: [u8; 32],
     pub(crate) salt: [u8; 16],

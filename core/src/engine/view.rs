@@ -1,5 +1,7 @@
 //! Reading: what snapshots and transactions have in common.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -198,15 +200,19 @@ impl Shared {
         self.explain_each(payloads, root.sequence).await
     }
 
-    /// As [`Shared::explain`], of each that was not to be had, all at once.
-    pub(crate) async fn explain_each(&self, payloads: Vec<Result<Bytes>>, sequence: u64) -> Vec<Result<Bytes>> {
-        let explained = payloads.into_iter().map(|payload| async move {
-            match payload {
-                Err(error) => Err(self.explain(error, sequence).await),
-                payload => payload,
-            }
-        });
-        join_all(explained).await
+    /// As [`Shared::explain`], of each that was not to be had: once for each block, and one after the other, as each look finds the
+    /// head anew and holds the state there.
+    pub(crate) async fn explain_each(&self, mut payloads: Vec<Result<Bytes>>, sequence: u64) -> Vec<Result<Bytes>> {
+        let mut explained = BTreeMap::new();
+        for payload in &mut payloads {
+            let Err(error) = payload else { continue };
+            let Error::Missing { blob, .. } = *error else { continue };
+            *error = match explained.entry(blob) {
+                Entry::Occupied(known) => Error::clone(known.get()),
+                Entry::Vacant(free) => free.insert(self.explain(error.clone(), sequence).await).clone(),
+            };
+        }
+        payloads
     }
 
     pub(crate) async fn chunk_at(&self, root: &Root, number: u64) -> Result<Bytes> {

@@ -71,9 +71,10 @@ pub(super) fn start_wanted<T: MaybeSend + 'static>(
     let Some(spawn) = spawn else { return start(None, task) };
     let (mut sender, receiver) = oneshot::channel();
     spawn.spawn(Box::pin(async move {
-        let done = match select(pin!(task), sender.cancellation()).await {
-            Either::Left((done, _)) => Some(done),
-            Either::Right(_) => None,
+        // The handle first: of what nobody wants any more when its turn comes, nothing is begun.
+        let done = match select(sender.cancellation(), pin!(task)).await {
+            Either::Left(_) => None,
+            Either::Right((done, _)) => Some(done),
         };
         if let Some(done) = done {
             let _ = sender.send(done);
@@ -96,6 +97,7 @@ impl<T> Future for TaskHandle<T> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -135,6 +137,12 @@ mod tests {
         assert_eq!((later.turn(), Arc::strong_count(&held)), (2, 3));
         drop((wanted, kept));
         assert_eq!((later.turn(), Arc::strong_count(&held)), (1, 2));
+
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = begun.clone();
+        drop(start_wanted(Some(&later), async move { begins.store(true, Ordering::Relaxed) }));
+        assert_eq!(later.turn(), 1);
+        assert!(!begun.load(Ordering::Relaxed), "nobody waited for it any more");
 
         let mut done = start_wanted(Some(&later), async { 7 });
         assert_eq!(later.turn(), 1);

@@ -46,7 +46,8 @@ impl Default for RetryPolicy {
 /// * **A durable put of unknown effect** is read back, and not sent again. Equal bytes are made durable and are `Created`,
 ///   other bytes are `Exists`; where there is nothing, the error stays, its effect unknown. For the blob may have been there
 ///   and been deleted since, as commits are: put anew, it would show a state that others have left behind. Whoever knows
-///   what the blob means can tell, and puts it again: over a network the engine does, for half a minute.
+///   what the blob means can tell, and puts it again: over a network the engine does so with commits, hints and ballast, for half
+///   a minute. Headers, and the commits of a clone, it leaves to who changes keys or clones again.
 /// * **A delete** is repeated: the second one finds nothing to do.
 /// * **A barrier** (`sync`, `persist`) of unknown effect is not: what the medium failed to write once, it may have dropped,
 ///   and a second barrier would answer that all is well.
@@ -102,16 +103,27 @@ const AMBIGUOUS: RetryPolicy = RetryPolicy {
 };
 
 /// Puts a blob under a name that is this call's own, drawn for it: put anew though it was there and was deleted, it misleads nobody.
-/// So one of unknown effect is put again, which [`Retry`] must not do. Then `Exists` may be what an earlier try put.
+/// So one of unknown effect is put again, which [`Retry`] must not do. Then `Exists` is what an earlier try put, and it is made durable;
+/// and a later try that is refused says nothing of an earlier one: the effect stays unknown.
 ///
 /// # Errors
 /// What the storage raises.
 pub(crate) async fn put_own_durable(storage: &dyn Storage, env: &Env, name: Name, bytes: Bytes) -> Result<Put> {
     let mut attempts = Attempts::at_ambiguous(env, storage);
+    let mut unknown = false;
     loop {
         match storage.put_durable(name, bytes.clone()).await {
-            Err(error) if error.effect() == Effect::Unknown && attempts.another(&error).await => {}
-            answer => return answer,
+            Err(error) if error.effect() == Effect::Unknown => {
+                unknown = true;
+                if !attempts.another(&error).await {
+                    return Err(error);
+                }
+            }
+            Ok(Put::Exists) if unknown => {
+                let persisted = storage.persist(&[name]).await;
+                return persisted.map(|()| Put::Exists).map_err(|error| with_effect(error, unknown));
+            }
+            answer => return answer.map_err(|error| with_effect(error, unknown)),
         }
     }
 }
@@ -404,5 +416,116 @@ impl Retry {
             });
         }
         Ok(settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Durability, ListOrder, RangeReads, Reach, Torn};
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// Far away; answers durable puts as is planned, and counts who makes what is there durable.
+    #[derive(Debug, Default)]
+    struct Planned {
+        puts: Mutex<VecDeque<Result<Put>>>,
+        persists: Mutex<VecDeque<Result<()>>>,
+    }
+
+    fn of_no_use<T>() -> Result<T> {
+        Err(Error::new(ErrorKind::Unsupported, Operation::Get, "a test"))
+    }
+
+    #[cfg_attr(not(target_family = "wasm"), async_trait)]
+    #[cfg_attr(target_family = "wasm", async_trait(?Send))]
+    impl Storage for Planned {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities {
+                reach: Reach::Everywhere,
+                durability: Durability::Power,
+                torn: Torn::Never,
+                batch: BatchSupport::Sequential,
+                list_order: ListOrder::Ascending,
+                range_reads: RangeReads::Native,
+                block_bytes_best: 4096,
+                block_bytes_max: 4096,
+            }
+        }
+
+        fn is_remote(&self) -> bool {
+            true
+        }
+
+        async fn put(&self, _: Name, _: Bytes) -> Result<Put> {
+            of_no_use()
+        }
+
+        async fn put_durable(&self, _: Name, _: Bytes) -> Result<Put> {
+            self.puts.lock().unwrap().pop_front().unwrap_or_else(of_no_use)
+        }
+
+        async fn get(&self, _: Name, _: Option<Range<u64>>, _: u64) -> Result<Bytes> {
+            of_no_use()
+        }
+
+        async fn size(&self, _: Name) -> Result<u64> {
+            of_no_use()
+        }
+
+        async fn delete(&self, _: Name) -> Result<()> {
+            of_no_use()
+        }
+
+        async fn list(&self, _: &[u8], _: Option<Name>) -> Result<Vec<Name>> {
+            of_no_use()
+        }
+
+        async fn sync(&self) -> Result<()> {
+            of_no_use()
+        }
+
+        async fn persist(&self, _: &[Name]) -> Result<()> {
+            self.persists.lock().unwrap().pop_front().unwrap_or_else(of_no_use)
+        }
+    }
+
+    /// What a put of one's own answers, and how many of the planned persists are left.
+    fn own(puts: Vec<Result<Put>>, persists: Vec<Result<()>>) -> (Result<Put>, usize) {
+        let planned = Planned { puts: Mutex::new(puts.into()), persists: Mutex::new(persists.into()) };
+        let (env, clock) = Env::manual(1);
+        let name = Name::new([1; Name::BYTES]);
+        let put = clock.run(put_own_durable(&planned, &env, name, Bytes::from_static(b"x"))).unwrap();
+        assert!(planned.puts.lock().unwrap().is_empty());
+        let left = planned.persists.lock().unwrap().len();
+        (put, left)
+    }
+
+    fn failure(kind: ErrorKind, effect: Effect) -> Error {
+        Error::new(kind, Operation::PutDurable, "a test").with_effect(effect)
+    }
+
+    #[test]
+    fn what_an_earlier_try_may_have_put_is_not_forgotten_when_a_later_one_is_refused() {
+        let unknown = || Err(failure(ErrorKind::Unavailable, Effect::Unknown));
+        let told = |puts| own(puts, Vec::new()).0.map_err(|error| (error.kind(), error.effect()));
+        let full = || Err(failure(ErrorKind::Full, Effect::None));
+        assert_eq!(told(vec![unknown(), full()]), Err((ErrorKind::Full, Effect::Unknown)));
+        assert_eq!(told(vec![full()]), Err((ErrorKind::Full, Effect::None)));
+        assert_eq!(told(vec![unknown(), unknown(), Ok(Put::Created)]), Ok(Put::Created));
+    }
+
+    #[test]
+    fn what_an_earlier_try_has_put_is_made_durable_and_only_that() {
+        let unknown = || Err(failure(ErrorKind::Unavailable, Effect::Unknown));
+        let (put, left) = own(vec![unknown(), Ok(Put::Exists)], vec![Ok(())]);
+        assert_eq!((put.unwrap(), left), (Put::Exists, 0));
+        let refused = Err(failure(ErrorKind::Unavailable, Effect::None));
+        let error = own(vec![unknown(), Ok(Put::Exists)], vec![refused]).0.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
+        for answer in [Put::Created, Put::Exists] {
+            let (put, left) = own(vec![Ok(answer)], vec![Ok(())]);
+            assert_eq!((put.unwrap(), left), (answer, 1));
+        }
     }
 }

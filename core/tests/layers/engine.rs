@@ -499,3 +499,42 @@ fn a_cache_saves_requests_and_holds_ciphertext_of_data_blocks_alone() {
         }
     });
 }
+
+#[test]
+fn what_became_of_a_lost_block_is_found_out_once_however_many_chunks_were_in_it() {
+    block_on(async {
+        let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::object_store() });
+        let metrics = Metrics::new();
+        let (engine, _) = create(Arc::new(metrics.over(Arc::new(medium.another())))).await.unwrap();
+        let before = medium.snapshot_blobs();
+        let mut transaction = engine.begin();
+        let mut chunks = Vec::new();
+        for number in 0..40 {
+            let chunk = payload(number << 20, 9000);
+            chunks.push(transaction.put_chunk(Some(engine.identity(&chunk)), chunk).await.unwrap());
+        }
+        transaction.commit().await.unwrap();
+        let mut most = 0;
+        for (name, blob) in medium.snapshot_blobs().iter().filter(|(name, _)| !before.contains_key(*name)) {
+            medium.remove(*name);
+            let read = async |chunks: &[ChunkNumber]| {
+                let counts = metrics.snapshot();
+                let read = engine.snapshot().chunks(chunks).await;
+                (read, metrics.snapshot().since(&counts).of(Operation::List).calls)
+            };
+            let (all, lists) = read(&chunks).await;
+            let mut lost = Vec::new();
+            for (chunk, error) in chunks.iter().zip(all).filter_map(|(chunk, read)| Some((*chunk, read.err()?))) {
+                assert!(matches!(&error, Error::Damaged(damage) if damage.blob == Some(*name)), "{error}");
+                lost.push(chunk);
+            }
+            // The head is found by listing.
+            let (_, lists_of_one) = read(lost.get(..1).unwrap_or_default()).await;
+            assert_eq!(lists, lists_of_one, "{} chunks are lost", lost.len());
+            assert!(lost.is_empty() || lists > 0, "nobody asked what became of it");
+            medium.overwrite(*name, blob.clone());
+            most = most.max(lost.len());
+        }
+        assert!(most >= 3, "{most} chunks of a block are lost");
+    });
+}

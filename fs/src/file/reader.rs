@@ -125,6 +125,7 @@ impl Reader {
         let long_min = if is_remote { LONG_REMOTE_BYTES_MIN } else { LONG_BYTES_MIN };
         let until = self.lock().begin(content, offset, end, long_min);
         let sequential = until.is_some();
+        let mut begun = Begun { reader: self, offset, end, has_ended: false };
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
             let placed = self.find(shared, snapshot, reading, at, sequential).await?;
@@ -160,6 +161,7 @@ impl Reader {
             out = rest;
             at += here as u64;
         }
+        begun.has_ended = true;
         Ok(())
     }
 
@@ -249,7 +251,11 @@ impl Reader {
 
     /// Waits for a batch, gives one of its chunks, and keeps those after it for the next reads.
     async fn receive(&self, content: ContentRow, ahead: Ahead, chunk: ChunkNumber) -> Result<Bytes> {
-        let plain = ahead.task.await.ok_or(core::Error::WorkerLost)?;
+        let mut awaited = Awaited { reader: self, content, ahead: Some(ahead) };
+        let Some(ahead) = &mut awaited.ahead else { return Err(core::Error::WorkerLost.into()) };
+        let plain = (&mut ahead.task).await;
+        let Some(ahead) = awaited.ahead.take() else { return Err(core::Error::WorkerLost.into()) };
+        let plain = plain.ok_or(core::Error::WorkerLost)?;
         let mut fetched = ahead.gathered.chunks.into_iter().zip(plain).skip_while(|(number, _)| *number != chunk);
         let (_, plain) = fetched.next().ok_or(core::Error::WorkerLost)?;
         let mut state = self.lock();
@@ -258,6 +264,43 @@ impl Reader {
             state.settle();
         }
         plain
+    }
+}
+
+/// A read that is under way: one that does not come to its end, as where its caller waits no longer, is taken for none, so that the
+/// same one goes on in order when it is tried again.
+struct Begun<'a> {
+    reader: &'a Reader,
+    offset: u64,
+    end: u64,
+    has_ended: bool,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let mut state = self.reader.lock();
+        if !self.has_ended && state.next == self.end {
+            state.next = self.offset;
+            state.in_order = state.in_order.saturating_sub(self.end - self.offset);
+        }
+    }
+}
+
+/// A batch that somebody waits for: who waits no longer gives it back. Else whoever is less patient than the line is slow would have it
+/// fetched anew each time, and never get it.
+struct Awaited<'a> {
+    reader: &'a Reader,
+    content: ContentRow,
+    ahead: Option<Ahead>,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let Some(ahead) = self.ahead.take() else { return };
+        let mut state = self.reader.lock();
+        if state.content == self.content {
+            state.give_back(ahead);
+        }
     }
 }
 
@@ -367,6 +410,15 @@ impl State {
             taken = Fetched::Coming(ahead);
         }
         taken
+    }
+
+    /// A batch that was taken and not received.
+    fn give_back(&mut self, ahead: Ahead) {
+        if self.ready.is_empty() {
+            self.ready_bytes = 0;
+        }
+        self.ahead_bytes = self.ahead_bytes.saturating_add(ahead.gathered.bytes);
+        self.ahead.push_front(ahead);
     }
 
     /// Has a batch fetched.

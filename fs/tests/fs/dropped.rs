@@ -1,14 +1,24 @@
 //! What is left where the future of an operation is dropped half way: wherever that is, it is whole, and whoever asks again is
 //! told the truth.
 
-use futures_lite::future::block_on;
-use strongroom_conformance::crash::CrashOptions;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use async_trait::async_trait;
+use futures_lite::future::{block_on, poll_once, yield_now};
+use strongroom_conformance::between::{Before, Between};
+use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_conformance::cut;
-use strongroom_core::engine;
-use strongroom_core::env::Env;
+use strongroom_core::crypto::{KdfParameters, Suite};
+use strongroom_core::engine::keyring::Credentials;
+use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
+use strongroom_core::env::{BoxTask, Env, Spawn};
+use strongroom_core::storage::{Name, Operation, Result as StorageResult};
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
-use super::support::{Bed, assert_sound, noise, tuning};
+use super::support::{Bed, assert_sound, noise, tuning, with_workers};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)
@@ -209,4 +219,116 @@ fn a_flush_that_was_dropped_half_way_does_not_say_when_tried_again_that_all_is_w
             has_ended
         });
     }
+}
+
+/// Workers that do everything at once, until they are told to do a step of each task when asked.
+#[derive(Default)]
+struct InSteps {
+    are_slow: AtomicBool,
+    tasks: Mutex<Vec<BoxTask>>,
+}
+
+impl Spawn for InSteps {
+    fn spawn(&self, task: BoxTask) {
+        match self.are_slow.load(Ordering::Relaxed) {
+            true => self.tasks.lock().unwrap().push(task),
+            false => block_on(task),
+        }
+    }
+
+    fn parallelism(&self) -> usize {
+        2
+    }
+}
+
+impl InSteps {
+    fn step(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        self.tasks.lock().unwrap().retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+    }
+}
+
+/// Each answer is so many polls away.
+#[derive(Debug)]
+struct FarAway(usize);
+
+#[async_trait]
+impl Before for FarAway {
+    async fn before(&self, _: Operation, _: Option<Name>) -> StorageResult<()> {
+        for _ in 0..self.0 {
+            yield_now().await;
+        }
+        Ok(())
+    }
+}
+
+/// `f`, to be read from a storage that is far away, with workers that go on when they are told to.
+async fn far_away(content: &[u8], polls: usize) -> (Arc<InSteps>, FileSystem) {
+    let credentials = Credentials::password("correct horse");
+    let create = CreateOptions {
+        credentials: &credentials,
+        recovery: None,
+        suite: Suite::Aes256Gcm,
+        block_bytes: 32 << 10,
+        kdf: KdfParameters::MINIMUM,
+        trusted: None,
+        tuning: tuning(),
+    };
+    let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+    let engine = Engine::create(Arc::new(medium.another()), Env::deterministic(1), create).await.unwrap();
+    let root = engine.root_secret();
+    let fs = FileSystem::create(engine, Options::default()).await.unwrap();
+    fs.write("f", content).await.unwrap();
+    fs.engine().checkpoint().await.unwrap();
+    fs.engine().close().await.unwrap();
+    drop(fs);
+    let workers = Arc::new(InSteps::default());
+    let storage = Arc::new(Between::new(medium.reopen(), FarAway(polls)));
+    let open = engine::OpenOptions::new(Unlock::Root(&root));
+    let engine = Engine::open(storage, with_workers(2, workers.clone()), open).await.unwrap();
+    // What was fetched is held for who reads the file, and nowhere else.
+    let fs = FileSystem::open_with(engine, Tuning { cache_bytes: 0, ..Tuning::default() }).await.unwrap();
+    (workers, fs)
+}
+
+#[test]
+fn who_reads_in_order_with_less_patience_than_an_answer_takes_gets_there_by_asking_again() {
+    const ANSWER_POLLS: usize = 200;
+    const PATIENCE_POLLS: usize = 20;
+    const PIECE: usize = 4096;
+    block_on(async {
+        let content = noise(3, 600_000);
+        let (workers, fs) = far_away(&content, ANSWER_POLLS).await;
+        let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let mut piece = [0; PIECE];
+        // Who reads in order has what follows fetched ahead.
+        workers.are_slow.store(true, Ordering::Relaxed);
+        for offset in [0, PIECE] {
+            file.read_exact_at(offset as u64, &mut piece).await.unwrap();
+            assert!(piece == content[offset..][..PIECE]);
+        }
+        let mut asked = 0;
+        // As far as one batch goes.
+        for offset in (2 * PIECE..200_000).step_by(PIECE) {
+            let reads = asked;
+            while {
+                let mut read = pin!(file.read_exact_at(offset as u64, &mut piece));
+                let mut is_there = false;
+                for _ in 0..PATIENCE_POLLS {
+                    if let Some(read) = poll_once(&mut read).await {
+                        read.unwrap();
+                        is_there = true;
+                        break;
+                    }
+                }
+                !is_there
+            } {
+                workers.step();
+                asked += 1;
+                assert!(asked - reads < 20 * ANSWER_POLLS, "at {offset} it is not there after {asked} times");
+            }
+            assert!(piece == content[offset..][..PIECE], "at {offset}");
+        }
+        assert!(asked > 0, "it never waited");
+    });
 }

@@ -176,6 +176,12 @@ pub(crate) fn at_once(seed: u64) -> Env {
     Env::new(inner.clone(), inner, Some(Arc::new(AtOnce)))
 }
 
+/// An environment with these workers, otherwise as deterministic as can be.
+pub(crate) fn with_workers(seed: u64, workers: Arc<dyn Spawn>) -> Env {
+    let inner = Arc::new(Inner(Env::deterministic(seed)));
+    Env::new(inner.clone(), inner, Some(workers))
+}
+
 struct AtOnce;
 
 impl Spawn for AtOnce {

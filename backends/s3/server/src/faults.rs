@@ -1,10 +1,12 @@
 //! What goes wrong: by a seed at rates, or the next request of a kind.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +51,7 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Faults {
     state: Mutex<State>,
+    released: Notify,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,46 @@ struct State {
     latency: Duration,
     bytes_per_second: Option<u64>,
     link: Option<Link>,
+    /// Requests of these kinds wait, and how many do.
+    holds: Vec<Verb>,
+    held: usize,
+    meeting: Option<Meeting>,
+    met: Vec<usize>,
+}
+
+/// Requests wait for each other.
+#[derive(Clone, Copy, Debug)]
+struct Meeting {
+    wanted: usize,
+    patience: Duration,
+    times_left: usize,
+    /// So many are there, and it is seen whether more come.
+    is_full: bool,
+}
+
+/// A request that waits.
+struct Held<'a>(&'a Faults);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.lock().held -= 1;
+    }
+}
+
+/// The request that all others waited for: with it they go on.
+struct Full<'a>(&'a Faults);
+
+impl Drop for Full<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        let held = state.held;
+        state.met.push(held);
+        state.meeting = state.meeting.and_then(|meeting| {
+            let times_left = meeting.times_left.saturating_sub(1);
+            (times_left > 0).then_some(Meeting { times_left, is_full: false, ..meeting })
+        });
+        self.0.released.notify_waiters();
+    }
 }
 
 /// A line that all bodies share, each way for itself.
@@ -90,8 +133,12 @@ impl Default for Faults {
             latency: Duration::ZERO,
             bytes_per_second: None,
             link: None,
+            holds: Vec::new(),
+            held: 0,
+            meeting: None,
+            met: Vec::new(),
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), released: Notify::new() }
     }
 }
 
@@ -119,7 +166,82 @@ impl Faults {
 
     /// No more faults, and no more slowness.
     pub fn clear(&self) {
-        *self.lock() = Self::default().state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Self::default().state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        *state = State { held: state.held, ..fresh };
+        self.released.notify_waiters();
+    }
+
+    /// Requests of these kinds wait from now on, before anything is done for them, until [`Faults::release`].
+    pub fn hold(&self, verbs: &[Verb]) {
+        self.lock().holds = verbs.to_vec();
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.lock().held
+    }
+
+    /// Those who wait go on, and nobody waits any more.
+    pub fn release(&self) {
+        self.lock().holds.clear();
+        self.released.notify_waiters();
+    }
+
+    /// Each request waits until so many are there, or until nobody has come for so long; once they are there, all of them wait for so
+    /// long again, and then it is noted how many there are. So often; then nobody waits any more.
+    ///
+    /// While all of its requests wait, a client has exactly so many under way: none is answered meanwhile, and the end of one that it
+    /// gave up has long been seen.
+    pub fn meet(&self, wanted: usize, times: usize, patience: Duration) {
+        self.lock().meeting = Some(Meeting { wanted, patience, times_left: times, is_full: false });
+    }
+
+    /// How many there were each time, since the last call.
+    pub fn take_met(&self) -> Vec<usize> {
+        std::mem::take(&mut self.lock().met)
+    }
+
+    /// Waits for the others.
+    pub(crate) async fn gather(&self) {
+        let mut released = pin!(self.released.notified());
+        let (_held, Meeting { patience, is_full, .. }, fills) = {
+            let mut state = self.lock();
+            let held = state.held + 1;
+            let Some(meeting) = &mut state.meeting else { return };
+            let fills = held >= meeting.wanted && !meeting.is_full;
+            meeting.is_full |= fills;
+            let meeting = *meeting;
+            released.as_mut().enable();
+            state.held = held;
+            (Held(self), meeting, fills)
+        };
+        if fills {
+            let _full = Full(self);
+            tokio::time::sleep(patience).await;
+        } else if is_full
+            || timeout(patience, released.as_mut()).await.is_err()
+                && self.lock().meeting.is_some_and(|meeting| meeting.is_full)
+        {
+            released.await;
+        }
+    }
+
+    /// Waits where requests of this kind do.
+    pub(crate) async fn pass(&self, verb: Verb) {
+        let mut released = pin!(self.released.notified());
+        let _held = {
+            let mut state = self.lock();
+            if !state.holds.contains(&verb) {
+                return;
+            }
+            // From here on it hears of it.
+            released.as_mut().enable();
+            state.held += 1;
+            Held(self)
+        };
+        released.await;
     }
 
     /// Each answer comes so much later.
@@ -216,6 +338,23 @@ mod tests {
         let second = faults.passed(Way::Down, 2_000).unwrap();
         assert_eq!(second - first, Duration::from_secs(2));
         assert!(faults.passed(Way::Up, 2_000).unwrap() < first);
+    }
+
+    #[test]
+    fn those_who_meet_go_on_together_and_one_more_than_was_waited_for_is_counted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let faults = Faults::default();
+            faults.meet(2, 2, Duration::from_millis(50));
+            futures_util::future::join(faults.gather(), faults.gather()).await;
+            assert_eq!(faults.take_met(), [2]);
+            // One alone is not kept for ever.
+            faults.gather().await;
+            futures_util::future::join3(faults.gather(), faults.gather(), faults.gather()).await;
+            assert_eq!((faults.take_met(), faults.held()), (vec![3], 0));
+            faults.gather().await;
+            assert!(faults.take_met().is_empty(), "nobody waits any more");
+        });
     }
 
     #[test]

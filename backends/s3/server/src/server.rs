@@ -296,6 +296,8 @@ async fn answer(request: Request<Incoming>, service: Arc<Service>, shared: Arc<S
     let fault = shared.faults.draw(verb);
     let sent = request.body().size_hint().exact().unwrap_or_default();
     shared.received.fetch_add(sent, Ordering::Relaxed);
+    shared.faults.pass(verb).await;
+    shared.faults.gather().await;
     tokio::time::sleep(shared.faults.delay(sent)).await;
     if let Some(passed) = shared.faults.passed(Way::Up, sent) {
         tokio::time::sleep_until(passed).await;

@@ -2,16 +2,18 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use crate::common::{registry, uri_at};
+use crate::requests::Seen;
 use strongroom::blocking::Repository;
 use strongroom::check::CheckOptions;
-use strongroom::{CreateOptions, Credentials, KdfParameters, OpenOptions};
+use strongroom::{CreateOptions, Credentials, Error, KdfParameters, OpenOptions};
 use strongroom_conformance::storage::sample_bytes;
 use strongroom_core::storage::StorageUri;
-use strongroom_s3_server::{Fault, Server, ServerOptions};
+use strongroom_s3_server::{Fault, Server, ServerOptions, Verb};
 
 /// What a child of these tests does, and where.
 const WORK: &str = "STRONGROOM_TEST_WORK";
@@ -343,34 +345,51 @@ fn a_single_writer_that_another_process_came_after_is_refused_its_next_commit() 
 
 /// What remains where two write: a commit of the earlier one that comes when the later one has put its own.
 #[test]
-fn a_commit_that_arrives_late_in_the_place_of_a_single_writers_is_damage_to_its_next_without_which_it_opens() {
+fn a_commit_that_arrives_late_in_the_place_of_a_single_writers_is_damage_that_names_what_to_do_without() {
     let conditional = strongroom_s3_server::Conditional::Ignored;
     let server = Server::start(ServerOptions { conditional, ..ServerOptions::default() }).unwrap();
     let uri = uri_at(&server, "p", "&conditional-put=none");
     create(&uri).close().unwrap();
-    let (early, late) = (open(&uri), open(&uri));
+    // The later one remembers what it has seen, as devices do.
+    let device = Arc::new(Seen::default());
+    let open_there = |accept: bool| {
+        let options = OpenOptions::new(Credentials::password("test")).trusted_state(device.clone());
+        Repository::open(uri.clone(), options.accept_rollback(accept).registry(registry()))
+    };
+    let (early, late) = (open(&uri), open_there(false).unwrap());
     for (number, repository) in [&early, &late].into_iter().enumerate() {
         repository.kv().put(format!("epoch {number}"), "begun").unwrap();
     }
     early.refresh().unwrap();
-    let before = server.keys("bucket");
-    early.kv().put("early", "1").unwrap();
-    let new: Vec<_> = server.keys("bucket").into_iter().filter(|key| !before.contains(key)).collect();
-    let [commit] = &new[..] else { panic!("one commit: {new:?}") };
-    let blob = server.object("bucket", commit).unwrap();
-    server.remove_object("bucket", commit);
-    late.kv().put("late", "1").unwrap();
-    server.put_object("bucket", commit, blob);
-    let before = server.keys("bucket");
-    let error = late.kv().put("next", "1").unwrap_err();
-    assert!(matches!(error, strongroom::core::Error::Damaged(_)), "{error}");
-    assert!(error.to_string().contains("does not continue"), "{error}");
-    let options = OpenOptions::new(Credentials::password("test")).without_trusted_state().registry(registry());
-    assert!(Repository::open(uri.clone(), options).is_err());
-    let new: Vec<_> = server.keys("bucket").into_iter().filter(|key| !before.contains(key)).collect();
-    let [next] = &new[..] else { panic!("one commit: {new:?}") };
-    server.remove_object("bucket", next);
-    let repository = open(&uri);
-    assert_eq!(repository.kv().get("early").unwrap().as_deref(), Some(&b"1"[..]));
-    assert_eq!((repository.kv().get("late").unwrap(), repository.kv().get("next").unwrap()), (None, None));
+    let last_put = || {
+        let seen = server.take_seen();
+        let put = seen.iter().rfind(|seen| seen.verb == Verb::Put).unwrap();
+        put.path.strip_prefix("/bucket/").unwrap().to_owned()
+    };
+    let content = |seed| sample_bytes(seed, 3_000_000);
+    early.fs().write("/early", content(1)).unwrap();
+    let commit = last_put();
+    let blob = server.object("bucket", &commit).unwrap();
+    server.remove_object("bucket", &commit);
+    late.fs().write("/late", content(2)).unwrap();
+    assert_eq!(last_put(), commit, "both are of the same number");
+    drop(open_there(false).unwrap());
+    server.put_object("bucket", &commit, blob);
+    let error = late.fs().write("/next", content(3)).unwrap_err();
+    let next = last_put();
+    let names_it = |error: &Error| {
+        assert!(matches!(error, Error::Core(strongroom::core::Error::Damaged(_))), "{error}");
+        let (told, name) = (error.to_string(), next.strip_prefix("p/").unwrap());
+        assert!(told.contains("does not continue") && told.contains(name), "{told} does not name {name}");
+    };
+    names_it(&error);
+    names_it(&open_there(false).map(drop).unwrap_err());
+    // Without what the error names it opens, as the earlier one left it: which is none of the states that the later one has seen.
+    server.remove_object("bucket", &next);
+    let error = open_there(false).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Core(strongroom::core::Error::RolledBack { .. })), "{error}");
+    let repository = open_there(true).unwrap();
+    assert!(repository.fs().read("/early").unwrap() == content(1));
+    assert!(repository.fs().read("/late").is_err() && repository.fs().read("/next").is_err());
+    is_clean(&repository);
 }

@@ -145,7 +145,7 @@ impl Timer for Never {
 
 /// What a device has seen.
 #[derive(Debug, Default)]
-struct Seen(Mutex<Option<(u64, [u8; 32])>>);
+pub(crate) struct Seen(Mutex<Option<(u64, [u8; 32])>>);
 
 #[async_trait]
 impl TrustedState for Seen {

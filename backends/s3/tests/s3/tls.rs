@@ -56,30 +56,34 @@ fn tunnel(server: &Server) -> (String, Arc<Mutex<Vec<String>>>) {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (to, asked) = (server.endpoint().replace("https://", ""), Arc::<Mutex<Vec<String>>>::default());
     let asked_of_it = asked.clone();
-    // Ends with the process.
+    // Ends with the process. A connection that ends early is its client's affair.
     thread::spawn(move || {
-        for near in listener.incoming() {
-            let (mut near, mut far) = (near.unwrap(), TcpStream::connect(&to).unwrap());
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") {
-                near.read_exact(&mut byte).unwrap();
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8(head).unwrap();
-            asked_of_it.lock().unwrap().push(head.lines().next().unwrap().to_owned());
-            near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-            let (mut back, mut forth) = (far.try_clone().unwrap(), near.try_clone().unwrap());
-            thread::spawn(move || {
-                let _ = std::io::copy(&mut back, &mut near);
-                let _ = near.shutdown(Shutdown::Both);
-            });
-            thread::spawn(move || {
-                let _ = std::io::copy(&mut forth, &mut far);
-                let _ = far.shutdown(Shutdown::Both);
-            });
+        for near in listener.incoming().flatten() {
+            let (to, asked) = (to.clone(), asked_of_it.clone());
+            thread::spawn(move || carry(near, &to, &asked));
         }
     });
     (address, asked)
+}
+
+/// One connection, from the request for a way there on.
+fn carry(mut near: TcpStream, to: &str, asked: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut far = TcpStream::connect(to)?;
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        near.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
+    asked.lock().unwrap().push(line);
+    near.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let (mut back, mut forth) = (far.try_clone()?, near.try_clone()?);
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut back, &mut near);
+        let _ = near.shutdown(Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut forth, &mut far);
+    far.shutdown(Shutdown::Both)
 }
 
 #[test]

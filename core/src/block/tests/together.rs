@@ -23,11 +23,15 @@ const RECORD_BYTES: usize = 60_000;
 
 /// A block of 1 MiB, and what is in it.
 fn full() -> (World, BlockReader, Vec<Pointer>, Vec<Vec<u8>>) {
+    full_of(17, RECORD_BYTES)
+}
+
+fn full_of(count: u8, record_bytes: usize) -> (World, BlockReader, Vec<Pointer>, Vec<Vec<u8>>) {
     let world = World::new(Suite::Aes256Gcm, 1 << 20);
-    let payloads: Vec<Vec<u8>> = (0..17).map(|number| vec![number; RECORD_BYTES]).collect();
+    let payloads: Vec<Vec<u8>> = (0..count).map(|number| vec![number; record_bytes]).collect();
     let records: Vec<_> = payloads.iter().map(|payload| (KIND, payload.clone())).collect();
     let pointers = put(&world, &records);
-    assert_eq!(pointers.len(), 17, "all of them fit");
+    assert_eq!(pointers.len(), usize::from(count), "all of them fit");
     let reader = BlockReader::new(world.context.clone());
     (world, reader, pointers, payloads)
 }
@@ -149,6 +153,15 @@ fn records_that_are_asked_for_alone_are_all_asked_for_at_once() {
         assert_eq!(payloads(block_on(reader.read_many(&pointers, KIND))), content);
         assert_eq!(world.storage.reading_most.load(Ordering::SeqCst), at_once);
     }
+}
+
+#[test]
+fn of_many_small_records_that_are_asked_for_alone_a_bounded_number_is_asked_for_at_once() {
+    let (world, reader, pointers, content) = full_of(200, 5_000);
+    *world.storage.twist.lock().unwrap() = Some(|range, bytes| Ok(if is_wide(range) { Bytes::new() } else { bytes }));
+    world.storage.reads_wait.store(true, Ordering::SeqCst);
+    assert_eq!(payloads(block_on(reader.read_many(&pointers, KIND))), content);
+    assert_eq!(world.storage.reading_most.load(Ordering::SeqCst), 32);
 }
 
 fn is_wide(range: &Option<std::ops::Range<u64>>) -> bool {
