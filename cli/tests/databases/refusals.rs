@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use strongroom::storage::{Effect, ErrorKind, OpenContext, OpenMode, StorageUri};
 use strongroom_conformance::storage::{sample_bytes, sample_name};
@@ -409,7 +408,7 @@ fn a_full_disk_is_told_before_sled_waits_for_it() {
             done.send(()).unwrap();
         });
         // Where the thread failed it has hung up, and says why.
-        match is_done.recv_timeout(Duration::from_secs(60)) {
+        match is_done.recv_timeout(std::time::Duration::from_secs(60)) {
             Ok(()) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{bytes}: it waits for ever"),
