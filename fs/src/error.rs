@@ -190,6 +190,7 @@ impl Error {
             Self::WrongAccess { .. } | Self::Core(E::WrongCredentials) => K::PermissionDenied,
             Self::Source(source) => source.kind(),
             Self::InBatch { error, .. } => error.io_kind(),
+            Self::Core(E::InClone(error) | E::InCopy(error)) => Self::Core((**error).clone()).io_kind(),
             Self::Core(E::Damaged(_) | E::RolledBack { .. } | E::UnfinishedCopy) => K::InvalidData,
             Self::Core(E::NewerFormat { .. }) => K::Unsupported,
             Self::Core(E::Conflict) => K::ResourceBusy,

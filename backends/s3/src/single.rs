@@ -237,7 +237,9 @@ impl Requests {
                 .max(Duration::from_nanos(ended.1.saturating_sub(begun.1)));
             match looked {
                 Ok(_) => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::NotFound && took <= LOOK_MAX => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::NotFound && (took <= LOOK_MAX || !decides) => {
+                    return Ok(false);
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -425,7 +427,7 @@ mod tests {
             server.faults().hold(&[Verb::Get]);
             std::thread::scope(|scope| {
                 let putting = scope.spawn(|| block_on(one.put_durable(sample_name(2), sample_bytes(1, 100))));
-                while server.faults().held() < 2 {
+                while server.faults().held() < 2 && !putting.is_finished() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 // While it looks, others come into the line; and once it has looked, another process.
@@ -501,7 +503,7 @@ mod tests {
             hanging.faults().hold(&[Verb::Get]);
             std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| block_on(stuck.put_durable(sample_name(1), sample_bytes(1, 100))));
-                while hanging.faults().held() == 0 {
+                while hanging.faults().held() == 0 && !waiting.is_finished() {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let put = block_on(well_handle.put_durable(sample_name(1), sample_bytes(1, 100)));

@@ -120,12 +120,27 @@ impl Reader {
         out: &mut [u8],
     ) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
-        let content = reading.content;
-        let is_remote = snapshot.is_remote();
-        let long_min = if is_remote { LONG_REMOTE_BYTES_MIN } else { LONG_BYTES_MIN };
-        let until = self.lock().begin(content, offset, end, long_min);
-        let sequential = until.is_some();
+        let long_min = if snapshot.is_remote() { LONG_REMOTE_BYTES_MIN } else { LONG_BYTES_MIN };
+        let until = self.lock().begin(reading.content, offset, end, long_min);
         let mut begun = Begun { reader: self, offset, end, has_ended: false };
+        let filled = self.fill(shared, snapshot, reading, offset, out, until).await;
+        // One that failed has ended as well: tried again it goes on nowhere, and what failed with it is fetched anew.
+        begun.has_ended = true;
+        filled
+    }
+
+    /// As [`Reader::read`], where what lies up to `until` is fetched ahead.
+    async fn fill(
+        &self,
+        shared: &std::sync::Arc<Shared>,
+        snapshot: &Snapshot,
+        reading: Reading,
+        offset: u64,
+        out: &mut [u8],
+        until: Option<u64>,
+    ) -> Result<()> {
+        let content = reading.content;
+        let (is_remote, sequential) = (snapshot.is_remote(), until.is_some());
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
             let placed = self.find(shared, snapshot, reading, at, sequential).await?;
@@ -161,7 +176,6 @@ impl Reader {
             out = rest;
             at += here as u64;
         }
-        begun.has_ended = true;
         Ok(())
     }
 

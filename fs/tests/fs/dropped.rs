@@ -18,7 +18,7 @@ use strongroom_core::env::{BoxTask, Env, Spawn};
 use strongroom_core::storage::{Name, Operation, Result as StorageResult};
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
-use super::support::{Bed, assert_sound, noise, tuning, with_workers};
+use super::support::{Bed, assert_sound, at_once, noise, tuning, with_workers};
 
 fn writing() -> OpenOptions {
     OpenOptions::new().write(true).create(true)
@@ -330,5 +330,44 @@ fn who_reads_in_order_with_less_patience_than_an_answer_takes_gets_there_by_aski
             assert!(piece == content[offset..][..PIECE], "at {offset}");
         }
         assert!(asked > 0, "it never waited");
+    });
+}
+
+#[test]
+fn what_failed_with_a_read_is_fetched_anew_once_the_storage_answers_again() {
+    const PIECE: usize = 4096;
+    block_on(async {
+        let content = noise(4, 2 << 20);
+        let (mut bed, fs) = Bed::with(1, 32 << 10, Options::default(), CrashOptions::default(), at_once).await;
+        fs.write("f", &content).await.unwrap();
+        fs.engine().checkpoint().await.unwrap();
+        drop(fs);
+        let fs = bed.open_tuned(tuning()).await.unwrap();
+        let fs = FileSystem::open_with(
+            fs.engine().clone(),
+            Tuning { cache_bytes: 0, read_ahead_bytes: 256 << 10, ..Tuning::default() },
+        )
+        .await
+        .unwrap();
+        let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        let mut piece = [0; PIECE];
+        let (mut failed, mut is_down) = (0, false);
+        for (number, expected) in content.chunks(PIECE).enumerate() {
+            // From time to time it answers nothing, for as long as what was fetched ahead lasts.
+            if number % 64 == 5 {
+                bed.storage.fail_at_random(1, 1_000);
+                is_down = true;
+            }
+            let offset = (number * PIECE) as u64;
+            let mut read = file.read_exact_at(offset, &mut piece).await;
+            if read.is_err() && std::mem::take(&mut is_down) {
+                failed += 1;
+                bed.storage.clear_faults();
+                read = file.read_exact_at(offset, &mut piece).await;
+            }
+            read.unwrap_or_else(|error| panic!("at {offset}, after {failed}: {error}"));
+            assert!(piece == expected, "at {offset}");
+        }
+        assert!(failed > 2, "{failed} reads failed");
     });
 }
