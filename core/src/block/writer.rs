@@ -140,13 +140,18 @@ impl BlockWriter {
     /// Numbers the blocks from now on under a writer epoch that this process has claimed and never used, from 0. Blocks
     /// that are open stay under the epoch before.
     pub fn set_epoch(&self, writer_epoch: u32) {
+        self.set_epoch_from(writer_epoch, 0);
+    }
+
+    /// As [`BlockWriter::set_epoch`], from this number.
+    pub fn set_epoch_from(&self, writer_epoch: u32, first_counter: u64) {
         let mut state = lock(&self.state);
         if state.writer_epoch == Some(writer_epoch) {
-            return; // Starting again at 0 would give the same names to other blocks.
+            return; // Starting again would give the same names to other blocks.
         }
         self.close_all(&mut state);
         state.writer_epoch = Some(writer_epoch);
-        state.next_counter = 0;
+        state.next_counter = first_counter;
     }
 
     /// Appends a record to the open block of its class, and says where it will be. A chunk is cut where it fills a block;

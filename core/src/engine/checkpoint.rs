@@ -90,7 +90,7 @@ impl Shared {
         let appending = self.start_appending_any();
         let now = self.env().now();
         for open in self.lasting_epochs(&base, epoch).await?.into_iter().chain([epoch]) {
-            draft.rows.insert(rows::epoch_key(open), Some(Bytes::copy_from_slice(&now.to_le_bytes())));
+            draft.rows.insert(rows::epoch_key(open), Some(self.own_claimant(open).row(now).encode()));
         }
         let guard = self.try_alone().await?;
         if !self.spent.load(Ordering::Acquire) {
@@ -243,7 +243,9 @@ impl Shared {
         }
         self.ensure_hint(root).await?;
         while oldest < root.base {
-            self.storage().delete(self.chain.name(oldest)).await?;
+            if self.is_ours(root, oldest).await? {
+                self.storage().delete(self.chain.name(oldest)).await?;
+            }
             oldest += 1;
         }
         Ok(oldest)

@@ -1,9 +1,11 @@
 //! Compaction: everything that nothing needs any more is given back, and what is left is packed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::checkpoint::Trees;
 use super::defragment::Emptied;
+use super::place::Claimant;
 use super::shared::{Shared, lock};
 use super::transaction::{Transaction, Work};
 use crate::format::rows;
@@ -48,11 +50,9 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     shared.catch_up_as_writer().await?;
     let blobs_before = shared.storage().list_all(&[]).await?.len() as u64;
     let epoch = shared.hold_epoch_for(true).await?;
-    if options.end_other_writers {
-        end_others(shared, epoch).await?;
-    }
+    let ended = if options.end_other_writers { end_others(shared, epoch).await? } else { BTreeMap::new() };
     give_back(shared).await?;
-    shared.sweep().await?;
+    shared.sweep(&ended).await?;
     let turn = shared.snapshots.lock().await;
     shared.finish_removals().await?;
     drop(turn);
@@ -107,14 +107,16 @@ pub(super) async fn give_back(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
+/// Answers where those were that it ended.
+async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<BTreeMap<u32, Claimant>> {
     for _ in 0..shared.tuning.attempts_max {
         let mut transaction = Transaction::new(shared);
         let mut others = shared.open_epochs(&transaction).await?;
         let lasting = lock(&shared.lasting).clone();
         others.retain(|epoch, _| *epoch != own && !lasting.contains(epoch));
+        let ended = others.iter().map(|(epoch, row)| (*epoch, Claimant::of(row))).collect();
         if others.is_empty() {
-            return Ok(());
+            return Ok(ended);
         }
         for epoch in others.into_keys() {
             transaction.put_own(rows::epoch_key(epoch), None);
@@ -122,7 +124,7 @@ async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
         }
         match shared.submit(Work { urgent: true, ..transaction.into_work() }).await {
             Err(Error::Conflict) => shared.catch_up_as_writer().await?,
-            done => return done.map(|_| ()),
+            done => return done.map(|_| ended),
         }
     }
     Err(Error::Conflict)

@@ -38,6 +38,7 @@ mod in_force;
 pub mod keyring;
 mod nodes;
 mod options;
+mod place;
 mod publish;
 mod reads;
 mod recent;
@@ -46,6 +47,7 @@ mod repair;
 mod room;
 mod root;
 mod shared;
+mod sides;
 mod slots;
 mod snapshots;
 mod space;
@@ -85,6 +87,7 @@ pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use remembered::Remembered;
 pub use repair::Repaired;
+pub use sides::{Side, sides};
 pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{BATCH_REMOTE_BYTES, Scan, Snapshot, View};
@@ -419,6 +422,7 @@ impl Engine {
             leader: async_lock::Mutex::new(Leader::default()),
             snapshots: async_lock::Mutex::new(()),
             epoch: Mutex::new(EpochState::default()),
+            claims: Mutex::default(),
             abandoned: Mutex::default(),
             lasting: Mutex::default(),
             claim: async_lock::Mutex::new(()),

@@ -58,6 +58,9 @@ pub struct Tuning {
     pub reader_grace_millis: u64,
     /// After how long without a sign of it another process's writer is taken for dead, in milliseconds, where no lock tells.
     pub epoch_silence_millis: u64,
+    /// As `epoch_silence_millis`, of a writer at another place that the same blobs are carried to and fro, where they may come late
+    /// and in any order: what it put is swept after so long.
+    pub elsewhere_silence_millis: u64,
     /// Bytes of blocks that may be under way to storage at once.
     pub in_flight_bytes_max: u64,
     /// Bytes of decoded tree nodes kept.
@@ -80,6 +83,7 @@ impl Default for Tuning {
             close_commits: 64,
             reader_grace_millis: 10 * 60 * 1000,
             epoch_silence_millis: 24 * 60 * 60 * 1000,
+            elsewhere_silence_millis: 30 * 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
             check_bytes_max: 8 << 20,

@@ -10,6 +10,7 @@ use super::defragmenter::Control;
 use super::held::Counted;
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
+use super::place::Claimant;
 use super::recent::Recent;
 use super::room::GivenBack;
 use super::root::Root;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     /// Who takes or removes snapshots here: they would only make each other begin anew. Locked before the lead.
     pub(crate) snapshots: async_lock::Mutex<()>,
     pub(crate) epoch: Mutex<EpochState>,
+    /// Who claimed the epochs that were claimed through this handle.
+    pub(crate) claims: Mutex<BTreeMap<u32, Claimant>>,
     /// Epochs of ours that a failed barrier made worthless, and that are still open.
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,
     /// Epochs of ours that stay open until we close, though we may go on under another: see [`super::Engine::keep_epoch`].
@@ -194,7 +197,7 @@ impl Shared {
         let Error::Missing { structure, blob } = error else { return error };
         match self.has_expired(blob, sequence).await {
             Ok(true) => Error::Expired,
-            Ok(false) => Error::damaged(structure, Some(blob), "missing from storage"),
+            Ok(false) => Error::damaged(structure, Some(blob), "missing from storage, or not brought there yet"),
             Err(error) => error,
         }
     }

@@ -12,12 +12,13 @@ use bytes::Bytes;
 
 use super::checkpoint::Trees;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
+use super::place::Claimant;
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
 use super::transaction::{Transaction, Work};
 use super::view::{Scan, table_range};
 use crate::format::BlockId;
-use crate::format::rows::{self, DataBlock, Place};
+use crate::format::rows::{self, DataBlock, EpochRow, Place};
 use crate::storage::{ErrorKind, Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
@@ -25,14 +26,14 @@ use crate::{Error, Result};
 /// How many dead writers' epochs one claim ends, at most.
 const DEAD_EPOCHS_MAX: usize = 100;
 
-/// The epochs of a scan of their table, and when each was last heard of.
-pub(super) async fn epochs(mut scan: Scan) -> Result<BTreeMap<u32, u64>> {
+/// The epochs of a scan of their table, and what their rows say.
+pub(super) async fn epochs(mut scan: Scan) -> Result<BTreeMap<u32, EpochRow>> {
     let mut epochs = BTreeMap::new();
     while let Some((key, value)) = scan.next().await? {
         let epoch = <[u8; 4]>::try_from(key.as_ref())
             .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
-        let time = rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
-        epochs.insert(u32::from_be_bytes(epoch), time);
+        let row = EpochRow::decode(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
+        epochs.insert(u32::from_be_bytes(epoch), row);
     }
     Ok(epochs)
 }
@@ -100,20 +101,33 @@ impl Shared {
                 value: epoch,
                 limit: u64::from(u32::MAX),
             })?;
+            let claimant = self.new_claimant()?;
             // Nobody else is there: whoever left an epoch open died.
             let mut dead = self.dead_epochs(&claim, guard.is_some()).await?;
-            dead.extend(lock(&self.abandoned).iter());
+            let abandoned = lock(&self.abandoned).clone();
+            dead.extend(abandoned.into_iter().map(|epoch| (epoch, self.own_claimant(epoch))));
             let lasting = lock(&self.lasting).clone();
-            dead.retain(|epoch| !lasting.contains(epoch));
+            dead.retain(|epoch, _| !lasting.contains(epoch));
             // As many as the smallest commit has room for: without an epoch nothing can spill.
             while dead.len() > DEAD_EPOCHS_MAX {
                 dead.pop_last();
             }
-            for epoch in &dead {
+            if guard.is_some() && !dead.is_empty() && self.place().is_some() {
+                // Before the rows go that say which blocks are meant: a sweep after that is not made up for if it is cut short.
+                let is_settled = {
+                    let mut leader = self.leader.lock().await;
+                    self.settle(&mut leader).await.is_ok()
+                };
+                // Else one of ours may still be put that names some of them.
+                if is_settled {
+                    self.sweep_alone().await?;
+                }
+            }
+            for epoch in dead.keys() {
                 claim.put_own(rows::epoch_key(*epoch), None);
             }
             claim.put_own(counter, Some(Bytes::copy_from_slice(&(u64::from(epoch) + 1).to_le_bytes())));
-            claim.put_own(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&self.env().now().to_le_bytes())));
+            claim.put_own(rows::epoch_key(epoch), Some(claimant.row(self.env().now()).encode()));
             match self.submit(Work { urgent, ..claim.into_work() }).await {
                 Ok(_) => {}
                 Err(Error::Conflict) => {
@@ -130,7 +144,8 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             }
-            self.blocks.writer.set_epoch(epoch);
+            lock(&self.claims).insert(epoch, claimant);
+            self.blocks.writer.set_epoch_from(epoch, claimant.first_counter());
             *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
             // What was put under those that stay open, and is named by nobody, is looked for once more.
             {
@@ -139,8 +154,8 @@ impl Shared {
                 abandoned.retain(|epoch| !lasting.contains(epoch));
             }
             if !dead.is_empty() {
-                lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
-                self.sweep().await?;
+                lock(&self.abandoned).retain(|epoch| !dead.contains_key(epoch));
+                self.sweep(&dead).await?;
             }
             let (root, _pin) = self.pin();
             // A creation that died before its hint left the checkpoint to be searched for by every name.
@@ -162,16 +177,27 @@ impl Shared {
         *state = EpochState::default();
     }
 
-    /// Epochs whose writer is gone: all that are open where nobody else is there, and those of which nothing was heard for
-    /// long. A writer that sleeps so long loses what it had not committed, and nothing else.
-    async fn dead_epochs(&self, view: &Transaction, alone: bool) -> Result<BTreeSet<u32>> {
-        let heard = self.env().now().saturating_sub(self.tuning.epoch_silence_millis);
-        let open = self.open_epochs(view).await?;
-        Ok(open.into_iter().filter(|(_, time)| alone || *time < heard).map(|(epoch, _)| epoch).collect())
+    /// Epochs whose writer is gone, and where it was: all that are open where nobody else is there, and those of which nothing was
+    /// heard for long. A writer that sleeps so long loses what it had not committed, and nothing else.
+    async fn dead_epochs(&self, view: &Transaction, alone: bool) -> Result<BTreeMap<u32, Claimant>> {
+        let (now, here) = (self.env().now(), self.place());
+        let mut dead = BTreeMap::new();
+        for (epoch, row) in self.open_epochs(view).await? {
+            let was = Claimant::of(&row);
+            // Of a writer elsewhere no lock tells, and what it committed may be on its way.
+            let (is_gone, silence) = match was.place() == here {
+                true => (alone, self.tuning.epoch_silence_millis),
+                false => (false, self.tuning.elsewhere_silence_millis),
+            };
+            if is_gone || row.time < now.saturating_sub(silence) {
+                dead.insert(epoch, was);
+            }
+        }
+        Ok(dead)
     }
 
-    /// The epochs that have not ended, and when each was last heard of.
-    pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, u64>> {
+    /// The epochs that have not ended, and what their rows say.
+    pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, EpochRow>> {
         epochs(view.scan_own(rows::EPOCH)).await
     }
 
@@ -225,9 +251,10 @@ impl Shared {
         }
     }
 
-    /// Deletes the blocks that nothing names of ended epochs: of all, because an earlier sweep may have been cut short. What
-    /// is not understood is kept.
-    pub(crate) async fn sweep(self: &Arc<Self>) -> Result<u64> {
+    /// Deletes the blocks that nothing names of ended epochs: of all, because an earlier sweep may have been cut short; where there
+    /// are several places, of those that have just been ended, of the claims that were: of another claim of the number, the
+    /// commits may be on their way. What is not understood is kept.
+    pub(crate) async fn sweep(self: &Arc<Self>, ended: &BTreeMap<u32, Claimant>) -> Result<u64> {
         let view = Transaction::new(self);
         let open = self.open_epochs(&view).await?;
         let next = match view.get_own(&rows::counter_key(rows::NEXT_EPOCH)).await? {
@@ -237,7 +264,12 @@ impl Shared {
             None => return Ok(0),
         };
         // One that is claimed meanwhile is neither open in what we look at nor numbered below what it counts.
-        self.sweep_after(&self.root(), |epoch| u64::from(epoch) < next && !open.contains_key(&epoch)).await
+        let is_one_place = self.place().is_none();
+        let is_over = |epoch: u32, counter: u64| {
+            let is_meant = is_one_place || ended.get(&epoch).is_some_and(|was| was.made(counter));
+            is_meant && u64::from(epoch) < next && !open.contains_key(&epoch)
+        };
+        self.sweep_after(&self.root(), is_over).await
     }
 
     /// Storage is full, and even ending the epochs of the dead takes a commit. To be called while nobody else can be there:
@@ -245,17 +277,24 @@ impl Shared {
     async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
         self.catch_up_as_writer().await?;
         let (root, _pin) = self.pin();
-        let held = lock(&self.epoch).number;
-        self.sweep_after(&root, |epoch| Some(epoch) != held).await
+        let (held, here) = (lock(&self.epoch).number, self.place());
+        let open = if here.is_some() { self.open_epochs(&Transaction::new(self)).await? } else { BTreeMap::new() };
+        let is_left_here = |row: &EpochRow, counter: u64| {
+            row.claim.map(|claim| claim.place) == here && Claimant::of(row).made(counter)
+        };
+        let is_over = |epoch: u32, counter: u64| {
+            Some(epoch) != held && (here.is_none() || open.get(&epoch).is_some_and(|row| is_left_here(row, counter)))
+        };
+        self.sweep_after(&root, is_over).await
     }
 
-    /// `is_over`: whether nobody can come to name blocks of an epoch that `root` does not name. The root must be pinned.
-    async fn sweep_after(&self, root: &Root, is_over: impl Fn(u32) -> bool) -> Result<u64> {
+    /// `is_over`: whether nobody can come to name a block, by epoch and counter, that `root` does not name. The root must be pinned.
+    async fn sweep_after(&self, root: &Root, is_over: impl Fn(u32, u64) -> bool) -> Result<u64> {
         let (condemned, ballast) = (self.condemned(root).await?, self.ballast(root).await?);
         let mut swept = 0;
         for name in self.storage().list_all(&[]).await? {
             match self.blocks.reader.block_id(name) {
-                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if is_over(writer_epoch) => {
+                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if is_over(writer_epoch, counter) => {
                     let block = DataBlock { key_epoch, writer_epoch, counter };
                     let waits = root.spills.contains(&block) || condemned.contains(&block) || ballast.contains(&block);
                     if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
@@ -263,8 +302,10 @@ impl Shared {
                         swept += 1;
                     }
                 }
-                // Strays of writers that died before they could take them back.
-                Some(BlockId::Commit { sequence, .. }) if sequence < root.oldest => {
+                // Strays of writers that died before they could take them back; or commits of another line that come late.
+                Some(BlockId::Commit { sequence, .. })
+                    if sequence < root.oldest && self.is_ours(root, sequence).await? =>
+                {
                     self.storage().delete(name).await?;
                     swept += 1;
                 }
@@ -440,11 +481,18 @@ impl Shared {
         Ok(dropped)
     }
 
-    /// Every block in storage that was made under these epochs.
+    /// Every block in storage that was made under these epochs of ours.
     async fn blocks_of(&self, epochs: &BTreeSet<u32>) -> Result<Vec<BlockId>> {
         let names = self.storage().list_all(&[]).await?;
+        let is_one_place = self.place().is_none();
         let ids = names.into_iter().filter_map(|name| self.blocks.reader.block_id(name));
-        Ok(ids.filter(|id| matches!(id, BlockId::Data { writer_epoch, .. } if epochs.contains(writer_epoch))).collect())
+        let is_made = |id: &BlockId| match id {
+            BlockId::Data { writer_epoch, counter, .. } => {
+                epochs.contains(writer_epoch) && (is_one_place || self.own_claimant(*writer_epoch).made(*counter))
+            }
+            BlockId::Commit { .. } => false,
+        };
+        Ok(ids.filter(is_made).collect())
     }
 
     /// Writes down the newest commit that we know to be durable, unless this device has seen a newer one.

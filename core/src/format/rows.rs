@@ -9,7 +9,7 @@
 //! | [`IDENTITY`] | keyed hash of the plaintext, 32 bytes | chunk number u64 |
 //! | [`USAGE`] | block: key epoch u16, writer epoch u32, counter u64 | live bytes u64, see [`live_bytes`] |
 //! | [`HISTORY`] | commit sequence u64 | commit hash, 32 bytes |
-//! | [`EPOCH`] | writer epoch u32 | time of the claim, or of the writer's last checkpoint, u64 (ms) |
+//! | [`EPOCH`] | writer epoch u32 | [`EpochRow`] |
 //! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
 //! | [`COUNTER`] | name byte | u64 |
 //! | [`BALLAST`] | block as above | salt of its sealing, 16 bytes |
@@ -83,6 +83,57 @@ impl Place {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Records(pointers) => pointers.iter().map(of_record).fold(0, u64::saturating_add),
         }
+    }
+}
+
+/// Bytes of what an epoch row says of its writer's place.
+pub const PLACE_BYTES: usize = 8;
+
+/// Who claimed a writer epoch, where what is stored may be kept alike at several places: there may be another of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The place: the beginning of a keyed hash.
+    pub place: [u8; PLACE_BYTES],
+    /// What the numbers of its blocks begin with.
+    pub tag: u32,
+}
+
+/// The row of a writer epoch that has not ended.
+///
+/// `time u64 ‖ [place 8 ‖ tag u32]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochRow {
+    /// When it was claimed, or its writer last made a checkpoint, in ms since 1970.
+    pub time: u64,
+    /// Who claimed it, where there are several places.
+    pub claim: Option<Claim>,
+}
+
+impl EpochRow {
+    /// The row's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut writer = Writer::with_capacity(8 + PLACE_BYTES + 4);
+        writer.u64(self.time);
+        if let Some(claim) = &self.claim {
+            writer.bytes(&claim.place).u32(claim.tag);
+        }
+        writer.into_vec().into()
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`FormatError`] for anything that `encode` does not write.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new("epoch row", bytes);
+        let time = reader.u64()?;
+        let claim = match bytes.len() {
+            8 => None,
+            _ => Some(Claim { place: reader.array()?, tag: reader.u32()? }),
+        };
+        reader.finish()?;
+        Ok(Self { time, claim })
     }
 }
 

@@ -95,6 +95,11 @@ impl Folder {
         Ok(metadata.is_file().then(|| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Moves a file within the folder.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.at(from), self.at(to))
+    }
+
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
         std::fs::remove_file(self.at(path))
     }

@@ -112,6 +112,11 @@ impl Folder {
         Ok(metadata.is_file().then(|| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Moves a file within the folder.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
+    }
+
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.root, path, AtFlags::empty())?)
     }

@@ -1,0 +1,222 @@
+//! What sync clients leave among the blobs. A client carries files in any order; where two machines have put one name it keeps both
+//! contents, the one that lost under a name of its own making; and what it has not received whole it keeps under another.
+//!
+//! All of these are told from blobs by their names alone: a blob's is 32 hexadecimal digits, and theirs has something around that.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use strongroom_core::storage::bounds::{check_range, not_found};
+use strongroom_core::storage::{
+    Blocking, Capabilities, Error, ErrorKind, Name, Operation, Put, Result, Storage, Stray, StraysSought,
+};
+
+use crate::deleted::kept;
+use crate::error::reading;
+use crate::folder::{Folder, read_at};
+use crate::layout::{Shard, blob_path, shard_of, shard_path};
+use crate::storage::CAPABILITIES;
+
+/// Digits in the name of a blob.
+const DIGITS: usize = 32;
+
+/// How names of unfinished files begin and end: those of Syncthing, Nextcloud, Dropbox, rsync, browsers, and of what iCloud has put
+/// away.
+const UNFINISHED_BEGINNINGS: [&str; 2] = [".", "~"];
+const UNFINISHED_ENDINGS: [&str; 6] = [".tmp", ".part", ".partial", ".crdownload", ".icloud", ".download"];
+
+/// What a file is, that stands beside the blobs of a shard; `None` for a blob, and for what has nothing to do with one.
+pub(crate) fn stray_of(file_name: &str, shard: Shard) -> Option<Stray> {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let mut runs = file_name.as_bytes().split(|byte| !is_digit(byte)).filter(|run| run.len() >= DIGITS);
+    // What stands behind may begin with such a digit, as in `… conflict`: not without something between.
+    let name = std::str::from_utf8(runs.next()?).ok().and_then(Name::from_hex)?;
+    if file_name.len() == DIGITS || shard_of(name) != shard {
+        return None;
+    }
+    let is_unfinished = UNFINISHED_BEGINNINGS.iter().any(|beginning| file_name.starts_with(beginning))
+        || UNFINISHED_ENDINGS.iter().any(|ending| file_name.ends_with(ending));
+    let called = format!("{}/{file_name}", shard_path(shard));
+    Some(Stray { name, called, is_copy: !is_unfinished })
+}
+
+/// The strays of a folder, ascending; `first`: where a search that is not for all begins.
+pub(crate) fn strays(path: &Path, sought: StraysSought, first: Shard) -> io::Result<Vec<Stray>> {
+    let folder = Folder::open(path)?;
+    let (mut strays, mut looked_at) = (Vec::new(), 0);
+    for step in Shard::MIN..=Shard::MAX {
+        if matches!(sought, StraysSought::Among(count) if looked_at >= count) {
+            break;
+        }
+        let shard = first.wrapping_add(step);
+        let listed = folder.each_entry(&shard_path(shard), |entry| {
+            looked_at += usize::from(!matches!(entry, "." | ".."));
+            strays.extend(stray_of(entry, shard));
+        });
+        match listed {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    strays.sort();
+    Ok(strays)
+}
+
+/// The copies that lie beside the blobs of a folder, deleted ones that are kept too, each as a storage of its own that has a content a name: the first ones, the
+/// second ones of names that have several, and so on. To be read, and no more.
+pub(crate) fn copies(path: &Path, blocking: &Blocking) -> io::Result<Vec<Copies>> {
+    let mut places: Vec<Copies> = Vec::new();
+    let strays = strays(path, StraysSought::All, 0)?.into_iter().filter(|stray| stray.is_copy);
+    let deleted = kept(&Folder::open(path)?)?.into_iter();
+    let files = strays.map(|stray| (stray.name, stray.called)).chain(deleted.map(|(called, _, name)| (name, called)));
+    for (name, called) in files {
+        let file = path.join(called);
+        match places.iter_mut().find(|place| !place.files.contains_key(&name)) {
+            Some(place) => {
+                place.files.insert(name, file);
+            }
+            None => places.push(Copies { files: BTreeMap::from([(name, file)]), blocking: blocking.clone() }),
+        }
+    }
+    Ok(places)
+}
+
+#[derive(Debug)]
+pub(crate) struct Copies {
+    files: BTreeMap<Name, PathBuf>,
+    blocking: Blocking,
+}
+
+impl Copies {
+    fn path(&self, operation: Operation, name: Name) -> Result<PathBuf> {
+        self.files.get(&name).cloned().ok_or_else(|| not_found(operation, name))
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(io::ErrorKind::IsADirectory.into()) }
+}
+
+fn failed(operation: Operation, name: Name, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => not_found(operation, name),
+        _ => reading(operation, &blob_path(name), error),
+    }
+}
+
+fn refused<T>(operation: Operation) -> Result<T> {
+    Err(Error::new(ErrorKind::ReadOnly, operation, "copies beside the blobs")
+        .with_source("they are a sync client's, and only read"))
+}
+
+#[async_trait]
+impl Storage for Copies {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn put(&self, _: Name, _: Bytes) -> Result<Put> {
+        refused(Operation::Put)
+    }
+
+    async fn put_durable(&self, _: Name, _: Bytes) -> Result<Put> {
+        refused(Operation::PutDurable)
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        let path = self.path(Operation::Get, name)?;
+        let read = move || {
+            let (file, bytes) = open(&path).map_err(|error| failed(Operation::Get, name, error))?;
+            let range = check_range(name, range, bytes, max_bytes)?;
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let found = read_at(&file, range.start, length).map_err(|error| failed(Operation::Get, name, error))?;
+            if found.len() == length { Ok(Bytes::from(found)) } else { Err(not_found(Operation::Get, name)) }
+        };
+        self.blocking.run(Operation::Get, read).await
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        let path = self.path(Operation::Size, name)?;
+        let look = move || open(&path).map(|(_, bytes)| bytes).map_err(|error| failed(Operation::Size, name, error));
+        self.blocking.run(Operation::Size, look).await
+    }
+
+    async fn delete(&self, _: Name) -> Result<()> {
+        refused(Operation::Delete)
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let is_asked = |name: &&Name| name.as_bytes().starts_with(prefix) && after.is_none_or(|after| **name > after);
+        Ok(self.files.keys().filter(is_asked).copied().collect())
+    }
+
+    async fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn persist(&self, _: &[Name]) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sync_clients_leave_is_told_from_blobs_and_from_what_is_foreign() {
+        let name = Name::new([0xab; 16]);
+        let hex = name.to_hex();
+        let kind = |file_name: &str| stray_of(file_name, 0xab).map(|stray| (stray.name, stray.is_copy));
+        for copy in [
+            format!("{hex} (conflicted copy 2026-11-30)"),
+            format!("{hex} (laptop's conflicted copy 2026-11-30)"),
+            format!("{hex}.sync-conflict-20261130-101500-ABCDEFG"),
+            format!("{hex} (1)"),
+            format!("{hex} 2"),
+            format!("{hex}-DESKTOP"),
+            format!("{hex}_conflict-20261130-101500"),
+            format!("Copy of {hex}"),
+        ] {
+            assert_eq!(kind(&copy), Some((name, true)), "{copy}");
+        }
+        for unfinished in [
+            format!(".~{hex}"),
+            format!(".syncthing.{hex}.tmp"),
+            format!("~syncthing~{hex}.tmp"),
+            format!("{hex}.part"),
+            format!(".{hex}.Xy12Zq"),
+            format!(".{hex}.icloud"),
+        ] {
+            assert_eq!(kind(&unfinished), Some((name, false)), "{unfinished}");
+        }
+        for foreign in [hex.clone(), format!("{hex}00"), hex.to_uppercase(), "notes.txt".into(), String::new()] {
+            assert_eq!(kind(&foreign), None, "{foreign}");
+        }
+        assert_eq!(stray_of(&format!("{hex} (1)"), 0xac), None);
+    }
+
+    #[test]
+    fn a_search_that_is_bounded_finds_all_in_a_small_folder_and_something_in_a_large_one() {
+        let root = tempfile::tempdir().unwrap();
+        for shard in 0..=255_u8 {
+            let folder = root.path().join(shard_path(shard));
+            std::fs::create_dir(&folder).unwrap();
+            let name = Name::new([shard; 16]).to_hex();
+            std::fs::write(folder.join(&name), b"won").unwrap();
+            std::fs::write(folder.join(format!("{name} (1)")), b"lost").unwrap();
+        }
+        let found = |sought, first| strays(root.path(), sought, first).unwrap().len();
+        assert_eq!(found(StraysSought::All, 9), 256);
+        assert_eq!(found(StraysSought::Among(512), 255), 256);
+        assert_eq!(found(StraysSought::Among(20), 200), 10);
+    }
+}

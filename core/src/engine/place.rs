@@ -1,0 +1,126 @@
+//! Where a writer is. That nobody else is there, a lock proves of one place: of a folder that is kept alike on several machines,
+//! each has its own, and what was written at another may have arrived in part.
+//!
+//! So who claims an epoch there draws a tag, and numbers its blocks from that on: writers that were apart give different names to
+//! their blocks though they claimed the same epoch, and nobody takes for left over what has come from elsewhere, before the commit
+//! that names it.
+
+use super::root::Root;
+use super::shared::{Shared, lock};
+use crate::format::rows::{self, Claim, EpochRow, PLACE_BYTES};
+use crate::{Error, Result};
+
+/// The counter is a tag of 20 bits, and the how-manieth block. Should there be more, they are taken for those of another claim.
+const TAG_SHIFT: u32 = 28;
+const TAGS_COUNT: u32 = 1 << 20;
+
+/// Who claimed an epoch; none where there is one place, and a number is claimed once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claimant(Option<Claim>);
+
+impl Claimant {
+    pub(super) fn of(row: &EpochRow) -> Self {
+        Self(row.claim)
+    }
+
+    pub(super) fn row(self, time: u64) -> EpochRow {
+        EpochRow { time, claim: self.0 }
+    }
+
+    pub(super) fn place(self) -> Option<[u8; PLACE_BYTES]> {
+        self.0.map(|claim| claim.place)
+    }
+
+    /// The counter of the first block.
+    pub(super) fn first_counter(self) -> u64 {
+        u64::from(self.tag()) << TAG_SHIFT
+    }
+
+    /// Whether a block of this number, and of the epoch, was made under this claim.
+    pub(super) fn made(self, counter: u64) -> bool {
+        counter >> TAG_SHIFT == u64::from(self.tag())
+    }
+
+    fn tag(self) -> u32 {
+        self.0.map_or(0, |claim| claim.tag % TAGS_COUNT)
+    }
+}
+
+impl Shared {
+    /// Where this writer is; none where there is one place.
+    pub(super) fn place(&self) -> Option<[u8; PLACE_BYTES]> {
+        let occupancy = self.storage().occupancy()?;
+        // Keyed, and cut short: it is for comparing, and says nothing of the machine to whoever reads it.
+        self.context.keys.identity(occupancy.place()?).first_chunk().copied()
+    }
+
+    /// Who is about to claim an epoch.
+    pub(super) fn new_claimant(&self) -> Result<Claimant> {
+        let Some(place) = self.place() else { return Ok(Claimant::default()) };
+        // 0 is for those who need none.
+        let tag = u32::from_le_bytes(self.env().random()?) % (TAGS_COUNT - 1) + 1;
+        Ok(Claimant(Some(Claim { place, tag })))
+    }
+
+    /// Who claimed an epoch of this handle's.
+    pub(super) fn own_claimant(&self, epoch: u32) -> Claimant {
+        lock(&self.claims).get(&epoch).copied().unwrap_or_default()
+    }
+
+    /// Whether the commit in storage under a number is the one of this history, or gone. Another, of a line that was written to at
+    /// another place meanwhile, is that line's to delete.
+    pub(super) async fn is_ours(&self, root: &Root, sequence: u64) -> Result<bool> {
+        if self.place().is_none() {
+            return Ok(true);
+        }
+        let found = match self.chain.read_head(sequence).await {
+            Ok(None) => return Ok(true),
+            Ok(Some((_, hash))) => hash,
+            Err(Error::Damaged(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let known = root.get(&self.nodes, &rows::history_key(sequence)).await?;
+        Ok(known.is_some_and(|known| known.as_ref() == found.as_slice()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::COUNTER_MAX;
+
+    /// The last block of a claim.
+    const LAST: u32 = (1 << TAG_SHIFT) - 1;
+
+    fn claimant(tag: u32) -> Claimant {
+        Claimant(Some(Claim { place: [7; PLACE_BYTES], tag }))
+    }
+
+    #[test]
+    fn an_epoch_row_has_a_claim_or_none_and_nothing_else() {
+        for claimant in [Claimant::default(), claimant(9)] {
+            let row = claimant.row(0x0102_0304_0506_0708);
+            let bytes = row.encode();
+            assert_eq!(EpochRow::decode(&bytes).unwrap(), row);
+            assert_eq!(bytes.get(..8), Some([8, 7, 6, 5, 4, 3, 2, 1].as_slice()));
+            for length in (0..bytes.len()).filter(|length| *length != 8) {
+                assert!(EpochRow::decode(bytes.get(..length).unwrap()).is_err(), "{length} bytes");
+            }
+            assert!(EpochRow::decode(&[&*bytes, &[0]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn each_claim_numbers_its_blocks_apart() {
+        let claimants = [Claimant::default(), claimant(1), claimant(TAGS_COUNT - 1)];
+        let counters = claimants.map(Claimant::first_counter);
+        assert_eq!((counters[0], counters[1]), (0, 1 << 28));
+        assert_eq!(counters[2] + u64::from(LAST), COUNTER_MAX);
+        for (one, claimant) in claimants.iter().enumerate() {
+            for (other, first) in counters.iter().enumerate() {
+                assert_eq!(claimant.made(*first), one == other);
+                assert_eq!(claimant.made(first + u64::from(LAST)), one == other);
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The sides of a fork: writers that were apart, each of which saw only its own commits, have made several histories out of one;
+//! what they stored has come together since, some of it under other names.
+//!
+//! A commit holds the hash of the one before it, so which commits are of one side shows however they are mixed. What is
+//! needed beside them is under names that are no other side's: see [`super::place`]. Nothing is written here.
+
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use view::{Choice, Contents, SideView};
+
+use super::chain::Chain;
+use super::in_force;
+use super::nodes::Nodes;
+use super::root::Root;
+use super::{Unlock, keyring};
+use crate::block::{BlockContext, BlockReader, BlockStore, BlockWriter, Geometry, WriterOptions};
+use crate::crypto::Keys;
+use crate::env::Env;
+use crate::format::commit::CommitHead;
+use crate::format::well_known::{HeaderId, is_hint_name};
+use crate::format::{BlockId, rows};
+use crate::storage::{Name, Storage};
+use crate::{Error, Result};
+
+/// Decoded nodes that are kept to look up a history in.
+const NODES_BYTES: u64 = 1 << 20;
+
+/// One of the histories that have parted.
+#[derive(Clone)]
+pub struct Side {
+    /// Its newest commit.
+    pub sequence: u64,
+    /// That commit's hash.
+    pub hash: [u8; 32],
+    /// When that was made, in ms since 1970.
+    pub time_millis: u64,
+    /// The last commit that it has in common with all the others; none where that is not there any more.
+    pub parted_after: Option<u64>,
+    /// What of its commits is missing, so that it cannot be opened; none where all are there.
+    pub missing: Option<String>,
+    /// Its commits that are there.
+    commits: BTreeMap<u64, [u8; 32]>,
+    view: SideView,
+}
+
+impl std::fmt::Debug for Side {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sequence, parted_after, missing, .. } = self;
+        formatter
+            .debug_struct("Side")
+            .field("sequence", sequence)
+            .field("parted_after", parted_after)
+            .field("missing", missing)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Side {
+    /// All the places as this side left them, for reading alone: to be opened, or cloned from.
+    #[must_use]
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(self.view.clone())
+    }
+
+    /// Whether a commit is one of this side's, as far as those are there.
+    #[must_use]
+    pub fn has(&self, sequence: u64, hash: &[u8; 32]) -> bool {
+        self.commits.get(&sequence) == Some(hash)
+    }
+}
+
+/// A commit, and in which of the places it lies.
+struct Found {
+    head: CommitHead,
+    name: Name,
+    place: usize,
+}
+
+type Commits = BTreeMap<[u8; 32], Found>;
+
+/// What is common to the places.
+struct Survey {
+    env: Env,
+    keys: Arc<Keys>,
+    geometry: Geometry,
+    contents: Arc<Contents>,
+}
+
+impl Survey {
+    fn chain(&self, storage: Arc<dyn Storage>) -> (Chain, Nodes) {
+        let (env, keys) = (self.env.clone(), self.keys.clone());
+        let context = Arc::new(BlockContext { storage, env, keys, geometry: self.geometry });
+        let writer = Arc::new(BlockWriter::new(context.clone(), WriterOptions { in_flight_bytes_max: 0 }));
+        let blocks = Arc::new(BlockStore { reader: BlockReader::new(context), writer });
+        (Chain::new(blocks.clone()), Nodes::new(blocks, NODES_BYTES))
+    }
+
+    /// Every commit in each of the places. What is none, though it has the name of one, is passed by: cut short, say.
+    async fn commits(&self) -> Result<Commits> {
+        let mut commits = Commits::new();
+        for (place, storage) in self.contents.places().iter().enumerate() {
+            let (chain, _) = self.chain(storage.clone());
+            for name in self.contents.names_in(place) {
+                let Some(BlockId::Commit { sequence, .. }) = chain.blocks().reader.block_id(name) else { continue };
+                match chain.read_head(sequence).await {
+                    Ok(Some((head, hash))) => {
+                        commits.entry(hash).or_insert(Found { head, name, place });
+                    }
+                    Ok(None) | Err(Error::Damaged(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(commits)
+    }
+
+    /// The hashes that hints name, by the places and names of those.
+    async fn hints(&self) -> Result<Vec<(Name, usize, [u8; 32])>> {
+        let mut hints = Vec::new();
+        for (place, storage) in self.contents.places().iter().enumerate() {
+            let (chain, _) = self.chain(storage.clone());
+            let found = chain.hints().await?.into_iter();
+            hints.extend(found.filter_map(|(name, hint)| Some((name, place, hint.ok()?.hash))));
+        }
+        Ok(hints)
+    }
+
+    /// The side that ends with a commit.
+    fn side(&self, tip: [u8; 32], commits: &Commits, hints: &[(Name, usize, [u8; 32])]) -> Option<Side> {
+        let head = &commits.get(&tip)?.head;
+        // Of commits and hints only its own are there.
+        let hint_names = self.contents.names().filter(|name| is_hint_name(name.as_bytes()));
+        let mut choice: Choice =
+            hint_names.chain(commits.values().map(|found| found.name)).map(|name| (name, None)).collect();
+        let (mut own, mut next) = (BTreeMap::new(), tip);
+        let mut reaches_checkpoint = false;
+        while let Some(found) = commits.get(&next) {
+            if own.insert(found.head.sequence, next).is_some() {
+                break;
+            }
+            choice.insert(found.name, Some(found.place));
+            reaches_checkpoint |= found.head.sequence == head.base;
+            next = found.head.previous;
+        }
+        let hashes: BTreeSet<_> = own.values().collect();
+        for (name, place, hash) in hints {
+            if hashes.contains(hash) {
+                choice.insert(*name, Some(*place));
+            }
+        }
+        let missing = (!reaches_checkpoint).then(|| {
+            let first = own.first_key_value().map_or(head.sequence, |(sequence, _)| *sequence);
+            format!("commits {} to {}", head.base, first.saturating_sub(1))
+        });
+        Some(Side {
+            sequence: head.sequence,
+            hash: tip,
+            time_millis: head.time,
+            parted_after: None,
+            missing,
+            commits: own,
+            view: SideView::new(self.contents.clone(), choice),
+        })
+    }
+
+    /// The newest state of a side; none where it cannot be read.
+    async fn state(&self, side: &Side) -> Result<Option<(Root, Nodes)>> {
+        let (chain, nodes) = self.chain(side.storage());
+        match chain.find_head().await {
+            Ok(root) => Ok(Some((root, nodes))),
+            Err(Error::Storage(error)) => Err(Error::Storage(error)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Where several headers are under one name, that which the side's commits name.
+    async fn choose_header(&self, side: &mut Side, state: &Root) -> Result<()> {
+        for place in 0..self.contents.places().len() {
+            let Some(view) = side.view.with_headers_of(place) else { continue };
+            let headers = match keyring::read_headers(&(Arc::new(view.clone()) as Arc<dyn Storage>)).await {
+                Err(Error::Storage(error)) => return Err(Error::Storage(error)),
+                Err(_) => continue,
+                Ok(headers) => headers,
+            };
+            if headers.find(state.header_generation, &state.header_hash).is_some() {
+                side.view = view;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the histories in several places that hold blobs of one repository, the newest first, and the repository's id: one history
+/// where nobody wrote apart. Of a
+/// name that is in several places, each may hold something else. What other histories have given up may be missing from one of
+/// them, commits as well as blocks.
+///
+/// # Errors
+/// [`Error::NotARepository`], [`Error::WrongCredentials`] and [`Error::NewerFormat`], each for what it says; [`Error::Damaged`]
+/// where no header is whole; what the storages raise.
+pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) -> Result<(Vec<Side>, [u8; 16])> {
+    let contents = Arc::new(Contents::list(places).await?);
+    let opened = open_any(&contents, &env, unlock).await?;
+    let header = &opened.header;
+    let keys = Arc::new(Keys::from_root(header.suite(), *header.repository(), &opened.root, &[]));
+    let survey = Survey { env, keys, geometry: Geometry::new(header.block_bytes())?, contents };
+    let (commits, hints) = (survey.commits().await?, survey.hints().await?);
+    if commits.is_empty() {
+        return Err(Error::damaged("commit chain", None, "no commit is left"));
+    }
+    let continued: BTreeSet<[u8; 32]> = commits.values().map(|found| found.head.previous).collect();
+    let tips = commits.keys().filter(|hash| !continued.contains(*hash));
+    let mut sides: Vec<Side> = tips.filter_map(|tip| survey.side(*tip, &commits, &hints)).collect();
+    sides.sort_by_key(|side| std::cmp::Reverse((side.sequence, side.time_millis)));
+    let mut states = Vec::new();
+    for side in &mut sides {
+        if side.missing.is_none()
+            && let Some((root, nodes)) = survey.state(side).await?
+        {
+            survey.choose_header(side, &root).await?;
+            states.push((root, nodes));
+        }
+    }
+    let mut apart = Vec::new();
+    for side in sides {
+        if !is_past(&side, &states).await? {
+            apart.push(side);
+        }
+    }
+    part(&mut apart);
+    Ok((apart, *header.repository()))
+}
+
+/// Opens a header of any of the places: each side may have changed its credentials.
+async fn open_any(contents: &Arc<Contents>, env: &Env, unlock: Unlock<'_>) -> Result<in_force::Opened> {
+    let view = SideView::new(contents.clone(), Choice::default());
+    let mut first = None;
+    for place in 0..contents.places().len() {
+        let Some(view) = view.with_headers_of(place) else { continue };
+        let opened = match keyring::read_headers(&(Arc::new(view) as Arc<dyn Storage>)).await {
+            Ok(headers) => in_force::open_newest(env, &headers, unlock).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(opened) => return Ok(opened),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or(Error::NotARepository))
+}
+
+/// Whether it is no side of its own, but what one of these states comes of: commits that were given up and are not deleted yet.
+async fn is_past(side: &Side, states: &[(Root, Nodes)]) -> Result<bool> {
+    for (state, nodes) in states {
+        if state.sequence <= side.sequence {
+            continue;
+        }
+        match state.get(nodes, &rows::history_key(side.sequence)).await {
+            Ok(Some(row)) if row.as_ref() == side.hash.as_slice() => return Ok(true),
+            Err(Error::Storage(error)) => return Err(Error::Storage(error)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Says where they parted.
+fn part(sides: &mut [Side]) {
+    let Some((first, others)) = sides.split_first() else { return };
+    let is_common = |sequence: &u64, hash: &[u8; 32]| others.iter().all(|other| other.has(*sequence, hash));
+    let common = first.commits.iter().rev().find(|(sequence, hash)| is_common(sequence, hash)).map(|(at, _)| *at);
+    for side in sides {
+        side.parted_after = common;
+    }
+}
+
+/// Whether a name is a header's.
+fn is_header(name: Name) -> bool {
+    HeaderId::from_name(name.as_bytes()).is_some()
+}

@@ -1,0 +1,139 @@
+//! Several places as one storage, as one side of a fork sees them. It changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::is_header;
+use crate::storage::bounds::not_found;
+use crate::storage::{
+    Capabilities, Error, ErrorKind, ListOrder, Name, Operation, Put, Result, Storage, StorageExt as _,
+};
+
+/// Which names each place has, as they were when they were listed.
+#[derive(Debug)]
+pub(super) struct Contents {
+    places: Vec<Arc<dyn Storage>>,
+    names: BTreeMap<Name, BTreeSet<usize>>,
+}
+
+impl Contents {
+    pub(super) async fn list(places: Vec<Arc<dyn Storage>>) -> Result<Self> {
+        let mut names: BTreeMap<Name, BTreeSet<usize>> = BTreeMap::new();
+        for (number, place) in places.iter().enumerate() {
+            for name in place.list_all(&[]).await? {
+                names.entry(name).or_default().insert(number);
+            }
+        }
+        Ok(Self { places, names })
+    }
+
+    pub(super) fn places(&self) -> &[Arc<dyn Storage>] {
+        &self.places
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = Name> {
+        self.names.keys().copied()
+    }
+
+    pub(super) fn names_in(&self, place: usize) -> impl Iterator<Item = Name> {
+        self.names.iter().filter(move |(_, places)| places.contains(&place)).map(|(name, _)| *name)
+    }
+}
+
+/// Where names are not to be looked for in the first place that has them: in which instead, or nowhere.
+pub(super) type Choice = BTreeMap<Name, Option<usize>>;
+
+#[derive(Clone, Debug)]
+pub(super) struct SideView {
+    contents: Arc<Contents>,
+    choice: Arc<Choice>,
+}
+
+impl SideView {
+    pub(super) fn new(contents: Arc<Contents>, choice: Choice) -> Self {
+        Self { contents, choice: Arc::new(choice) }
+    }
+
+    /// With the headers of one place, as far as it has any; none where it has not.
+    pub(super) fn with_headers_of(&self, place: usize) -> Option<Self> {
+        let mut choice = (*self.choice).clone();
+        let before = choice.len();
+        for name in self.contents.names_in(place).filter(|name| is_header(*name)) {
+            choice.insert(name, Some(place));
+        }
+        (choice.len() > before).then(|| Self::new(self.contents.clone(), choice))
+    }
+
+    fn find(&self, operation: Operation, name: Name) -> Result<&Arc<dyn Storage>> {
+        let place = match self.choice.get(&name) {
+            Some(chosen) => *chosen,
+            None => self.contents.names.get(&name).and_then(|places| places.first().copied()),
+        };
+        place.and_then(|place| self.contents.places.get(place)).ok_or_else(|| not_found(operation, name))
+    }
+}
+
+fn refused<T>(operation: Operation) -> Result<T> {
+    Err(Error::new(ErrorKind::ReadOnly, operation, "one side of a fork")
+        .with_source("it is for reading alone: clone it to another place, and write there"))
+}
+
+#[cfg_attr(not(target_family = "wasm"), async_trait)]
+#[cfg_attr(target_family = "wasm", async_trait(?Send))]
+impl Storage for SideView {
+    fn capabilities(&self) -> Capabilities {
+        let first = self.contents.places.first().map(|place| place.capabilities());
+        Capabilities { list_order: ListOrder::Ascending, ..first.unwrap_or(EMPTY) }
+    }
+
+    async fn put(&self, _: Name, _: Bytes) -> Result<Put> {
+        refused(Operation::Put)
+    }
+
+    async fn put_durable(&self, _: Name, _: Bytes) -> Result<Put> {
+        refused(Operation::PutDurable)
+    }
+
+    async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        self.find(Operation::Get, name)?.get(name, range, max_bytes).await
+    }
+
+    async fn size(&self, name: Name) -> Result<u64> {
+        self.find(Operation::Size, name)?.size(name).await
+    }
+
+    async fn delete(&self, _: Name) -> Result<()> {
+        refused(Operation::Delete)
+    }
+
+    async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
+        let is_asked = |name: &Name| name.as_bytes().starts_with(prefix) && after.is_none_or(|after| *name > after);
+        let is_there = |name: &Name| self.choice.get(name).is_none_or(Option::is_some);
+        Ok(self.contents.names().filter(|name| is_asked(name) && is_there(name)).collect())
+    }
+
+    async fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What is there was put by others, long ago.
+    async fn persist(&self, _: &[Name]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Of no place at all.
+const EMPTY: Capabilities = Capabilities {
+    reach: crate::storage::Reach::Host,
+    durability: crate::storage::Durability::None,
+    torn: crate::storage::Torn::Never,
+    batch: crate::storage::BatchSupport::Sequential,
+    list_order: ListOrder::Ascending,
+    range_reads: crate::storage::RangeReads::Native,
+    block_bytes_best: 4096,
+    block_bytes_max: 4 << 20,
+};
