@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use strongroom::CompactOptions;
+use strongroom::storage::StraysSought;
 
 use crate::context::{Access, Context};
 use crate::exit::Failure;
@@ -14,7 +15,8 @@ pub(crate) struct Arguments {
     /// Save every block that can be saved, rather than leave one in a hundred
     #[arg(long)]
     all: bool,
-    /// Take all other writers that have not ended for dead: what they have not committed is lost to them
+    /// Take all other writers that have not ended for dead: what they have not committed is lost to them. In a folder that a
+    /// sync client keeps, only once all has arrived that other devices wrote
     #[arg(long)]
     end_writers: bool,
 }
@@ -36,6 +38,12 @@ struct Report {
 }
 
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    if arguments.end_writers
+        && let Some(copies) = context.strays(&context.uri()?, StraysSought::All).await.copies()
+    {
+        let why = "what another device has put may look like what a dead writer left";
+        return Err(Failure::failed(format!("{copies}; with --end-writers nothing is done, since {why}")));
+    }
     let repository = context.open(Access::Write).await?;
     let progress = Progress::new(&context.global);
     let interrupt = context.interrupt.clone();

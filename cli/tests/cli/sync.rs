@@ -1,0 +1,142 @@
+//! A folder that a sync client keeps alike on two devices, both of which wrote.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::common::acceptance::{copy_folder, text};
+use crate::common::{Scratch, compare_trees};
+
+fn on(scratch: &Scratch, device: &str, arguments: &[&str]) -> Output {
+    scratch.command().env("STRONGROOM_REPO", device).args(arguments).output().unwrap()
+}
+
+fn succeeds(scratch: &Scratch, device: &str, arguments: &[&str]) -> Vec<u8> {
+    let output = on(scratch, device, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    output.stdout
+}
+
+fn json(scratch: &Scratch, device: &str, arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_slice(&succeeds(scratch, device, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+fn files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path);
+            }
+        }
+    }
+    files.iter().map(|path| path.strip_prefix(folder).unwrap().to_owned()).collect()
+}
+
+/// Brings what `from` has to `to`, where what is there already wins.
+fn merge(from: &Path, to: &Path) {
+    for path in files(from) {
+        let (source, mut target) = (from.join(&path), to.join(&path));
+        if target.exists() && fs::read(&source).unwrap() != fs::read(&target).unwrap() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            target.set_file_name(format!("{name} (laptop's conflicted copy 2026-11-30)"));
+        }
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(source, target).unwrap();
+    }
+}
+
+/// Two devices that both wrote, and what each had.
+fn forked(scratch: &Scratch) {
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "4KiB"]);
+    for (tree, label) in [("common", "common"), ("desk", "desk"), ("laptop-tree", "laptop")] {
+        fs::create_dir(scratch.path(tree)).unwrap();
+        for number in 0..5_usize {
+            fs::write(scratch.path(tree).join(format!("{number}")), label.repeat(1 + number * 2000)).unwrap();
+        }
+    }
+    scratch.succeeds(["import", "common"]);
+    copy_folder(&scratch.path("repo"), &scratch.path("laptop"));
+    succeeds(scratch, "laptop", &["ls", "/"]);
+    succeeds(scratch, "laptop", &["import", "laptop-tree"]);
+    scratch.succeeds(["import", "desk"]);
+    // Alike on both from here on: the desk has won.
+    merge(&scratch.path("laptop"), &scratch.path("repo"));
+    fs::remove_dir_all(scratch.path("laptop")).unwrap();
+    copy_folder(&scratch.path("repo"), &scratch.path("laptop"));
+}
+
+#[test]
+fn both_sides_of_a_fork_are_told_and_come_out_whole() {
+    let scratch = Scratch::new();
+    forked(&scratch);
+    // Who has lost is told; who has won is told by whoever looks, or writes.
+    let lost = on(&scratch, "laptop", &["ls", "/"]);
+    assert_eq!(lost.status.code(), Some(13), "{}", text(&lost.stderr));
+    assert!(text(&lost.stderr).contains("fork list"), "{}", text(&lost.stderr));
+    let check = scratch.run(["check", "--data"]);
+    assert!(check.status.success() && text(&check.stderr).contains("conflicted copies"), "{}", text(&check.stderr));
+    let info = json(&scratch, "repo", &["info"]);
+    assert!(info["conflicted_copies"].as_u64() > Some(0) && info["unfinished_files"] == 0, "{info}");
+    let before = files(&scratch.path("repo"));
+    let compact = scratch.run(["compact", "--end-writers"]);
+    assert!(!compact.status.success() && text(&compact.stderr).contains("fork list"), "{}", text(&compact.stderr));
+    assert_eq!(files(&scratch.path("repo")), before);
+
+    for (device, own, other) in [("repo", "desk", "laptop-tree"), ("laptop", "laptop-tree", "desk")] {
+        let forks = json(&scratch, device, &["fork", "list"]);
+        let sides = forks["sides"].as_array().unwrap();
+        assert_eq!(sides.len(), 2, "{forks}");
+        for side in sides {
+            let is_own = side["seen_here"] == true;
+            let (has, lacks) = if is_own { (own, other) } else { (other, own) };
+            let target = format!("{device}-{has}");
+            succeeds(&scratch, device, &["fork", "take", side["side"].as_str().unwrap(), &target]);
+            succeeds(&scratch, &target, &["check", "--data"]);
+            let out = format!("{target}-out");
+            succeeds(&scratch, &target, &["export", "/common", &format!("/{has}"), &out]);
+            for tree in ["common", has] {
+                let (stored, written) = (scratch.path(tree), scratch.path(&out).join(tree));
+                assert_eq!(compare_trees(&stored, &written), Vec::<String>::new());
+            }
+            assert!(!on(&scratch, &target, &["export", &format!("/{lacks}"), &out]).status.success());
+            // It can be gone on with.
+            succeeds(&scratch, &target, &["import", lacks]);
+        }
+    }
+    assert_eq!(files(&scratch.path("repo")), before, "nothing was taken from it");
+
+    let warned = scratch.run(["mkdir", "/more"]);
+    assert!(warned.status.success() && text(&warned.stderr).contains("conflicted copies"), "{}", text(&warned.stderr));
+}
+
+#[test]
+fn a_side_is_named_by_what_is_its_alone_and_another_place_helps_where_something_is_missing() {
+    let scratch = Scratch::new();
+    forked(&scratch);
+    let forks = json(&scratch, "repo", &["fork", "list"]);
+    for side in ["", "zz", "0x"] {
+        let output = scratch.run(["fork", "take", side, "elsewhere"]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    }
+    let side = forks["sides"][0]["side"].as_str().unwrap();
+    // What a client that keeps deleted files would bring back.
+    copy_folder(&scratch.path("repo"), &scratch.path("whole"));
+    for path in files(&scratch.path("repo")) {
+        if path.file_name().unwrap().len() > 32 {
+            fs::remove_file(scratch.path("repo").join(path)).unwrap();
+        }
+    }
+    let alone = json(&scratch, "repo", &["fork", "list"]);
+    let whole = |side: &serde_json::Value| side.get("missing").is_none();
+    assert_eq!(alone["sides"].as_array().unwrap().iter().filter(|side| whole(side)).count(), 1, "{alone}");
+    let helped = json(&scratch, "repo", &["fork", "list", "--with", "whole"]);
+    assert_eq!(helped["sides"], forks["sides"]);
+    succeeds(&scratch, "repo", &["fork", "take", side, "taken", "--with", "whole"]);
+    succeeds(&scratch, "taken", &["check", "--data"]);
+}
