@@ -243,7 +243,7 @@ impl Shared {
         }
         self.ensure_hint(root).await?;
         while oldest < root.base {
-            if self.is_ours(root, oldest).await? {
+            if self.is_ours(root, oldest).await {
                 self.storage().delete(self.chain.name(oldest)).await?;
             }
             oldest += 1;

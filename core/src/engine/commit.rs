@@ -16,6 +16,7 @@ use futures_util::future::{Either, select};
 use super::ballast::Room;
 use super::chain::SealedCommit;
 use super::checkpoint::Trees;
+use super::place::is_open;
 use super::recent::Keys;
 use super::room::is_full;
 use super::root::Root;
@@ -299,7 +300,7 @@ impl Shared {
     /// Others may have ended our epoch while we slept: what was made under it may be swept, so none of it may be committed.
     pub(super) async fn check_epoch(&self, base: &Root, draft: &Draft) -> Result<()> {
         let Some(epoch) = lock(&self.epoch).number else { return Ok(()) };
-        if self.current(base, draft, &rows::epoch_key(epoch)).await?.is_some() {
+        if is_open(self.current(base, draft, &rows::epoch_key(epoch)).await?)? {
             return Ok(());
         }
         let mut state = lock(&self.epoch);

@@ -1,11 +1,9 @@
 //! Compaction: everything that nothing needs any more is given back, and what is left is packed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::checkpoint::Trees;
 use super::defragment::Emptied;
-use super::place::Claimant;
 use super::shared::{Shared, lock};
 use super::transaction::{Transaction, Work};
 use crate::format::rows;
@@ -21,7 +19,8 @@ pub struct CompactOptions<'a> {
     /// Empty every block that can be saved, rather than leave one in a hundred.
     pub thorough: bool,
     /// Take every other writer that has not ended for dead. What such a writer has not committed is lost to it; what it has
-    /// committed is not.
+    /// committed is not. Where the blobs may be at several places ([`crate::storage::Occupancy::at`]), that is said of what was
+    /// written elsewhere, too: nothing of it may be on its way, and what a history that was given up has left here goes.
     pub end_other_writers: bool,
     /// Hears how many bytes were moved so far, after each commit, and says whether to go on.
     pub progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
@@ -50,9 +49,11 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
     shared.catch_up_as_writer().await?;
     let blobs_before = shared.storage().list_all(&[]).await?.len() as u64;
     let epoch = shared.hold_epoch_for(true).await?;
-    let ended = if options.end_other_writers { end_others(shared, epoch).await? } else { BTreeMap::new() };
+    if options.end_other_writers {
+        end_others(shared, epoch).await?;
+    }
     give_back(shared).await?;
-    shared.sweep(&ended).await?;
+    shared.sweep(options.end_other_writers).await?;
     let turn = shared.snapshots.lock().await;
     shared.finish_removals().await?;
     drop(turn);
@@ -107,24 +108,23 @@ pub(super) async fn give_back(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Answers where those were that it ended.
-async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<BTreeMap<u32, Claimant>> {
+async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
     for _ in 0..shared.tuning.attempts_max {
         let mut transaction = Transaction::new(shared);
         let mut others = shared.open_epochs(&transaction).await?;
         let lasting = lock(&shared.lasting).clone();
         others.retain(|epoch, _| *epoch != own && !lasting.contains(epoch));
-        let ended = others.iter().map(|(epoch, row)| (*epoch, Claimant::of(row))).collect();
         if others.is_empty() {
-            return Ok(ended);
+            return Ok(());
         }
-        for epoch in others.into_keys() {
-            transaction.put_own(rows::epoch_key(epoch), None);
+        for (epoch, row) in others {
+            // They are swept after at once; who is still there puts more, and that is for who comes next.
+            transaction.put_own(rows::epoch_key(epoch), row.ended().map(|row| row.encode()));
             lock(&shared.abandoned).remove(&epoch);
         }
         match shared.submit(Work { urgent: true, ..transaction.into_work() }).await {
             Err(Error::Conflict) => shared.catch_up_as_writer().await?,
-            done => return done.map(|_| ended),
+            done => return done.map(|_| ()),
         }
     }
     Err(Error::Conflict)

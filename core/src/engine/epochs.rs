@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::Engine;
+use super::place::is_open;
 use super::root::Root;
 use super::shared::{Shared, lock};
-use super::space::epochs;
+use super::space::epoch_rows;
 use super::transaction::Transaction;
 use super::view::table_range;
 use crate::Result;
@@ -53,7 +54,7 @@ impl Shared {
         let lasting = lock(&self.lasting).clone();
         let mut open = Vec::new();
         for epoch in lasting.into_iter().filter(|epoch| *epoch != held) {
-            if root.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_some() {
+            if is_open(root.get(&self.nodes, &rows::epoch_key(epoch)).await?)? {
                 open.push(epoch);
             }
         }
@@ -69,6 +70,7 @@ impl Transaction {
     /// As [`Engine::open_epochs`].
     pub async fn open_epochs(&self) -> Result<BTreeSet<u32>> {
         let all = table_range(rows::EPOCH, (Bound::Unbounded, Bound::Unbounded));
-        Ok(epochs(self.scan_unread(all)).await?.into_keys().collect())
+        let rows = epoch_rows(self.scan_unread(all)).await?;
+        Ok(rows.into_iter().filter(|(_, row)| !row.has_ended()).map(|(epoch, _)| epoch).collect())
     }
 }

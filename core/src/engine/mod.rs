@@ -51,6 +51,7 @@ mod sides;
 mod slots;
 mod snapshots;
 mod space;
+mod sweep;
 mod transaction;
 mod view;
 
@@ -684,7 +685,7 @@ impl Engine {
                         }
                     }
                     rows::USAGE => info.live_bytes += rows::decode_count(&value).unwrap_or_default(),
-                    _ => info.open_epochs += 1,
+                    _ => info.open_epochs += u64::from(place::is_open(Some(value))?),
                 }
             }
         }

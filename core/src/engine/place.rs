@@ -5,6 +5,8 @@
 //! their blocks though they claimed the same epoch, and nobody takes for left over what has come from elsewhere, before the commit
 //! that names it.
 
+use bytes::Bytes;
+
 use super::root::Root;
 use super::shared::{Shared, lock};
 use crate::format::rows::{self, Claim, EpochRow, PLACE_BYTES};
@@ -46,6 +48,18 @@ impl Claimant {
     }
 }
 
+/// Whether what an epoch's row says, if there is one, is that it has not ended.
+pub(super) fn is_open(row: Option<Bytes>) -> Result<bool> {
+    Ok(match row {
+        Some(row) => !decode(&row)?.has_ended(),
+        None => false,
+    })
+}
+
+pub(super) fn decode(row: &[u8]) -> Result<EpochRow> {
+    EpochRow::decode(row).map_err(|error| Error::damaged("epoch row", None, error.to_string()))
+}
+
 impl Shared {
     /// Where this writer is; none where there is one place.
     pub(super) fn place(&self) -> Option<[u8; PLACE_BYTES]> {
@@ -57,9 +71,9 @@ impl Shared {
     /// Who is about to claim an epoch.
     pub(super) fn new_claimant(&self) -> Result<Claimant> {
         let Some(place) = self.place() else { return Ok(Claimant::default()) };
-        // 0 is for those who need none.
-        let tag = u32::from_le_bytes(self.env().random()?) % (TAGS_COUNT - 1) + 1;
-        Ok(Claimant(Some(Claim { place, tag })))
+        // 0 is for those who need none; and behind the last one no numbers are left to run into.
+        let tag = u32::from_le_bytes(self.env().random()?) % (TAGS_COUNT - 2) + 1;
+        Ok(Claimant(Some(Claim { place, tag, has_ended: false })))
     }
 
     /// Who claimed an epoch of this handle's.
@@ -68,19 +82,20 @@ impl Shared {
     }
 
     /// Whether the commit in storage under a number is the one of this history, or gone. Another, of a line that was written to at
-    /// another place meanwhile, is that line's to delete.
-    pub(super) async fn is_ours(&self, root: &Root, sequence: u64) -> Result<bool> {
-        if self.place().is_none() {
-            return Ok(true);
+    /// another place meanwhile, is that line's to delete. What cannot be read is not known to be ours: it stays, and nobody who
+    /// writes fails over it.
+    pub(super) async fn is_ours(&self, root: &Root, sequence: u64) -> bool {
+        // The history goes back no further, and neither does another line that somebody could still want.
+        if self.place().is_none() || root.sequence.saturating_sub(sequence) > rows::HISTORY_COMMITS {
+            return true;
         }
         let found = match self.chain.read_head(sequence).await {
-            Ok(None) => return Ok(true),
+            Ok(None) => return true,
             Ok(Some((_, hash))) => hash,
-            Err(Error::Damaged(_)) => return Ok(false),
-            Err(error) => return Err(error),
+            Err(_) => return false,
         };
-        let known = root.get(&self.nodes, &rows::history_key(sequence)).await?;
-        Ok(known.is_some_and(|known| known.as_ref() == found.as_slice()))
+        let known = root.get(&self.nodes, &rows::history_key(sequence)).await;
+        matches!(known, Ok(Some(known)) if known.as_ref() == found.as_slice())
     }
 }
 
@@ -93,7 +108,7 @@ mod tests {
     const LAST: u32 = (1 << TAG_SHIFT) - 1;
 
     fn claimant(tag: u32) -> Claimant {
-        Claimant(Some(Claim { place: [7; PLACE_BYTES], tag }))
+        Claimant(Some(Claim { place: [7; PLACE_BYTES], tag, has_ended: false }))
     }
 
     #[test]
@@ -108,6 +123,23 @@ mod tests {
             }
             assert!(EpochRow::decode(&[&*bytes, &[0]].concat()).is_err());
         }
+    }
+
+    #[test]
+    fn an_ended_epoch_keeps_its_claim_and_is_open_no_more() {
+        let row = claimant(9).row(3);
+        let ended = row.ended().unwrap();
+        assert_eq!((ended.time, Claimant::of(&ended).place()), (3, claimant(9).place()));
+        assert!(Claimant::of(&ended).made(9 << TAG_SHIFT) && ended.has_ended() && !row.has_ended());
+        let bytes = ended.encode();
+        assert_eq!(EpochRow::decode(&bytes).unwrap(), ended);
+        assert_eq!(Claimant::default().row(3).ended(), None);
+        assert!(is_open(Some(row.encode())).unwrap());
+        assert!(!is_open(Some(bytes.clone())).unwrap() && !is_open(None).unwrap());
+        let (state, before) = bytes.split_last().unwrap();
+        assert_eq!(*state, 1);
+        assert!(EpochRow::decode(&[before, &[2]].concat()).is_err());
+        assert!(is_open(Some(Bytes::from_static(b"another length"))).is_err());
     }
 
     #[test]

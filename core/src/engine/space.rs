@@ -12,9 +12,10 @@ use bytes::Bytes;
 
 use super::checkpoint::Trees;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
-use super::place::Claimant;
+use super::place::{self, is_open};
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
+use super::sweep::next_epoch;
 use super::transaction::{Transaction, Work};
 use super::view::{Scan, table_range};
 use crate::format::BlockId;
@@ -23,17 +24,13 @@ use crate::storage::{ErrorKind, Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
-/// How many dead writers' epochs one claim ends, at most.
-const DEAD_EPOCHS_MAX: usize = 100;
-
-/// The epochs of a scan of their table, and what their rows say.
-pub(super) async fn epochs(mut scan: Scan) -> Result<BTreeMap<u32, EpochRow>> {
+/// The rows of a scan of the table of epochs.
+pub(super) async fn epoch_rows(mut scan: Scan) -> Result<BTreeMap<u32, EpochRow>> {
     let mut epochs = BTreeMap::new();
     while let Some((key, value)) = scan.next().await? {
         let epoch = <[u8; 4]>::try_from(key.as_ref())
             .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
-        let row = EpochRow::decode(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
-        epochs.insert(u32::from_be_bytes(epoch), row);
+        epochs.insert(u32::from_be_bytes(epoch), place::decode(&value)?);
     }
     Ok(epochs)
 }
@@ -91,40 +88,20 @@ impl Shared {
                 }
                 seen => seen?,
             };
-            let epoch = match seen {
-                Some(row) => rows::decode_count(&row)
-                    .map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
-                None => 1,
-            };
+            let epoch = next_epoch(seen)?;
             let epoch = u32::try_from(epoch).map_err(|_| Error::LimitExceeded {
                 what: "writer_epochs",
                 value: epoch,
                 limit: u64::from(u32::MAX),
             })?;
             let claimant = self.new_claimant()?;
-            // Nobody else is there: whoever left an epoch open died.
-            let mut dead = self.dead_epochs(&claim, guard.is_some()).await?;
-            let abandoned = lock(&self.abandoned).clone();
-            dead.extend(abandoned.into_iter().map(|epoch| (epoch, self.own_claimant(epoch))));
-            let lasting = lock(&self.lasting).clone();
-            dead.retain(|epoch, _| !lasting.contains(epoch));
-            // As many as the smallest commit has room for: without an epoch nothing can spill.
-            while dead.len() > DEAD_EPOCHS_MAX {
-                dead.pop_last();
+            let mut gone = self.gone_epochs(&claim, guard.is_some()).await?;
+            if self.place().is_some() && !gone.over.is_empty() {
+                // Before the rows go that say which blocks are meant: a sweep after that would not be made up for if it is cut short.
+                gone.stay_unless(self.sweep_settled(&gone.over).await);
             }
-            if guard.is_some() && !dead.is_empty() && self.place().is_some() {
-                // Before the rows go that say which blocks are meant: a sweep after that is not made up for if it is cut short.
-                let is_settled = {
-                    let mut leader = self.leader.lock().await;
-                    self.settle(&mut leader).await.is_ok()
-                };
-                // Else one of ours may still be put that names some of them.
-                if is_settled {
-                    self.sweep_alone().await?;
-                }
-            }
-            for epoch in dead.keys() {
-                claim.put_own(rows::epoch_key(*epoch), None);
+            for (epoch, row) in gone.rows() {
+                claim.put_own(rows::epoch_key(epoch), row.map(|row| row.encode()));
             }
             claim.put_own(counter, Some(Bytes::copy_from_slice(&(u64::from(epoch) + 1).to_le_bytes())));
             claim.put_own(rows::epoch_key(epoch), Some(claimant.row(self.env().now()).encode()));
@@ -149,14 +126,13 @@ impl Shared {
             *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
             // What was put under those that stay open, and is named by nobody, is looked for once more.
             {
+                let lasting = lock(&self.lasting).clone();
                 let mut abandoned = lock(&self.abandoned);
                 lock(&self.unlisted).extend(abandoned.intersection(&lasting));
                 abandoned.retain(|epoch| !lasting.contains(epoch));
             }
-            if !dead.is_empty() {
-                lock(&self.abandoned).retain(|epoch| !dead.contains_key(epoch));
-                self.sweep(&dead).await?;
-            }
+            lock(&self.abandoned).retain(|epoch| !gone.has(*epoch));
+            self.sweep_after_claim(&gone).await?;
             let (root, _pin) = self.pin();
             // A creation that died before its hint left the checkpoint to be searched for by every name.
             self.ensure_hint(&root).await?;
@@ -177,28 +153,16 @@ impl Shared {
         *state = EpochState::default();
     }
 
-    /// Epochs whose writer is gone, and where it was: all that are open where nobody else is there, and those of which nothing was
-    /// heard for long. A writer that sleeps so long loses what it had not committed, and nothing else.
-    async fn dead_epochs(&self, view: &Transaction, alone: bool) -> Result<BTreeMap<u32, Claimant>> {
-        let (now, here) = (self.env().now(), self.place());
-        let mut dead = BTreeMap::new();
-        for (epoch, row) in self.open_epochs(view).await? {
-            let was = Claimant::of(&row);
-            // Of a writer elsewhere no lock tells, and what it committed may be on its way.
-            let (is_gone, silence) = match was.place() == here {
-                true => (alone, self.tuning.epoch_silence_millis),
-                false => (false, self.tuning.elsewhere_silence_millis),
-            };
-            if is_gone || row.time < now.saturating_sub(silence) {
-                dead.insert(epoch, was);
-            }
-        }
-        Ok(dead)
-    }
-
     /// The epochs that have not ended, and what their rows say.
     pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, EpochRow>> {
-        epochs(view.scan_own(rows::EPOCH)).await
+        let mut open = self.epoch_rows(view).await?;
+        open.retain(|_, row| !row.has_ended());
+        Ok(open)
+    }
+
+    /// As [`Shared::open_epochs`], with those that have ended, and are not swept after.
+    pub(super) async fn epoch_rows(&self, view: &Transaction) -> Result<BTreeMap<u32, EpochRow>> {
+        epoch_rows(view.scan_own(rows::EPOCH)).await
     }
 
     /// A payload at a place that only this writer knows of, put under its epoch. Where its blocks are missing because others
@@ -210,9 +174,9 @@ impl Shared {
         };
         let Some(epoch) = epoch else { return Err(error) };
         let head = self.chain.find_head().await?;
-        match head.get(&self.nodes, &rows::epoch_key(epoch)).await? {
-            Some(_) => Err(error),
-            None => Err(Error::Conflict),
+        match is_open(head.get(&self.nodes, &rows::epoch_key(epoch)).await?)? {
+            true => Err(error),
+            false => Err(Error::Conflict),
         }
     }
 
@@ -232,11 +196,11 @@ impl Shared {
 
     async fn clear_up_at_head(self: &Arc<Self>) -> Result<()> {
         let view = Transaction::new(self);
-        if self.open_epochs(&view).await?.is_empty() {
+        if self.epoch_rows(&view).await?.is_empty() {
             return Ok(());
         }
         let alone = self.try_alone().await?.is_some();
-        if self.dead_epochs(&view, alone).await?.is_empty() {
+        if self.gone_epochs(&view, alone).await?.is_empty() {
             return Ok(());
         }
         drop(view);
@@ -249,70 +213,6 @@ impl Shared {
             }
             held => held.map(|_| ()),
         }
-    }
-
-    /// Deletes the blocks that nothing names of ended epochs: of all, because an earlier sweep may have been cut short; where there
-    /// are several places, of those that have just been ended, of the claims that were: of another claim of the number, the
-    /// commits may be on their way. What is not understood is kept.
-    pub(crate) async fn sweep(self: &Arc<Self>, ended: &BTreeMap<u32, Claimant>) -> Result<u64> {
-        let view = Transaction::new(self);
-        let open = self.open_epochs(&view).await?;
-        let next = match view.get_own(&rows::counter_key(rows::NEXT_EPOCH)).await? {
-            Some(row) => {
-                rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?
-            }
-            None => return Ok(0),
-        };
-        // One that is claimed meanwhile is neither open in what we look at nor numbered below what it counts.
-        let is_one_place = self.place().is_none();
-        let is_over = |epoch: u32, counter: u64| {
-            let is_meant = is_one_place || ended.get(&epoch).is_some_and(|was| was.made(counter));
-            is_meant && u64::from(epoch) < next && !open.contains_key(&epoch)
-        };
-        self.sweep_after(&self.root(), is_over).await
-    }
-
-    /// Storage is full, and even ending the epochs of the dead takes a commit. To be called while nobody else can be there:
-    /// then no epoch is alive but ours, and what nothing names of the others can be deleted before they end.
-    async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
-        self.catch_up_as_writer().await?;
-        let (root, _pin) = self.pin();
-        let (held, here) = (lock(&self.epoch).number, self.place());
-        let open = if here.is_some() { self.open_epochs(&Transaction::new(self)).await? } else { BTreeMap::new() };
-        let is_left_here = |row: &EpochRow, counter: u64| {
-            row.claim.map(|claim| claim.place) == here && Claimant::of(row).made(counter)
-        };
-        let is_over = |epoch: u32, counter: u64| {
-            Some(epoch) != held && (here.is_none() || open.get(&epoch).is_some_and(|row| is_left_here(row, counter)))
-        };
-        self.sweep_after(&root, is_over).await
-    }
-
-    /// `is_over`: whether nobody can come to name a block, by epoch and counter, that `root` does not name. The root must be pinned.
-    async fn sweep_after(&self, root: &Root, is_over: impl Fn(u32, u64) -> bool) -> Result<u64> {
-        let (condemned, ballast) = (self.condemned(root).await?, self.ballast(root).await?);
-        let mut swept = 0;
-        for name in self.storage().list_all(&[]).await? {
-            match self.blocks.reader.block_id(name) {
-                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if is_over(writer_epoch, counter) => {
-                    let block = DataBlock { key_epoch, writer_epoch, counter };
-                    let waits = root.spills.contains(&block) || condemned.contains(&block) || ballast.contains(&block);
-                    if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
-                        self.storage().delete(name).await?;
-                        swept += 1;
-                    }
-                }
-                // Strays of writers that died before they could take them back; or commits of another line that come late.
-                Some(BlockId::Commit { sequence, .. })
-                    if sequence < root.oldest && self.is_ours(root, sequence).await? =>
-                {
-                    self.storage().delete(name).await?;
-                    swept += 1;
-                }
-                _ => {}
-            }
-        }
-        Ok(swept)
     }
 
     /// Blocks that are condemned wait for the floor: readers of older states still need them.
@@ -410,7 +310,7 @@ impl Shared {
         // Before the epoch ends, so that its end proves that nothing of it is left over.
         self.drop_unreferenced(&base, true).await?;
         let key = rows::epoch_key(epoch);
-        if base.get(&self.nodes, &key).await?.is_none() {
+        if !is_open(base.get(&self.nodes, &key).await?)? {
             return Ok(true);
         }
         let mut draft = Draft::default();

@@ -96,11 +96,13 @@ pub struct Claim {
     pub place: [u8; PLACE_BYTES],
     /// What the numbers of its blocks begin with.
     pub tag: u32,
+    /// Whether it has ended, and it is not sure yet that nothing is left of what was put under it.
+    pub has_ended: bool,
 }
 
-/// The row of a writer epoch that has not ended.
+/// The row of a writer epoch that has not ended, or that is not swept after.
 ///
-/// `time u64 ‖ [place 8 ‖ tag u32]`
+/// `time u64 ‖ [place 8 ‖ tag u32 ‖ has ended u8]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochRow {
     /// When it was claimed, or its writer last made a checkpoint, in ms since 1970.
@@ -113,10 +115,10 @@ impl EpochRow {
     /// The row's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut writer = Writer::with_capacity(8 + PLACE_BYTES + 4);
+        let mut writer = Writer::with_capacity(8 + PLACE_BYTES + 4 + 1);
         writer.u64(self.time);
         if let Some(claim) = &self.claim {
-            writer.bytes(&claim.place).u32(claim.tag);
+            writer.bytes(&claim.place).u32(claim.tag).u8(claim.has_ended.into());
         }
         writer.into_vec().into()
     }
@@ -130,10 +132,31 @@ impl EpochRow {
         let time = reader.u64()?;
         let claim = match bytes.len() {
             8 => None,
-            _ => Some(Claim { place: reader.array()?, tag: reader.u32()? }),
+            _ => {
+                let (place, tag) = (reader.array()?, reader.u32()?);
+                let has_ended = match reader.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(FormatError::new("epoch row", "state")),
+                };
+                Some(Claim { place, tag, has_ended })
+            }
         };
         reader.finish()?;
         Ok(Self { time, claim })
+    }
+
+    /// Whether the epoch has ended, and is not swept after.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.claim.is_some_and(|claim| claim.has_ended)
+    }
+
+    /// The row once the epoch has ended; none where then there is none, because no claim is to be told from others.
+    #[must_use]
+    pub fn ended(self) -> Option<Self> {
+        let claim = Claim { has_ended: true, ..self.claim? };
+        Some(Self { claim: Some(claim), ..self })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A folder that a sync client keeps alike on two devices: what arrives out of order, and what comes of it where both wrote.
 
 mod client;
+mod left_over;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,12 +118,16 @@ async fn two(root: &Path, dice: &mut Dice) -> ([Device; 2], Client) {
     (devices, client)
 }
 
+/// In memory where there is such a folder: what is acknowledged is made durable, and there are hundreds of sessions.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Every seed is a history of its own; one that failed is run alone by its number.
 fn for_each_seed(count: u64, run: impl AsyncFn(&Path, &mut Dice)) {
     let only = std::env::var("SYNC_SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in only.map_or(0..count, |seed: u64| seed..seed + 1) {
-        // In memory where there is such a folder: what is acknowledged is made durable, and there are hundreds of sessions.
-        let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let root = scratch();
         eprintln!("SYNC_SEED={seed}");
         block_on(run(root.path(), &mut Dice::new(seed)));
     }
@@ -301,6 +306,13 @@ fn blocks(folder: &Path, keys: &Keys) -> BTreeMap<(u32, u64), PathBuf> {
     client::read(folder).into_keys().filter_map(|path| Some((id(&path)?, path))).collect()
 }
 
+/// Where a commit lies in a folder.
+fn commit(sequence: u64, keys: &Keys) -> PathBuf {
+    let id = BlockId::Commit { key_epoch: 0, sequence };
+    let hex = Name::new(keys.encrypt_name(id.encode())).to_hex();
+    PathBuf::from(&hex[..2]).join(hex)
+}
+
 #[test]
 fn blocks_that_came_before_their_commit_outlast_writers_crashes_and_compactions_for_a_month() {
     let dice = &mut Dice::new(1);
@@ -320,11 +332,6 @@ fn blocks_that_came_before_their_commit_outlast_writers_crashes_and_compactions_
         let claim = at_desk.info().await.unwrap().sequence + 1;
         at_desk.fs().write("/desk", &noise(dice, 100_000)).await.unwrap();
         // Their claim has come, and they, and not the commits that name them.
-        let commit = |sequence| {
-            let id = BlockId::Commit { key_epoch: 0, sequence };
-            let hex = Name::new(keys.encrypt_name(id.encode())).to_hex();
-            PathBuf::from(&hex[..2]).join(hex)
-        };
         let came: BTreeMap<_, _> =
             blocks(&desk.folder, &keys).into_iter().filter(|(id, _)| !before.contains_key(id)).collect();
         assert!(came.len() > 20);
@@ -332,7 +339,7 @@ fn blocks_that_came_before_their_commit_outlast_writers_crashes_and_compactions_
             fs::create_dir_all(laptop.folder.join(path).parent().unwrap()).unwrap();
             fs::copy(desk.folder.join(path), laptop.folder.join(path)).unwrap();
         };
-        carry(&commit(claim));
+        carry(&commit(claim, &keys));
         came.values().for_each(|path| carry(path));
         let are_all_there = || came.values().all(|path| laptop.folder.join(path).exists());
         for session in 0..4 {
