@@ -51,6 +51,13 @@ impl Side {
         self.side.missing.as_deref()
     }
 
+    /// Whether its header is there. Where it is not, because another side has changed credentials, it opens with what opens that
+    /// side's.
+    #[must_use]
+    pub fn has_header(&self) -> bool {
+        self.side.has_header
+    }
+
     /// Whether it is the one that this device has followed here.
     #[must_use]
     pub fn is_seen(&self) -> bool {

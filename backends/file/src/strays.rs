@@ -72,17 +72,20 @@ pub(crate) fn strays(path: &Path, sought: StraysSought, first: Shard) -> io::Res
 /// second ones of names that have several, and so on. To be read, and no more.
 pub(crate) fn copies(path: &Path, blocking: &Blocking) -> io::Result<Vec<Copies>> {
     let mut places: Vec<Copies> = Vec::new();
+    let mut counts: BTreeMap<Name, usize> = BTreeMap::new();
     let strays = strays(path, StraysSought::All, 0)?.into_iter().filter(|stray| stray.is_copy);
     let deleted = kept(&Folder::open(path)?)?.into_iter();
     let files = strays.map(|stray| (stray.name, stray.called)).chain(deleted.map(|(called, _, name)| (name, called)));
     for (name, called) in files {
         let file = path.join(called);
-        match places.iter_mut().find(|place| !place.files.contains_key(&name)) {
+        let count = counts.entry(name).or_default();
+        match places.get_mut(*count) {
             Some(place) => {
                 place.files.insert(name, file);
             }
             None => places.push(Copies { files: BTreeMap::from([(name, file)]), blocking: blocking.clone() }),
         }
+        *count += 1;
     }
     Ok(places)
 }

@@ -70,6 +70,8 @@ struct Row {
     seen_here: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<String>,
+    /// Whether its own header is there; else it opens with the credentials of another side.
+    has_header: bool,
 }
 
 #[derive(Serialize)]
@@ -114,6 +116,7 @@ async fn list(places: Places, context: &mut Context) -> Result<(), Failure> {
         parted_after: side.parted_after().filter(|_| sides.len() > 1),
         seen_here: side.is_seen(),
         missing: side.missing().map(str::to_owned),
+        has_header: side.has_header(),
     };
     let rows: Vec<Row> = sides.iter().map(row).collect();
     if context.output.json() {
@@ -134,7 +137,9 @@ fn line(row: &Row) -> String {
     let seen = if row.seen_here { ", the one that this device has followed" } else { "" };
     let missing =
         row.missing.as_ref().map_or_else(String::new, |missing| format!("; cannot be opened: {missing} missing"));
-    format!("{}  commit {}, {}{parted}{seen}{missing}", row.side, row.commit, row.time)
+    let header =
+        if row.has_header { "" } else { "; its header is missing, and it opens with another side's credentials" };
+    format!("{}  commit {}, {}{parted}{seen}{missing}{header}", row.side, row.commit, row.time)
 }
 
 async fn take(take: Take, context: &mut Context) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ use view::{Choice, Contents, SideView};
 
 use super::chain::Chain;
 use super::in_force;
+use super::keyring::Header;
 use super::nodes::Nodes;
 use super::root::Root;
 use super::{Unlock, keyring};
@@ -25,6 +26,8 @@ use crate::format::{BlockId, rows};
 use crate::storage::{Name, Storage};
 use crate::{Error, Result};
 
+/// How many headers are tried, at least, before it is given up.
+const HEADERS_MAX: usize = 16;
 /// Decoded nodes that are kept to look up a history in.
 const NODES_BYTES: u64 = 1 << 20;
 
@@ -41,6 +44,9 @@ pub struct Side {
     pub parted_after: Option<u64>,
     /// What of its commits is missing, so that it cannot be opened; none where all are there.
     pub missing: Option<String>,
+    /// Whether a header that its commits name is there. Where none is, because another side has changed credentials, it opens by
+    /// that side's, as [`Side::storage`] shows it.
+    pub has_header: bool,
     /// Its commits that are there.
     commits: BTreeMap<u64, [u8; 32]>,
     view: SideView,
@@ -48,18 +54,20 @@ pub struct Side {
 
 impl std::fmt::Debug for Side {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { sequence, parted_after, missing, .. } = self;
+        let Self { sequence, parted_after, missing, has_header, .. } = self;
         formatter
             .debug_struct("Side")
             .field("sequence", sequence)
             .field("parted_after", parted_after)
             .field("missing", missing)
+            .field("has_header", has_header)
             .finish_non_exhaustive()
     }
 }
 
 impl Side {
-    /// All the places as this side left them, for reading alone: to be opened, or cloned from.
+    /// All the places as this side left them, for reading alone: to be opened, or cloned from. Where its header is not there, a
+    /// commit follows its newest that names the one which [`sides`] opened.
     #[must_use]
     pub fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(self.view.clone())
@@ -161,6 +169,7 @@ impl Survey {
             time_millis: head.time,
             parted_after: None,
             missing,
+            has_header: true,
             commits: own,
             view: SideView::new(self.contents.clone(), choice),
         })
@@ -176,8 +185,8 @@ impl Survey {
         }
     }
 
-    /// Where several headers are under one name, that which the side's commits name.
-    async fn choose_header(&self, side: &mut Side, state: &Root) -> Result<()> {
+    /// Where several headers are under one name, that which the side's commits name; whether it is there.
+    async fn choose_header(&self, side: &mut Side, state: &Root) -> Result<bool> {
         for place in 0..self.contents.places().len() {
             let Some(view) = side.view.with_headers_of(place) else { continue };
             let headers = match keyring::read_headers(&(Arc::new(view.clone()) as Arc<dyn Storage>)).await {
@@ -187,8 +196,35 @@ impl Survey {
             };
             if headers.find(state.header_generation, &state.header_hash).is_some() {
                 side.view = view;
-                return Ok(());
+                return Ok(true);
             }
+        }
+        Ok(false)
+    }
+
+    /// Another side's change of credentials took the side's header away. All headers of a repository wrap the same secret, so that
+    /// another serves as well; a commit of the view's own puts it in force.
+    fn stand_in(&self, side: &mut Side, state: &Root, header: &Header, place: usize) -> Result<()> {
+        let head = CommitHead {
+            sequence: state.sequence + 1,
+            previous: state.hash,
+            checkpoint: false,
+            spilled: false,
+            writer_epoch: 0,
+            time: state.time,
+            header_generation: header.generation(),
+            header_hash: *header.hash(),
+            floor: state.floor,
+            oldest: state.oldest,
+            base: state.base,
+            body_bytes: 0,
+            content: None,
+            space: None,
+        };
+        let sealed = self.chain(side.storage()).0.seal(&head, &[])?;
+        side.has_header = false;
+        if let Some(view) = side.view.with_headers_of(place) {
+            side.view = view.with_blob(sealed.name, sealed.blob);
         }
         Ok(())
     }
@@ -204,7 +240,7 @@ impl Survey {
 /// where no header is whole; what the storages raise.
 pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) -> Result<(Vec<Side>, [u8; 16])> {
     let contents = Arc::new(Contents::list(places).await?);
-    let opened = open_any(&contents, &env, unlock).await?;
+    let (opened, opened_in) = open_any(&contents, &env, unlock).await?;
     let header = &opened.header;
     let keys = Arc::new(Keys::from_root(header.suite(), *header.repository(), &opened.root, &[]));
     let survey = Survey { env, keys, geometry: Geometry::new(header.block_bytes())?, contents };
@@ -221,7 +257,9 @@ pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) 
         if side.missing.is_none()
             && let Some((root, nodes)) = survey.state(side).await?
         {
-            survey.choose_header(side, &root).await?;
+            if !survey.choose_header(side, &root).await? {
+                survey.stand_in(side, &root, header, opened_in)?;
+            }
             states.push((root, nodes));
         }
     }
@@ -235,18 +273,29 @@ pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) 
     Ok((apart, *header.repository()))
 }
 
-/// Opens a header of any of the places: each side may have changed its credentials.
-async fn open_any(contents: &Arc<Contents>, env: &Env, unlock: Unlock<'_>) -> Result<in_force::Opened> {
+/// Opens a header of any of the places, and says in which: each side may have changed its credentials.
+async fn open_any(contents: &Arc<Contents>, env: &Env, unlock: Unlock<'_>) -> Result<(in_force::Opened, usize)> {
     let view = SideView::new(contents.clone(), Choice::default());
-    let mut first = None;
+    let (mut first, mut tried) = (None, BTreeSet::new());
     for place in 0..contents.places().len() {
         let Some(view) = view.with_headers_of(place) else { continue };
         let opened = match keyring::read_headers(&(Arc::new(view) as Arc<dyn Storage>)).await {
-            Ok(headers) => in_force::open_newest(env, &headers, unlock).await,
+            Ok(headers) => {
+                // Each costs a key derivation, and whoever can plant files can plant many.
+                let before = tried.len();
+                tried.extend(headers.headers().iter().map(|header| *header.hash()));
+                if tried.len() == before {
+                    continue;
+                }
+                if before >= HEADERS_MAX {
+                    break;
+                }
+                in_force::open_newest(env, &headers, unlock).await
+            }
             Err(error) => Err(error),
         };
         match opened {
-            Ok(opened) => return Ok(opened),
+            Ok(opened) => return Ok((opened, place)),
             Err(error) => first = first.or(Some(error)),
         }
     }

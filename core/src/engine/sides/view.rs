@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::is_header;
-use crate::storage::bounds::not_found;
+use crate::storage::bounds::{check_range, not_found};
 use crate::storage::{
     Capabilities, Error, ErrorKind, ListOrder, Name, Operation, Put, Result, Storage, StorageExt as _,
 };
@@ -51,11 +51,13 @@ pub(super) type Choice = BTreeMap<Name, Option<usize>>;
 pub(super) struct SideView {
     contents: Arc<Contents>,
     choice: Arc<Choice>,
+    /// What is there besides, in memory.
+    own: Arc<BTreeMap<Name, Bytes>>,
 }
 
 impl SideView {
     pub(super) fn new(contents: Arc<Contents>, choice: Choice) -> Self {
-        Self { contents, choice: Arc::new(choice) }
+        Self { contents, choice: Arc::new(choice), own: Arc::default() }
     }
 
     /// With the headers of one place, as far as it has any; none where it has not.
@@ -65,7 +67,14 @@ impl SideView {
         for name in self.contents.names_in(place).filter(|name| is_header(*name)) {
             choice.insert(name, Some(place));
         }
-        (choice.len() > before).then(|| Self::new(self.contents.clone(), choice))
+        (choice.len() > before).then(|| Self { choice: Arc::new(choice), ..self.clone() })
+    }
+
+    /// With a blob that is in none of the places.
+    pub(super) fn with_blob(&self, name: Name, bytes: Bytes) -> Self {
+        let mut own = (*self.own).clone();
+        own.insert(name, bytes);
+        Self { own: Arc::new(own), ..self.clone() }
     }
 
     fn find(&self, operation: Operation, name: Name) -> Result<&Arc<dyn Storage>> {
@@ -99,11 +108,21 @@ impl Storage for SideView {
     }
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
+        if let Some(bytes) = self.own.get(&name) {
+            let range = check_range(name, range, bytes.len() as u64, max_bytes)?;
+            let part = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+            return part
+                .and_then(|(start, end)| (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end)))
+                .ok_or_else(|| not_found(Operation::Get, name));
+        }
         self.find(Operation::Get, name)?.get(name, range, max_bytes).await
     }
 
     async fn size(&self, name: Name) -> Result<u64> {
-        self.find(Operation::Size, name)?.size(name).await
+        match self.own.get(&name) {
+            Some(bytes) => Ok(bytes.len() as u64),
+            None => self.find(Operation::Size, name)?.size(name).await,
+        }
     }
 
     async fn delete(&self, _: Name) -> Result<()> {
@@ -113,7 +132,9 @@ impl Storage for SideView {
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         let is_asked = |name: &Name| name.as_bytes().starts_with(prefix) && after.is_none_or(|after| *name > after);
         let is_there = |name: &Name| self.choice.get(name).is_none_or(Option::is_some);
-        Ok(self.contents.names().filter(|name| is_asked(name) && is_there(name)).collect())
+        let mut names: BTreeSet<Name> = self.contents.names().filter(is_there).collect();
+        names.extend(self.own.keys());
+        Ok(names.into_iter().filter(is_asked).collect())
     }
 
     async fn sync(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod client;
 mod left_over;
+mod sides;
 
 use std::collections::BTreeMap;
 use std::fs;
