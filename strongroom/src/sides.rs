@@ -18,6 +18,7 @@ use crate::repository::{HeaderOptions, Repository};
 pub struct Side {
     side: engine::Side,
     is_seen: bool,
+    lost: Option<u64>,
 }
 
 impl Side {
@@ -39,7 +40,7 @@ impl Side {
         self.side.time_millis
     }
 
-    /// The last commit that all sides have in common; none where there is one side, or where that commit is gone.
+    /// The last commit that all sides have in common; none where that is longer ago than their histories go back.
     #[must_use]
     pub fn parted_after(&self) -> Option<u64> {
         self.side.parted_after
@@ -64,11 +65,27 @@ impl Side {
         self.is_seen
     }
 
+    /// A commit that this device has seen here, and that none of the sides has: older blobs were put in place of newer ones, or not all
+    /// has arrived.
+    #[must_use]
+    pub fn lost(&self) -> Option<u64> {
+        self.lost
+    }
+
     /// Opens it for reading. [`Repository::clone_to`] makes a repository of it that can be written to, in another place.
     ///
     /// # Errors
-    /// As [`Repository::open`].
+    /// As [`Repository::open`]; of [`strongroom_core::Error`] `RolledBack` where a commit is [lost](Side::lost), unless the options
+    /// accept that.
     pub async fn open(&self, options: OpenOptions) -> Result<Repository> {
+        if let Some(lost) = self.lost
+            && !options.accept_rollback
+        {
+            let detail = format!(
+                "commit {lost} was seen here, and no history that is there has it; if you restored an older copy yourself, pass --accept-rollback"
+            );
+            return Err(strongroom_core::Error::RolledBack { detail }.into());
+        }
         // What this device has seen of the place is of one side.
         let options = options.read_only(true).without_trusted_state();
         Repository::open(self.side.storage(), options).await
@@ -117,8 +134,19 @@ pub async fn sides(place: impl Into<Place>, others: Vec<Place>, options: OpenOpt
         Some(trusted) => trusted.load(&repository).await?,
         None => None,
     };
-    let is_seen = |side: &engine::Side| seen.is_some_and(|(sequence, hash)| side.has(sequence, &hash));
-    Ok(sides.into_iter().map(|side| Side { is_seen: is_seen(&side), side }).collect())
+    let seen = seen.filter(|(sequence, _)| *sequence > 0);
+    let mut known = Vec::new();
+    for side in sides {
+        let has = match &seen {
+            Some((sequence, hash)) => side.has(*sequence, hash).await?,
+            None => None,
+        };
+        known.push((side, has));
+    }
+    // What is too long ago to be compared contradicts nothing.
+    let is_lost = known.iter().all(|(_, has)| *has == Some(false));
+    let lost = seen.map(|(sequence, _)| sequence).filter(|_| is_lost);
+    Ok(known.into_iter().map(|(side, has)| Side { side, is_seen: has == Some(true), lost }).collect())
 }
 
 async fn copies(registry: &Registry, uri: &StorageUri, context: &OpenContext) -> StorageResult<Vec<Arc<dyn Storage>>> {

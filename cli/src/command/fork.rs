@@ -77,6 +77,9 @@ struct Row {
 #[derive(Serialize)]
 struct Report {
     uri: String,
+    /// A commit that this device has seen, and that is in none of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
     sides: Vec<Row>,
 }
 
@@ -119,11 +122,17 @@ async fn list(places: Places, context: &mut Context) -> Result<(), Failure> {
         has_header: side.has_header(),
     };
     let rows: Vec<Row> = sides.iter().map(row).collect();
+    let lost = sides.first().and_then(Side::lost);
     if context.output.json() {
-        return context.output.document("strongroom/fork/1", &Report { uri: uri.to_string(), sides: rows });
+        return context.output.document("strongroom/fork/1", &Report { uri: uri.to_string(), lost, sides: rows });
     }
     for row in &rows {
         context.output.line(&line(row))?;
+    }
+    if let Some(lost) = lost {
+        return context.output.summary(&format!(
+            "this device has seen commit {lost}, which is not there: older files were put in the place of newer ones, or not all has arrived"
+        ));
     }
     if rows.len() < 2 {
         context.output.summary("there is one history: nobody wrote apart, or what they wrote is not here yet")?;

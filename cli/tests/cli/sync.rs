@@ -140,3 +140,27 @@ fn a_side_is_named_by_what_is_its_alone_and_another_place_helps_where_something_
     succeeds(&scratch, "repo", &["fork", "take", side, "taken", "--with", "whole"]);
     succeeds(&scratch, "taken", &["check", "--data"]);
 }
+
+#[test]
+fn an_older_state_that_was_put_back_is_told_and_is_taken_only_where_that_is_said() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "4KiB"]);
+    copy_folder(&scratch.path("repo"), &scratch.path("older"));
+    scratch.succeeds(["mkdir", "/newer"]);
+    let blob = files(&scratch.path("older")).into_iter().find(|path| path.file_name().unwrap().len() == 32).unwrap();
+    fs::remove_dir_all(scratch.path("repo")).unwrap();
+    copy_folder(&scratch.path("older"), &scratch.path("repo"));
+    let copy = format!("{} (laptop's conflicted copy 2026-11-30)", blob.display());
+    fs::write(scratch.path("repo").join(copy), b"of no use").unwrap();
+
+    let refused = scratch.run(["ls", "/"]);
+    assert!(refused.status.code() == Some(13) && text(&refused.stderr).contains("fork list"));
+    let forks = json(&scratch, "repo", &["fork", "list"]);
+    assert!(forks["lost"].as_u64() > forks["sides"][0]["commit"].as_u64(), "{forks}");
+    assert!(text(&scratch.run(["fork", "list"]).stdout).contains("which is not there"));
+    let take = scratch.run(["fork", "take", "newest", "taken"]);
+    assert_eq!(take.status.code(), Some(13), "{}", text(&take.stderr));
+    assert!(text(&take.stderr).contains("--accept-rollback") && !scratch.path("taken").exists());
+    succeeds(&scratch, "repo", &["--accept-rollback", "fork", "take", "newest", "taken"]);
+    succeeds(&scratch, "taken", &["check", "--data"]);
+}

@@ -40,7 +40,7 @@ pub struct Side {
     pub hash: [u8; 32],
     /// When that was made, in ms since 1970.
     pub time_millis: u64,
-    /// The last commit that it has in common with all the others; none where that is not there any more.
+    /// The last commit that it has in common with all the others; none where that is not known any more.
     pub parted_after: Option<u64>,
     /// What of its commits is missing, so that it cannot be opened; none where all are there.
     pub missing: Option<String>,
@@ -49,6 +49,8 @@ pub struct Side {
     pub has_header: bool,
     /// Its commits that are there.
     commits: BTreeMap<u64, [u8; 32]>,
+    /// Its newest state, where that can be read.
+    state: Option<Arc<(Root, Nodes)>>,
     view: SideView,
 }
 
@@ -73,10 +75,29 @@ impl Side {
         Arc::new(self.view.clone())
     }
 
-    /// Whether a commit is one of this side's, as far as those are there.
-    #[must_use]
-    pub fn has(&self, sequence: u64, hash: &[u8; 32]) -> bool {
-        self.commits.get(&sequence) == Some(hash)
+    /// Whether a commit is one of this side's; none where that is longer ago than its history goes back, or where that cannot be
+    /// read.
+    ///
+    /// # Errors
+    /// What the storages raise.
+    pub async fn has(&self, sequence: u64, hash: &[u8; 32]) -> Result<Option<bool>> {
+        if sequence > self.sequence {
+            return Ok(Some(false));
+        }
+        Ok(self.hash_of(sequence).await?.map(|own| own == *hash))
+    }
+
+    async fn hash_of(&self, sequence: u64) -> Result<Option<[u8; 32]>> {
+        if let Some(hash) = self.commits.get(&sequence) {
+            return Ok(Some(*hash));
+        }
+        // Of those that are gone since a checkpoint the history tells.
+        let Some((root, nodes)) = self.state.as_deref() else { return Ok(None) };
+        match root.get(nodes, &rows::history_key(sequence)).await {
+            Ok(row) => Ok(row.and_then(|row| row.as_ref().try_into().ok())),
+            Err(Error::Storage(error)) => Err(Error::Storage(error)),
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -171,6 +192,7 @@ impl Survey {
             missing,
             has_header: true,
             commits: own,
+            state: None,
             view: SideView::new(self.contents.clone(), choice),
         })
     }
@@ -252,7 +274,6 @@ pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) 
     let tips = commits.keys().filter(|hash| !continued.contains(*hash));
     let mut sides: Vec<Side> = tips.filter_map(|tip| survey.side(*tip, &commits, &hints)).collect();
     sides.sort_by_key(|side| std::cmp::Reverse((side.sequence, side.time_millis)));
-    let mut states = Vec::new();
     for side in &mut sides {
         if side.missing.is_none()
             && let Some((root, nodes)) = survey.state(side).await?
@@ -260,16 +281,16 @@ pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) 
             if !survey.choose_header(side, &root).await? {
                 survey.stand_in(side, &root, header, opened_in)?;
             }
-            states.push((root, nodes));
+            side.state = Some(Arc::new((root, nodes)));
         }
     }
-    let mut apart = Vec::new();
-    for side in sides {
-        if !is_past(&side, &states).await? {
-            apart.push(side);
+    let mut apart: Vec<Side> = Vec::new();
+    for side in &sides {
+        if !is_past(side, &sides).await? {
+            apart.push(side.clone());
         }
     }
-    part(&mut apart);
+    part(&mut apart).await?;
     Ok((apart, *header.repository()))
 }
 
@@ -302,29 +323,53 @@ async fn open_any(contents: &Arc<Contents>, env: &Env, unlock: Unlock<'_>) -> Re
     Err(first.unwrap_or(Error::NotARepository))
 }
 
-/// Whether it is no side of its own, but what one of these states comes of: commits that were given up and are not deleted yet.
-async fn is_past(side: &Side, states: &[(Root, Nodes)]) -> Result<bool> {
-    for (state, nodes) in states {
-        if state.sequence <= side.sequence {
-            continue;
-        }
-        match state.get(nodes, &rows::history_key(side.sequence)).await {
-            Ok(Some(row)) if row.as_ref() == side.hash.as_slice() => return Ok(true),
-            Err(Error::Storage(error)) => return Err(Error::Storage(error)),
-            Ok(_) | Err(_) => {}
+/// Whether it is no side of its own, but what another comes of: commits that were given up and are not deleted yet.
+async fn is_past(side: &Side, sides: &[Side]) -> Result<bool> {
+    for later in sides.iter().filter(|other| other.sequence > side.sequence && other.state.is_some()) {
+        if later.has(side.sequence, &side.hash).await? == Some(true) {
+            return Ok(true);
         }
     }
     Ok(false)
 }
 
 /// Says where they parted.
-fn part(sides: &mut [Side]) {
-    let Some((first, others)) = sides.split_first() else { return };
-    let is_common = |sequence: &u64, hash: &[u8; 32]| others.iter().all(|other| other.has(*sequence, hash));
-    let common = first.commits.iter().rev().find(|(sequence, hash)| is_common(sequence, hash)).map(|(at, _)| *at);
+async fn part(sides: &mut [Side]) -> Result<()> {
+    if sides.len() < 2 {
+        return Ok(());
+    }
+    let end = sides.iter().map(|side| side.sequence).min().unwrap_or_default();
+    // Of one that cannot be opened the commits that are there tell; of the others all, as far as their history goes back.
+    let is_readable = sides.iter().all(|side| side.state.is_some());
+    let first = sides.iter().filter(|side| side.state.is_none()).filter_map(|side| side.commits.keys().next()).max();
+    let newest = sides.iter().map(|side| side.sequence).max().unwrap_or_default();
+    let horizon = newest.saturating_sub(rows::HISTORY_COMMITS).max(1);
+    let (mut common, mut after) = (None, end + 1);
+    let mut from = if is_readable { horizon } else { horizon.max(first.copied().unwrap_or_default()) };
+    // Up to where they parted all agree, and none of them from there on.
+    while from < after {
+        let middle = from + (after - from) / 2;
+        if is_common(sides, middle).await? {
+            (common, from) = (Some(middle), middle + 1);
+        } else {
+            after = middle;
+        }
+    }
     for side in sides {
         side.parted_after = common;
     }
+    Ok(())
+}
+
+async fn is_common(sides: &[Side], sequence: u64) -> Result<bool> {
+    let Some((first, others)) = sides.split_first() else { return Ok(false) };
+    let Some(hash) = first.hash_of(sequence).await? else { return Ok(false) };
+    for other in others {
+        if other.has(sequence, &hash).await? != Some(true) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a name is a header's.

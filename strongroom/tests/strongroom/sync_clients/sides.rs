@@ -45,3 +45,64 @@ fn a_side_whose_header_the_other_has_deleted_is_taken_with_the_others() {
         }
     });
 }
+
+#[test]
+fn what_was_seen_and_is_on_no_side_is_told_and_is_given_up_by_nobody_unasked() {
+    let (root, dice) = (scratch(), &mut Dice::new(1));
+    block_on(async {
+        let ([desk, _], _) = two(root.path(), dice).await;
+        let before = client::read(&desk.folder);
+        let old = desk.read().await.unwrap();
+        desk.write(dice, "desk").await.unwrap();
+        desk.read().await.unwrap();
+        for path in client::read(&desk.folder).keys().filter(|path| !before.contains_key(*path)) {
+            fs::remove_file(desk.folder.join(path)).unwrap();
+        }
+        for (path, bytes) in &before {
+            fs::write(desk.folder.join(path), bytes).unwrap();
+        }
+        let sides = desk.sides().await;
+        let [side] = sides.as_slice() else { panic!("{sides:?}") };
+        assert!(side.lost() > Some(side.sequence()) && !side.is_seen());
+        let refused = side.open(OpenOptions::new(password())).await;
+        assert!(matches!(refused, Err(Error::Core(core::Error::RolledBack { .. }))), "{refused:?}");
+        let accepted = side.open(OpenOptions::new(password()).accept_rollback(true)).await.unwrap();
+        assert_eq!(read(&accepted).await.unwrap(), old);
+    });
+}
+
+#[test]
+fn what_was_seen_is_known_by_the_history_when_its_commit_is_gone() {
+    let (root, dice) = (scratch(), &mut Dice::new(2));
+    block_on(async {
+        let (devices, mut client) = two(root.path(), dice).await;
+        let [desk, laptop] = &devices;
+        let common = laptop.open().await.unwrap().info().await.unwrap().sequence;
+        // Each gives up the commits of before.
+        let mut left = Vec::new();
+        for (device, label) in [(desk, "desk"), (laptop, "laptop")] {
+            let repository = device.open().await.unwrap();
+            let keys = repository.engine().keys().clone();
+            write(&repository, dice, label).await.unwrap();
+            let options = CompactOptions { thorough: true, ..CompactOptions::default() };
+            repository.compact(options).await.unwrap();
+            repository.close().await.unwrap();
+            left.push(device.folder.join(commit(common, &keys)).exists());
+            if label == "desk" {
+                let sides = desk.sides().await;
+                assert!(sides.len() == 1 && sides[0].is_seen() && sides[0].lost().is_none(), "{sides:?}");
+                // Somebody who has seen no more than what was before.
+                let sides = strongroom::sides(desk.place(), Vec::new(), laptop.options()).await.unwrap();
+                assert!(sides.len() == 1 && sides[0].is_seen() && sides[0].lost().is_none(), "{sides:?}");
+            }
+        }
+        assert_eq!(left, [false, false]);
+        client.finish(dice);
+        for device in &devices {
+            let sides = device.sides().await;
+            assert_eq!(sides.len(), 2, "{sides:?}");
+            assert!(sides.iter().all(|side| side.parted_after() >= Some(common)), "{common} {sides:?}");
+            assert_eq!(sides.iter().filter(|side| side.is_seen()).count(), 1);
+        }
+    });
+}
