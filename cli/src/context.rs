@@ -19,7 +19,7 @@ use crate::local::own::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
 use crate::secret_file;
-use crate::strays::{STRAYS_AMONG, Strays};
+use crate::strays::{COMMITS_LOOKED_AT, Strays};
 use crate::units;
 
 /// The flags, the output, and whether someone asked to stop.
@@ -182,10 +182,11 @@ impl Context {
             Err(error) => return Err(self.refused(uri, error).await),
         };
         self.begin(&repository)?;
-        if access == Access::Write
-            && let Some(copies) = self.strays(uri, StraysSought::Among(STRAYS_AMONG)).await.copies()
-        {
-            self.output.notice(&copies);
+        if access == Access::Write {
+            let sought = StraysSought::Near(repository.engine().newest_commits(COMMITS_LOOKED_AT));
+            if let Some(copies) = self.strays(uri, sought).await.copies() {
+                self.output.notice(&copies);
+            }
         }
         Ok(repository)
     }

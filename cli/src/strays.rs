@@ -4,8 +4,8 @@ use strongroom::storage::Stray;
 
 use crate::output::shown;
 
-/// A command that writes looks for them among about so many files, which takes a few milliseconds: others among others.
-pub(crate) const STRAYS_AMONG: usize = 20_000;
+/// A command that writes looks for them beside so many of the newest commits, and in a few other places.
+pub(crate) const COMMITS_LOOKED_AT: u64 = 4;
 
 /// Files with the name of a blob and more.
 #[derive(Debug, Default)]

@@ -40,8 +40,8 @@ impl StorageConstructor for FileConstructor {
 
     async fn strays(&self, uri: &StorageUri, sought: StraysSought, context: &OpenContext) -> Result<Vec<Stray>> {
         let (folder, shown) = (uri.local_path()?, uri.redacted());
-        let [first] = context.env.random().unwrap_or_default();
-        let look = move || strays::strays(&folder, sought, first);
+        let draws = context.env.random().unwrap_or_default();
+        let look = move || strays::strays(&folder, &sought, draws);
         let failed = |error| Error::from_io(Operation::List, shown, error);
         context.blocking().run(Operation::List, move || look().map_err(failed)).await
     }

@@ -25,14 +25,10 @@ fn parse(entry: &str) -> Option<(u64, Name)> {
     Some((millis.parse().ok().filter(|_| is_time)?, Name::from_hex(hex)?))
 }
 
-/// Keeps a blob, where that is wanted; whether it was.
-pub(crate) fn keep(folder: &Folder, path: &str, name: Name, millis: u64) -> io::Result<bool> {
-    match folder.rename(path, &format!("{DELETED}/{}", file_name(name, millis))) {
-        Ok(()) => Ok(true),
-        // Neither is there to be told apart: the blob is looked for once more by who removes it.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Keeps a blob, where that is wanted and can be done; whether it was. Else it goes like any other: that it cannot be kept (because
+/// the sub-folder leads to another disk, or is full) is no reason to keep what takes space, or opens with an old password.
+pub(crate) fn keep(folder: &Folder, path: &str, name: Name, millis: u64) -> bool {
+    folder.rename(path, &format!("{DELETED}/{}", file_name(name, millis))).is_ok()
 }
 
 /// The blobs that are kept, by where they are, the first deleted first.
@@ -66,12 +62,12 @@ mod tests {
         let folder = Folder::open(root.path()).unwrap();
         let names = [1, 2].map(|byte| Name::new([byte; 16]));
         std::fs::write(root.path().join("blob"), b"blob").unwrap();
-        assert!(!keep(&folder, "blob", names[0], 5).unwrap(), "nobody wants it");
+        assert!(!keep(&folder, "blob", names[0], 5), "nobody wants it");
         assert!(kept(&folder).unwrap().is_empty());
         std::fs::create_dir(root.path().join(DELETED)).unwrap();
         for (name, millis) in [(names[0], 1_700_000_000_000), (names[1], 1_700_000_000_001), (names[0], 9)] {
             std::fs::write(root.path().join("blob"), b"blob").unwrap();
-            assert!(keep(&folder, "blob", name, millis).unwrap());
+            assert!(keep(&folder, "blob", name, millis));
         }
         std::fs::write(root.path().join(DELETED).join("notes"), b"mine").unwrap();
         let order: Vec<_> = kept(&folder).unwrap().into_iter().map(|(_, millis, name)| (millis, name)).collect();

@@ -367,10 +367,8 @@ impl BlockingStore for Store {
 
     fn delete(&self, name: Name) -> Result<()> {
         let path = blob_path(name);
-        let removed = match deleted::keep(&self.folder, &path, name, self.env.now()) {
-            Ok(false) => self.folder.remove(&path),
-            kept => kept.map(drop),
-        };
+        let is_kept = deleted::keep(&self.folder, &path, name, self.env.now());
+        let removed = if is_kept { Ok(()) } else { self.folder.remove(&path) };
         match removed {
             Ok(()) => {
                 self.ledger.note_delete(name);

@@ -410,3 +410,22 @@ fn deleted_blobs_are_kept_where_that_is_wanted_and_are_no_blobs_any_more() {
     block_on(storage.vacate()).unwrap();
     assert!(!path.exists(), "who destroys a repository keeps nothing of it");
 }
+
+#[test]
+fn a_deleted_blob_that_cannot_be_kept_goes_all_the_same() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("folder");
+    let (env, clock) = Env::manual(5);
+    clock.advance(Duration::from_millis(77));
+    let context =
+        OpenContext::new(env.clone()).with_blocking(BlockingMode::Inline).with_mode(OpenMode::CreateIfMissing);
+    let storage = block_on(FileStorage::open(&path, &context)).unwrap();
+    let name = sample_name(1);
+    block_on(storage.put_durable(name, sample_bytes(1, 100))).unwrap();
+    // Where it would go, something is in the way.
+    let kept = path.join("deleted").join(format!("{:016}-{}", env.now(), name.to_hex()));
+    fs::create_dir_all(kept.join("of others")).unwrap();
+    block_on(storage.delete(name)).unwrap();
+    assert_eq!(block_on(storage.size(name)).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(kept.join("of others").exists());
+}

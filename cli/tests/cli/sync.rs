@@ -164,3 +164,33 @@ fn an_older_state_that_was_put_back_is_told_and_is_taken_only_where_that_is_said
     succeeds(&scratch, "repo", &["--accept-rollback", "fork", "take", "newest", "taken"]);
     succeeds(&scratch, "taken", &["check", "--data"]);
 }
+
+#[test]
+fn sub_folders_that_a_client_has_doubled_are_told_and_what_is_in_them_is_read() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "4KiB"]);
+    fs::create_dir(scratch.path("tree")).unwrap();
+    for number in 0..5_usize {
+        fs::write(scratch.path("tree").join(format!("{number}")), format!("{number}").repeat(1 + number * 9000))
+            .unwrap();
+    }
+    scratch.succeeds(["import", "tree"]);
+    // Where the headers are: without one there is no repository.
+    let of_headers = Path::new("73");
+    let folders: BTreeSet<PathBuf> = files(&scratch.path("repo"))
+        .iter()
+        .filter_map(|path| path.parent().map(Path::to_owned))
+        .filter(|folder| folder.as_os_str().len() == 2 && folder != of_headers)
+        .collect();
+    for folder in folders.iter().step_by(2) {
+        let folder = scratch.path("repo").join(folder);
+        fs::rename(&folder, format!("{} 2", folder.display())).unwrap();
+    }
+    let check = scratch.run(["check", "--data"]);
+    assert_eq!(check.status.code(), Some(13), "{}", text(&check.stderr));
+    assert!(text(&check.stderr).contains("fork list"), "{}", text(&check.stderr));
+    scratch.succeeds(["fork", "take", "newest", "taken"]);
+    succeeds(&scratch, "taken", &["check", "--data"]);
+    succeeds(&scratch, "taken", &["export", "/tree", "out"]);
+    assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out").join("tree")), Vec::<String>::new());
+}

@@ -7,9 +7,11 @@
 
 use bytes::Bytes;
 
+use super::Engine;
 use super::root::Root;
 use super::shared::{Shared, lock};
 use crate::format::rows::{self, Claim, EpochRow, PLACE_BYTES};
+use crate::storage::Name;
 use crate::{Error, Result};
 
 /// The counter is a tag of 20 bits, and the how-manieth block. Should there be more, they are taken for those of another claim.
@@ -58,6 +60,16 @@ pub(super) fn is_open(row: Option<Bytes>) -> Result<bool> {
 
 pub(super) fn decode(row: &[u8]) -> Result<EpochRow> {
     EpochRow::decode(row).map_err(|error| Error::damaged("epoch row", None, error.to_string()))
+}
+
+impl Engine {
+    /// What the newest commits are called in storage, at most so many: two that wrote apart have both put those.
+    #[must_use]
+    pub fn newest_commits(&self, count_max: u64) -> Vec<Name> {
+        let newest = self.shared.root().sequence;
+        let first = newest.saturating_sub(count_max).saturating_add(1).max(1);
+        (first..=newest).map(|sequence| self.shared.chain.name(sequence)).collect()
+    }
 }
 
 impl Shared {

@@ -13,10 +13,11 @@ pub struct Stray {
 }
 
 /// How far strays are looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StraysSought {
     /// All of them.
     All,
-    /// Those that are met among about so many names, from a place on that is another each time.
-    Among(usize),
+    /// Those beside these blobs, and in a few other places, which are others each time: at a cost that does not grow with the
+    /// storage.
+    Near(Vec<Name>),
 }
