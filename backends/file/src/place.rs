@@ -1,29 +1,32 @@
 //! What tells a folder from all copies of it, on this machine and on others: a sync client may carry what is put into one of them to
 //! the rest, and a lock is seen in one alone.
 
+use std::fs::Metadata;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::folder::Folder;
+
 /// The machine, and the folder on it. It stays the same while the folder stays where it is, and is renamed; elsewhere it is taken
 /// for another place, which costs nothing but time until what a crash left behind is removed.
-pub(crate) fn of(folder: &Path) -> Vec<u8> {
-    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    let created = std::fs::metadata(&folder).and_then(|metadata| metadata.created()).ok();
+pub(crate) fn of(folder: &Folder, path: &Path) -> Vec<u8> {
+    let metadata = folder.metadata().ok();
+    let created = metadata.as_ref().and_then(|metadata| metadata.created().ok());
     let created = created.and_then(|time: SystemTime| time.duration_since(UNIX_EPOCH).ok());
     let created = created.map_or_else(host, |time| time.as_nanos().to_string());
-    format!("{}\n{}\n{created}", machine(), number(&folder)).into_bytes()
+    format!("{}\n{}\n{created}", machine(), number(metadata.as_ref(), path)).into_bytes()
 }
 
 /// Not the device, whose number may be another after the next start.
 #[cfg(unix)]
-fn number(folder: &Path) -> String {
+fn number(metadata: Option<&Metadata>, _: &Path) -> String {
     use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(folder).map(|metadata| metadata.ino().to_string()).unwrap_or_default()
+    metadata.map(|metadata| metadata.ino().to_string()).unwrap_or_default()
 }
 
 #[cfg(not(unix))]
-fn number(folder: &Path) -> String {
-    folder.display().to_string()
+fn number(_: Option<&Metadata>, path: &Path) -> String {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// Where the system has no name for it, number and time of the folder must do.
@@ -59,11 +62,17 @@ mod tests {
         for folder in [&here, &copy] {
             std::fs::create_dir(folder).unwrap();
         }
-        let place = of(&here);
-        assert_eq!(of(&root.path().join("copy/../here")), place);
-        assert_ne!(of(&copy), place);
+        let at = |path: &Path| of(&Folder::open(path).unwrap(), path);
+        let (place, open) = (at(&here), Folder::open(&here).unwrap());
+        assert_eq!(at(&root.path().join("copy/../here")), place);
+        assert_ne!(at(&copy), place);
         std::fs::rename(&here, &renamed).unwrap();
         #[cfg(unix)]
-        assert_eq!(of(&renamed), place);
+        assert_eq!(at(&renamed), place);
+        // It goes by what is open, whatever lies at the path by now.
+        std::fs::rename(&copy, &here).unwrap();
+        #[cfg(unix)]
+        assert_eq!(of(&open, &here), place);
+        let _ = open;
     }
 }

@@ -308,7 +308,7 @@ impl BlockingStore for Store {
         let clean = move || {
             store.remove_leftovers(Some(now));
             deleted::remove_before(&store.folder, now.saturating_sub(KEPT_MILLIS));
-            let place = place::of(&store.path);
+            let place = place::of(&store.folder, &store.path);
             Ok(StoreHandle::single_at(store, place))
         };
         blocking.run(Operation::Open, clean).await

@@ -22,6 +22,10 @@ impl Folder {
         Ok(Self { root: std::path::absolute(path)? })
     }
 
+    pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        std::fs::metadata(&self.root)
+    }
+
     pub(crate) fn id(&self) -> io::Result<FolderId> {
         std::fs::canonicalize(&self.root)
     }

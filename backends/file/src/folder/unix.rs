@@ -28,6 +28,10 @@ impl Folder {
         Ok(Self { root: File::from(root), flushes_whole: OnceLock::new() })
     }
 
+    pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.root.metadata()
+    }
+
     /// Device and inode.
     pub(crate) fn id(&self) -> io::Result<FolderId> {
         use std::os::unix::fs::MetadataExt as _;

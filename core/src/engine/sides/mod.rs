@@ -193,7 +193,7 @@ impl Survey {
             has_header: true,
             commits: own,
             state: None,
-            view: SideView::new(self.contents.clone(), choice),
+            view: SideView::new(self.contents.clone(), choice).of_length(self.geometry.block_bytes().into()),
         })
     }
 

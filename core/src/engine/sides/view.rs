@@ -53,11 +53,18 @@ pub(super) struct SideView {
     choice: Arc<Choice>,
     /// What is there besides, in memory.
     own: Arc<BTreeMap<Name, Bytes>>,
+    /// How long a blob is that is whole: what is shorter in one place may be whole in another.
+    block_bytes: Option<u64>,
 }
 
 impl SideView {
     pub(super) fn new(contents: Arc<Contents>, choice: Choice) -> Self {
-        Self { contents, choice: Arc::new(choice), own: Arc::default() }
+        Self { contents, choice: Arc::new(choice), own: Arc::default(), block_bytes: None }
+    }
+
+    /// Of blobs of this length.
+    pub(super) fn of_length(self, block_bytes: u64) -> Self {
+        Self { block_bytes: Some(block_bytes), ..self }
     }
 
     /// With the headers of one place, as far as it has any; none where it has not.
@@ -77,12 +84,27 @@ impl SideView {
         Self { own: Arc::new(own), ..self.clone() }
     }
 
-    fn find(&self, operation: Operation, name: Name) -> Result<&Arc<dyn Storage>> {
-        let place = match self.choice.get(&name) {
-            Some(chosen) => *chosen,
-            None => self.contents.names.get(&name).and_then(|places| places.first().copied()),
+    async fn find(&self, operation: Operation, name: Name) -> Result<&Arc<dyn Storage>> {
+        let place = match (self.choice.get(&name), self.contents.names.get(&name)) {
+            (Some(chosen), _) => *chosen,
+            (None, Some(places)) => self.first_whole(name, places).await,
+            (None, None) => None,
         };
         place.and_then(|place| self.contents.places.get(place)).ok_or_else(|| not_found(operation, name))
+    }
+}
+
+impl SideView {
+    async fn first_whole(&self, name: Name, places: &BTreeSet<usize>) -> Option<usize> {
+        if places.len() > 1 {
+            for place in places {
+                let storage = self.contents.places.get(*place)?;
+                if self.block_bytes.is_some() && storage.size(name).await.ok() == self.block_bytes {
+                    return Some(*place);
+                }
+            }
+        }
+        places.first().copied()
     }
 }
 
@@ -115,13 +137,13 @@ impl Storage for SideView {
                 .and_then(|(start, end)| (start <= end && end <= bytes.len()).then(|| bytes.slice(start..end)))
                 .ok_or_else(|| not_found(Operation::Get, name));
         }
-        self.find(Operation::Get, name)?.get(name, range, max_bytes).await
+        self.find(Operation::Get, name).await?.get(name, range, max_bytes).await
     }
 
     async fn size(&self, name: Name) -> Result<u64> {
         match self.own.get(&name) {
             Some(bytes) => Ok(bytes.len() as u64),
-            None => self.find(Operation::Size, name)?.size(name).await,
+            None => self.find(Operation::Size, name).await?.size(name).await,
         }
     }
 

@@ -106,3 +106,26 @@ fn what_was_seen_is_known_by_the_history_when_its_commit_is_gone() {
         }
     });
 }
+
+#[test]
+fn of_a_block_that_was_cut_short_the_copy_is_read_that_is_whole() {
+    let (root, dice) = (scratch(), &mut Dice::new(3));
+    block_on(async {
+        let ([desk, _], _) = two(root.path(), dice).await;
+        let repository = desk.open().await.unwrap();
+        repository.fs().write("/large", &noise(dice, 100_000)).await.unwrap();
+        let keys = repository.engine().keys().clone();
+        let expected = read(&repository).await.unwrap();
+        repository.close().await.unwrap();
+        drop(repository);
+        for path in blocks(&desk.folder, &keys).into_values() {
+            let blob = desk.folder.join(&path);
+            let whole = fs::read(&blob).unwrap();
+            fs::write(desk.folder.join(format!("{} (1)", path.display())), &whole).unwrap();
+            fs::write(&blob, &whole[..whole.len() / 2]).unwrap();
+        }
+        let sides = desk.sides().await;
+        let tree = take(&sides[0], OpenOptions::new(password()), &root.path().join("taken")).await.unwrap();
+        assert!(tree == expected && tree["large"].len() == 100_000);
+    });
+}
