@@ -46,6 +46,7 @@ mod remembered;
 mod repair;
 mod room;
 mod root;
+mod settled;
 mod shared;
 mod sides;
 mod slots;
@@ -282,7 +283,8 @@ impl Engine {
             return Err(error);
         }
         shared.ensure_hint(&root).await?;
-        shared.remember().await
+        shared.remember().await?;
+        shared.settled().await
     }
 
     /// Opens a repository. With `read_only` nothing at all is written to it: a [`ReadOnly`] layer stands between.
@@ -330,6 +332,7 @@ impl Engine {
         *lock(&engine.secrets.slot) = opened.slot;
         freshness?;
         *lock(&shared.root) = Arc::new(head);
+        shared.meet(options.accept_rollback).await?;
         if !options.read_only {
             // We build on it: it must not be lost after we have. Nor after the header that it put out of force is gone:
             // what it went back to would name that.
@@ -417,6 +420,7 @@ impl Engine {
             tuning,
             read_only,
             trusted,
+            is_strange: AtomicBool::new(false),
             root: Mutex::new(Arc::new(root)),
             recent: Mutex::new(Recent::default()),
             queue: Mutex::default(),

@@ -34,6 +34,26 @@ pub trait TrustedState: MaybeSendSync {
             _ => self.store(repository, sequence, hash).await,
         }
     }
+
+    /// Whether what this device has left behind at this place is known to be of the history that is remembered. Then a lock is a
+    /// proof that nobody can come to need what its writers left, also where the blobs may be at several places. Where this is not
+    /// kept, it is not known: what was left behind stays for long.
+    ///
+    /// # Errors
+    /// As [`TrustedState::load`].
+    async fn is_settled(&self, repository: &[u8; 16]) -> Result<bool> {
+        let _ = repository;
+        Ok(false)
+    }
+
+    /// Remembers that. That it is not so must be durable when this answers.
+    ///
+    /// # Errors
+    /// As [`TrustedState::store`].
+    async fn set_settled(&self, repository: &[u8; 16], is_settled: bool) -> Result<()> {
+        let _ = (repository, is_settled);
+        Ok(())
+    }
 }
 
 /// What opens a repository.

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) tuning: Tuning,
     pub(crate) read_only: bool,
     pub(crate) trusted: Option<Arc<dyn TrustedState>>,
+    /// Whether what was written from this place may be of another history than the one that is open: see [`super::settled`].
+    pub(super) is_strange: AtomicBool,
     pub(crate) root: Mutex<Arc<Root>>,
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Mutex<Vec<Request>>,

@@ -122,6 +122,9 @@ impl Shared {
                 Err(error) => return Err(error),
             }
             lock(&self.claims).insert(epoch, claimant);
+            if self.is_strange() && gone.is_settled() {
+                self.settled().await?;
+            }
             self.blocks.writer.set_epoch_from(epoch, claimant.first_counter());
             *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
             // What was put under those that stay open, and is named by nobody, is looked for once more.
@@ -196,12 +199,11 @@ impl Shared {
 
     async fn clear_up_at_head(self: &Arc<Self>) -> Result<()> {
         let view = Transaction::new(self);
-        if self.epoch_rows(&view).await?.is_empty() {
-            return Ok(());
-        }
-        let alone = self.try_alone().await?.is_some();
-        if self.gone_epochs(&view, alone).await?.is_empty() {
-            return Ok(());
+        let is_none = self.epoch_rows(&view).await?.is_empty();
+        let alone = !is_none && self.try_alone().await?.is_some();
+        let gone = self.gone_epochs(&view, alone).await?;
+        if gone.is_empty() {
+            return if self.is_strange() && gone.is_settled() { self.settled().await } else { Ok(()) };
         }
         drop(view);
         // One after the other would use the ballast up, though nothing is gained by it.

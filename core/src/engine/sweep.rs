@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::place::Claimant;
 use super::root::Root;
+use super::settled::{NOWHERE, disowned};
 use super::shared::{Shared, lock};
 use super::transaction::Transaction;
 use crate::format::rows::{self, DataBlock, EpochRow};
@@ -32,11 +33,22 @@ pub(super) struct Gone {
     ended: BTreeMap<u32, EpochRow>,
     /// Of those that we have given up, the ones that others have ended.
     past: BTreeSet<u32>,
+    /// Those of this place that a lock proves nothing of from then on: see [`super::settled`].
+    disowned: BTreeMap<u32, EpochRow>,
+    /// The same of other places, where an epoch is claimed anyway.
+    apart: BTreeMap<u32, EpochRow>,
+    /// Whether there are no more of those of this place.
+    is_settled: bool,
 }
 
 impl Gone {
     pub(super) fn is_empty(&self) -> bool {
-        self.over.is_empty() && self.ended.is_empty() && self.past.is_empty()
+        self.over.is_empty() && self.ended.is_empty() && self.past.is_empty() && self.disowned.is_empty()
+    }
+
+    /// Whether nothing is left, once this is committed, of what another history may have claimed from this place.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     pub(super) fn has(&self, epoch: u32) -> bool {
@@ -46,7 +58,8 @@ impl Gone {
     /// The rows, as they are to be.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u32, Option<EpochRow>)> {
         let ended = self.ended.iter().map(|(epoch, row)| (*epoch, row.ended()));
-        self.over.keys().map(|epoch| (*epoch, None)).chain(ended)
+        let disowned = self.disowned.iter().chain(&self.apart).map(|(epoch, row)| (*epoch, Some(disowned(row))));
+        self.over.keys().map(|epoch| (*epoch, None)).chain(ended).chain(disowned)
     }
 
     /// Those that were to go stay as ended ones, unless all that they have left was swept.
@@ -58,9 +71,10 @@ impl Gone {
 
     /// Takes no more than a commit has room for.
     fn bounded(mut self) -> Self {
-        while self.over.len() + self.ended.len() > GONE_EPOCHS_MAX {
-            if self.ended.pop_last().is_none() {
-                self.over.pop_last();
+        while self.rows().count() > GONE_EPOCHS_MAX {
+            if self.apart.pop_last().or_else(|| self.ended.pop_last()).or_else(|| self.over.pop_last()).is_none() {
+                self.disowned.pop_last();
+                self.is_settled = false;
             }
         }
         self
@@ -116,12 +130,24 @@ impl Shared {
         let (abandoned, lasting) = (lock(&self.abandoned).clone(), lock(&self.lasting).clone());
         let rows = self.epoch_rows(view).await?;
         let is_past = |epoch: &u32| rows.get(epoch).is_none_or(EpochRow::has_ended) && !lasting.contains(epoch);
-        let mut gone = Gone { past: abandoned.iter().copied().filter(is_past).collect(), ..Gone::default() };
+        let past = abandoned.iter().copied().filter(is_past).collect();
+        let mut gone = Gone { past, is_settled: true, ..Gone::default() };
+        let (is_strange, own) = (self.is_strange(), self.own_epochs());
         for (epoch, row) in rows {
             if lasting.contains(&epoch) {
                 continue;
             }
-            let is_here = Claimant::of(&row).place() == here;
+            // Where there is one place all are of it, whatever their rows say: a clone has those of its source.
+            let is_here = here.is_none() || Claimant::of(&row).place() == here;
+            if is_here && is_strange && here.is_some() && !own.contains(&epoch) {
+                // One that has ended is open again only where none of its writer's can be there, to commit under it.
+                if alone || !row.has_ended() {
+                    gone.disowned.insert(epoch, EpochRow { time: now, ..row });
+                } else {
+                    gone.is_settled = false;
+                }
+                continue;
+            }
             // Of a writer elsewhere no lock tells, and what it committed may be on its way.
             let silence = if is_here { self.tuning.epoch_silence_millis } else { self.tuning.elsewhere_silence_millis };
             // What we have given up may still be under way to storage.
@@ -129,7 +155,12 @@ impl Shared {
             let is_over = match row.has_ended() {
                 true if is_here && !alone => continue,
                 true => true,
-                false if !is_given_up && !is_alone && row.time >= now.saturating_sub(silence) => continue,
+                false if !is_given_up && !is_alone && row.time >= now.saturating_sub(silence) => {
+                    if !is_here && Claimant::of(&row).place().is_some_and(|place| place != NOWHERE) {
+                        gone.apart.insert(epoch, row);
+                    }
+                    continue;
+                }
                 false => is_alone && !is_given_up,
             };
             // Where there is one place a number is enough to sweep by, and where there is no claim there is nothing to keep.
@@ -210,11 +241,13 @@ impl Shared {
     pub(super) async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
         self.catch_up_as_writer().await?;
         let (root, _pin) = self.pin();
-        let (held, here) = (lock(&self.epoch).number, self.place());
+        let (held, here, is_strange) = (lock(&self.epoch).number, self.place(), self.is_strange());
         let rows = if here.is_some() { self.epoch_rows(&Transaction::new(self)).await? } else { BTreeMap::new() };
         let is_left = |row: &EpochRow, counter: u64| {
             let was = Claimant::of(row);
-            (row.has_ended() || was.place() == here) && was.made(counter)
+            // Of what is disowned with the next claim no lock tells.
+            let is_here = was.place() == here;
+            if is_here { !is_strange && was.made(counter) } else { row.has_ended() && was.made(counter) }
         };
         let is_over = |epoch: u32, counter: u64| {
             Some(epoch) != held && (here.is_none() || rows.get(&epoch).is_some_and(|row| is_left(row, counter)))

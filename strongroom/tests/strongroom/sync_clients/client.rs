@@ -88,11 +88,13 @@ pub(crate) struct Client {
     alike: Files,
     steps: Vec<Step>,
     keys: Arc<Keys>,
+    /// Whose content wins where both have changed; none where that is another's each time.
+    pub(super) winner: Option<usize>,
 }
 
 impl Client {
     pub(crate) fn new(folders: [PathBuf; 2], keys: Arc<Keys>) -> Self {
-        Self { folders, alike: Files::new(), steps: Vec::new(), keys }
+        Self { folders, alike: Files::new(), steps: Vec::new(), keys, winner: None }
     }
 
     /// Where a path stands among others, whatever the folders are called: names of blocks tell where they were made.
@@ -169,7 +171,8 @@ impl Client {
             Step::Carry(path, from) => self.carry(&path, &path, from),
             Step::Remove(path, from) => fs::remove_file(self.folders[from].join(path)).unwrap(),
             Step::Conflict(path) => {
-                let winner = below(dice, 2);
+                let drawn = below(dice, 2);
+                let winner = self.winner.unwrap_or(drawn);
                 let lost = conflicted(&path, dice);
                 fs::rename(self.folders[1 - winner].join(&path), self.folders[1 - winner].join(&lost)).unwrap();
                 self.carry(&path, &path, winner);

@@ -10,7 +10,7 @@ async fn put(transaction: &mut core::engine::Transaction, dice: &mut Dice, count
 }
 
 /// A writer that is killed amid its work; which blocks it leaves.
-async fn killed(device: &Device, keys: &Keys, dice: &mut Dice) -> Vec<PathBuf> {
+pub(super) async fn killed(device: &Device, keys: &Keys, dice: &mut Dice) -> Vec<PathBuf> {
     let before = blocks(&device.folder, keys);
     let repository = device.open().await.unwrap();
     put(&mut repository.engine().begin(), dice, 100).await;
@@ -28,7 +28,7 @@ fn still_there(device: &Device, left: &[PathBuf]) -> usize {
     left.iter().filter(|path| device.folder.join(path).is_file()).count()
 }
 
-async fn compact(device: &Device, end_other_writers: bool) -> Result<(), Error> {
+pub(super) async fn compact(device: &Device, end_other_writers: bool) -> Result<(), Error> {
     let repository = device.open().await?;
     let options = CompactOptions { thorough: true, end_other_writers, ..CompactOptions::default() };
     repository.compact(options).await?;

@@ -2,6 +2,7 @@
 
 mod client;
 mod left_over;
+mod own_side;
 mod sides;
 
 use std::collections::BTreeMap;
