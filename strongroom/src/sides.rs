@@ -59,6 +59,13 @@ impl Side {
         self.side.has_header
     }
 
+    /// Whether the header that its commits name is not there, and what is there is older, or was made by no side: it was put back, and
+    /// may let in who was let out since.
+    #[must_use]
+    pub fn is_rolled_back(&self) -> bool {
+        self.side.is_rolled_back
+    }
+
     /// Whether it is the one that this device has followed here.
     #[must_use]
     pub fn is_seen(&self) -> bool {
@@ -75,8 +82,8 @@ impl Side {
     /// Opens it for reading. [`Repository::clone_to`] makes a repository of it that can be written to, in another place.
     ///
     /// # Errors
-    /// As [`Repository::open`]; of [`strongroom_core::Error`] `RolledBack` where a commit is [lost](Side::lost), unless the options
-    /// accept that.
+    /// As [`Repository::open`]; of [`strongroom_core::Error`] `RolledBack` where a commit is [lost](Side::lost), or the header was
+    /// [put back](Side::is_rolled_back), unless the options accept that.
     pub async fn open(&self, options: OpenOptions) -> Result<Repository> {
         if let Some(lost) = self.lost
             && !options.accept_rollback
@@ -86,9 +93,13 @@ impl Side {
             );
             return Err(strongroom_core::Error::RolledBack { detail }.into());
         }
+        if self.side.is_rolled_back && !options.accept_rollback {
+            let detail = "the header that the commits name is not there, and one that is may let in who was let out since; if you restored an older copy yourself, pass --accept-rollback";
+            return Err(strongroom_core::Error::RolledBack { detail: detail.to_owned() }.into());
+        }
+        let storage = if options.accept_rollback { self.side.storage_taken_back() } else { self.side.storage() };
         // What this device has seen of the place is of one side.
-        let options = options.read_only(true).without_trusted_state();
-        Repository::open(self.side.storage(), options).await
+        Repository::open(storage, options.read_only(true).without_trusted_state()).await
     }
 }
 

@@ -72,6 +72,8 @@ struct Row {
     missing: Option<String>,
     /// Whether its own header is there; else it opens with the credentials of another side.
     has_header: bool,
+    /// Whether that would be one that was put back in place of a newer one: it is taken only where a rollback is accepted.
+    rolled_back: bool,
 }
 
 #[derive(Serialize)]
@@ -120,6 +122,7 @@ async fn list(places: Places, context: &mut Context) -> Result<(), Failure> {
         seen_here: side.is_seen(),
         missing: side.missing().map(str::to_owned),
         has_header: side.has_header(),
+        rolled_back: side.is_rolled_back(),
     };
     let rows: Vec<Row> = sides.iter().map(row).collect();
     let lost = sides.first().and_then(Side::lost);
@@ -146,8 +149,11 @@ fn line(row: &Row) -> String {
     let seen = if row.seen_here { ", the one that this device has followed" } else { "" };
     let missing =
         row.missing.as_ref().map_or_else(String::new, |missing| format!("; cannot be opened: {missing} missing"));
-    let header =
-        if row.has_header { "" } else { "; its header is missing, and it opens with another side's credentials" };
+    let header = match (row.has_header, row.rolled_back) {
+        (true, _) => "",
+        (false, false) => "; its header is missing, and it opens with another side's credentials",
+        (false, true) => "; its header is missing, and an older one is there: it is taken only with --accept-rollback",
+    };
     format!("{}  commit {}, {}{parted}{seen}{missing}{header}", row.side, row.commit, row.time)
 }
 

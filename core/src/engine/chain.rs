@@ -118,8 +118,19 @@ impl Chain {
 
     /// Seals a commit; `body` must fit.
     pub(crate) fn seal(&self, head: &CommitHead, body: &[u8]) -> Result<SealedCommit> {
+        self.seal_in(BlockBuilder::new(self.context(), BlockClass::Commit, &self.id(head.sequence))?, head, body)
+    }
+
+    /// A commit without a body, which is the same each time: its salt comes of what it says.
+    pub(super) fn seal_alike(&self, head: &CommitHead) -> Result<SealedCommit> {
+        let builder = BlockBuilder::new(self.context(), BlockClass::Commit, &self.id(head.sequence))?;
+        let drawn = self.context().keys.commit_hash(&[b"salt of a commit that is sealed alike", &head.encode()]);
+        let salt = drawn.first_chunk().copied().unwrap_or(*builder.salt());
+        self.seal_in(builder.with_salt(salt), head, &[])
+    }
+
+    fn seal_in(&self, mut builder: BlockBuilder, head: &CommitHead, body: &[u8]) -> Result<SealedCommit> {
         let context = self.context();
-        let mut builder = BlockBuilder::new(context, BlockClass::Commit, &self.id(head.sequence))?;
         let salt = *builder.salt();
         let head_bytes = head.encode();
         let too_large = || Error::Invalid("a commit that no block holds".into());

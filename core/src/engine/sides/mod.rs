@@ -47,32 +47,44 @@ pub struct Side {
     /// Whether a header that its commits name is there. Where none is, because another side has changed credentials, it opens by
     /// that side's, as [`Side::storage`] shows it.
     pub has_header: bool,
+    /// Whether the headers that are there are older than the one its commits name, or of no side: then they were put back, and
+    /// may let in who was let out since. It opens by [`Side::storage_taken_back`] alone.
+    pub is_rolled_back: bool,
     /// Its commits that are there.
     commits: BTreeMap<u64, [u8; 32]>,
     /// Its newest state, where that can be read.
     state: Option<Arc<(Root, Nodes)>>,
     view: SideView,
+    taken_back: Option<SideView>,
 }
 
 impl std::fmt::Debug for Side {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { sequence, parted_after, missing, has_header, .. } = self;
+        let Self { sequence, parted_after, missing, has_header, is_rolled_back, .. } = self;
         formatter
             .debug_struct("Side")
             .field("sequence", sequence)
             .field("parted_after", parted_after)
             .field("missing", missing)
             .field("has_header", has_header)
+            .field("is_rolled_back", is_rolled_back)
             .finish_non_exhaustive()
     }
 }
 
 impl Side {
     /// All the places as this side left them, for reading alone: to be opened, or cloned from. Where its header is not there, a
-    /// commit follows its newest that names the one which [`sides`] opened.
+    /// commit follows its newest that names the one which [`sides`] opened, unless [that was put back](Side::is_rolled_back).
     #[must_use]
     pub fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(self.view.clone())
+    }
+
+    /// The same with the header that [`sides`] opened, though it was put back in place of a newer one: for one who says that it is
+    /// to be so.
+    #[must_use]
+    pub fn storage_taken_back(&self) -> Arc<dyn Storage> {
+        Arc::new(self.taken_back.as_ref().unwrap_or(&self.view).clone())
     }
 
     /// Whether a commit is one of this side's; none where that is longer ago than its history goes back, or where that cannot be
@@ -191,6 +203,8 @@ impl Survey {
             parted_after: None,
             missing,
             has_header: true,
+            is_rolled_back: false,
+            taken_back: None,
             commits: own,
             state: None,
             view: SideView::new(self.contents.clone(), choice).of_length(self.geometry.block_bytes().into()),
@@ -225,8 +239,9 @@ impl Survey {
     }
 
     /// Another side's change of credentials took the side's header away. All headers of a repository wrap the same secret, so that
-    /// another serves as well; a commit of the view's own puts it in force.
-    fn stand_in(&self, side: &mut Side, state: &Root, header: &Header, place: usize) -> Result<()> {
+    /// another serves as well; a commit of the view's own puts it in force. But one that was put out of force before may let in whom
+    /// the side has let out, and so may one that no commit names.
+    fn stand_in(&self, side: &mut Side, state: &Root, header: &Header, place: usize, commits: &Commits) -> Result<()> {
         let head = CommitHead {
             sequence: state.sequence + 1,
             previous: state.hash,
@@ -243,10 +258,18 @@ impl Survey {
             content: None,
             space: None,
         };
-        let sealed = self.chain(side.storage()).0.seal(&head, &[])?;
+        // The same each time: of one side twice the same repository comes.
+        let sealed = self.chain(side.storage()).0.seal_alike(&head)?;
+        let is_named = commits.values().any(|found| {
+            found.head.header_generation == header.generation() && found.head.header_hash == *header.hash()
+        });
         side.has_header = false;
-        if let Some(view) = side.view.with_headers_of(place) {
-            side.view = view.with_blob(sealed.name, sealed.blob);
+        side.is_rolled_back = !is_named || header.generation() <= state.header_generation;
+        let view = side.view.with_headers_of(place).map(|view| view.with_blob(sealed.name, sealed.blob));
+        match view {
+            Some(view) if side.is_rolled_back => side.taken_back = Some(view),
+            Some(view) => side.view = view,
+            None => {}
         }
         Ok(())
     }
@@ -279,7 +302,7 @@ pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) 
             && let Some((root, nodes)) = survey.state(side).await?
         {
             if !survey.choose_header(side, &root).await? {
-                survey.stand_in(side, &root, header, opened_in)?;
+                survey.stand_in(side, &root, header, opened_in, &commits)?;
             }
             side.state = Some(Arc::new((root, nodes)));
         }

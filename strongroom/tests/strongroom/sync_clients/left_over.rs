@@ -210,3 +210,24 @@ fn a_commit_that_cannot_be_read_stops_no_writer_and_goes_when_somebody_says_so()
         assert_eq!(unclaimed(&desk).await, 0);
     });
 }
+
+#[test]
+fn where_there_is_one_place_its_lock_tells_of_all_epochs_that_a_clone_has_from_a_folder() {
+    let (root, dice) = (scratch(), &mut Dice::new(9));
+    block_on(async {
+        let ([desk, _], _) = two(root.path(), dice).await;
+        let at_work = desk.open().await.unwrap();
+        write(&at_work, dice, "desk").await.unwrap();
+        let clone = format!("sqlite:{}", root.path().join("clone").display());
+        at_work.clone_to(clone.as_str(), strongroom::CloneOptions::default()).await.unwrap();
+        let open = async || Repository::open(clone.as_str(), desk.options()).await.unwrap();
+        let repository = open().await;
+        repository.fs().write("/goes on", b"in the clone").await.unwrap();
+        let options = CompactOptions { thorough: true, ..CompactOptions::default() };
+        let report = repository.compact(options).await.unwrap();
+        assert_eq!(report.other_writers, 0);
+        repository.close().await.unwrap();
+        drop(repository);
+        assert!(open().await.engine().open_epochs().await.unwrap().is_empty());
+    });
+}

@@ -1,5 +1,7 @@
 //! What of the other side is gone, and how a side comes out whole all the same, or is said not to.
 
+use strongroom::core::format::well_known::HeaderId;
+
 use super::*;
 
 /// A repository of its own, of one side.
@@ -39,10 +41,53 @@ fn a_side_whose_header_the_other_has_deleted_is_taken_with_the_others() {
             let mut found = Vec::new();
             for (number, side) in sides.iter().enumerate() {
                 let folder = device.folder.with_extension(format!("{number}"));
+                let again = device.sides().await.remove(number).open(OpenOptions::new(password())).await.unwrap();
+                again.clone_to(folder.to_str().unwrap(), strongroom::CloneOptions::default()).await.unwrap();
                 found.push(take(side, OpenOptions::new(password()), &folder).await.unwrap());
             }
             assert!(expected.iter().all(|tree| found.contains(tree)));
         }
+    });
+}
+
+/// The headers of a folder.
+fn headers(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let is_header = |path: &Path| {
+        let name = path.file_name().and_then(|name| Name::from_hex(name.to_str()?));
+        name.is_some_and(|name| HeaderId::from_name(name.as_bytes()).is_some())
+    };
+    client::read(folder).into_iter().filter(|(path, _)| is_header(path)).collect()
+}
+
+#[test]
+fn a_header_that_was_put_back_lets_nobody_in_who_was_let_out_unless_that_is_accepted() {
+    let (root, dice) = (scratch(), &mut Dice::new(4));
+    let credentials = || Credentials::password("of the guest");
+    block_on(async {
+        let ([desk, _], _) = two(root.path(), dice).await;
+        let_in(&desk, "guest").await.unwrap();
+        let before = headers(&desk.folder);
+        let repository = desk.open().await.unwrap();
+        let guest = repository.slots().await.unwrap().pop().unwrap();
+        repository.remove_slot(&guest).await.unwrap();
+        repository.fs().write("/secret", b"for one alone").await.unwrap();
+        repository.close().await.unwrap();
+        drop(repository);
+        for path in headers(&desk.folder).keys().filter(|path| !before.contains_key(*path)) {
+            fs::remove_file(desk.folder.join(path)).unwrap();
+        }
+        for (path, bytes) in &before {
+            fs::write(desk.folder.join(path), bytes).unwrap();
+        }
+        let sides = desk.sides().await;
+        let [side] = sides.as_slice() else { panic!("{sides:?}") };
+        assert!(!side.has_header() && side.is_rolled_back() && side.is_seen(), "{side:?}");
+        for credentials in [password(), credentials()] {
+            let refused = side.open(OpenOptions::new(credentials)).await;
+            assert!(matches!(refused, Err(Error::Core(core::Error::RolledBack { .. }))), "{refused:?}");
+        }
+        let accepted = side.open(OpenOptions::new(password()).accept_rollback(true)).await.unwrap();
+        assert_eq!(accepted.fs().read("/secret").await.unwrap(), b"for one alone");
     });
 }
 
