@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use strongroom::core::{self, engine::CommitInfo};
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction, Timestamp};
 use strongroom::kv::KvSnapshot;
-use strongroom::storage::{BlockingMode, Durability, Registry, StorageUri, StraysSought};
+use strongroom::storage::{self, BlockingMode, Durability, Registry, StorageUri, StraysSought};
 use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, Transaction};
 
 use crate::arguments::Global;
@@ -205,7 +205,12 @@ impl Context {
 
     /// What a sync client has left among the blobs. That it cannot be looked for is no reason to fail.
     pub(crate) async fn strays(&self, uri: &StorageUri, sought: StraysSought) -> Strays {
-        Strays(strongroom::strays(uri, sought, &self.header_options()).await.unwrap_or_default())
+        self.look_for_strays(uri, sought).await.unwrap_or_default()
+    }
+
+    /// The same, for who has to know.
+    pub(crate) async fn look_for_strays(&self, uri: &StorageUri, sought: StraysSought) -> storage::Result<Strays> {
+        Ok(Strays(strongroom::strays(uri, sought, &self.header_options()).await?))
     }
 
     /// From here on the first signal asks to stop, and the repository is closed at the end.

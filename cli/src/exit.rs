@@ -145,7 +145,7 @@ impl From<core::Error> for Failure {
 /// What to do where the repository's storage is full, and much of what fills it may be nobody's.
 fn advice(error: &core::Error) -> Option<&'static str> {
     let is_full = matches!(error, core::Error::Storage(error) if error.kind() == ErrorKind::Full);
-    is_full.then_some("if nobody else writes, `compact --end-writers` gives back what writers that died have left")
+    is_full.then_some("if nobody else writes, and all has arrived where a sync client brings it, `compact --end-writers` gives back what writers that died have left")
 }
 
 impl From<strongroom::Error> for Failure {
@@ -263,7 +263,8 @@ mod tests {
     fn who_has_no_room_left_is_told_what_may_give_some() {
         let full = core::Error::from(storage::Error::new(ErrorKind::Full, Operation::Put, "test"));
         for failure in [Failure::from(full.clone()), Failure::from(strongroom::Error::from(full))] {
-            assert!(failure.to_string().contains("`compact --end-writers`"), "{failure}");
+            let told = failure.to_string();
+            assert!(told.contains("all has arrived") && told.contains("`compact --end-writers`"), "{told}");
         }
         assert!(!Failure::from(core::Error::Conflict).to_string().contains("compact"));
     }

@@ -37,12 +37,24 @@ struct Report {
     stopped: bool,
 }
 
+/// What another device has put, and whose commit is on its way, looks like what a dead writer left.
+async fn refuse_arrivals(context: &Context) -> Result<(), Failure> {
+    let uri = context.uri()?;
+    let why =
+        "with --end-writers nothing is done, since what another device has put may look like what a dead writer left";
+    let strays = match context.look_for_strays(&uri, StraysSought::All).await {
+        Ok(strays) => strays,
+        Err(error) => return Err(Failure::from(error).on(&uri).with(Some(why))),
+    };
+    match strays.copies().or_else(|| strays.unfinished()) {
+        Some(what) => Err(Failure::failed(what).with(Some(why))),
+        None => Ok(()),
+    }
+}
+
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
-    if arguments.end_writers
-        && let Some(copies) = context.strays(&context.uri()?, StraysSought::All).await.copies()
-    {
-        let why = "what another device has put may look like what a dead writer left";
-        return Err(Failure::failed(format!("{copies}; with --end-writers nothing is done, since {why}")));
+    if arguments.end_writers {
+        refuse_arrivals(context).await?;
     }
     let repository = context.open(Access::Write).await?;
     let progress = Progress::new(&context.global);

@@ -194,3 +194,24 @@ fn sub_folders_that_a_client_has_doubled_are_told_and_what_is_in_them_is_read() 
     succeeds(&scratch, "taken", &["export", "/tree", "out"]);
     assert_eq!(compare_trees(&scratch.path("tree"), &scratch.path("out").join("tree")), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_arriving_is_not_taken_for_what_dead_writers_left() {
+    let scratch = Scratch::new();
+    scratch.succeeds(["init", "--no-recovery", "--kdf-time", "1", "--block-size", "4KiB"]);
+    scratch.succeeds(["mkdir", "/before"]);
+    let blob = files(&scratch.path("repo")).into_iter().find(|path| path.file_name().unwrap().len() == 32).unwrap();
+    let name = blob.file_name().unwrap().to_str().unwrap();
+    for unfinished in [format!(".syncthing.{name}.tmp"), format!("{name}.part")] {
+        let path = scratch.path("repo").join(blob.with_file_name(&unfinished));
+        fs::write(&path, b"half").unwrap();
+        let before = files(&scratch.path("repo"));
+        let refused = scratch.run(["compact", "--end-writers"]);
+        assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains("wait until it is done"), "{}", text(&refused.stderr));
+        assert_eq!(files(&scratch.path("repo")), before);
+        scratch.succeeds(["compact"]);
+        fs::remove_file(path).unwrap();
+    }
+    scratch.succeeds(["compact", "--end-writers"]);
+}

@@ -1,5 +1,11 @@
 //! What writers leave behind goes, once it is known that nobody can come to name it; or where somebody says so.
 
+use async_trait::async_trait;
+use strongroom::storage::{
+    Error as StorageError, ErrorKind, OpenContext, Operation, Registry, Result as StorageResult, Storage,
+    StorageConstructor, Stray,
+};
+
 use super::*;
 
 /// Work that is not committed: so many contents, each of which takes a few blocks.
@@ -229,5 +235,50 @@ fn where_there_is_one_place_its_lock_tells_of_all_epochs_that_a_clone_has_from_a
         repository.close().await.unwrap();
         drop(repository);
         assert!(open().await.engine().open_epochs().await.unwrap().is_empty());
+    });
+}
+
+/// A folder in which one may not look about.
+struct Hidden(Registry);
+
+#[async_trait]
+impl StorageConstructor for Hidden {
+    async fn open(&self, uri: &StorageUri, context: &OpenContext) -> StorageResult<Arc<dyn Storage>> {
+        self.0.open(uri, context).await
+    }
+
+    async fn strays(&self, _: &StorageUri, _: StraysSought, _: &OpenContext) -> StorageResult<Vec<Stray>> {
+        Err(StorageError::new(ErrorKind::PermissionDenied, Operation::List, "a sub-folder"))
+    }
+}
+
+#[test]
+fn no_other_writer_is_ended_while_something_arrives_or_where_that_cannot_be_seen() {
+    let (root, dice) = (scratch(), &mut Dice::new(10));
+    block_on(async {
+        let ([desk, laptop], mut client) = two(root.path(), dice).await;
+        let keys = desk.open().await.unwrap().engine().keys().clone();
+        let left = killed(&desk, &keys, dice).await;
+        client.look(dice);
+        client.go(100, dice);
+        let there = still_there(&laptop, &left);
+        let unfinished = laptop.strays().await;
+        assert!(there > 0 && unfinished.iter().any(|stray| !stray.is_copy));
+        let refused = compact(&laptop, true).await;
+        assert!(matches!(refused, Err(Error::Core(core::Error::Invalid(_)))), "{refused:?}");
+        client.finish(dice);
+        for stray in laptop.strays().await {
+            fs::remove_file(laptop.folder.join(stray.called)).unwrap();
+        }
+        let mut registry = Registry::default();
+        registry.register("file", Hidden(strongroom::registry::default()));
+        let hidden = Repository::open(laptop.place(), laptop.options().registry(registry)).await.unwrap();
+        let options = CompactOptions { end_other_writers: true, ..CompactOptions::default() };
+        let refused = hidden.compact(options).await;
+        assert!(matches!(refused, Err(Error::Core(core::Error::Storage(_)))), "{refused:?}");
+        drop(hidden);
+        assert_eq!(still_there(&laptop, &left), left.len());
+        compact(&laptop, true).await.unwrap();
+        assert_eq!(still_there(&laptop, &left), 0);
     });
 }
