@@ -66,6 +66,12 @@ impl Side {
         self.side.is_rolled_back
     }
 
+    /// How many files have the name of a commit or of a hint, of whichever side, and cannot be read at all; they were passed by.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.side.unread
+    }
+
     /// Whether it is the one that this device has followed here.
     #[must_use]
     pub fn is_seen(&self) -> bool {

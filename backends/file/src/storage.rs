@@ -71,6 +71,8 @@ pub struct Store {
     flushes_early: bool,
     env: Env,
     is_flushing_early: Arc<AtomicBool>,
+    /// Whether this handle has looked for deleted blobs that were kept long enough.
+    has_purged: AtomicBool,
     early_flush: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -302,12 +304,12 @@ impl BlockingStore for Store {
             flushes_early: context.env.parallelism() > 1,
             env: context.env.clone(),
             is_flushing_early: Arc::default(),
+            has_purged: AtomicBool::new(false),
             early_flush: Mutex::default(),
         };
         let now = context.env.now();
         let clean = move || {
             store.remove_leftovers(Some(now));
-            deleted::remove_before(&store.folder, now.saturating_sub(KEPT_MILLIS));
             let place = place::of(&store.folder, &store.path);
             Ok(StoreHandle::single_at(store, place))
         };
@@ -366,8 +368,12 @@ impl BlockingStore for Store {
     }
 
     fn delete(&self, name: Name) -> Result<()> {
-        let path = blob_path(name);
-        let is_kept = deleted::keep(&self.folder, &path, name, self.env.now());
+        let (path, now) = (blob_path(name), self.env.now());
+        // Not at opening: who looks for what was deleted is to find it, however late.
+        if !self.has_purged.swap(true, Ordering::Relaxed) {
+            deleted::remove_before(&self.folder, now.saturating_sub(KEPT_MILLIS));
+        }
+        let is_kept = deleted::keep(&self.folder, &path, name, now);
         let removed = if is_kept { Ok(()) } else { self.folder.remove(&path) };
         match removed {
             Ok(()) => {

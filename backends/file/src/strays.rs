@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use strongroom_core::storage::{
 use crate::deleted::kept;
 use crate::error::reading;
 use crate::folder::{Folder, read_at};
-use crate::layout::{Shard, blob_path, shard_from, shard_of};
+use crate::layout::{Shard, shard_from, shard_of};
 use crate::storage::CAPABILITIES;
 
 /// Digits in the name of a blob.
@@ -97,19 +98,22 @@ fn near(mut folders: Vec<(Shard, String)>, names: &[Name], draws: [u8; LOOKS]) -
 /// The copies that lie beside the blobs of a folder, deleted ones that are kept too, each as a storage of its own that has a content a name: the first ones, the
 /// second ones of names that have several, and so on. To be read, and no more.
 pub(crate) fn copies(path: &Path, blocking: &Blocking) -> io::Result<Vec<Copies>> {
+    let folder = Arc::new(Folder::open(path)?);
     let mut places: Vec<Copies> = Vec::new();
     let mut counts: BTreeMap<Name, usize> = BTreeMap::new();
     let strays = strays(path, &StraysSought::All, [0; LOOKS])?.into_iter().filter(|stray| stray.is_copy);
-    let deleted = kept(&Folder::open(path)?)?.into_iter();
+    let deleted = kept(&folder)?.into_iter();
     let files = strays.map(|stray| (stray.name, stray.called)).chain(deleted.map(|(called, _, name)| (name, called)));
-    for (name, called) in files {
-        let file = path.join(called);
+    for (name, file) in files {
         let count = counts.entry(name).or_default();
         match places.get_mut(*count) {
             Some(place) => {
                 place.files.insert(name, file);
             }
-            None => places.push(Copies { files: BTreeMap::from([(name, file)]), blocking: blocking.clone() }),
+            None => {
+                let files = BTreeMap::from([(name, file)]);
+                places.push(Copies { folder: folder.clone(), files, blocking: blocking.clone() });
+            }
         }
         *count += 1;
     }
@@ -118,26 +122,28 @@ pub(crate) fn copies(path: &Path, blocking: &Blocking) -> io::Result<Vec<Copies>
 
 #[derive(Debug)]
 pub(crate) struct Copies {
-    files: BTreeMap<Name, PathBuf>,
+    folder: Arc<Folder>,
+    files: BTreeMap<Name, String>,
     blocking: Blocking,
 }
 
 impl Copies {
-    fn path(&self, operation: Operation, name: Name) -> Result<PathBuf> {
+    fn path(&self, operation: Operation, name: Name) -> Result<String> {
         self.files.get(&name).cloned().ok_or_else(|| not_found(operation, name))
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
+/// As a blob is opened: what only has the name of a file keeps nobody waiting.
+fn open(folder: &Folder, path: &str) -> io::Result<(File, u64)> {
+    let file = folder.open_blob(path)?;
     let metadata = file.metadata()?;
     if metadata.is_file() { Ok((file, metadata.len())) } else { Err(io::ErrorKind::IsADirectory.into()) }
 }
 
-fn failed(operation: Operation, name: Name, error: io::Error) -> Error {
+fn failed(operation: Operation, name: Name, path: &str, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => not_found(operation, name),
-        _ => reading(operation, &blob_path(name), error),
+        _ => reading(operation, path, error),
     }
 }
 
@@ -161,20 +167,24 @@ impl Storage for Copies {
     }
 
     async fn get(&self, name: Name, range: Option<Range<u64>>, max_bytes: u64) -> Result<Bytes> {
-        let path = self.path(Operation::Get, name)?;
+        let (folder, path) = (self.folder.clone(), self.path(Operation::Get, name)?);
         let read = move || {
-            let (file, bytes) = open(&path).map_err(|error| failed(Operation::Get, name, error))?;
+            let failed = |error| failed(Operation::Get, name, &path, error);
+            let (file, bytes) = open(&folder, &path).map_err(failed)?;
             let range = check_range(name, range, bytes, max_bytes)?;
             let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            let found = read_at(&file, range.start, length).map_err(|error| failed(Operation::Get, name, error))?;
+            let found = read_at(&file, range.start, length).map_err(failed)?;
             if found.len() == length { Ok(Bytes::from(found)) } else { Err(not_found(Operation::Get, name)) }
         };
         self.blocking.run(Operation::Get, read).await
     }
 
     async fn size(&self, name: Name) -> Result<u64> {
-        let path = self.path(Operation::Size, name)?;
-        let look = move || open(&path).map(|(_, bytes)| bytes).map_err(|error| failed(Operation::Size, name, error));
+        let (folder, path) = (self.folder.clone(), self.path(Operation::Size, name)?);
+        let look = move || {
+            let opened = open(&folder, &path).map_err(|error| failed(Operation::Size, name, &path, error))?;
+            Ok(opened.1)
+        };
         self.blocking.run(Operation::Size, look).await
     }
 

@@ -399,12 +399,16 @@ fn deleted_blobs_are_kept_where_that_is_wanted_and_are_no_blobs_any_more() {
     assert_eq!(block_on(storage.put(wanted, sample_bytes(3, 100))).unwrap(), Put::Created);
     block_on(storage.delete(wanted)).unwrap();
     assert_eq!(kept(), 2);
-    // For whoever opens it a month later, they are of the past.
+    // For whoever deletes something a month later, they are of the past.
     let (env, clock) = Env::manual(5);
     clock.advance(Duration::from_millis(1_700_000_000_000) + Duration::from_secs(31 * 24 * 60 * 60));
     let later = OpenContext::new(env).with_blocking(BlockingMode::Inline);
-    drop(block_on(FileStorage::open(&path, &later)).unwrap());
-    assert_eq!(kept(), 0);
+    let opened = block_on(FileStorage::open(&path, &later)).unwrap();
+    assert_eq!(kept(), 2, "whoever only looks takes nothing from it");
+    block_on(opened.put(unwanted, sample_bytes(4, 100))).unwrap();
+    block_on(opened.delete(unwanted)).unwrap();
+    assert_eq!(kept(), 1, "what was deleted just now");
+    drop(opened);
     block_on(storage.put(wanted, sample_bytes(2, 100))).unwrap();
     block_on(storage.delete(wanted)).unwrap();
     block_on(storage.vacate()).unwrap();

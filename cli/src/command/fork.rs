@@ -132,6 +132,9 @@ async fn list(places: Places, context: &mut Context) -> Result<(), Failure> {
     for row in &rows {
         context.output.line(&line(row))?;
     }
+    if let Some(unread) = sides.first().map(Side::unread).filter(|unread| *unread > 0) {
+        context.output.notice(&format!("{unread} files that may be of one of them cannot be read, and were passed by"));
+    }
     if let Some(lost) = lost {
         return context.output.summary(&format!(
             "this device has seen commit {lost}, which is not there: older files were put in the place of newer ones, or not all has arrived"

@@ -470,7 +470,7 @@ impl Chain {
         Ok(hints)
     }
 
-    async fn read_hint(&self, name: Name) -> Result<Hint> {
+    pub(super) async fn read_hint(&self, name: Name) -> Result<Hint> {
         let context = self.context();
         let bytes = READ_UNIT_BYTES.min(u64::from(context.geometry.block_bytes()));
         let prefix = match context.storage.get(name, Some(0..bytes), bytes).await {

@@ -23,11 +23,13 @@ use crate::env::Env;
 use crate::format::commit::CommitHead;
 use crate::format::well_known::{HeaderId, is_hint_name};
 use crate::format::{BlockId, rows};
-use crate::storage::{Name, Storage};
+use crate::storage::{Error as StorageError, ErrorKind, Name, Storage};
 use crate::{Error, Result};
 
 /// How many headers are tried, at least, before it is given up.
 const HEADERS_MAX: usize = 16;
+/// How many histories are shown. Each costs some memory, and whoever holds on to old commits can make many seem to be ends of one.
+const SIDES_MAX: usize = 64;
 /// Decoded nodes that are kept to look up a history in.
 const NODES_BYTES: u64 = 1 << 20;
 
@@ -50,6 +52,8 @@ pub struct Side {
     /// Whether the headers that are there are older than the one its commits name, or of no side: then they were put back, and
     /// may let in who was let out since. It opens by [`Side::storage_taken_back`] alone.
     pub is_rolled_back: bool,
+    /// How many contents have the name of a commit or of a hint, of whichever side, and cannot be read at all.
+    pub unread: usize,
     /// Its commits that are there.
     commits: BTreeMap<u64, [u8; 32]>,
     /// Its newest state, where that can be read.
@@ -107,7 +111,7 @@ impl Side {
         let Some((root, nodes)) = self.state.as_deref() else { return Ok(None) };
         match root.get(nodes, &rows::history_key(sequence)).await {
             Ok(row) => Ok(row.and_then(|row| row.as_ref().try_into().ok())),
-            Err(Error::Storage(error)) => Err(Error::Storage(error)),
+            Err(Error::Storage(error)) if !is_of_the_blob(&error) => Err(Error::Storage(error)),
             Err(_) => Ok(None),
         }
     }
@@ -121,6 +125,47 @@ struct Found {
 }
 
 type Commits = BTreeMap<[u8; 32], Found>;
+
+/// What there is of histories.
+#[derive(Default)]
+struct Findings {
+    commits: Commits,
+    /// The hashes that hints name, by the names and places of those.
+    hints: Vec<(Name, usize, [u8; 32])>,
+    /// The names of both: each side has some of them, and in places of its own.
+    names: Arc<BTreeSet<Name>>,
+    /// How many have the name of one, and cannot be read at all.
+    unread: usize,
+}
+
+impl Findings {
+    /// The newest commits of histories, the newest first.
+    fn tips(&self) -> Vec<[u8; 32]> {
+        let continued: BTreeSet<[u8; 32]> = self.commits.values().map(|found| found.head.previous).collect();
+        let mut tips: Vec<_> = self.commits.iter().filter(|(hash, _)| !continued.contains(*hash)).collect();
+        tips.sort_by_key(|(_, found)| std::cmp::Reverse((found.head.sequence, found.head.time)));
+        tips.into_iter().map(|(hash, _)| *hash).collect()
+    }
+
+    /// The commits that lead to this one, as far as they are there, and whether a checkpoint is among them.
+    fn line(&self, tip: [u8; 32]) -> (BTreeMap<u64, [u8; 32]>, bool) {
+        let (mut own, mut next, mut reaches_checkpoint) = (BTreeMap::new(), tip, false);
+        while let Some(found) = self.commits.get(&next) {
+            if own.insert(found.head.sequence, next).is_some() {
+                break;
+            }
+            reaches_checkpoint |= found.head.sequence == found.head.base;
+            next = found.head.previous;
+        }
+        (own, reaches_checkpoint)
+    }
+}
+
+/// Whether that one content cannot be read, and not the storage: a sub-folder or a pipe by that name, or a part of a disk that is
+/// gone.
+fn is_of_the_blob(error: &StorageError) -> bool {
+    !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Credentials)
+}
 
 /// What is common to the places.
 struct Survey {
@@ -139,63 +184,55 @@ impl Survey {
         (Chain::new(blocks.clone()), Nodes::new(blocks, NODES_BYTES))
     }
 
-    /// Every commit in each of the places. What is none, though it has the name of one, is passed by: cut short, say.
-    async fn commits(&self) -> Result<Commits> {
-        let mut commits = Commits::new();
+    /// Every commit and hint in each of the places. What is none, though it has the name of one, is passed by: cut short, say; and
+    /// so is what cannot be read.
+    async fn findings(&self) -> Result<Findings> {
+        let (mut found, mut names) = (Findings::default(), BTreeSet::new());
         for (place, storage) in self.contents.places().iter().enumerate() {
             let (chain, _) = self.chain(storage.clone());
             for name in self.contents.names_in(place) {
-                let Some(BlockId::Commit { sequence, .. }) = chain.blocks().reader.block_id(name) else { continue };
-                match chain.read_head(sequence).await {
-                    Ok(Some((head, hash))) => {
-                        commits.entry(hash).or_insert(Found { head, name, place });
+                let outcome = match chain.blocks().reader.block_id(name) {
+                    Some(BlockId::Commit { sequence, .. }) => chain.read_head(sequence).await.map(|read| {
+                        if let Some((head, hash)) = read {
+                            names.insert(name);
+                            found.commits.entry(hash).or_insert(Found { head, name, place });
+                        }
+                    }),
+                    _ if is_hint_name(name.as_bytes()) => {
+                        names.insert(name);
+                        chain.read_hint(name).await.map(|hint| found.hints.push((name, place, hint.hash)))
                     }
-                    Ok(None) | Err(Error::Damaged(_)) => {}
-                    Err(error) => return Err(error),
+                    _ => continue,
+                };
+                match outcome {
+                    Err(Error::Storage(error)) if is_of_the_blob(&error) => found.unread += 1,
+                    Err(Error::Storage(error)) => return Err(Error::Storage(error)),
+                    Ok(()) | Err(_) => {}
                 }
             }
         }
-        Ok(commits)
-    }
-
-    /// The hashes that hints name, by the places and names of those.
-    async fn hints(&self) -> Result<Vec<(Name, usize, [u8; 32])>> {
-        let mut hints = Vec::new();
-        for (place, storage) in self.contents.places().iter().enumerate() {
-            let (chain, _) = self.chain(storage.clone());
-            let found = chain.hints().await?.into_iter();
-            hints.extend(found.filter_map(|(name, hint)| Some((name, place, hint.ok()?.hash))));
-        }
-        Ok(hints)
+        Ok(Findings { names: Arc::new(names), ..found })
     }
 
     /// The side that ends with a commit.
-    fn side(&self, tip: [u8; 32], commits: &Commits, hints: &[(Name, usize, [u8; 32])]) -> Option<Side> {
+    fn side(&self, tip: [u8; 32], findings: &Findings) -> Option<Side> {
+        let commits = &findings.commits;
         let head = &commits.get(&tip)?.head;
+        let (own, reaches_checkpoint) = findings.line(tip);
         // Of commits and hints only its own are there.
-        let hint_names = self.contents.names().filter(|name| is_hint_name(name.as_bytes()));
         let mut choice: Choice =
-            hint_names.chain(commits.values().map(|found| found.name)).map(|name| (name, None)).collect();
-        let (mut own, mut next) = (BTreeMap::new(), tip);
-        let mut reaches_checkpoint = false;
-        while let Some(found) = commits.get(&next) {
-            if own.insert(found.head.sequence, next).is_some() {
-                break;
-            }
-            choice.insert(found.name, Some(found.place));
-            reaches_checkpoint |= found.head.sequence == head.base;
-            next = found.head.previous;
-        }
+            own.values().filter_map(|hash| commits.get(hash)).map(|found| (found.name, found.place)).collect();
         let hashes: BTreeSet<_> = own.values().collect();
-        for (name, place, hash) in hints {
+        for (name, place, hash) in &findings.hints {
             if hashes.contains(hash) {
-                choice.insert(*name, Some(*place));
+                choice.insert(*name, *place);
             }
         }
         let missing = (!reaches_checkpoint).then(|| {
             let first = own.first_key_value().map_or(head.sequence, |(sequence, _)| *sequence);
             format!("commits {} to {}", head.base, first.saturating_sub(1))
         });
+        let view = SideView::new(self.contents.clone(), findings.names.clone(), choice);
         Some(Side {
             sequence: head.sequence,
             hash: tip,
@@ -205,9 +242,10 @@ impl Survey {
             has_header: true,
             is_rolled_back: false,
             taken_back: None,
+            unread: findings.unread,
             commits: own,
             state: None,
-            view: SideView::new(self.contents.clone(), choice).of_length(self.geometry.block_bytes().into()),
+            view: view.of_length(self.geometry.block_bytes().into()),
         })
     }
 
@@ -216,7 +254,7 @@ impl Survey {
         let (chain, nodes) = self.chain(side.storage());
         match chain.find_head().await {
             Ok(root) => Ok(Some((root, nodes))),
-            Err(Error::Storage(error)) => Err(Error::Storage(error)),
+            Err(Error::Storage(error)) if !is_of_the_blob(&error) => Err(Error::Storage(error)),
             Err(_) => Ok(None),
         }
     }
@@ -226,7 +264,7 @@ impl Survey {
         for place in 0..self.contents.places().len() {
             let Some(view) = side.view.with_headers_of(place) else { continue };
             let headers = match keyring::read_headers(&(Arc::new(view.clone()) as Arc<dyn Storage>)).await {
-                Err(Error::Storage(error)) => return Err(Error::Storage(error)),
+                Err(Error::Storage(error)) if !is_of_the_blob(&error) => return Err(Error::Storage(error)),
                 Err(_) => continue,
                 Ok(headers) => headers,
             };
@@ -276,9 +314,9 @@ impl Survey {
 }
 
 /// Finds the histories in several places that hold blobs of one repository, the newest first, and the repository's id: one history
-/// where nobody wrote apart. Of a
-/// name that is in several places, each may hold something else. What other histories have given up may be missing from one of
-/// them, commits as well as blocks.
+/// where nobody wrote apart. Of a name that is in several places, each may hold something else. What other histories have given up
+/// may be missing from one of them, commits as well as blocks. More than 64 are not shown: of those that are whole the newest come
+/// first, then the newest of the others.
 ///
 /// # Errors
 /// [`Error::NotARepository`], [`Error::WrongCredentials`] and [`Error::NewerFormat`], each for what it says; [`Error::Damaged`]
@@ -289,37 +327,41 @@ pub async fn sides(places: Vec<Arc<dyn Storage>>, env: Env, unlock: Unlock<'_>) 
     let header = &opened.header;
     let keys = Arc::new(Keys::from_root(header.suite(), *header.repository(), &opened.root, &[]));
     let survey = Survey { env, keys, geometry: Geometry::new(header.block_bytes())?, contents };
-    let (commits, hints) = (survey.commits().await?, survey.hints().await?);
-    if commits.is_empty() {
+    let findings = survey.findings().await?;
+    if findings.commits.is_empty() {
         return Err(Error::damaged("commit chain", None, "no commit is left"));
     }
-    let continued: BTreeSet<[u8; 32]> = commits.values().map(|found| found.head.previous).collect();
-    let tips = commits.keys().filter(|hash| !continued.contains(*hash));
-    let mut sides: Vec<Side> = tips.filter_map(|tip| survey.side(*tip, &commits, &hints)).collect();
-    sides.sort_by_key(|side| std::cmp::Reverse((side.sequence, side.time_millis)));
-    for side in &mut sides {
+    let (whole, parts): (Vec<_>, Vec<_>) = findings.tips().into_iter().partition(|tip| findings.line(*tip).1);
+    let mut sides: Vec<Side> = Vec::new();
+    // Those first that can be opened: their histories tell which of the others are no more than what is left of them.
+    for tip in whole.into_iter().chain(parts) {
+        let Some(head) = findings.commits.get(&tip).map(|found| &found.head) else { continue };
+        if is_past(head.sequence, &tip, &sides).await? {
+            continue;
+        }
+        if sides.len() == SIDES_MAX {
+            tracing::warn!("there are more ends of histories than are shown");
+            break;
+        }
+        let Some(mut side) = survey.side(tip, &findings) else { continue };
         if side.missing.is_none()
-            && let Some((root, nodes)) = survey.state(side).await?
+            && let Some((root, nodes)) = survey.state(&side).await?
         {
-            if !survey.choose_header(side, &root).await? {
-                survey.stand_in(side, &root, header, opened_in, &commits)?;
+            if !survey.choose_header(&mut side, &root).await? {
+                survey.stand_in(&mut side, &root, header, opened_in, &findings.commits)?;
             }
             side.state = Some(Arc::new((root, nodes)));
         }
+        sides.push(side);
     }
-    let mut apart: Vec<Side> = Vec::new();
-    for side in &sides {
-        if !is_past(side, &sides).await? {
-            apart.push(side.clone());
-        }
-    }
-    part(&mut apart).await?;
-    Ok((apart, *header.repository()))
+    sides.sort_by_key(|side| std::cmp::Reverse((side.sequence, side.time_millis)));
+    part(&mut sides).await?;
+    Ok((sides, *header.repository()))
 }
 
 /// Opens a header of any of the places, and says in which: each side may have changed its credentials.
 async fn open_any(contents: &Arc<Contents>, env: &Env, unlock: Unlock<'_>) -> Result<(in_force::Opened, usize)> {
-    let view = SideView::new(contents.clone(), Choice::default());
+    let view = SideView::new(contents.clone(), Arc::default(), Choice::default());
     let (mut first, mut tried) = (None, BTreeSet::new());
     for place in 0..contents.places().len() {
         let Some(view) = view.with_headers_of(place) else { continue };
@@ -347,9 +389,9 @@ async fn open_any(contents: &Arc<Contents>, env: &Env, unlock: Unlock<'_>) -> Re
 }
 
 /// Whether it is no side of its own, but what another comes of: commits that were given up and are not deleted yet.
-async fn is_past(side: &Side, sides: &[Side]) -> Result<bool> {
-    for later in sides.iter().filter(|other| other.sequence > side.sequence && other.state.is_some()) {
-        if later.has(side.sequence, &side.hash).await? == Some(true) {
+async fn is_past(sequence: u64, hash: &[u8; 32], sides: &[Side]) -> Result<bool> {
+    for later in sides.iter().filter(|other| other.sequence > sequence && other.state.is_some()) {
+        if later.has(sequence, hash).await? == Some(true) {
             return Ok(true);
         }
     }

@@ -44,12 +44,14 @@ impl Contents {
     }
 }
 
-/// Where names are not to be looked for in the first place that has them: in which instead, or nowhere.
-pub(super) type Choice = BTreeMap<Name, Option<usize>>;
+/// Where names are not to be looked for in the first place that has them: in which instead.
+pub(super) type Choice = BTreeMap<Name, usize>;
 
 #[derive(Clone, Debug)]
 pub(super) struct SideView {
     contents: Arc<Contents>,
+    /// Names that are looked for nowhere unless they were chosen; the same for all sides.
+    unless_chosen: Arc<BTreeSet<Name>>,
     choice: Arc<Choice>,
     /// What is there besides, in memory.
     own: Arc<BTreeMap<Name, Bytes>>,
@@ -58,8 +60,8 @@ pub(super) struct SideView {
 }
 
 impl SideView {
-    pub(super) fn new(contents: Arc<Contents>, choice: Choice) -> Self {
-        Self { contents, choice: Arc::new(choice), own: Arc::default(), block_bytes: None }
+    pub(super) fn new(contents: Arc<Contents>, unless_chosen: Arc<BTreeSet<Name>>, choice: Choice) -> Self {
+        Self { contents, unless_chosen, choice: Arc::new(choice), own: Arc::default(), block_bytes: None }
     }
 
     /// Of blobs of this length.
@@ -69,12 +71,13 @@ impl SideView {
 
     /// With the headers of one place, as far as it has any; none where it has not.
     pub(super) fn with_headers_of(&self, place: usize) -> Option<Self> {
-        let mut choice = (*self.choice).clone();
-        let before = choice.len();
-        for name in self.contents.names_in(place).filter(|name| is_header(*name)) {
-            choice.insert(name, Some(place));
+        let headers: Vec<Name> = self.contents.names_in(place).filter(|name| is_header(*name)).collect();
+        if headers.is_empty() {
+            return None;
         }
-        (choice.len() > before).then(|| Self { choice: Arc::new(choice), ..self.clone() })
+        let mut choice = (*self.choice).clone();
+        choice.extend(headers.into_iter().map(|name| (name, place)));
+        Some(Self { choice: Arc::new(choice), ..self.clone() })
     }
 
     /// With a blob that is in none of the places.
@@ -86,9 +89,9 @@ impl SideView {
 
     async fn find(&self, operation: Operation, name: Name) -> Result<&Arc<dyn Storage>> {
         let place = match (self.choice.get(&name), self.contents.names.get(&name)) {
-            (Some(chosen), _) => *chosen,
-            (None, Some(places)) => self.first_whole(name, places).await,
-            (None, None) => None,
+            (Some(chosen), _) => Some(*chosen),
+            (None, Some(places)) if !self.unless_chosen.contains(&name) => self.first_whole(name, places).await,
+            (None, _) => None,
         };
         place.and_then(|place| self.contents.places.get(place)).ok_or_else(|| not_found(operation, name))
     }
@@ -153,7 +156,7 @@ impl Storage for SideView {
 
     async fn list(&self, prefix: &[u8], after: Option<Name>) -> Result<Vec<Name>> {
         let is_asked = |name: &Name| name.as_bytes().starts_with(prefix) && after.is_none_or(|after| *name > after);
-        let is_there = |name: &Name| self.choice.get(name).is_none_or(Option::is_some);
+        let is_there = |name: &Name| self.choice.contains_key(name) || !self.unless_chosen.contains(name);
         let mut names: BTreeSet<Name> = self.contents.names().filter(is_there).collect();
         names.extend(self.own.keys());
         Ok(names.into_iter().filter(is_asked).collect())

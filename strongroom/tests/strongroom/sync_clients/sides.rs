@@ -174,3 +174,73 @@ fn of_a_block_that_was_cut_short_the_copy_is_read_that_is_whole() {
         assert!(tree == expected && tree["large"].len() == 100_000);
     });
 }
+
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_is_passed_by_and_keeps_nobody_waiting() {
+    let (root, dice) = (scratch(), &mut Dice::new(5));
+    block_on(async {
+        let ([desk, _], _) = two(root.path(), dice).await;
+        // Whoever reads keeps the commits of before from being deleted.
+        let reader = Repository::open(desk.place(), desk.options().read_only(true)).await.unwrap();
+        let writer = desk.open().await.unwrap();
+        let keys = writer.engine().keys().clone();
+        let obsolete = commit(writer.info().await.unwrap().sequence, &keys);
+        write(&writer, dice, "desk").await.unwrap();
+        writer.engine().checkpoint().await.unwrap();
+        writer.close().await.unwrap();
+        drop((reader, writer));
+        let expected = desk.read().await.unwrap();
+        assert!(desk.folder.join(&obsolete).is_file());
+        fs::remove_file(desk.folder.join(&obsolete)).unwrap();
+        fs::create_dir(desk.folder.join(&obsolete)).unwrap();
+        let blobs: Vec<_> = client::read(&desk.folder).into_keys().collect();
+        for (number, path) in blobs.iter().filter(|path| path.to_str().unwrap().len() == 35).enumerate() {
+            let copy = desk.folder.join(format!("{} (9)", path.display()));
+            if number % 2 == 0 {
+                fs::create_dir(copy).unwrap();
+            } else {
+                assert!(std::process::Command::new("mkfifo").arg(copy).status().unwrap().success());
+            }
+        }
+        let sides = desk.sides().await;
+        assert!(sides.len() == 1 && sides[0].unread() > 2, "{sides:?}");
+        assert_eq!(trees(&sides).await, [expected]);
+    });
+}
+
+#[test]
+fn ends_of_one_history_that_lacks_commits_are_no_sides_however_many_they_are() {
+    let (root, dice) = (scratch(), &mut Dice::new(6));
+    block_on(async {
+        let ([desk, _], _) = two(root.path(), dice).await;
+        fs::create_dir(desk.folder.join("deleted")).unwrap();
+        let writer = desk.open().await.unwrap();
+        let keys = writer.engine().keys().clone();
+        for number in 0..200 {
+            writer.fs().write("/again", format!("{number}").as_bytes()).await.unwrap();
+        }
+        writer.engine().checkpoint().await.unwrap();
+        writer.close().await.unwrap();
+        let is_commit = |path: &Path| {
+            let name = path.file_name().and_then(|name| Name::from_hex(name.to_str()?.split_once('-')?.1));
+            let id = name.and_then(|name| BlockId::decode(&keys.decrypt_name(*name.as_bytes())));
+            match id {
+                Some(BlockId::Commit { sequence, .. }) => Some(sequence),
+                _ => None,
+            }
+        };
+        let mut kept = 0;
+        for path in client::read(&desk.folder).into_keys() {
+            match is_commit(&path) {
+                Some(sequence) if sequence % 2 == 0 => fs::remove_file(desk.folder.join(path)).unwrap(),
+                Some(_) => kept += 1,
+                None => {}
+            }
+        }
+        assert!(kept > 90, "{kept}");
+        let sides = desk.sides().await;
+        let [side] = sides.as_slice() else { panic!("{} sides", sides.len()) };
+        assert!(side.missing().is_none() && side.is_seen());
+    });
+}
