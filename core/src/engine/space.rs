@@ -122,11 +122,11 @@ impl Shared {
                 Err(error) => return Err(error),
             }
             lock(&self.claims).insert(epoch, claimant);
+            self.blocks.writer.set_epoch_from(epoch, claimant.first_counter());
+            *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
             if self.is_strange() && gone.is_settled() {
                 self.settled().await?;
             }
-            self.blocks.writer.set_epoch_from(epoch, claimant.first_counter());
-            *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
             // What was put under those that stay open, and is named by nobody, is looked for once more.
             {
                 let lasting = lock(&self.lasting).clone();
@@ -199,11 +199,14 @@ impl Shared {
 
     async fn clear_up_at_head(self: &Arc<Self>) -> Result<()> {
         let view = Transaction::new(self);
-        let is_none = self.epoch_rows(&view).await?.is_empty();
-        let alone = !is_none && self.try_alone().await?.is_some();
-        let gone = self.gone_epochs(&view, alone).await?;
-        if gone.is_empty() {
-            return if self.is_strange() && gone.is_settled() { self.settled().await } else { Ok(()) };
+        let (mut is_idle, mut is_settled) = (self.epoch_rows(&view).await?.is_empty(), true);
+        if !is_idle {
+            let alone = self.try_alone().await?.is_some();
+            let gone = self.gone_epochs(&view, alone).await?;
+            (is_idle, is_settled) = (gone.is_empty(), gone.is_settled());
+        }
+        if is_idle {
+            return if self.is_strange() && is_settled { self.settled().await } else { Ok(()) };
         }
         drop(view);
         // One after the other would use the ballast up, though nothing is gained by it.

@@ -134,6 +134,39 @@ fn who_remembers_nothing_after_the_claim_deletes_nothing_that_was_committed_sinc
 }
 
 #[test]
+fn what_another_device_has_disowned_stays_so_though_its_writer_goes_on_a_while() {
+    let (root, dice) = (scratch(), &mut Dice::new(9));
+    block_on(async {
+        let (devices, mut client) = two(root.path(), dice).await;
+        let [desk, laptop] = &devices;
+        let at_desk = desk.open().await.unwrap();
+        write(&at_desk, dice, "claims").await.unwrap();
+        client.finish(dice);
+        let at_laptop = laptop.open().await.unwrap();
+        write(&at_laptop, dice, "claims, too").await.unwrap();
+        client.finish(dice);
+        // Its row is written anew by that, and what it remembers is of now.
+        at_desk.engine().refresh().await.unwrap();
+        at_desk.engine().checkpoint().await.unwrap();
+        client.finish(dice);
+        at_laptop.engine().refresh().await.unwrap();
+        for number in 0..4 {
+            at_desk.fs().write(&format!("/desk-{number}"), &noise(dice, 60_000)).await.unwrap();
+        }
+        let tree = read(&at_desk).await.unwrap();
+        for number in 0..8 {
+            at_laptop.fs().write(&format!("/laptop-{number}"), &noise(dice, 9_000)).await.unwrap();
+        }
+        at_laptop.close().await.unwrap();
+        drop((at_desk, at_laptop));
+        client.winner = Some(1);
+        client.finish(dice);
+        go_on(desk, dice, desk.options()).await;
+        assert_is_whole(desk, &tree, &root.path().join("taken")).await;
+    });
+}
+
+#[test]
 fn what_comes_back_into_the_folder_after_all_was_emptied_finds_its_blocks_again() {
     let (root, dice) = (scratch(), &mut Dice::new(6));
     block_on(async {
