@@ -28,6 +28,10 @@ fn parse(entry: &str) -> Option<(u64, Name)> {
 /// Keeps a blob, where that is wanted and can be done; whether it was. Else it goes like any other: that it cannot be kept (because
 /// the sub-folder leads to another disk, or is full) is no reason to keep what takes space, or opens with an old password.
 pub(crate) fn keep(folder: &Folder, path: &str, name: Name, millis: u64) -> bool {
+    // Asked first, though the move would tell: deleting is to name nothing that is to be made durable, where nobody wants it.
+    if !matches!(folder.file_bytes(DELETED), Ok(None)) {
+        return false;
+    }
     folder.rename(path, &format!("{DELETED}/{}", file_name(name, millis))).is_ok()
 }
 
