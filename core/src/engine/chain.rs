@@ -65,11 +65,18 @@ struct SealedBody {
 /// A commit that is missing before another one that is there.
 struct Gap {
     missing: u64,
+    asked: u64,
 }
 
 impl Gap {
     fn error(&self, chain: &Chain) -> Error {
-        Error::Missing { structure: "a commit before others that are there", blob: chain.name(self.missing) }
+        let Self { missing, asked } = self;
+        let blob = chain.name(*missing);
+        if chain.is_one_of_many() {
+            return Error::Missing { structure: "a commit before others that are there", blob };
+        }
+        let detail = format!("commit {missing} is missing while commit {asked} is there");
+        Error::damaged("commit chain", Some(blob), detail)
     }
 }
 
@@ -299,7 +306,7 @@ impl Chain {
                     (Some(_), Some(missing)) => {
                         // It may have come between the two looks; if not, somebody took it away.
                         let Some(commit) = self.read(missing).await? else {
-                            return Ok((found, Some(Gap { missing })));
+                            return Ok((found, Some(Gap { missing, asked })));
                         };
                         // Each look that goes on has found something: answers that flap keep nobody busy for ever.
                         found.push(commit);
@@ -313,10 +320,12 @@ impl Chain {
             if let Some(missing) = gap
                 && !appeared
             {
-                if !self.is_any_there(next + window..missing.saturating_add(ahead)).await? {
+                let Some(asked) = self.first_there(next + window..missing.saturating_add(ahead)).await? else {
                     return Ok((found, None));
-                }
-                let Some(commit) = self.read(missing).await? else { return Ok((found, Some(Gap { missing }))) };
+                };
+                let Some(commit) = self.read(missing).await? else {
+                    return Ok((found, Some(Gap { missing, asked })));
+                };
                 found.push(commit);
             }
             next = sequence + found.len() as u64 + 1;
@@ -326,13 +335,18 @@ impl Chain {
 
     /// How far commits are looked for beyond one that is missing.
     fn ahead(&self) -> u64 {
-        let is_one_of_many = self.storage().occupancy().is_some_and(|occupancy| occupancy.place().is_some());
-        if is_one_of_many { AHEAD_COMMITS } else { 0 }
+        if self.is_one_of_many() { AHEAD_COMMITS } else { 0 }
     }
 
-    async fn is_any_there(&self, sequences: std::ops::Range<u64>) -> Result<bool> {
-        let looks = join_all(sequences.map(|sequence| self.storage().exists(self.name(sequence)))).await;
-        looks.into_iter().try_fold(false, |is_any, look| Ok(is_any || look?))
+    /// Whether the same blobs may be at several places, and come to this one in any order.
+    fn is_one_of_many(&self) -> bool {
+        self.storage().occupancy().is_some_and(|occupancy| occupancy.place().is_some())
+    }
+
+    async fn first_there(&self, sequences: std::ops::Range<u64>) -> Result<Option<u64>> {
+        let looks = join_all(sequences.clone().map(|sequence| self.storage().exists(self.name(sequence)))).await;
+        let is_there = looks.into_iter().collect::<std::result::Result<Vec<bool>, _>>()?;
+        Ok(sequences.zip(is_there).find(|(_, is_there)| *is_there).map(|(sequence, _)| sequence))
     }
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.

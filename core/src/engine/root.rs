@@ -84,10 +84,7 @@ impl Root {
             return Err(Error::damaged(
                 "commit",
                 Some(commit.name),
-                format!(
-                    "commit {} does not continue commit {}, and may be of another history, written elsewhere meanwhile",
-                    head.sequence, self.sequence
-                ),
+                format!("commit {} does not continue commit {}", head.sequence, self.sequence),
             ));
         }
         let mut next = self.clone();

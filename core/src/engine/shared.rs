@@ -199,7 +199,10 @@ impl Shared {
         let Error::Missing { structure, blob } = error else { return error };
         match self.has_expired(blob, sequence).await {
             Ok(true) => Error::Expired,
-            Ok(false) => Error::damaged(structure, Some(blob), "missing from storage, or not brought there yet"),
+            Ok(false) if self.place().is_some() => {
+                Error::damaged(structure, Some(blob), "missing from storage, or not brought there yet")
+            }
+            Ok(false) => Error::damaged(structure, Some(blob), "missing from storage"),
             Err(error) => error,
         }
     }
