@@ -50,6 +50,16 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// What a row takes in the body of a commit.
+    pub(super) fn row_bytes(key: &Bytes, value: Option<&Bytes>) -> usize {
+        2 + 4 + key.len() + value.map_or(0, Bytes::len)
+    }
+
+    /// How long the body of a commit is that has all of it.
+    pub(super) fn body_bytes(&self) -> usize {
+        4 + self.rows.iter().map(|(key, value)| Self::row_bytes(key, value.as_ref())).sum::<usize>()
+    }
+
     /// Whether it says of any chunk that it is damaged, or no longer.
     pub(super) fn notes_damage(&self) -> bool {
         let range = (Bound::Included(&[rows::DAMAGED][..]), Bound::Excluded(&[rows::DAMAGED + 1][..]));

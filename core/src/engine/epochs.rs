@@ -14,8 +14,9 @@ use crate::Result;
 use crate::format::rows;
 
 impl Engine {
-    /// The writer epochs that have not ended, at the newest state that this process knows. One that has ended never comes
-    /// back; numbers of [`Transaction::number`] tell in their upper half under which epoch they were drawn.
+    /// The writer epochs that have not ended, at the newest state that this process knows. One that has ended does not come
+    /// back, but where what was written from this place may be of another history: then its blocks are kept as those of an open
+    /// one. Numbers of [`Transaction::number`] tell in their upper half under which epoch they were drawn.
     ///
     /// # Errors
     /// [`crate::Error::Damaged`]; what the storage raises.

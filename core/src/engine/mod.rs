@@ -421,6 +421,7 @@ impl Engine {
             read_only,
             trusted,
             is_strange: AtomicBool::new(false),
+            told_at: AtomicU64::new(u64::MAX),
             root: Mutex::new(Arc::new(root)),
             recent: Mutex::new(Recent::default()),
             queue: Mutex::default(),

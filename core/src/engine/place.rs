@@ -62,6 +62,12 @@ pub(super) fn decode(row: &[u8]) -> Result<EpochRow> {
     EpochRow::decode(row).map_err(|error| Error::damaged("epoch row", None, error.to_string()))
 }
 
+/// The epoch that a row is of.
+pub(super) fn decode_key(key: &[u8]) -> Result<u32> {
+    let number = rows::decode_number_key(key).ok().and_then(|number| u32::try_from(number).ok());
+    number.ok_or_else(|| Error::damaged("epoch row", None, "key of another length"))
+}
+
 impl Engine {
     /// What the newest commits are called in storage, at most so many: two that wrote apart have both put those.
     #[must_use]

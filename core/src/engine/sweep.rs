@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::place::Claimant;
 use super::root::Root;
-use super::settled::{NOWHERE, disowned};
+use super::settled::disowned;
 use super::shared::{Shared, lock};
 use super::transaction::Transaction;
 use crate::format::rows::{self, DataBlock, EpochRow};
@@ -35,8 +35,6 @@ pub(super) struct Gone {
     past: BTreeSet<u32>,
     /// Those of this place that a lock proves nothing of from then on: see [`super::settled`].
     disowned: BTreeMap<u32, EpochRow>,
-    /// The same of other places, where an epoch is claimed anyway.
-    apart: BTreeMap<u32, EpochRow>,
     /// Whether there are no more of those of this place.
     is_settled: bool,
 }
@@ -58,7 +56,7 @@ impl Gone {
     /// The rows, as they are to be.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u32, Option<EpochRow>)> {
         let ended = self.ended.iter().map(|(epoch, row)| (*epoch, row.ended()));
-        let disowned = self.disowned.iter().chain(&self.apart).map(|(epoch, row)| (*epoch, Some(disowned(row))));
+        let disowned = self.disowned.iter().map(|(epoch, row)| (*epoch, Some(disowned(row))));
         self.over.keys().map(|epoch| (*epoch, None)).chain(ended).chain(disowned)
     }
 
@@ -71,8 +69,9 @@ impl Gone {
 
     /// Takes no more than a commit has room for.
     fn bounded(mut self) -> Self {
-        while self.rows().count() > GONE_EPOCHS_MAX {
-            if self.apart.pop_last().or_else(|| self.ended.pop_last()).or_else(|| self.over.pop_last()).is_none() {
+        let count = self.ended.len() + self.over.len() + self.disowned.len();
+        for _ in GONE_EPOCHS_MAX..count {
+            if self.ended.pop_last().or_else(|| self.over.pop_last()).is_none() {
                 self.disowned.pop_last();
                 self.is_settled = false;
             }
@@ -132,13 +131,16 @@ impl Shared {
         let is_past = |epoch: &u32| rows.get(epoch).is_none_or(EpochRow::has_ended) && !lasting.contains(epoch);
         let past = abandoned.iter().copied().filter(is_past).collect();
         let mut gone = Gone { past, is_settled: true, ..Gone::default() };
-        let (is_strange, own) = (self.is_strange(), self.own_epochs());
+        let is_ours_alone = self.is_written_here_alone(view).await?;
+        let (is_strange, own) = (self.is_strange() && !is_ours_alone, self.own_epochs());
         for (epoch, row) in rows {
             if lasting.contains(&epoch) {
                 continue;
             }
             // Where there is one place all are of it, whatever their rows say: a clone has those of its source.
-            let is_here = here.is_none() || Claimant::of(&row).place() == here;
+            // So is one without a claim, of a program that made none, while nobody else has written.
+            let is_here =
+                here.is_none() || Claimant::of(&row).place() == here || (is_ours_alone && row.claim.is_none());
             if is_here && is_strange && here.is_some() && !own.contains(&epoch) {
                 // One that has ended is open again only where none of its writer's can be there, to commit under it.
                 if alone || !row.has_ended() {
@@ -155,12 +157,7 @@ impl Shared {
             let is_over = match row.has_ended() {
                 true if is_here && !alone => continue,
                 true => true,
-                false if !is_given_up && !is_alone && row.time >= now.saturating_sub(silence) => {
-                    if !is_here && Claimant::of(&row).place().is_some_and(|place| place != NOWHERE) {
-                        gone.apart.insert(epoch, row);
-                    }
-                    continue;
-                }
+                false if !is_given_up && !is_alone && row.time >= now.saturating_sub(silence) => continue,
                 false => is_alone && !is_given_up,
             };
             // Where there is one place a number is enough to sweep by, and where there is no claim there is nothing to keep.
@@ -225,7 +222,11 @@ impl Shared {
         let view = Transaction::new(self);
         let next = view.get_own(&rows::counter_key(rows::NEXT_EPOCH)).await?;
         let is_one_place = self.place().is_none();
-        let claims = Claims { rows: self.epoch_rows(&view).await?, next: next_epoch(next)?, is_one_place };
+        let mut claims = Claims { rows: self.epoch_rows(&view).await?, next: next_epoch(next)?, is_one_place };
+        if !everything && self.place().is_some() && self.is_strange_in(&view).await? {
+            // Those of here that have ended are to be disowned, as soon as that can be done.
+            claims.rows.retain(|_, row| Claimant::of(row).place() != self.place());
+        }
         // Ours is to be told from what is left over by nothing but what names it: that is done elsewhere.
         let own = self.own_epochs();
         let is_over = |epoch: u32, counter: u64| match claims.made(epoch, counter) {
@@ -241,12 +242,16 @@ impl Shared {
     pub(super) async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
         self.catch_up_as_writer().await?;
         let (root, _pin) = self.pin();
-        let (held, here, is_strange) = (lock(&self.epoch).number, self.place(), self.is_strange());
-        let rows = if here.is_some() { self.epoch_rows(&Transaction::new(self)).await? } else { BTreeMap::new() };
+        let (held, here) = (lock(&self.epoch).number, self.place());
+        let view = Transaction::new(self);
+        let rows = if here.is_some() { self.epoch_rows(&view).await? } else { BTreeMap::new() };
+        let is_ours_alone = self.is_written_here_alone(&view).await?;
+        let is_strange = self.is_strange() && !is_ours_alone;
+        drop(view);
         let is_left = |row: &EpochRow, counter: u64| {
             let was = Claimant::of(row);
             // Of what is disowned with the next claim no lock tells.
-            let is_here = was.place() == here;
+            let is_here = was.place() == here || (is_ours_alone && row.claim.is_none());
             if is_here { !is_strange && was.made(counter) } else { row.has_ended() && was.made(counter) }
         };
         let is_over = |epoch: u32, counter: u64| {

@@ -11,7 +11,7 @@
 //! | [`HISTORY`] | commit sequence u64 | commit hash, 32 bytes |
 //! | [`EPOCH`] | writer epoch u32 | [`EpochRow`] |
 //! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
-//! | [`COUNTER`] | name byte | u64 |
+//! | [`COUNTER`] | name byte | u64, of [`WRITTEN_AT`] a place |
 //! | [`BALLAST`] | block as above | salt of its sealing, 16 bytes |
 //! | [`SNAPSHOT`] | name, UTF-8 | [`SnapshotRow`] |
 //! | [`PARKED_CHUNK`] | commit that took the last reference u64, chunk number u64 | empty |
@@ -53,6 +53,9 @@ pub const CONTENT_FIRST: u8 = 0x10;
 pub const NEXT_EPOCH: u8 = 0x01;
 /// [`COUNTER`] key: the sequence of the newest snapshot that is kept; no row: 0, there is none.
 pub const NEWEST_SNAPSHOT: u8 = 0x02;
+/// [`COUNTER`] key: the place, [`PLACE_BYTES`] long, that all commits were made at which were made at any of several; zeros: there
+/// was more than one; no row: there was none.
+pub const WRITTEN_AT: u8 = 0x03;
 /// How many commits the history remembers.
 pub const HISTORY_COMMITS: u64 = 65_536;
 

@@ -238,6 +238,29 @@ fn where_there_is_one_place_its_lock_tells_of_all_epochs_that_a_clone_has_from_a
     });
 }
 
+#[test]
+fn what_was_open_without_a_place_is_ended_by_the_lock_of_a_folder_that_nobody_else_has_written_to() {
+    let (root, dice) = (scratch(), &mut Dice::new(12));
+    block_on(async {
+        let folder = root.path().join("folder");
+        let create = CreateOptions::new(password()).kdf(KdfParameters::MINIMUM).block_bytes(4096);
+        let source = format!("sqlite:{}", root.path().join("source").display());
+        let at_work = Repository::create(source.as_str(), create.without_trusted_state()).await.unwrap();
+        write(&at_work, dice, "at work").await.unwrap();
+        at_work.clone_to(folder.to_str().unwrap(), strongroom::CloneOptions::default()).await.unwrap();
+        let open = async || {
+            let options = OpenOptions::new(password()).without_trusted_state();
+            Repository::open(folder.to_str().unwrap(), options).await.unwrap()
+        };
+        let looks = open().await;
+        let (open_epochs, own) = (looks.engine().open_epochs().await.unwrap(), looks.engine().own_epochs());
+        assert_eq!(open_epochs, own);
+        looks.close().await.unwrap();
+        drop(looks);
+        assert!(open().await.engine().open_epochs().await.unwrap().is_empty());
+    });
+}
+
 /// A folder in which one may not look about.
 struct Hidden(Registry);
 
@@ -280,5 +303,85 @@ fn no_other_writer_is_ended_while_something_arrives_or_where_that_cannot_be_seen
         assert_eq!(still_there(&laptop, &left), left.len());
         compact(&laptop, true).await.unwrap();
         assert_eq!(still_there(&laptop, &left), 0);
+    });
+}
+
+#[test]
+fn what_ended_here_waits_for_who_has_not_followed_the_history_though_nothing_can_be_disowned_yet() {
+    let (root, dice) = (scratch(), &mut Dice::new(13));
+    block_on(async {
+        let ([desk, laptop], mut client) = two(root.path(), dice).await;
+        let keys = desk.open().await.unwrap().engine().keys().clone();
+        let at_laptop = laptop.open().await.unwrap();
+        let slow = desk.open().await.unwrap();
+        let mut transaction = slow.engine().begin();
+        put(&mut transaction, dice, 100).await;
+        compact(&desk, true).await.unwrap();
+        let before = blocks(&desk.folder, &keys);
+        put(&mut transaction, dice, 100).await;
+        let made = blocks(&desk.folder, &keys).into_iter().filter(|(id, _)| !before.contains_key(id));
+        let left: Vec<_> = made.map(|(_, path)| path).collect();
+        assert!(left.len() > 100);
+        client.finish(dice);
+        // Another device has written, and left the row as it was.
+        let credentials = Credentials::password("of a guest");
+        at_laptop.add_slot(&NewSlot { credentials: &credentials, label: "" }).await.unwrap();
+        client.finish(dice);
+        let forgetful = desk.options().without_trusted_state();
+        let repository = Repository::open(desk.place(), forgetful).await.unwrap();
+        repository.compact(CompactOptions::default()).await.unwrap();
+        assert_eq!(still_there(&desk, &left), left.len());
+        drop((repository, transaction, slow, at_laptop));
+        compact(&desk, true).await.unwrap();
+        assert_eq!(still_there(&desk, &left), 0);
+    });
+}
+
+/// As [`killed`], of a program that remembers nothing of the folder.
+async fn killed_and_forgetful(device: &Device, keys: &Keys, dice: &mut Dice) -> Vec<PathBuf> {
+    let before = blocks(&device.folder, keys);
+    let repository = Repository::open(device.place(), device.options().without_trusted_state()).await.unwrap();
+    put(&mut repository.engine().begin(), dice, 100).await;
+    drop(repository);
+    let made = blocks(&device.folder, keys).into_iter().filter(|(id, _)| !before.contains_key(id));
+    made.map(|(_, path)| path).collect()
+}
+
+#[test]
+fn who_remembers_nothing_of_a_folder_that_nobody_else_has_written_to_leaves_no_more_with_each_crash() {
+    let (root, dice) = (scratch(), &mut Dice::new(11));
+    block_on(async {
+        let (devices, mut client) = two(root.path(), dice).await;
+        let [desk, laptop] = &devices;
+        let keys = desk.open().await.unwrap().engine().keys().clone();
+        let mut left = killed_and_forgetful(desk, &keys, dice).await;
+        let after_one = client::read(&desk.folder).len();
+        for crash in 0..4 {
+            let again = killed_and_forgetful(desk, &keys, dice).await;
+            assert_eq!(still_there(desk, &left), 0, "crash {crash}");
+            left = again;
+        }
+        let files = client::read(&desk.folder).len();
+        assert!(files < after_one + 20, "{files} files, {after_one} after the first crash");
+        // From another device's first commit on no lock here tells of what it may bring back.
+        client.finish(dice);
+        laptop.write(dice, "laptop").await.unwrap();
+        client.finish(dice);
+        for _ in 0..2 {
+            let again = killed_and_forgetful(desk, &keys, dice).await;
+            assert_eq!(still_there(desk, &left), left.len());
+            left.extend(again);
+        }
+        // Until somebody says that nothing is on its way, and nobody writes elsewhere.
+        let forgetful = || desk.options().without_trusted_state();
+        let repository = Repository::open(desk.place(), forgetful()).await.unwrap();
+        let options = CompactOptions { end_other_writers: true, ..CompactOptions::default() };
+        repository.compact(options).await.unwrap();
+        repository.close().await.unwrap();
+        drop(repository);
+        assert_eq!(still_there(desk, &left), 0);
+        let left = killed_and_forgetful(desk, &keys, dice).await;
+        Repository::open(desk.place(), forgetful()).await.unwrap().close().await.unwrap();
+        assert_eq!(still_there(desk, &left), 0);
     });
 }

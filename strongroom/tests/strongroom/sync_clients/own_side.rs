@@ -1,5 +1,10 @@
 //! What a device has written itself, and goes on without: its own lock proves nothing of that.
 
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use strongroom::core::engine::TrustedState;
+
 use super::*;
 
 /// How the writer at the desk ends that had its epoch open when the devices parted.
@@ -59,6 +64,14 @@ async fn go_on(desk: &Device, dice: &mut Dice, options: OpenOptions) {
     for session in 0..2 {
         desk.write(dice, &format!("later-{session}")).await.unwrap();
     }
+}
+
+/// From then on what was written at the desk is not all that there may be.
+async fn write_elsewhere(laptop: &Device, client: &mut Client, dice: &mut Dice) {
+    let repository = laptop.open().await.unwrap();
+    write(&repository, dice, "elsewhere").await.unwrap();
+    repository.close().await.unwrap();
+    client.finish(dice);
 }
 
 fn for_each_end(run: impl AsyncFn(&Path, &mut Dice, End)) {
@@ -166,11 +179,119 @@ fn what_another_device_has_disowned_stays_so_though_its_writer_goes_on_a_while()
     });
 }
 
+/// How the laptop goes on over what the desk has claimed, without claiming anything itself.
+#[derive(Clone, Copy, Debug)]
+enum Goes {
+    /// It had its epoch before the desk had.
+    AsAWriterOfBefore,
+    /// Without one.
+    LettingPeopleIn,
+}
+
+#[test]
+fn who_goes_on_over_a_claim_and_claims_nothing_leaves_its_blocks_to_the_other_side() {
+    for goes in [Goes::AsAWriterOfBefore, Goes::LettingPeopleIn] {
+        let (root, dice) = (scratch(), &mut Dice::new(10));
+        block_on(async {
+            let (devices, mut client) = two(root.path(), dice).await;
+            let [desk, laptop] = &devices;
+            let mut at_laptop = laptop.open().await.unwrap();
+            if matches!(goes, Goes::AsAWriterOfBefore) {
+                write(&at_laptop, dice, "claims").await.unwrap();
+            }
+            client.finish(dice);
+            let at_desk = desk.open().await.unwrap();
+            write(&at_desk, dice, "claims later").await.unwrap();
+            client.finish(dice);
+            for number in 0..2 {
+                at_desk.fs().write(&format!("/desk-{number}"), &noise(dice, 60_000)).await.unwrap();
+            }
+            let tree = read(&at_desk).await.unwrap();
+            let parted = at_desk.info().await.unwrap().sequence;
+            drop(at_desk);
+            loop {
+                let sequence = at_laptop.info().await.unwrap().sequence;
+                if sequence >= parted + 2 {
+                    break;
+                }
+                match goes {
+                    Goes::AsAWriterOfBefore => {
+                        at_laptop.fs().write("/laptop", &noise(dice, 9_000)).await.unwrap();
+                    }
+                    Goes::LettingPeopleIn => {
+                        at_laptop.close().await.unwrap();
+                        let_in(laptop, &format!("guest {sequence}")).await.unwrap();
+                        at_laptop = laptop.open().await.unwrap();
+                    }
+                }
+            }
+            at_laptop.close().await.unwrap();
+            drop(at_laptop);
+            client.winner = Some(1);
+            client.finish(dice);
+            go_on(desk, dice, desk.options()).await;
+            assert_is_whole(desk, &tree, &root.path().join("taken")).await;
+        });
+    }
+}
+
+/// A memory that notes which commit it remembers when it hears that all here is of the history that it remembers.
+struct Noting {
+    inner: Arc<LocalTrust>,
+    noted: Mutex<Vec<u64>>,
+}
+
+#[async_trait]
+impl TrustedState for Noting {
+    async fn load(&self, repository: &[u8; 16]) -> core::Result<Option<(u64, [u8; 32])>> {
+        TrustedState::load(&*self.inner, repository).await
+    }
+
+    async fn store(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> core::Result<()> {
+        TrustedState::store(&*self.inner, repository, sequence, hash).await
+    }
+
+    async fn is_settled(&self, repository: &[u8; 16]) -> core::Result<bool> {
+        TrustedState::is_settled(&*self.inner, repository).await
+    }
+
+    async fn set_settled(&self, repository: &[u8; 16], is_settled: bool) -> core::Result<()> {
+        if is_settled {
+            let remembered = TrustedState::load(self, repository).await?.unwrap().0;
+            self.noted.lock().unwrap().push(remembered);
+        }
+        TrustedState::set_settled(&*self.inner, repository, is_settled).await
+    }
+}
+
+#[test]
+fn what_was_disowned_is_remembered_before_it_is_relied_on() {
+    let (root, dice) = (scratch(), &mut Dice::new(11));
+    block_on(async {
+        let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
+        write_elsewhere(&laptop, &mut client, dice).await;
+        let writer = desk.open().await.unwrap();
+        write(&writer, dice, "killed").await.unwrap();
+        drop(writer);
+        desk.trust = Arc::new(LocalTrust::in_folder(root.path().join("another state"), "here"));
+        let looks = Repository::open(desk.place(), desk.options().read_only(true)).await.unwrap();
+        let before = looks.info().await.unwrap().sequence;
+        looks.close().await.unwrap();
+        let noting = Arc::new(Noting { inner: desk.trust.clone(), noted: Mutex::default() });
+        let repository = Repository::open(desk.place(), desk.options().trusted_state(noting.clone())).await.unwrap();
+        write(&repository, dice, "goes on").await.unwrap();
+        // Else, were it killed between the two, a history without that commit would be taken for one that has it.
+        let noted = noting.noted.lock().unwrap().clone();
+        assert!(noted.len() == 1 && noted[0] > before, "{noted:?} after {before}");
+    });
+}
+
 #[test]
 fn what_comes_back_into_the_folder_after_all_was_emptied_finds_its_blocks_again() {
     let (root, dice) = (scratch(), &mut Dice::new(6));
     block_on(async {
-        let ([mut desk, _], _) = two(root.path(), dice).await;
+        let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
+        write_elsewhere(&laptop, &mut client, dice).await;
         let writer = desk.open().await.unwrap();
         let keys = writer.engine().keys().clone();
         let claim = writer.info().await.unwrap().sequence + 1;
@@ -205,7 +326,8 @@ fn what_was_disowned_goes_when_somebody_says_so_and_after_a_month() {
     for is_said in [true, false] {
         let (root, dice) = (scratch(), &mut Dice::new(7));
         block_on(async {
-            let ([mut desk, _], _) = two(root.path(), dice).await;
+            let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
+            write_elsewhere(&laptop, &mut client, dice).await;
             let (env, clock) = Env::manual(8);
             clock.advance(Duration::from_millis(2_000_000_000_000));
             desk.env = env;
