@@ -166,6 +166,9 @@ pub(crate) enum Command {
     Copy(command::copy::Arguments),
     /// Keep the same repository in another place too, and bring that up to date
     Clone(command::clone::Arguments),
+    /// Read what several wrote apart, as two devices do whose folder a sync client keeps alike
+    #[command(subcommand)]
+    Fork(command::fork::Command),
     /// Delete a repository, its folder if nothing else is in it, and nothing else
     Destroy(command::destroy::Arguments),
     /// Use the key-value engine

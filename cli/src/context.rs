@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use strongroom::core::{self, engine::CommitInfo};
 use strongroom::fs::{FileSystem, FsSnapshot, FsTransaction, Timestamp};
 use strongroom::kv::KvSnapshot;
-use strongroom::storage::{BlockingMode, Durability, Registry, StorageUri};
+use strongroom::storage::{self, BlockingMode, Durability, Registry, StorageUri, StraysSought};
 use strongroom::{Credentials, HeaderOptions, OpenOptions, RecoveryKey, Repository, SecretBytes, Transaction};
 
 use crate::arguments::Global;
@@ -19,6 +19,7 @@ use crate::local::own::Own;
 use crate::output::Output;
 use crate::password::{self, Password};
 use crate::secret_file;
+use crate::strays::{COMMITS_LOOKED_AT, Strays};
 use crate::units;
 
 /// The flags, the output, and whether someone asked to stop.
@@ -176,9 +177,40 @@ impl Context {
         access: Access,
     ) -> Result<Repository, Failure> {
         let options = self.open_options(credentials)?.read_only(access == Access::Read);
-        let repository = Repository::open(uri, options).await.map_err(|error| Failure::from(error).on(uri))?;
+        let repository = match Repository::open(uri, options).await {
+            Ok(repository) => repository,
+            Err(error) => return Err(self.refused(uri, error).await),
+        };
         self.begin(&repository)?;
+        if access == Access::Write {
+            let sought = StraysSought::Near(repository.engine().newest_commits(COMMITS_LOOKED_AT));
+            if let Some(copies) = self.strays(uri, sought).await.copies() {
+                self.output.notice(&copies);
+            }
+        }
         Ok(repository)
+    }
+
+    /// Why it could not be opened; with what lies beside the blobs where that may be the reason.
+    pub(crate) async fn refused(&self, uri: &StorageUri, error: strongroom::Error) -> Failure {
+        use core::Error as E;
+        let about = match &error {
+            strongroom::Error::Core(E::Damaged(_) | E::Missing { .. } | E::RolledBack { .. }) => {
+                self.strays(uri, StraysSought::All).await
+            }
+            _ => Strays::default(),
+        };
+        Failure::from(error).on(uri).with(about.copies().or_else(|| about.unfinished()).as_deref())
+    }
+
+    /// What a sync client has left among the blobs. That it cannot be looked for is no reason to fail.
+    pub(crate) async fn strays(&self, uri: &StorageUri, sought: StraysSought) -> Strays {
+        self.look_for_strays(uri, sought).await.unwrap_or_default()
+    }
+
+    /// The same, for who has to know.
+    pub(crate) async fn look_for_strays(&self, uri: &StorageUri, sought: StraysSought) -> storage::Result<Strays> {
+        Ok(Strays(strongroom::strays(uri, sought, &self.header_options()).await?))
     }
 
     /// From here on the first signal asks to stop, and the repository is closed at the end.

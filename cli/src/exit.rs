@@ -137,8 +137,15 @@ pub(crate) fn of_folder(instead: &str) -> impl FnOnce(strongroom::Error) -> Fail
 
 impl From<core::Error> for Failure {
     fn from(error: core::Error) -> Self {
-        Self { of_storage: is_of_open_storage(&error), ..Self::new(exit_of(&error), error.to_string()) }
+        let failure = Self::new(exit_of(&error), error.to_string()).with(advice(&error));
+        Self { of_storage: is_of_open_storage(&error), ..failure }
     }
+}
+
+/// What to do where the repository's storage is full, and much of what fills it may be nobody's.
+fn advice(error: &core::Error) -> Option<&'static str> {
+    let is_full = matches!(error, core::Error::Storage(error) if error.kind() == ErrorKind::Full);
+    is_full.then_some("if nobody else writes, and all has arrived where a sync client brings it, `compact --end-writers` gives back what writers that died have left")
 }
 
 impl From<strongroom::Error> for Failure {
@@ -250,6 +257,16 @@ mod tests {
         assert!(said(of(Operation::Put, "ab/cd").at(&other)).starts_with("file:///other: writing ab/cd: "));
         assert!(said(of(Operation::Open, "file:///other")).starts_with("opening file:///other: "));
         assert_eq!(said(Failure::failed("no storage")), "no storage");
+    }
+
+    #[test]
+    fn who_has_no_room_left_is_told_what_may_give_some() {
+        let full = core::Error::from(storage::Error::new(ErrorKind::Full, Operation::Put, "test"));
+        for failure in [Failure::from(full.clone()), Failure::from(strongroom::Error::from(full))] {
+            let told = failure.to_string();
+            assert!(told.contains("all has arrived") && told.contains("`compact --end-writers`"), "{told}");
+        }
+        assert!(!Failure::from(core::Error::Conflict).to_string().contains("compact"));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod password;
 mod progress;
 mod retention;
 mod secret_file;
+mod strays;
 mod transfer;
 mod units;
 mod usage;
@@ -113,6 +114,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Recovery(command) => command::recovery::run(command, context).await,
         Command::Header(command) => command::header::run(command, context).await,
         Command::Clone(arguments) => command::clone::run(arguments, context).await,
+        Command::Fork(command) => command::fork::run(command, context).await,
         Command::Copy(arguments) => command::copy::run(arguments, context).await,
         Command::Destroy(arguments) => command::destroy::run(arguments, context).await,
         Command::Kv(command) => command::kv::run(command, context).await,

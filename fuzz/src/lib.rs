@@ -14,7 +14,7 @@ use strongroom_core::engine::keyring;
 use strongroom_core::format::commit::{self, CommitHead, Hint, SpilledBody};
 use strongroom_core::format::header::{self, HEADER_AUTHENTICATED_BYTES};
 use strongroom_core::format::node::{InnerBuilder, LeafBuilder, NODE_BYTES_MAX, Node};
-use strongroom_core::format::rows::{self, ChunkRow, SnapshotRow};
+use strongroom_core::format::rows::{self, ChunkRow, EpochRow, SnapshotRow};
 use strongroom_core::format::slot::{SLOT_DIRECTORY_BYTES, SLOT_PAYLOAD_BYTES, SlotDirectory, SlotPayload};
 use strongroom_core::format::well_known::{HeaderId, is_hint_name};
 use strongroom_core::format::{BlockId, CloneMark, Pointer};
@@ -132,6 +132,9 @@ pub fn commit(bytes: &[u8]) {
 pub fn rows(bytes: &[u8]) {
     if let Ok(row) = ChunkRow::decode(&Bytes::copy_from_slice(bytes)) {
         assert_eq!(row.encode(), bytes);
+    }
+    if let Ok(row) = EpochRow::decode(bytes) {
+        assert_eq!(*row.encode(), *bytes);
     }
     if let Ok(row) = SnapshotRow::decode(bytes) {
         assert_eq!(row.encode(), bytes);

@@ -19,6 +19,8 @@ pub(crate) struct Opened {
     pub(crate) env: Env,
     pub(crate) trusted: Option<Arc<dyn TrustedState>>,
     pub(crate) uri: Option<StorageUri>,
+    /// What opened it by that.
+    pub(crate) registry: Option<Registry>,
 }
 
 pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMode) -> Result<Opened> {
@@ -33,7 +35,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
         Place::Uri(uri) => uri,
         Place::Storage(storage) => {
             let storage = surroundings.layers.over(storage, None, &blocking).await?;
-            return Ok(Opened { storage, env, trusted: given(surroundings.trust), uri: None });
+            return Ok(Opened { storage, env, trusted: given(surroundings.trust), uri: None, registry: None });
         }
     };
     let (caching, uri) = Caching::take_from(uri)?;
@@ -59,7 +61,7 @@ pub(crate) async fn open(place: Place, surroundings: Surroundings, mode: OpenMod
             .map(|trust| -> Arc<dyn TrustedState> { Arc::new(trust) }),
         trust => given(trust),
     };
-    Ok(Opened { storage, env, trusted, uri: Some(uri) })
+    Ok(Opened { storage, env, trusted, uri: Some(uri), registry: Some(registry) })
 }
 
 fn given(trust: Trust) -> Option<Arc<dyn TrustedState>> {

@@ -6,7 +6,7 @@ use strongroom_core::crypto::{KdfParameters, Suite};
 use strongroom_core::engine::keyring;
 use strongroom_core::engine::{self, DefragmentOptions, DefragmentStatus, Defragmenter, Engine, Unlock};
 use strongroom_core::format::limits::check_block_bytes;
-use strongroom_core::storage::{OpenMode, Storage, StorageUri};
+use strongroom_core::storage::{OpenContext, OpenMode, Registry, Storage, StorageUri, StraysSought};
 use strongroom_fs::{Error, FileSystem, Result};
 
 use crate::caching::Caching;
@@ -24,6 +24,7 @@ pub struct Repository {
     fs: FileSystem,
     kv: Kv,
     uri: Option<StorageUri>,
+    registry: Option<Registry>,
     remembers: bool,
     /// Ends with the last clone of the handle.
     defragmenter: Option<Arc<Defragmenter>>,
@@ -103,7 +104,8 @@ impl Repository {
         // Without workers nobody would run it.
         let defragment = defragment.filter(|_| !engine.is_read_only() && engine.env().has_workers());
         let defragmenter = defragment.map(|options| engine.defragmenter(options)).transpose()?.map(Arc::new);
-        Ok(Self { kv: Kv::new(engine.clone()), engine, fs, uri: opened.uri, remembers, defragmenter })
+        let Opened { uri, registry, .. } = opened;
+        Ok(Self { kv: Kv::new(engine.clone()), engine, fs, uri, registry, remembers, defragmenter })
     }
 
     /// Its files.
@@ -180,12 +182,35 @@ impl Repository {
     /// Gives back the space of what nothing needs any more, and packs what is left. Others can go on beside it.
     ///
     /// # Errors
-    /// As committing; cut short at any point, it has done a part and harmed nothing.
+    /// As committing; cut short at any point, it has done a part and harmed nothing. Where other writers are to be ended, of
+    /// [`strongroom_core::Error`] `Invalid` where [strays](crate::strays) lie among the blobs: what another device has put may
+    /// be on its way.
     pub async fn compact(&self, options: engine::CompactOptions<'_>) -> Result<engine::CompactReport> {
+        if options.end_other_writers {
+            self.refuse_arrivals().await?;
+        }
         // What a damaged or full storage keeps of removed files is no reason to leave the rest as it is, and is tried again by
         // the next writer; `check` tells of damage.
         let _ = self.fs.reclaim_orphans().await;
         Ok(self.engine.compact(options).await?)
+    }
+
+    /// What has not come yet cannot be asked for; but what a sync client is at work on is seen.
+    async fn refuse_arrivals(&self) -> Result<()> {
+        let (Some(uri), Some(registry)) = (&self.uri, &self.registry) else { return Ok(()) };
+        let context = OpenContext::new(self.engine.env().clone());
+        let constructor = registry.constructor(uri).map_err(strongroom_core::Error::from)?;
+        let strays =
+            constructor.strays(uri, StraysSought::All, &context).await.map_err(strongroom_core::Error::from)?;
+        match strays.first() {
+            None => Ok(()),
+            Some(first) => Err(strongroom_core::Error::Invalid(format!(
+                "beside the blobs lie {} files of a sync client ({}): other writers are not ended until all has arrived, and what is left of conflicts is gone",
+                strays.len(),
+                first.called
+            ))
+            .into()),
+        }
     }
 
     /// Forgets what is kept in memory for no other reason than to be fast, such as before the application sleeps, or when

@@ -1,7 +1,8 @@
 //! What this device remembers of each repository, so that a storage that goes back in time is noticed.
 //!
 //! One small file a (repository, location): the newest durable commit that was seen there, as its sequence number and
-//! hash. It is written whole, synced, and renamed into place, so that it is never half there. It holds nothing secret.
+//! hash. It is written whole, synced, and renamed into place, so that it is never half there. It holds nothing secret. An empty
+//! one beside it says that what this device has left behind there is of that history.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -109,6 +110,36 @@ impl LocalTrust {
         }
     }
 
+    /// Whether [`LocalTrust::set_settled`] said so last.
+    ///
+    /// # Errors
+    /// What reading raises.
+    pub fn is_settled(&self, repository: &[u8; 16]) -> io::Result<bool> {
+        self.settled_path(repository).try_exists()
+    }
+
+    /// Remembers whether what this device has left behind there is of the history that is remembered. A crash may take back that
+    /// it is, and not that it is not.
+    ///
+    /// # Errors
+    /// What writing raises.
+    pub fn set_settled(&self, repository: &[u8; 16], is_settled: bool) -> io::Result<()> {
+        let path = self.settled_path(repository);
+        if is_settled {
+            create_private_folder(&self.folder)?;
+            return File::create(path).map(drop);
+        }
+        match fs::remove_file(path) {
+            Ok(()) => sync_folder(&self.folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn settled_path(&self, repository: &[u8; 16]) -> PathBuf {
+        self.path(repository).with_extension("settled")
+    }
+
     fn path(&self, repository: &[u8; 16]) -> PathBuf {
         let mut hasher = blake3::Hasher::new();
         hasher.update(repository);
@@ -139,6 +170,14 @@ impl TrustedState for LocalTrust {
 
     async fn advance(&self, repository: &[u8; 16], sequence: u64, hash: [u8; 32]) -> Result<()> {
         self.advance(repository, &(sequence, hash)).map_err(|error| refused(Operation::Put, error))
+    }
+
+    async fn is_settled(&self, repository: &[u8; 16]) -> Result<bool> {
+        self.is_settled(repository).map_err(|error| refused(Operation::Get, error))
+    }
+
+    async fn set_settled(&self, repository: &[u8; 16], is_settled: bool) -> Result<()> {
+        self.set_settled(repository, is_settled).map_err(|error| refused(Operation::Put, error))
     }
 }
 
@@ -244,6 +283,23 @@ mod tests {
         assert_eq!(mirror.load(&REPOSITORY).unwrap(), None);
         // No drafts are left behind.
         assert_eq!(fs::read_dir(folder.path().join("state")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_settled_is_kept_for_each_location_until_it_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = LocalTrust::in_folder(folder.path().join("state"), "file:///here");
+        let there = LocalTrust::in_folder(folder.path().join("state"), "file:///there");
+        let settled = || [&here, &there].map(|trust| trust.is_settled(&REPOSITORY).unwrap());
+        assert_eq!(settled(), [false; 2]);
+        here.set_settled(&REPOSITORY, false).unwrap();
+        here.set_settled(&REPOSITORY, true).unwrap();
+        assert_eq!(settled(), [true, false]);
+        here.set_settled(&REPOSITORY, true).unwrap();
+        here.store(&REPOSITORY, &(1, [1; 32])).unwrap();
+        assert_eq!((settled(), here.load(&REPOSITORY).unwrap()), ([true, false], Some((1, [1; 32]))));
+        here.set_settled(&REPOSITORY, false).unwrap();
+        assert_eq!(settled(), [false; 2]);
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use strongroom_core::storage::{
     Error, ErrorKind, OpenContext, Operation, Registry, Result, SchemeInfo, Storage, StorageConstructor, StorageUri,
+    Stray, StraysSought,
 };
 
 use crate::layout::{INCOMING, Shard, shard_path, temporary_tag};
 use crate::storage::{CAPABILITIES, FileStorage};
+use crate::strays;
 
 /// Adds `file:` to a registry.
 pub fn register(registry: &mut Registry) {
@@ -34,6 +36,24 @@ impl StorageConstructor for FileConstructor {
             .form("file:///abs/dir")
             .form("a bare path")
             .capabilities(CAPABILITIES)
+    }
+
+    async fn strays(&self, uri: &StorageUri, sought: StraysSought, context: &OpenContext) -> Result<Vec<Stray>> {
+        let (folder, shown) = (uri.local_path()?, uri.redacted());
+        let draws = context.env.random().unwrap_or_default();
+        let look = move || strays::strays(&folder, &sought, draws);
+        let failed = |error| Error::from_io(Operation::List, shown, error);
+        context.blocking().run(Operation::List, move || look().map_err(failed)).await
+    }
+
+    async fn copies(&self, uri: &StorageUri, context: &OpenContext) -> Result<Vec<Arc<dyn Storage>>> {
+        let (folder, shown, blocking) = (uri.local_path()?, uri.redacted(), context.blocking());
+        let look = {
+            let blocking = blocking.clone();
+            move || strays::copies(&folder, &blocking).map_err(|error| Error::from_io(Operation::List, shown, error))
+        };
+        let copies = blocking.run(Operation::List, look).await?;
+        Ok(copies.into_iter().map(|place| Arc::new(place) as Arc<dyn Storage>).collect())
     }
 
     /// A sub-folder, which no handle on the folder itself takes for one of its own.

@@ -12,17 +12,20 @@ use std::thread::{self, JoinHandle};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_channel::oneshot;
+use strongroom_core::env::Env;
 use strongroom_core::storage::bounds::{check_range, name_range, not_found};
 use strongroom_core::storage::{
     BatchSupport, BlockingMode, BlockingStorage, BlockingStore, Capabilities, Durability, Effect, Error, ErrorKind,
     ListOrder, Name, OpenContext, OpenMode, Operation, Put, RangeReads, Reach, Result, StorageUri, StoreHandle, Torn,
 };
 
+use crate::deleted::{self, DELETED, KEPT_MILLIS};
 use crate::durability::Ledger;
 use crate::error::{corrupt, failed as io_failed, gone, publishing, reading, without_effect};
 use crate::folder::{Folder, Published, create_folder, read_at};
 use crate::layout::{INCOMING, Shard, blob_path, shard_from, shard_of, shard_path, temporary_path, temporary_tag};
 use crate::lock::{Locks, Patience};
+use crate::place;
 
 /// How often opening looks whether whoever holds the folder exclusively has left: for a minute.
 const GATE_LOOKS: u32 = 12_000;
@@ -66,7 +69,10 @@ pub struct Store {
     temporaries: AtomicU64,
     /// Whether files are written back while more are put: where the environment has workers.
     flushes_early: bool,
+    env: Env,
     is_flushing_early: Arc<AtomicBool>,
+    /// Whether this handle has looked for deleted blobs that were kept long enough.
+    has_purged: AtomicBool,
     early_flush: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -230,7 +236,21 @@ impl Store {
         }
     }
 
+    /// What is deleted and kept is given up for what is to be stored.
     fn put_as(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
+        match self.try_to_put(operation, name, bytes) {
+            Err(error)
+                if error.kind() == ErrorKind::Full
+                    && error.effect() == Effect::None
+                    && deleted::remove_before(&self.folder, u64::MAX) > 0 =>
+            {
+                self.try_to_put(operation, name, bytes)
+            }
+            done => done,
+        }
+    }
+
+    fn try_to_put(&self, operation: Operation, name: Name, bytes: &Bytes) -> Result<Put> {
         let path = blob_path(name);
         let (mut temporary, mut file) = self.create_temporary().map_err(|e| without_effect(operation, &path, e))?;
         let durable = operation == Operation::PutDurable;
@@ -282,13 +302,16 @@ impl BlockingStore for Store {
             tag,
             temporaries: AtomicU64::new(0),
             flushes_early: context.env.parallelism() > 1,
+            env: context.env.clone(),
             is_flushing_early: Arc::default(),
+            has_purged: AtomicBool::new(false),
             early_flush: Mutex::default(),
         };
         let now = context.env.now();
         let clean = move || {
             store.remove_leftovers(Some(now));
-            Ok(StoreHandle::single(store))
+            let place = place::of(&store.folder, &store.path);
+            Ok(StoreHandle::single_at(store, place))
         };
         blocking.run(Operation::Open, clean).await
     }
@@ -345,8 +368,14 @@ impl BlockingStore for Store {
     }
 
     fn delete(&self, name: Name) -> Result<()> {
-        let path = blob_path(name);
-        match self.folder.remove(&path) {
+        let (path, now) = (blob_path(name), self.env.now());
+        // Not at opening: who looks for what was deleted is to find it, however late.
+        if !self.has_purged.swap(true, Ordering::Relaxed) {
+            deleted::remove_before(&self.folder, now.saturating_sub(KEPT_MILLIS));
+        }
+        let is_kept = deleted::keep(&self.folder, &path, name, now);
+        let removed = if is_kept { Ok(()) } else { self.folder.remove(&path) };
+        match removed {
             Ok(()) => {
                 self.ledger.note_delete(name);
                 Ok(())
@@ -411,7 +440,8 @@ impl BlockingStore for Store {
 
     /// Removes the sub-folders with nothing in them, and the folder itself, where then nothing is in that either.
     fn vacate(&self) -> Result<()> {
-        let mut folders = vec![INCOMING.to_owned()];
+        deleted::remove_before(&self.folder, u64::MAX);
+        let mut folders = vec![INCOMING.to_owned(), DELETED.to_owned()];
         let found = |entry: &str| folders.extend(shard_from(entry).map(shard_path));
         self.folder.each_entry(".", found).map_err(|error| io_failed(Operation::List, "the folder", error))?;
         for folder in folders {

@@ -378,3 +378,58 @@ fn a_process_that_is_killed_leaves_blobs_absent_or_whole_and_no_lock() {
     assert_eq!(known, present.len());
     assert!(acknowledged.iter().all(|number| present.contains(&sample_name(*number))));
 }
+
+#[test]
+fn deleted_blobs_are_kept_where_that_is_wanted_and_are_no_blobs_any_more() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("folder");
+    let storage = create(&path);
+    let (unwanted, wanted) = (sample_name(1), sample_name(2));
+    for (name, n) in [(unwanted, 1), (wanted, 2)] {
+        block_on(storage.put_durable(name, sample_bytes(n, 100))).unwrap();
+    }
+    block_on(storage.delete(unwanted)).unwrap();
+    fs::create_dir(path.join("deleted")).unwrap();
+    block_on(storage.delete(wanted)).unwrap();
+    let kept = || fs::read_dir(path.join("deleted")).map_or(0, Iterator::count);
+    assert_eq!(kept(), 1);
+    assert!(block_on(storage.list_all(&[])).unwrap().is_empty());
+    assert_eq!(block_on(storage.get(wanted, None, 100)).unwrap_err().kind(), ErrorKind::NotFound);
+    block_on(storage.delete(wanted)).unwrap();
+    assert_eq!(block_on(storage.put(wanted, sample_bytes(3, 100))).unwrap(), Put::Created);
+    block_on(storage.delete(wanted)).unwrap();
+    assert_eq!(kept(), 2);
+    // For whoever deletes something a month later, they are of the past.
+    let (env, clock) = Env::manual(5);
+    clock.advance(Duration::from_millis(1_700_000_000_000) + Duration::from_secs(31 * 24 * 60 * 60));
+    let later = OpenContext::new(env).with_blocking(BlockingMode::Inline);
+    let opened = block_on(FileStorage::open(&path, &later)).unwrap();
+    assert_eq!(kept(), 2, "whoever only looks takes nothing from it");
+    block_on(opened.put(unwanted, sample_bytes(4, 100))).unwrap();
+    block_on(opened.delete(unwanted)).unwrap();
+    assert_eq!(kept(), 1, "what was deleted just now");
+    drop(opened);
+    block_on(storage.put(wanted, sample_bytes(2, 100))).unwrap();
+    block_on(storage.delete(wanted)).unwrap();
+    block_on(storage.vacate()).unwrap();
+    assert!(!path.exists(), "who destroys a repository keeps nothing of it");
+}
+
+#[test]
+fn a_deleted_blob_that_cannot_be_kept_goes_all_the_same() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("folder");
+    let (env, clock) = Env::manual(5);
+    clock.advance(Duration::from_millis(77));
+    let context =
+        OpenContext::new(env.clone()).with_blocking(BlockingMode::Inline).with_mode(OpenMode::CreateIfMissing);
+    let storage = block_on(FileStorage::open(&path, &context)).unwrap();
+    let name = sample_name(1);
+    block_on(storage.put_durable(name, sample_bytes(1, 100))).unwrap();
+    // Where it would go, something is in the way.
+    let kept = path.join("deleted").join(format!("{:016}-{}", env.now(), name.to_hex()));
+    fs::create_dir_all(kept.join("of others")).unwrap();
+    block_on(storage.delete(name)).unwrap();
+    assert_eq!(block_on(storage.size(name)).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(kept.join("of others").exists());
+}

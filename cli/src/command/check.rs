@@ -4,6 +4,7 @@
 use clap::Args;
 use serde::Serialize;
 use strongroom::check::{CheckOptions, CheckReport, Finding, Repaired};
+use strongroom::storage::StraysSought;
 
 use crate::context::{Access, Context, snapshot_meant};
 use crate::exit::{Exit, Failure};
@@ -96,13 +97,15 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
             }
         }
     };
-    let report = match (&at, arguments.sample) {
+    let mut report = match (&at, arguments.sample) {
         (at, Some(percent)) => repository.check_sample(at.as_deref(), percent, hear).await?,
         (Some(name), None) => repository.check_at(name, options, hear).await?,
         (None, None) if arguments.repair => repository.repair(options, hear).await?,
         (None, None) => repository.check(options, hear).await?,
     };
     repository.close().await?;
+    let strays = context.strays(&context.uri()?, StraysSought::All).await;
+    report.notices.extend([strays.copies(), strays.unfinished()].into_iter().flatten());
     let damaged = report.findings;
     let repaired = arguments.repair.then_some(report.repaired);
     if report.is_cut_short {
@@ -110,7 +113,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     for notice in &report.notices {
         // A writer may have given it up on a full storage; or the storage loses blobs, and that should be seen.
-        if notice.starts_with("ballast") {
+        if notice.starts_with("ballast") || notice.starts_with("beside") {
             context.output.notice(notice);
         } else {
             context.output.detail(notice);

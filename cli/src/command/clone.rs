@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use clap::Args;
 use serde::Serialize;
 use strongroom::core::Error as E;
-use strongroom::{CloneOptions, CloneProgress, Cloned};
+use strongroom::storage::StorageUri;
+use strongroom::{CloneOptions, CloneProgress, Cloned, Repository};
 
 use super::copy::open_source;
 use crate::context::{Context, parse_uri};
@@ -33,19 +34,19 @@ own way, and is left as it is.";
 pub(crate) struct Arguments {
     /// Where the clone is, or is to be: a place where no other repository is
     #[arg(value_name = "URI2")]
-    target: OsString,
+    pub(super) target: OsString,
 
     /// Delete from the clone what its newest state does not need
     #[arg(long)]
-    prune: bool,
+    pub(super) prune: bool,
 
     /// Compare what the clone has already too, and send it again where it is damaged or lost
     #[arg(long)]
-    checksum: bool,
+    pub(super) checksum: bool,
 
     /// Leave out, and list, blocks that are damaged here and not in the clone, rather than to fail
     #[arg(long)]
-    partial: bool,
+    pub(super) partial: bool,
 }
 
 #[derive(Serialize)]
@@ -66,14 +67,31 @@ struct Report {
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
     let (uri, target) = (context.uri()?, parse_uri(&arguments.target)?);
     context.refuse_absent(&uri).await?;
+    prepare(&target, context)?;
+    let source = open_source(&uri, context).await?;
+    send(source, &uri, &target, &arguments, context).await
+}
+
+/// Refuses a place in what is read, or that nothing can be sent to.
+pub(super) fn prepare(target: &StorageUri, context: &mut Context) -> Result<(), Failure> {
     // What one process holds in memory has a name like a path, and no place.
     if target.scheme() != "mem"
         && let Ok(path) = target.local_path()
     {
         context.own().refuse(&path)?;
     }
-    context.own_also(&target);
-    let source = open_source(&uri, context).await?;
+    context.own_also(target);
+    Ok(())
+}
+
+/// Sends what is open to its place, and says how that went.
+pub(super) async fn send(
+    source: Repository,
+    uri: &StorageUri,
+    target: &StorageUri,
+    arguments: &Arguments,
+    context: &mut Context,
+) -> Result<(), Failure> {
     let progress = Progress::new(&context.global);
     progress.on(|| format!("into {target}"));
     let interrupt = context.interrupt.clone();
@@ -95,7 +113,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         .partial(arguments.partial)
         .checksum(arguments.checksum)
         .progress(&mut hear);
-    let cloned = source.clone_to(&target, options).await;
+    let cloned = source.clone_to(target, options).await;
     progress.finish();
     let cloned = cloned.map_err(|error| match &error {
         strongroom::Error::Core(E::Stopped) => Failure::failed(format!(
@@ -103,12 +121,12 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         )),
         strongroom::Error::Core(E::Damaged(_) | E::Missing { .. }) => {
             let what = "all else was sent; --partial makes a clone of that";
-            Failure::from(error).at(&uri).with(Some(what).filter(|_| !arguments.partial))
+            Failure::from(error).at(uri).with(Some(what).filter(|_| !arguments.partial))
         }
         strongroom::Error::Core(E::InClone(_) | E::Diverged { .. } | E::RolledBack { .. } | E::AlreadyExists) => {
-            Failure::from(error).at(&target)
+            Failure::from(error).at(target)
         }
-        _ => Failure::from(error).at(&uri),
+        _ => Failure::from(error).at(uri),
     })?;
     let report = Report::new(output::hex(&source.info().await?.repository), target.to_string(), &cloned);
     // The clone stands, whatever becomes of the source.

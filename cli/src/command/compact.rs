@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use strongroom::CompactOptions;
+use strongroom::storage::StraysSought;
 
 use crate::context::{Access, Context};
 use crate::exit::Failure;
@@ -14,7 +15,8 @@ pub(crate) struct Arguments {
     /// Save every block that can be saved, rather than leave one in a hundred
     #[arg(long)]
     all: bool,
-    /// Take all other writers that have not ended for dead: what they have not committed is lost to them
+    /// Take all other writers that have not ended for dead: what they have not committed is lost to them. In a folder that a
+    /// sync client keeps, only once all has arrived that other devices wrote
     #[arg(long)]
     end_writers: bool,
 }
@@ -35,7 +37,25 @@ struct Report {
     stopped: bool,
 }
 
+/// What another device has put, and whose commit is on its way, looks like what a dead writer left.
+async fn refuse_arrivals(context: &Context) -> Result<(), Failure> {
+    let uri = context.uri()?;
+    let why =
+        "with --end-writers nothing is done, since what another device has put may look like what a dead writer left";
+    let strays = match context.look_for_strays(&uri, StraysSought::All).await {
+        Ok(strays) => strays,
+        Err(error) => return Err(Failure::from(error).on(&uri).with(Some(why))),
+    };
+    match strays.copies().or_else(|| strays.unfinished()) {
+        Some(what) => Err(Failure::failed(what).with(Some(why))),
+        None => Ok(()),
+    }
+}
+
 pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(), Failure> {
+    if arguments.end_writers {
+        refuse_arrivals(context).await?;
+    }
     let repository = context.open(Access::Write).await?;
     let progress = Progress::new(&context.global);
     let interrupt = context.interrupt.clone();

@@ -139,11 +139,11 @@ pub(super) async fn open_source(uri: &StorageUri, context: &mut Context) -> Resu
         {
             context.open_with(uri, again, Access::Read).await
         }
-        Err(error) => Err(Failure::from(error).on(uri)),
+        Err(error) => Err(context.refused(uri, error).await),
     }
 }
 
-fn duplicate(credentials: &Credentials) -> Credentials {
+pub(super) fn duplicate(credentials: &Credentials) -> Credentials {
     let copy = |secret: &SecretBytes| SecretBytes::new(secret.expose().to_vec());
     Credentials {
         password: credentials.password.as_ref().map(copy),

@@ -5,6 +5,7 @@ use clap::Args;
 use serde::Serialize;
 use strongroom::core::engine::EngineInfo;
 use strongroom::fs::Options;
+use strongroom::storage::StraysSought;
 use strongroom::{Sizes, SizesAt, SnapshotInfo};
 
 use crate::context::{Access, Context, snapshot_meant};
@@ -31,6 +32,9 @@ struct Report {
     kdf_memory_kib: u32,
     kdf_passes: u32,
     kdf_lanes: u32,
+    /// What a sync client has left beside the blobs.
+    conflicted_copies: usize,
+    unfinished_files: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     inside: Option<Inside>,
 }
@@ -102,6 +106,7 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     // Nobody to ask and nothing given is a wish for the clear part, not an error; unless it is asked what is inside.
     let look_inside = !arguments.clear && (password::is_given(&context.global) || context.global.at.is_some());
     let inside = if look_inside { Some(inside(context).await?) } else { None };
+    let strays = context.strays(&uri, StraysSought::All).await;
     let report = Report {
         uri: uri.to_string(),
         repository: hex(&header.repository),
@@ -112,6 +117,8 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
         kdf_memory_kib: header.kdf.memory_kib,
         kdf_passes: header.kdf.passes,
         kdf_lanes: header.kdf.lanes,
+        conflicted_copies: strays.count(true),
+        unfinished_files: strays.count(false),
         inside,
     };
     if context.output.json() {
@@ -122,6 +129,9 @@ pub(crate) async fn run(arguments: Arguments, context: &mut Context) -> Result<(
     }
     if report.header_faults > 0 {
         context.output.notice(&format!("{} copies of the header are damaged or missing", report.header_faults));
+    }
+    for notice in [strays.copies(), strays.unfinished()].into_iter().flatten() {
+        context.output.notice(&notice);
     }
     if report.inside.is_none() {
         context.output.notice("shown is only what is readable without credentials");

@@ -14,6 +14,7 @@ pub(crate) mod destroy;
 pub(crate) mod du;
 pub(crate) mod export;
 pub(crate) mod find;
+pub(crate) mod fork;
 pub(crate) mod get;
 pub(crate) mod header;
 pub(crate) mod history;

@@ -31,6 +31,7 @@ mod signals;
 mod snapshots;
 mod space;
 mod storages;
+mod sync;
 mod tar;
 mod terminal;
 mod trees;

@@ -70,6 +70,12 @@ impl BlockBuilder {
         Ok(Self { name, key_epoch, class, salt, geometry: context.geometry, entries, payloads, end: SALT_BYTES })
     }
 
+    /// With a salt that is not drawn: nothing else may be sealed under the name with the same one.
+    #[must_use]
+    pub(crate) fn with_salt(self, salt: [u8; SALT_BYTES]) -> Self {
+        Self { salt, ..self }
+    }
+
     /// The name that the block will be put under.
     #[must_use]
     pub const fn name(&self) -> Name {

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::BlockContext;
 use super::slot::Slot;
-use crate::storage::{Effect, ErrorKind, Name, Put, Retry};
+use crate::storage::{Effect, ErrorKind, Name, Put, Result as StorageResult, Retry, Storage};
 use crate::{Error, Result};
 
 /// How often a put is tried. Waiting between tries is the business of the layer that retries; this settles what it left
@@ -23,10 +23,9 @@ async fn put(context: &BlockContext, name: Name, bytes: Bytes) -> Result<()> {
         let error = match context.storage.put(name, bytes.clone()).await {
             Ok(Put::Created) => return Ok(()),
             // An earlier try may have taken effect after all; the same bytes can only be ours.
-            Ok(Put::Exists) => match context.storage.get(name, None, bytes.len() as u64).await {
-                Ok(found) if found == bytes => return Ok(()),
-                Ok(_) => return Err(taken(name)),
-                Err(error) if error.kind() == ErrorKind::LimitExceeded => return Err(taken(name)),
+            Ok(Put::Exists) => match is_there(&*context.storage, name, &bytes).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(taken(name)),
                 Err(error) => error,
             },
             Err(error) => error,
@@ -41,7 +40,16 @@ async fn put(context: &BlockContext, name: Name, bytes: Bytes) -> Result<()> {
     }
 }
 
-fn taken(name: Name) -> Error {
+/// Whether what is under a name are these bytes.
+pub(super) async fn is_there(storage: &dyn Storage, name: Name, bytes: &Bytes) -> StorageResult<bool> {
+    match storage.get(name, None, bytes.len() as u64).await {
+        Ok(found) => Ok(found == *bytes),
+        Err(error) if error.kind() == ErrorKind::LimitExceeded => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn taken(name: Name) -> Error {
     Error::damaged(
         "block",
         Some(name),

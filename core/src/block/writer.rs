@@ -10,12 +10,16 @@ use futures_util::stream::FuturesUnordered;
 
 use super::sealing::impossible;
 use super::slot::Slot;
-use super::upload::upload;
+use super::upload::{is_there, taken, upload};
 use super::{BlockBuilder, BlockContext, lock};
 use crate::env::TaskHandle;
 use crate::format::{BlockClass, BlockId, COUNTER_MAX, Pointer, RecordKind, SALT_BYTES};
 use crate::layer::put_own_durable;
+use crate::storage::Put;
 use crate::{Error, Result};
+
+/// How many numbers are tried for a block that holds nothing.
+const EMPTY_ATTEMPTS_COUNT: u32 = 8;
 
 /// Payloads from this length on need not be copied on their way into a block: see [`BlockWriter::append_since`]. Smaller
 /// ones could hold on to much more than themselves.
@@ -140,13 +144,18 @@ impl BlockWriter {
     /// Numbers the blocks from now on under a writer epoch that this process has claimed and never used, from 0. Blocks
     /// that are open stay under the epoch before.
     pub fn set_epoch(&self, writer_epoch: u32) {
+        self.set_epoch_from(writer_epoch, 0);
+    }
+
+    /// As [`BlockWriter::set_epoch`], from this number.
+    pub fn set_epoch_from(&self, writer_epoch: u32, first_counter: u64) {
         let mut state = lock(&self.state);
         if state.writer_epoch == Some(writer_epoch) {
-            return; // Starting again at 0 would give the same names to other blocks.
+            return; // Starting again would give the same names to other blocks.
         }
         self.close_all(&mut state);
         state.writer_epoch = Some(writer_epoch);
-        state.next_counter = 0;
+        state.next_counter = first_counter;
     }
 
     /// Appends a record to the open block of its class, and says where it will be. A chunk is cut where it fills a block;
@@ -236,14 +245,25 @@ impl BlockWriter {
     /// # Errors
     /// [`Error::Invalid`] without an epoch; what the storage raises.
     pub async fn put_empty(&self) -> Result<(BlockId, [u8; SALT_BYTES])> {
-        let (id, builder) = {
-            let mut state = lock(&self.state);
-            let id = self.next_id(&mut state)?;
-            (id, BlockBuilder::new(&self.context, BlockClass::Data, &id)?)
-        };
-        let sealed = builder.seal(&self.context.keys)?;
-        put_own_durable(&*self.context.storage, &self.context.env, sealed.name, sealed.bytes).await?;
-        Ok((id, sealed.salt))
+        let mut attempts_left = EMPTY_ATTEMPTS_COUNT;
+        let storage = &*self.context.storage;
+        loop {
+            let (id, builder) = {
+                let mut state = lock(&self.state);
+                let id = self.next_id(&mut state)?;
+                (id, BlockBuilder::new(&self.context, BlockClass::Data, &id)?)
+            };
+            let sealed = builder.seal(&self.context.keys)?;
+            attempts_left -= 1;
+            // What is there is what an earlier try has put after all, or has another salt than would be noted: of a writer that
+            // was apart.
+            match put_own_durable(storage, &self.context.env, sealed.name, sealed.bytes.clone()).await? {
+                Put::Created => return Ok((id, sealed.salt)),
+                Put::Exists if is_there(storage, sealed.name, &sealed.bytes).await? => return Ok((id, sealed.salt)),
+                Put::Exists if attempts_left == 0 => return Err(taken(sealed.name)),
+                Put::Exists => {}
+            }
+        }
     }
 
     /// Seals what is open and waits until storage has answered every put that was started before. This is no barrier: see

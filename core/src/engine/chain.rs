@@ -22,6 +22,8 @@ use crate::{Error, Result};
 /// How many commits are asked for at once when the tail is read; four times as many once all of those are there.
 const PROBE_WINDOW: u64 = 8;
 const PROBE_WINDOW_MAX: u64 = 32;
+/// How far beyond what is missing commits are looked for that came before it, where they come in any order.
+const AHEAD_COMMITS: u64 = 16;
 /// For one look into the history of a state.
 const HISTORY_CACHE_BYTES: u64 = 1 << 20;
 /// Storage sees reads of parts as multiples of this many bytes.
@@ -52,6 +54,14 @@ pub(crate) struct SealedCommit {
     pub(crate) salt: [u8; 16],
 }
 
+/// A commit as storage has it, before what its body points to is read.
+struct SealedBody {
+    head: CommitHead,
+    hash: [u8; 32],
+    salt: [u8; 16],
+    body: Bytes,
+}
+
 /// A commit that is missing before another one that is there.
 struct Gap {
     missing: u64,
@@ -61,8 +71,12 @@ struct Gap {
 impl Gap {
     fn error(&self, chain: &Chain) -> Error {
         let Self { missing, asked } = self;
+        let blob = chain.name(*missing);
+        if chain.is_one_of_many() {
+            return Error::Missing { structure: "a commit before others that are there", blob };
+        }
         let detail = format!("commit {missing} is missing while commit {asked} is there");
-        Error::damaged("commit chain", Some(chain.name(*missing)), detail)
+        Error::damaged("commit chain", Some(blob), detail)
     }
 }
 
@@ -111,8 +125,19 @@ impl Chain {
 
     /// Seals a commit; `body` must fit.
     pub(crate) fn seal(&self, head: &CommitHead, body: &[u8]) -> Result<SealedCommit> {
+        self.seal_in(BlockBuilder::new(self.context(), BlockClass::Commit, &self.id(head.sequence))?, head, body)
+    }
+
+    /// A commit without a body, which is the same each time: its salt comes of what it says.
+    pub(super) fn seal_alike(&self, head: &CommitHead) -> Result<SealedCommit> {
+        let builder = BlockBuilder::new(self.context(), BlockClass::Commit, &self.id(head.sequence))?;
+        let drawn = self.context().keys.commit_hash(&[b"salt of a commit that is sealed alike", &head.encode()]);
+        let salt = drawn.first_chunk().copied().unwrap_or(*builder.salt());
+        self.seal_in(builder.with_salt(salt), head, &[])
+    }
+
+    fn seal_in(&self, mut builder: BlockBuilder, head: &CommitHead, body: &[u8]) -> Result<SealedCommit> {
         let context = self.context();
-        let mut builder = BlockBuilder::new(context, BlockClass::Commit, &self.id(head.sequence))?;
         let salt = *builder.salt();
         let head_bytes = head.encode();
         let too_large = || Error::Invalid("a commit that no block holds".into());
@@ -127,6 +152,25 @@ impl Chain {
 
     /// Reads commit `sequence`; `None` where there is none.
     pub(crate) async fn read(&self, sequence: u64) -> Result<Option<LoadedCommit>> {
+        let Some(SealedBody { head, hash, salt, body }) = self.read_body(sequence).await? else { return Ok(None) };
+        let name = self.name(sequence);
+        let mut spills = Vec::new();
+        let deltas = if head.spilled {
+            self.unspill(name, &body, &mut spills).await?
+        } else if body.is_empty() {
+            Vec::new()
+        } else {
+            decode_deltas(&body).map_err(|error| Error::damaged("commit", Some(name), error.to_string()))?
+        };
+        Ok(Some(LoadedCommit { name, head, hash, salt, deltas, spills }))
+    }
+
+    /// The head and hash of commit `sequence`, without the blocks that it may have spilled into; `None` where there is none.
+    pub(crate) async fn read_head(&self, sequence: u64) -> Result<Option<(CommitHead, [u8; 32])>> {
+        Ok(self.read_body(sequence).await?.map(|sealed| (sealed.head, sealed.hash)))
+    }
+
+    async fn read_body(&self, sequence: u64) -> Result<Option<SealedBody>> {
         let context = self.context();
         let name = self.name(sequence);
         let block_bytes = u64::from(context.geometry.block_bytes());
@@ -172,15 +216,7 @@ impl Chain {
             .copied()
             .ok_or_else(|| Error::damaged("commit", Some(name), "shorter than its salt"))?;
         let hash = context.keys.commit_hash(&[&salt, &head_bytes, &body]);
-        let mut spills = Vec::new();
-        let deltas = if head.spilled {
-            self.unspill(name, &body, &mut spills).await?
-        } else if body.is_empty() {
-            Vec::new()
-        } else {
-            decode_deltas(&body).map_err(malformed)?
-        };
-        Ok(Some(LoadedCommit { name, head, hash, salt, deltas, spills }))
+        Ok(Some(SealedBody { head, hash, salt, body }))
     }
 
     fn open_record(
@@ -251,14 +287,14 @@ impl Chain {
 
     /// The commits after `sequence`, in order, as far as they go; several are asked for at once.
     pub(crate) async fn successors(&self, sequence: u64, window: u64) -> Result<Vec<LoadedCommit>> {
-        match self.tail(sequence, window).await? {
+        match self.tail(sequence, window, 0).await? {
             (found, None) => Ok(found),
             (_, Some(gap)) => Err(gap.error(self)),
         }
     }
 
-    /// As [`Chain::successors`], with the gap where a commit is missing before another that is there.
-    async fn tail(&self, sequence: u64, window: u64) -> Tail {
+    /// As [`Chain::successors`], with the gap where a commit is missing before another that is there, so far `ahead` at least.
+    async fn tail(&self, sequence: u64, window: u64, ahead: u64) -> Tail {
         let mut found = Vec::new();
         let (mut next, mut window) = (sequence + 1, window);
         loop {
@@ -281,12 +317,36 @@ impl Chain {
                     (None, Some(_)) => {}
                 }
             }
-            if gap.is_some() && !appeared {
-                return Ok((found, None));
+            if let Some(missing) = gap
+                && !appeared
+            {
+                let Some(asked) = self.first_there(next + window..missing.saturating_add(ahead)).await? else {
+                    return Ok((found, None));
+                };
+                let Some(commit) = self.read(missing).await? else {
+                    return Ok((found, Some(Gap { missing, asked })));
+                };
+                found.push(commit);
             }
             next = sequence + found.len() as u64 + 1;
             window = (4 * window).min(PROBE_WINDOW_MAX.max(window));
         }
+    }
+
+    /// How far commits are looked for beyond one that is missing.
+    fn ahead(&self) -> u64 {
+        if self.is_one_of_many() { AHEAD_COMMITS } else { 0 }
+    }
+
+    /// Whether the same blobs may be at several places, and come to this one in any order.
+    fn is_one_of_many(&self) -> bool {
+        self.storage().occupancy().is_some_and(|occupancy| occupancy.place().is_some())
+    }
+
+    async fn first_there(&self, sequences: std::ops::Range<u64>) -> Result<Option<u64>> {
+        let looks = join_all(sequences.clone().map(|sequence| self.storage().exists(self.name(sequence)))).await;
+        let is_there = looks.into_iter().collect::<std::result::Result<Vec<bool>, _>>()?;
+        Ok(sequences.zip(is_there).find(|(_, is_there)| *is_there).map(|(sequence, _)| sequence))
     }
 
     /// Finds the newest state: the last checkpoint by its hint (or, failing that, by looking at every name), then forward.
@@ -354,7 +414,7 @@ impl Chain {
         let base = Root::from_checkpoint(checkpoint.as_applied());
         let (tail, gap) = match tail {
             Some(tail) => tail?,
-            None => self.tail(base.sequence, PROBE_WINDOW).await?,
+            None => self.tail(base.sequence, PROBE_WINDOW, self.ahead()).await?,
         };
         let anchor = match tail.as_slice() {
             [] | [_] => (base.sequence, base.salt),
@@ -392,7 +452,8 @@ impl Chain {
         for (number, hint) in hints.into_iter().enumerate() {
             // With the newest its successors are asked for at once: it is nearly always the right one.
             let (commit, tail) = if number == 0 {
-                let (commit, tail) = join(self.read(hint.sequence), self.tail(hint.sequence, PROBE_WINDOW)).await;
+                let (commit, tail) =
+                    join(self.read(hint.sequence), self.tail(hint.sequence, PROBE_WINDOW, self.ahead())).await;
                 (commit?, Some(tail))
             } else {
                 (self.read(hint.sequence).await?, None)
@@ -423,7 +484,7 @@ impl Chain {
         Ok(hints)
     }
 
-    async fn read_hint(&self, name: Name) -> Result<Hint> {
+    pub(super) async fn read_hint(&self, name: Name) -> Result<Hint> {
         let context = self.context();
         let bytes = READ_UNIT_BYTES.min(u64::from(context.geometry.block_bytes()));
         let prefix = match context.storage.get(name, Some(0..bytes), bytes).await {

@@ -13,12 +13,13 @@ use bytes::Bytes;
 
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::gather::Gathering;
+use super::place;
 use super::root::{Overlay, Root, Side};
 use super::shared::{Shared, lock};
 use super::snapshots::keep;
 use super::view::table_range;
 use crate::format::Pointer;
-use crate::format::rows::{self, ChunkRow, DataBlock, Place};
+use crate::format::rows::{self, ChunkRow, DataBlock, EpochRow, Place};
 use crate::format::{BlockClass, RecordKind};
 use crate::storage::ErrorKind;
 use crate::tree::{self, Applied, Dead, Direction, MergedCursor};
@@ -90,7 +91,13 @@ impl Shared {
         let appending = self.start_appending_any();
         let now = self.env().now();
         for open in self.lasting_epochs(&base, epoch).await?.into_iter().chain([epoch]) {
-            draft.rows.insert(rows::epoch_key(open), Some(Bytes::copy_from_slice(&now.to_le_bytes())));
+            let key = rows::epoch_key(open);
+            // Others may have disowned it meanwhile: that stays.
+            let row = match base.get(&self.nodes, &key).await? {
+                Some(row) => EpochRow { time: now, ..place::decode(&row)? },
+                None => self.own_claimant(open).row(now),
+            };
+            draft.rows.insert(key, Some(row.encode()));
         }
         let guard = self.try_alone().await?;
         if !self.spent.load(Ordering::Acquire) {
@@ -243,7 +250,9 @@ impl Shared {
         }
         self.ensure_hint(root).await?;
         while oldest < root.base {
-            self.storage().delete(self.chain.name(oldest)).await?;
+            if self.is_ours(root, oldest).await {
+                self.storage().delete(self.chain.name(oldest)).await?;
+            }
             oldest += 1;
         }
         Ok(oldest)

@@ -16,6 +16,7 @@ use futures_util::future::{Either, select};
 use super::ballast::Room;
 use super::chain::SealedCommit;
 use super::checkpoint::Trees;
+use super::place::is_open;
 use super::recent::Keys;
 use super::room::is_full;
 use super::root::Root;
@@ -49,6 +50,16 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// What a row takes in the body of a commit.
+    pub(super) fn row_bytes(key: &Bytes, value: Option<&Bytes>) -> usize {
+        2 + 4 + key.len() + value.map_or(0, Bytes::len)
+    }
+
+    /// How long the body of a commit is that has all of it.
+    pub(super) fn body_bytes(&self) -> usize {
+        4 + self.rows.iter().map(|(key, value)| Self::row_bytes(key, value.as_ref())).sum::<usize>()
+    }
+
     /// Whether it says of any chunk that it is damaged, or no longer.
     pub(super) fn notes_damage(&self) -> bool {
         let range = (Bound::Included(&[rows::DAMAGED][..]), Bound::Excluded(&[rows::DAMAGED + 1][..]));
@@ -299,7 +310,7 @@ impl Shared {
     /// Others may have ended our epoch while we slept: what was made under it may be swept, so none of it may be committed.
     pub(super) async fn check_epoch(&self, base: &Root, draft: &Draft) -> Result<()> {
         let Some(epoch) = lock(&self.epoch).number else { return Ok(()) };
-        if self.current(base, draft, &rows::epoch_key(epoch)).await?.is_some() {
+        if is_open(self.current(base, draft, &rows::epoch_key(epoch)).await?)? {
             return Ok(());
         }
         let mut state = lock(&self.epoch);

@@ -19,7 +19,10 @@ pub struct CompactOptions<'a> {
     /// Empty every block that can be saved, rather than leave one in a hundred.
     pub thorough: bool,
     /// Take every other writer that has not ended for dead. What such a writer has not committed is lost to it; what it has
-    /// committed is not.
+    /// committed is not. Where the blobs may be at several places ([`crate::storage::Occupancy::at`]), that is said of what was
+    /// written elsewhere, too: nothing of it may be on its way, and what a history that was given up has left here goes. The engine
+    /// cannot see whether files are arriving, and refuses nothing for it: who opens a storage by itself, and not by its address,
+    /// sees to that.
     pub end_other_writers: bool,
     /// Hears how many bytes were moved so far, after each commit, and says whether to go on.
     pub progress: Option<&'a mut (dyn FnMut(u64) -> bool + Send)>,
@@ -52,7 +55,7 @@ pub(super) async fn run(shared: &Arc<Shared>, options: CompactOptions<'_>) -> Re
         end_others(shared, epoch).await?;
     }
     give_back(shared).await?;
-    shared.sweep().await?;
+    shared.sweep(options.end_other_writers).await?;
     let turn = shared.snapshots.lock().await;
     shared.finish_removals().await?;
     drop(turn);
@@ -113,11 +116,17 @@ async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
         let mut others = shared.open_epochs(&transaction).await?;
         let lasting = lock(&shared.lasting).clone();
         others.retain(|epoch, _| *epoch != own && !lasting.contains(epoch));
-        if others.is_empty() {
+        let is_told = shared.is_written_here_alone(&transaction).await?;
+        if others.is_empty() && is_told {
             return Ok(());
         }
-        for epoch in others.into_keys() {
-            transaction.put_own(rows::epoch_key(epoch), None);
+        // Nothing is on its way from elsewhere: from here on a lock tells of all again, until another place writes.
+        if let Some((key, here)) = shared.only_here() {
+            transaction.put_own(key, Some(here));
+        }
+        for (epoch, row) in others {
+            // They are swept after at once; who is still there puts more, and that is for who comes next.
+            transaction.put_own(rows::epoch_key(epoch), row.ended().map(|row| row.encode()));
             lock(&shared.abandoned).remove(&epoch);
         }
         match shared.submit(Work { urgent: true, ..transaction.into_work() }).await {

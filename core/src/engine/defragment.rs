@@ -332,7 +332,8 @@ impl Shared {
         blocks: &[DataBlock],
     ) -> Result<BTreeSet<DataBlock>> {
         let epoch = self.hold_epoch().await?;
-        // Not what the moves are judged by: an epoch that has ended stays so, and others come and are refreshed all the time.
+        // Not what the moves are judged by: of an epoch that has ended nothing is committed any more, and others come and are
+        // refreshed all the time.
         let open = self.open_epochs(&Transaction::new(self)).await?;
         let may_move = |block: &DataBlock| match block.writer_epoch {
             own if own == epoch => self.is_settled(*block),

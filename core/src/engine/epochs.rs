@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::Engine;
+use super::place::is_open;
 use super::root::Root;
 use super::shared::{Shared, lock};
-use super::space::epochs;
+use super::space::epoch_rows;
 use super::transaction::Transaction;
 use super::view::table_range;
 use crate::Result;
 use crate::format::rows;
 
 impl Engine {
-    /// The writer epochs that have not ended, at the newest state that this process knows. One that has ended never comes
-    /// back; numbers of [`Transaction::number`] tell in their upper half under which epoch they were drawn.
+    /// The writer epochs that have not ended, at the newest state that this process knows. One that has ended does not come
+    /// back, but where what was written from this place may be of another history: then its blocks are kept as those of an open
+    /// one. Numbers of [`Transaction::number`] tell in their upper half under which epoch they were drawn.
     ///
     /// # Errors
     /// [`crate::Error::Damaged`]; what the storage raises.
@@ -53,7 +55,7 @@ impl Shared {
         let lasting = lock(&self.lasting).clone();
         let mut open = Vec::new();
         for epoch in lasting.into_iter().filter(|epoch| *epoch != held) {
-            if root.get(&self.nodes, &rows::epoch_key(epoch)).await?.is_some() {
+            if is_open(root.get(&self.nodes, &rows::epoch_key(epoch)).await?)? {
                 open.push(epoch);
             }
         }
@@ -69,6 +71,7 @@ impl Transaction {
     /// As [`Engine::open_epochs`].
     pub async fn open_epochs(&self) -> Result<BTreeSet<u32>> {
         let all = table_range(rows::EPOCH, (Bound::Unbounded, Bound::Unbounded));
-        Ok(epochs(self.scan_unread(all)).await?.into_keys().collect())
+        let rows = epoch_rows(self.scan_unread(all)).await?;
+        Ok(rows.into_iter().filter(|(_, row)| !row.has_ended()).map(|(epoch, _)| epoch).collect())
     }
 }

@@ -98,7 +98,11 @@ impl Shared {
             head.get(&self.nodes, &rows::history_key(sequence)).await?
         };
         let differs = sequence > 0 && known.is_some_and(|known| known.as_ref() != hash.as_slice());
-        Ok(differs.then(|| format!("commit {sequence} is another one than was seen here")))
+        let why = match self.place() {
+            Some(_) => ": another device has written apart, or other blobs were put in place",
+            None => "",
+        };
+        Ok(differs.then(|| format!("commit {sequence} is another one than was seen here{why}")))
     }
 
     pub(crate) async fn persist_commit(&self, sequence: u64) -> Result<()> {

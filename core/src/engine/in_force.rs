@@ -173,8 +173,11 @@ impl Engine {
             }
             let named = Some((header.generation(), *header.hash()));
             let extra = Extra { header: named, ..Extra::default() };
-            if let Outcome::Published(_) = shared.publish(leader, base, Draft::default(), extra).await? {
-                return Ok(());
+            let sequence = base.sequence;
+            match shared.publish(leader, base, Draft::default(), extra).await {
+                Ok(Outcome::Published(_)) => return Ok(()),
+                Ok(Outcome::Lost) => {}
+                Err(error) => shared.move_on(error, sequence).await?,
             }
         }
     }

@@ -38,6 +38,7 @@ mod in_force;
 pub mod keyring;
 mod nodes;
 mod options;
+mod place;
 mod publish;
 mod reads;
 mod recent;
@@ -45,10 +46,13 @@ mod remembered;
 mod repair;
 mod room;
 mod root;
+mod settled;
 mod shared;
+mod sides;
 mod slots;
 mod snapshots;
 mod space;
+mod sweep;
 mod transaction;
 mod view;
 
@@ -85,6 +89,7 @@ pub use import_header::HeaderImport;
 pub use options::{CreateOptions, OpenOptions, TrustedState, Tuning, Unlock};
 pub use remembered::Remembered;
 pub use repair::Repaired;
+pub use sides::{Side, sides};
 pub use snapshots::{SNAPSHOT_NAME_BYTES_MAX, SnapshotInfo};
 pub use transaction::{CommitInfo, Transaction};
 pub use view::{BATCH_REMOTE_BYTES, Scan, Snapshot, View};
@@ -278,7 +283,8 @@ impl Engine {
             return Err(error);
         }
         shared.ensure_hint(&root).await?;
-        shared.remember().await
+        shared.remember().await?;
+        shared.settled().await
     }
 
     /// Opens a repository. With `read_only` nothing at all is written to it: a [`ReadOnly`] layer stands between.
@@ -326,6 +332,7 @@ impl Engine {
         *lock(&engine.secrets.slot) = opened.slot;
         freshness?;
         *lock(&shared.root) = Arc::new(head);
+        shared.meet(options.accept_rollback).await?;
         if !options.read_only {
             // We build on it: it must not be lost after we have. Nor after the header that it put out of force is gone:
             // what it went back to would name that.
@@ -413,12 +420,15 @@ impl Engine {
             tuning,
             read_only,
             trusted,
+            is_strange: AtomicBool::new(false),
+            told_at: AtomicU64::new(u64::MAX),
             root: Mutex::new(Arc::new(root)),
             recent: Mutex::new(Recent::default()),
             queue: Mutex::default(),
             leader: async_lock::Mutex::new(Leader::default()),
             snapshots: async_lock::Mutex::new(()),
             epoch: Mutex::new(EpochState::default()),
+            claims: Mutex::default(),
             abandoned: Mutex::default(),
             lasting: Mutex::default(),
             claim: async_lock::Mutex::new(()),
@@ -680,7 +690,7 @@ impl Engine {
                         }
                     }
                     rows::USAGE => info.live_bytes += rows::decode_count(&value).unwrap_or_default(),
-                    _ => info.open_epochs += 1,
+                    _ => info.open_epochs += u64::from(place::is_open(Some(value))?),
                 }
             }
         }

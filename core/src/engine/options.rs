@@ -34,6 +34,28 @@ pub trait TrustedState: MaybeSendSync {
             _ => self.store(repository, sequence, hash).await,
         }
     }
+
+    /// Whether what this device has left behind at this place is known to be of the history that is remembered. Then a lock is a
+    /// proof that nobody can come to need what its writers left, also where the blobs may be at several places, and another has
+    /// written to them. Where this is not kept, it is not known: then what each crash leaves behind there takes space for 30 days
+    /// ([`Tuning::elsewhere_silence_millis`]), or until a compaction ends other writers, and grows with each. As long as all was
+    /// written from one place, it is not asked for.
+    ///
+    /// # Errors
+    /// As [`TrustedState::load`].
+    async fn is_settled(&self, repository: &[u8; 16]) -> Result<bool> {
+        let _ = repository;
+        Ok(false)
+    }
+
+    /// Remembers that. That it is not so must be durable when this answers.
+    ///
+    /// # Errors
+    /// As [`TrustedState::store`].
+    async fn set_settled(&self, repository: &[u8; 16], is_settled: bool) -> Result<()> {
+        let _ = (repository, is_settled);
+        Ok(())
+    }
 }
 
 /// What opens a repository.
@@ -58,6 +80,9 @@ pub struct Tuning {
     pub reader_grace_millis: u64,
     /// After how long without a sign of it another process's writer is taken for dead, in milliseconds, where no lock tells.
     pub epoch_silence_millis: u64,
+    /// As `epoch_silence_millis`, of a writer at another place that the same blobs are carried to and fro, where they may come late
+    /// and in any order: what it put is swept after so long.
+    pub elsewhere_silence_millis: u64,
     /// Bytes of blocks that may be under way to storage at once.
     pub in_flight_bytes_max: u64,
     /// Bytes of decoded tree nodes kept.
@@ -80,6 +105,7 @@ impl Default for Tuning {
             close_commits: 64,
             reader_grace_millis: 10 * 60 * 1000,
             epoch_silence_millis: 24 * 60 * 60 * 1000,
+            elsewhere_silence_millis: 30 * 24 * 60 * 60 * 1000,
             in_flight_bytes_max: 16 << 20,
             node_cache_bytes_max: 16 << 20,
             check_bytes_max: 8 << 20,

@@ -36,6 +36,7 @@ impl Shared {
     ) -> Result<Outcome> {
         let sequence = base.sequence + 1;
         let named = self.settle_usage(&base, &mut draft, sequence).await?;
+        let has_told = self.tell_place(&base, &mut draft).await?;
         let now = self.env().now();
         let floor = self.floor(&base, sequence, now, extra.floor);
         let checkpoint = extra.roots.is_some();
@@ -81,7 +82,10 @@ impl Shared {
         let requests = if extra.answers_group { std::mem::take(&mut leader.group) } else { Vec::new() };
         leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, kept: Vec::new(), put: false });
         let outcome = self.finish(leader).await?;
-        if matches!(outcome, Outcome::Published(_)) {
+        if let Outcome::Published(sequence) = outcome {
+            if has_told {
+                self.has_told_place(sequence);
+            }
             let mut unreferenced = lock(&self.unreferenced);
             for block in named.iter().chain(&spills) {
                 unreferenced.remove(block);
@@ -272,10 +276,9 @@ impl Shared {
 }
 
 fn over_limit(draft: &Draft) -> Error {
-    let bytes = |(key, value): (&Bytes, &Option<Bytes>)| (6 + key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
     Error::LimitExceeded {
         what: "commit_bytes",
-        value: draft.rows.iter().map(bytes).sum(),
+        value: draft.body_bytes() as u64,
         limit: u64::from(crate::format::commit::DELTA_BYTES_MAX),
     }
 }

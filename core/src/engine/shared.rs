@@ -10,6 +10,7 @@ use super::defragmenter::Control;
 use super::held::Counted;
 use super::nodes::Nodes;
 use super::options::{TrustedState, Tuning};
+use super::place::Claimant;
 use super::recent::Recent;
 use super::room::GivenBack;
 use super::root::Root;
@@ -60,6 +61,10 @@ pub(crate) struct Shared {
     pub(crate) tuning: Tuning,
     pub(crate) read_only: bool,
     pub(crate) trusted: Option<Arc<dyn TrustedState>>,
+    /// Whether what was written from this place may be of another history than the one that is open: see [`super::settled`].
+    pub(super) is_strange: AtomicBool,
+    /// A commit of ours that says all of where it was made that there was to be said.
+    pub(super) told_at: AtomicU64,
     pub(crate) root: Mutex<Arc<Root>>,
     pub(crate) recent: Mutex<Recent>,
     pub(crate) queue: Mutex<Vec<Request>>,
@@ -67,6 +72,8 @@ pub(crate) struct Shared {
     /// Who takes or removes snapshots here: they would only make each other begin anew. Locked before the lead.
     pub(crate) snapshots: async_lock::Mutex<()>,
     pub(crate) epoch: Mutex<EpochState>,
+    /// Who claimed the epochs that were claimed through this handle.
+    pub(crate) claims: Mutex<BTreeMap<u32, Claimant>>,
     /// Epochs of ours that a failed barrier made worthless, and that are still open.
     pub(crate) abandoned: Mutex<BTreeSet<u32>>,
     /// Epochs of ours that stay open until we close, though we may go on under another: see [`super::Engine::keep_epoch`].
@@ -194,6 +201,9 @@ impl Shared {
         let Error::Missing { structure, blob } = error else { return error };
         match self.has_expired(blob, sequence).await {
             Ok(true) => Error::Expired,
+            Ok(false) if self.place().is_some() => {
+                Error::damaged(structure, Some(blob), "missing from storage, or not brought there yet")
+            }
             Ok(false) => Error::damaged(structure, Some(blob), "missing from storage"),
             Err(error) => error,
         }

@@ -12,27 +12,25 @@ use bytes::Bytes;
 
 use super::checkpoint::Trees;
 use super::commit::{Draft, Extra, Floor, Leader, Outcome};
+use super::place::{self, is_open};
 use super::root::Root;
 use super::shared::{EpochState, Shared, lock};
+use super::sweep::next_epoch;
 use super::transaction::{Transaction, Work};
 use super::view::{Scan, table_range};
 use crate::format::BlockId;
-use crate::format::rows::{self, DataBlock, Place};
+use crate::format::rows::{self, DataBlock, EpochRow, Place};
 use crate::storage::{ErrorKind, Reach, StorageExt};
 use crate::tree::{Direction, MergedCursor};
 use crate::{Error, Result};
 
-/// How many dead writers' epochs one claim ends, at most.
-const DEAD_EPOCHS_MAX: usize = 100;
-
-/// The epochs of a scan of their table, and when each was last heard of.
-pub(super) async fn epochs(mut scan: Scan) -> Result<BTreeMap<u32, u64>> {
+/// The rows of a scan of the table of epochs.
+pub(super) async fn epoch_rows(mut scan: Scan) -> Result<BTreeMap<u32, EpochRow>> {
     let mut epochs = BTreeMap::new();
     while let Some((key, value)) = scan.next().await? {
         let epoch = <[u8; 4]>::try_from(key.as_ref())
             .map_err(|_| Error::damaged("epoch row", None, "key of another length"))?;
-        let time = rows::decode_count(&value).map_err(|error| Error::damaged("epoch row", None, error.to_string()))?;
-        epochs.insert(u32::from_be_bytes(epoch), time);
+        epochs.insert(u32::from_be_bytes(epoch), place::decode(&value)?);
     }
     Ok(epochs)
 }
@@ -90,30 +88,23 @@ impl Shared {
                 }
                 seen => seen?,
             };
-            let epoch = match seen {
-                Some(row) => rows::decode_count(&row)
-                    .map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?,
-                None => 1,
-            };
+            let epoch = next_epoch(seen)?;
             let epoch = u32::try_from(epoch).map_err(|_| Error::LimitExceeded {
                 what: "writer_epochs",
                 value: epoch,
                 limit: u64::from(u32::MAX),
             })?;
-            // Nobody else is there: whoever left an epoch open died.
-            let mut dead = self.dead_epochs(&claim, guard.is_some()).await?;
-            dead.extend(lock(&self.abandoned).iter());
-            let lasting = lock(&self.lasting).clone();
-            dead.retain(|epoch| !lasting.contains(epoch));
-            // As many as the smallest commit has room for: without an epoch nothing can spill.
-            while dead.len() > DEAD_EPOCHS_MAX {
-                dead.pop_last();
+            let claimant = self.new_claimant()?;
+            let mut gone = self.gone_epochs(&claim, guard.is_some()).await?;
+            if self.place().is_some() && !gone.over.is_empty() {
+                // Before the rows go that say which blocks are meant: a sweep after that would not be made up for if it is cut short.
+                gone.stay_unless(self.sweep_settled(&gone.over).await);
             }
-            for epoch in &dead {
-                claim.put_own(rows::epoch_key(*epoch), None);
+            for (epoch, row) in gone.rows() {
+                claim.put_own(rows::epoch_key(epoch), row.map(|row| row.encode()));
             }
             claim.put_own(counter, Some(Bytes::copy_from_slice(&(u64::from(epoch) + 1).to_le_bytes())));
-            claim.put_own(rows::epoch_key(epoch), Some(Bytes::copy_from_slice(&self.env().now().to_le_bytes())));
+            claim.put_own(rows::epoch_key(epoch), Some(claimant.row(self.env().now()).encode()));
             match self.submit(Work { urgent, ..claim.into_work() }).await {
                 Ok(_) => {}
                 Err(Error::Conflict) => {
@@ -130,18 +121,21 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             }
-            self.blocks.writer.set_epoch(epoch);
+            lock(&self.claims).insert(epoch, claimant);
+            self.blocks.writer.set_epoch_from(epoch, claimant.first_counter());
             *lock(&self.epoch) = EpochState { number: Some(epoch), ..EpochState::default() };
+            if self.is_strange() && gone.is_settled() {
+                self.settled().await?;
+            }
             // What was put under those that stay open, and is named by nobody, is looked for once more.
             {
+                let lasting = lock(&self.lasting).clone();
                 let mut abandoned = lock(&self.abandoned);
                 lock(&self.unlisted).extend(abandoned.intersection(&lasting));
                 abandoned.retain(|epoch| !lasting.contains(epoch));
             }
-            if !dead.is_empty() {
-                lock(&self.abandoned).retain(|epoch| !dead.contains(epoch));
-                self.sweep().await?;
-            }
+            lock(&self.abandoned).retain(|epoch| !gone.has(*epoch));
+            self.sweep_after_claim(&gone).await?;
             let (root, _pin) = self.pin();
             // A creation that died before its hint left the checkpoint to be searched for by every name.
             self.ensure_hint(&root).await?;
@@ -162,17 +156,16 @@ impl Shared {
         *state = EpochState::default();
     }
 
-    /// Epochs whose writer is gone: all that are open where nobody else is there, and those of which nothing was heard for
-    /// long. A writer that sleeps so long loses what it had not committed, and nothing else.
-    async fn dead_epochs(&self, view: &Transaction, alone: bool) -> Result<BTreeSet<u32>> {
-        let heard = self.env().now().saturating_sub(self.tuning.epoch_silence_millis);
-        let open = self.open_epochs(view).await?;
-        Ok(open.into_iter().filter(|(_, time)| alone || *time < heard).map(|(epoch, _)| epoch).collect())
+    /// The epochs that have not ended, and what their rows say.
+    pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, EpochRow>> {
+        let mut open = self.epoch_rows(view).await?;
+        open.retain(|_, row| !row.has_ended());
+        Ok(open)
     }
 
-    /// The epochs that have not ended, and when each was last heard of.
-    pub(crate) async fn open_epochs(&self, view: &Transaction) -> Result<BTreeMap<u32, u64>> {
-        epochs(view.scan_own(rows::EPOCH)).await
+    /// As [`Shared::open_epochs`], with those that have ended, and are not swept after.
+    pub(super) async fn epoch_rows(&self, view: &Transaction) -> Result<BTreeMap<u32, EpochRow>> {
+        epoch_rows(view.scan_own(rows::EPOCH)).await
     }
 
     /// A payload at a place that only this writer knows of, put under its epoch. Where its blocks are missing because others
@@ -184,9 +177,9 @@ impl Shared {
         };
         let Some(epoch) = epoch else { return Err(error) };
         let head = self.chain.find_head().await?;
-        match head.get(&self.nodes, &rows::epoch_key(epoch)).await? {
-            Some(_) => Err(error),
-            None => Err(Error::Conflict),
+        match is_open(head.get(&self.nodes, &rows::epoch_key(epoch)).await?)? {
+            true => Err(error),
+            false => Err(Error::Conflict),
         }
     }
 
@@ -206,12 +199,14 @@ impl Shared {
 
     async fn clear_up_at_head(self: &Arc<Self>) -> Result<()> {
         let view = Transaction::new(self);
-        if self.open_epochs(&view).await?.is_empty() {
-            return Ok(());
+        let (mut is_idle, mut is_settled) = (self.epoch_rows(&view).await?.is_empty(), true);
+        if !is_idle {
+            let alone = self.try_alone().await?.is_some();
+            let gone = self.gone_epochs(&view, alone).await?;
+            (is_idle, is_settled) = (gone.is_empty(), gone.is_settled());
         }
-        let alone = self.try_alone().await?.is_some();
-        if self.dead_epochs(&view, alone).await?.is_empty() {
-            return Ok(());
+        if is_idle {
+            return if self.is_strange() && is_settled { self.settled().await } else { Ok(()) };
         }
         drop(view);
         // One after the other would use the ballast up, though nothing is gained by it.
@@ -223,55 +218,6 @@ impl Shared {
             }
             held => held.map(|_| ()),
         }
-    }
-
-    /// Deletes the blocks that nothing names of ended epochs: of all, because an earlier sweep may have been cut short. What
-    /// is not understood is kept.
-    pub(crate) async fn sweep(self: &Arc<Self>) -> Result<u64> {
-        let view = Transaction::new(self);
-        let open = self.open_epochs(&view).await?;
-        let next = match view.get_own(&rows::counter_key(rows::NEXT_EPOCH)).await? {
-            Some(row) => {
-                rows::decode_count(&row).map_err(|error| Error::damaged("epoch counter", None, error.to_string()))?
-            }
-            None => return Ok(0),
-        };
-        // One that is claimed meanwhile is neither open in what we look at nor numbered below what it counts.
-        self.sweep_after(&self.root(), |epoch| u64::from(epoch) < next && !open.contains_key(&epoch)).await
-    }
-
-    /// Storage is full, and even ending the epochs of the dead takes a commit. To be called while nobody else can be there:
-    /// then no epoch is alive but ours, and what nothing names of the others can be deleted before they end.
-    async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
-        self.catch_up_as_writer().await?;
-        let (root, _pin) = self.pin();
-        let held = lock(&self.epoch).number;
-        self.sweep_after(&root, |epoch| Some(epoch) != held).await
-    }
-
-    /// `is_over`: whether nobody can come to name blocks of an epoch that `root` does not name. The root must be pinned.
-    async fn sweep_after(&self, root: &Root, is_over: impl Fn(u32) -> bool) -> Result<u64> {
-        let (condemned, ballast) = (self.condemned(root).await?, self.ballast(root).await?);
-        let mut swept = 0;
-        for name in self.storage().list_all(&[]).await? {
-            match self.blocks.reader.block_id(name) {
-                Some(BlockId::Data { key_epoch, writer_epoch, counter }) if is_over(writer_epoch) => {
-                    let block = DataBlock { key_epoch, writer_epoch, counter };
-                    let waits = root.spills.contains(&block) || condemned.contains(&block) || ballast.contains(&block);
-                    if !waits && root.get(&self.nodes, &rows::usage_key(block)).await?.is_none() {
-                        self.storage().delete(name).await?;
-                        swept += 1;
-                    }
-                }
-                // Strays of writers that died before they could take them back.
-                Some(BlockId::Commit { sequence, .. }) if sequence < root.oldest => {
-                    self.storage().delete(name).await?;
-                    swept += 1;
-                }
-                _ => {}
-            }
-        }
-        Ok(swept)
     }
 
     /// Blocks that are condemned wait for the floor: readers of older states still need them.
@@ -369,7 +315,7 @@ impl Shared {
         // Before the epoch ends, so that its end proves that nothing of it is left over.
         self.drop_unreferenced(&base, true).await?;
         let key = rows::epoch_key(epoch);
-        if base.get(&self.nodes, &key).await?.is_none() {
+        if !is_open(base.get(&self.nodes, &key).await?)? {
             return Ok(true);
         }
         let mut draft = Draft::default();
@@ -440,11 +386,18 @@ impl Shared {
         Ok(dropped)
     }
 
-    /// Every block in storage that was made under these epochs.
+    /// Every block in storage that was made under these epochs of ours.
     async fn blocks_of(&self, epochs: &BTreeSet<u32>) -> Result<Vec<BlockId>> {
         let names = self.storage().list_all(&[]).await?;
+        let is_one_place = self.place().is_none();
         let ids = names.into_iter().filter_map(|name| self.blocks.reader.block_id(name));
-        Ok(ids.filter(|id| matches!(id, BlockId::Data { writer_epoch, .. } if epochs.contains(writer_epoch))).collect())
+        let is_made = |id: &BlockId| match id {
+            BlockId::Data { writer_epoch, counter, .. } => {
+                epochs.contains(writer_epoch) && (is_one_place || self.own_claimant(*writer_epoch).made(*counter))
+            }
+            BlockId::Commit { .. } => false,
+        };
+        Ok(ids.filter(is_made).collect())
     }
 
     /// Writes down the newest commit that we know to be durable, unless this device has seen a newer one.

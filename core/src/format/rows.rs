@@ -9,9 +9,9 @@
 //! | [`IDENTITY`] | keyed hash of the plaintext, 32 bytes | chunk number u64 |
 //! | [`USAGE`] | block: key epoch u16, writer epoch u32, counter u64 | live bytes u64, see [`live_bytes`] |
 //! | [`HISTORY`] | commit sequence u64 | commit hash, 32 bytes |
-//! | [`EPOCH`] | writer epoch u32 | time of the claim, or of the writer's last checkpoint, u64 (ms) |
+//! | [`EPOCH`] | writer epoch u32 | [`EpochRow`] |
 //! | [`CONDEMNED`] | commit sequence u64, block as above | empty |
-//! | [`COUNTER`] | name byte | u64 |
+//! | [`COUNTER`] | name byte | u64, of [`WRITTEN_AT`] a place |
 //! | [`BALLAST`] | block as above | salt of its sealing, 16 bytes |
 //! | [`SNAPSHOT`] | name, UTF-8 | [`SnapshotRow`] |
 //! | [`PARKED_CHUNK`] | commit that took the last reference u64, chunk number u64 | empty |
@@ -53,6 +53,9 @@ pub const CONTENT_FIRST: u8 = 0x10;
 pub const NEXT_EPOCH: u8 = 0x01;
 /// [`COUNTER`] key: the sequence of the newest snapshot that is kept; no row: 0, there is none.
 pub const NEWEST_SNAPSHOT: u8 = 0x02;
+/// [`COUNTER`] key: the place, [`PLACE_BYTES`] long, that all commits were made at which were made at any of several; zeros: there
+/// was more than one; no row: there was none.
+pub const WRITTEN_AT: u8 = 0x03;
 /// How many commits the history remembers.
 pub const HISTORY_COMMITS: u64 = 65_536;
 
@@ -83,6 +86,80 @@ impl Place {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Records(pointers) => pointers.iter().map(of_record).fold(0, u64::saturating_add),
         }
+    }
+}
+
+/// Bytes of what an epoch row says of its writer's place.
+pub const PLACE_BYTES: usize = 8;
+
+/// Who claimed a writer epoch, where what is stored may be kept alike at several places: there may be another of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The place: the beginning of a keyed hash.
+    pub place: [u8; PLACE_BYTES],
+    /// What the numbers of its blocks begin with.
+    pub tag: u32,
+    /// Whether it has ended, and it is not sure yet that nothing is left of what was put under it.
+    pub has_ended: bool,
+}
+
+/// The row of a writer epoch that has not ended, or that is not swept after.
+///
+/// `time u64 ‖ [place 8 ‖ tag u32 ‖ has ended u8]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochRow {
+    /// When it was claimed, or its writer last made a checkpoint, in ms since 1970.
+    pub time: u64,
+    /// Who claimed it, where there are several places.
+    pub claim: Option<Claim>,
+}
+
+impl EpochRow {
+    /// The row's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut writer = Writer::with_capacity(8 + PLACE_BYTES + 4 + 1);
+        writer.u64(self.time);
+        if let Some(claim) = &self.claim {
+            writer.bytes(&claim.place).u32(claim.tag).u8(claim.has_ended.into());
+        }
+        writer.into_vec().into()
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`FormatError`] for anything that `encode` does not write.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new("epoch row", bytes);
+        let time = reader.u64()?;
+        let claim = match bytes.len() {
+            8 => None,
+            _ => {
+                let (place, tag) = (reader.array()?, reader.u32()?);
+                let has_ended = match reader.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(FormatError::new("epoch row", "state")),
+                };
+                Some(Claim { place, tag, has_ended })
+            }
+        };
+        reader.finish()?;
+        Ok(Self { time, claim })
+    }
+
+    /// Whether the epoch has ended, and is not swept after.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.claim.is_some_and(|claim| claim.has_ended)
+    }
+
+    /// The row once the epoch has ended; none where then there is none, because no claim is to be told from others.
+    #[must_use]
+    pub fn ended(self) -> Option<Self> {
+        let claim = Claim { has_ended: true, ..self.claim? };
+        Some(Self { claim: Some(claim), ..self })
     }
 }
 

@@ -34,6 +34,7 @@ pub mod probe;
 mod registry;
 mod scheme;
 pub mod scratch;
+mod strays;
 mod uri;
 
 use std::ops::Range;
@@ -52,6 +53,7 @@ pub use occupancy::{Occupancy, Occupant, OnlyOccupant};
 pub use open_stores::{Entrance, OnlyHandle, OpenStores, StoreHandle};
 pub use registry::{OpenContext, OpenMode, Registry, StorageConstructor};
 pub use scheme::{SchemeEntry, SchemeInfo};
+pub use strays::{Stray, StraysSought};
 pub use uri::StorageUri;
 
 /// The result of a storage operation.

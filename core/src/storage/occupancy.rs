@@ -8,8 +8,12 @@ use async_lock::{RwLock, RwLockWriteGuardArc};
 ///
 /// A storage that gives exclusive access makes one for each handle that it opens, by `Arc::default()`, and answers it from
 /// [`super::Storage::occupancy`]. It asks it nothing.
+///
+/// Where blobs may come and go by other ways than through this storage, as files do that a sync client carries from one machine to
+/// the next, exclusive access to one such place proves nothing of the others: then it is made by [`Occupancy::at`].
 #[derive(Debug, Default)]
 pub struct Occupancy {
+    place: Option<Vec<u8>>,
     occupants: AtomicUsize,
     /// Coming in reads it, whoever is alone writes it: so newcomers wait meanwhile.
     gate: Arc<RwLock<()>>,
@@ -26,6 +30,19 @@ pub struct OnlyOccupant {
 }
 
 impl Occupancy {
+    /// Of a handle at one of several places where the same blobs may be. `place`: any bytes that tell it from the others, the same
+    /// each time that it is opened.
+    #[must_use]
+    pub fn at(place: Vec<u8>) -> Self {
+        Self { place: Some(place), ..Self::default() }
+    }
+
+    /// The place that exclusive access is a proof for; none where it is one for everybody.
+    #[must_use]
+    pub fn place(&self) -> Option<&[u8]> {
+        self.place.as_deref()
+    }
+
     /// Comes in; waits while the only one who is in has the storage for itself.
     pub async fn enter(self: &Arc<Self>) -> Occupant {
         let _open = self.gate.read().await;

@@ -153,6 +153,12 @@ impl<S> StoreHandle<S> {
         Self { kept: Arc::new(Kept { store, closing }), occupancy: Arc::default() }
     }
 
+    /// As [`StoreHandle::single`], of a store at one of several places ([`Occupancy::at`]).
+    #[must_use]
+    pub fn single_at(store: S, place: Vec<u8>) -> Self {
+        Self { occupancy: Arc::new(Occupancy::at(place)), ..Self::single(store) }
+    }
+
     /// Who uses this handle ([`super::Storage::occupancy`]).
     #[must_use]
     pub fn occupancy(&self) -> &Arc<Occupancy> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     Blocking, BlockingMode, Error, ErrorKind, MaybeSendSync, Operation, Result, SchemeEntry, SchemeInfo, Storage,
-    StorageUri,
+    StorageUri, Stray, StraysSought,
 };
 use crate::env::Env;
 
@@ -98,6 +98,26 @@ pub trait StorageConstructor: MaybeSendSync {
     /// seen of a repository it remembers under this.
     fn location(&self, uri: &StorageUri) -> StorageUri {
         uri.clone()
+    }
+
+    /// What lies among the blobs under names that are a blob's and something more ([`Stray`]), where other programs carry what is
+    /// stored from one place to another, as sync clients do. Nothing is opened by this, and nothing waited for.
+    ///
+    /// # Errors
+    /// As [`StorageConstructor::open`].
+    async fn strays(&self, uri: &StorageUri, sought: StraysSought, context: &OpenContext) -> Result<Vec<Stray>> {
+        let _ = (uri, sought, context);
+        Ok(Vec::new())
+    }
+
+    /// The strays that are copies ([`Stray::is_copy`]), as storages to be read, each with a content a name: as many as the name
+    /// with the most copies has. See [`crate::engine::sides`].
+    ///
+    /// # Errors
+    /// As [`StorageConstructor::open`].
+    async fn copies(&self, uri: &StorageUri, context: &OpenContext) -> Result<Vec<Arc<dyn Storage>>> {
+        let _ = (uri, context);
+        Ok(Vec::new())
     }
 
     /// The URI of a scratch place: on the same medium as what `uri` names, told from others by `name` (at most 64

@@ -18,6 +18,7 @@ mod restored;
 mod secrets;
 mod sizes;
 mod statfs;
+mod sync_clients;
 mod tables;
 mod threads;
 mod transactions;

@@ -22,6 +22,10 @@ impl Folder {
         Ok(Self { root: std::path::absolute(path)? })
     }
 
+    pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        std::fs::metadata(&self.root)
+    }
+
     pub(crate) fn id(&self) -> io::Result<FolderId> {
         std::fs::canonicalize(&self.root)
     }
@@ -93,6 +97,11 @@ impl Folder {
         let metadata = std::fs::symlink_metadata(self.at(path))?;
         let since = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(metadata.is_file().then(|| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Moves a file within the folder.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.at(from), self.at(to))
     }
 
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {

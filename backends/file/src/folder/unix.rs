@@ -28,6 +28,10 @@ impl Folder {
         Ok(Self { root: File::from(root), flushes_whole: OnceLock::new() })
     }
 
+    pub(crate) fn metadata(&self) -> io::Result<std::fs::Metadata> {
+        self.root.metadata()
+    }
+
     /// Device and inode.
     pub(crate) fn id(&self) -> io::Result<FolderId> {
         use std::os::unix::fs::MetadataExt as _;
@@ -110,6 +114,11 @@ impl Folder {
         let metadata = self.open_blob(path)?.metadata()?;
         let since = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Ok(metadata.is_file().then(|| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// Moves a file within the folder.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
     }
 
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {

@@ -74,6 +74,8 @@ const COMMANDS: &[(&str, &[&str], Does)] = &[
     ("header import", &["header"], Does::Changes),
     ("copy", &["copied", "--no-recovery", "--kdf-time", "1", "--new-password-file", "third password"], Does::Changes),
     ("clone", &["cloned"], Does::Changes),
+    ("fork list", &[], Does::Looks),
+    ("fork take", &["newest", "taken"], Does::Looks),
     ("destroy", &["--yes"], Does::Destroys),
     ("kv get", &["key"], Does::Looks),
     ("kv put", &["other", "value"], Does::Changes),
@@ -375,7 +377,7 @@ fn a_repository_that_cannot_be_written_can_be_read_and_refuses_changes() {
     let try_all = |says: &str, humble: bool| {
         let before = contents(&repository);
         for (command, line, does) in commands(&[Does::Looks, Does::Changes, Does::Creates]) {
-            if command == "copy" || command == "clone" {
+            if ["copy", "clone", "fork take"].contains(&command) {
                 continue; // where it writes is elsewhere: see `copy.rs` and `clone.rs`
             }
             scratch.clear();

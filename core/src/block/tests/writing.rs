@@ -483,3 +483,21 @@ fn many_tasks_append_read_and_flush_at_once() {
     assert_eq!(names, blobs.keys().copied().collect());
     assert!(world.storage.sent.lock().unwrap().len() == blobs.len(), "each block is put once");
 }
+
+#[test]
+fn a_block_that_holds_nothing_is_never_noted_with_the_salt_of_another_one() {
+    let (world, store) = small();
+    // Another that took itself for alone, and claimed the same epoch.
+    let other = store_of(&world, 4);
+    block_on(async {
+        let mut put = Vec::new();
+        for store in [&store, &other, &store, &other] {
+            put.push(store.writer.put_empty().await.unwrap());
+        }
+        let names: BTreeSet<_> = put.iter().map(|(id, _)| store.reader.name(id)).collect();
+        assert_eq!(names.len(), put.len());
+        for (id, salt) in put {
+            assert_eq!(store.reader.read_whole(store.reader.name(&id)).await.unwrap().salt, salt);
+        }
+    });
+}

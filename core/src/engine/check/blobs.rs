@@ -7,6 +7,9 @@ use futures_util::stream;
 
 use super::{Check, CheckOptions, HINT};
 use crate::block::BlockReader;
+use crate::engine::Direction;
+use crate::engine::space::epoch_rows;
+use crate::engine::sweep::{Claims, Made, next_epoch};
 use crate::env::Env;
 use crate::format::rows::{self, DataBlock};
 use crate::format::well_known;
@@ -211,10 +214,16 @@ impl Check<'_> {
             None => false,
         };
         let (unnamed, names): (Vec<Name>, Vec<Name>) = names.into_iter().partition(unnamed);
-        if part == Part::All && !unnamed.is_empty() {
-            self.report
-                .notices
-                .push(format!("{} blobs belong to unfinished work, or wait to be deleted", unnamed.len()));
+        let left_over = self.left_over(&unnamed).await?;
+        if left_over > 0 {
+            self.report.notices.push(format!(
+                "{left_over} blobs are left over, or have come before the commits that name them: once nothing is on its way, \
+                 `compact --end-writers` gives their space back"
+            ));
+        }
+        let waiting = unnamed.len().saturating_sub(left_over);
+        if part == Part::All && waiting > 0 {
+            self.report.notices.push(format!("{waiting} blobs belong to unfinished work, or wait to be deleted"));
         }
         self.open(part, names, &wanted, &condemned).await?;
         if !self.spare_absent.is_empty() {
@@ -226,6 +235,26 @@ impl Check<'_> {
             self.report.notices.push(notice);
         }
         Ok(())
+    }
+
+    /// How many of the blobs that nothing names no sweep takes unless somebody says so: none where there is one place.
+    async fn left_over(&mut self, unnamed: &[Name]) -> Result<usize> {
+        let (shared, root) = (self.shared, self.root.clone());
+        if shared.place().is_none() {
+            return Ok(0);
+        }
+        let scan = shared.scan_root(&root, &self.pin, rows::EPOCH, super::ALL, Direction::Ascending);
+        let next = shared.get_at(&root, &rows::counter_key(rows::NEXT_EPOCH)).await;
+        let claims = match (epoch_rows(scan).await, next.and_then(next_epoch)) {
+            (Ok(rows), Ok(next)) => Claims { rows, next, is_one_place: false },
+            (Err(error), _) | (_, Err(error)) => return self.note(error).map(|()| 0),
+        };
+        let is_left_over = |name: &&Name| match shared.blocks.reader.block_id(**name) {
+            Some(BlockId::Data { writer_epoch, counter, .. }) => claims.made(writer_epoch, counter) == Made::Unclaimed,
+            Some(BlockId::Commit { sequence, .. }) => sequence < root.oldest,
+            None => false,
+        };
+        Ok(unnamed.iter().filter(is_left_over).count())
     }
 
     /// Opens these blobs, which are blocks and hints, whole.
