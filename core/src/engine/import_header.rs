@@ -45,7 +45,7 @@ impl Engine {
         header: &Header,
         options: OpenOptions<'_>,
     ) -> Result<HeaderImport> {
-        let occupant = super::enter(&storage).await;
+        let occupant = super::opening::enter(&storage).await;
         refuse_foreign(&storage, header).await?;
         if header.features().unknown() != Features::default() {
             return Err(Error::NewerFormat { detail: "it has features that only reading tolerates".into() });

@@ -468,6 +468,11 @@ fn of_two_sealings_of_one_block_none_takes_the_place_of_the_other() {
         let swapped = data_blocks(&engine, &fork).into_iter().find(|name| {
             good.snapshot_blobs().contains_key(name) && ours.get(name).is_some_and(|blob| *blob != theirs[name])
         });
+        if bed.storage.reopen().occupancy().is_some_and(|occupancy| occupancy.place().is_some()) {
+            // Each claim numbers its blocks apart, so that no two lines give one name to two blocks.
+            assert_eq!(swapped, None);
+            return;
+        }
         let swapped = swapped.expect("blocks of both lines have the same names");
         bed.storage.overwrite(swapped, theirs[&swapped].clone());
         engine.drop_caches();
