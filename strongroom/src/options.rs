@@ -127,9 +127,9 @@ macro_rules! surroundings {
             self
         }
 
-        /// Remembers nothing: then nobody notices when the storage goes back to an older state. And in a folder that other devices
-        /// have written to as well, as under a sync client, what each crash leaves behind takes space for 30 days, or until a
-        /// compaction ends other writers.
+        /// Remembers nothing: then nobody notices when the storage goes back to an older state. And in a folder what the last crashes
+        /// leave behind takes space for 30 days, or until a compaction ends other writers; what each leaves, where other devices
+        /// have written as well, as under a sync client, or the folder was moved, restored or cloned to where it is.
         #[must_use]
         pub fn without_trusted_state(mut self) -> Self {
             self.surroundings.trust = Trust::Nowhere;

@@ -207,7 +207,7 @@ impl Repository {
             Some(first) => Err(strongroom_core::Error::Invalid(format!(
                 "beside the blobs lie {} files of a sync client ({}): other writers are not ended until all has arrived, and what is left of conflicts is gone",
                 strays.len(),
-                first.called
+                first.called.escape_debug()
             ))
             .into()),
         }

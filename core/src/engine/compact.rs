@@ -1,9 +1,11 @@
 //! Compaction: everything that nothing needs any more is given back, and what is left is packed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::checkpoint::Trees;
 use super::defragment::Emptied;
+use super::place::Claimant;
 use super::shared::{Shared, lock};
 use super::transaction::{Transaction, Work};
 use crate::format::rows;
@@ -113,12 +115,19 @@ pub(super) async fn give_back(shared: &Arc<Shared>) -> Result<()> {
 async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
     for _ in 0..shared.tuning.attempts_max {
         let mut transaction = Transaction::new(shared);
-        let mut others = shared.open_epochs(&transaction).await?;
         let lasting = lock(&shared.lasting).clone();
-        others.retain(|epoch, _| *epoch != own && !lasting.contains(epoch));
+        let is_own = |epoch: &u32| *epoch == own || lasting.contains(epoch);
+        let (mut ours, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            shared.open_epochs(&transaction).await?.into_iter().partition(|(epoch, _)| is_own(epoch));
+        // Those that others have disowned are of this place again, as all is.
+        ours.retain(|epoch, row| Claimant::of(row) != shared.own_claimant(*epoch));
         let is_told = shared.is_written_here_alone(&transaction).await?;
-        if others.is_empty() && is_told {
+        if others.is_empty() && ours.is_empty() && is_told {
             return Ok(());
+        }
+        for epoch in ours.into_keys() {
+            let row = shared.own_claimant(epoch).row(shared.env().now());
+            transaction.put_own(rows::epoch_key(epoch), Some(row.encode()));
         }
         // Nothing is on its way from elsewhere: from here on a lock tells of all again, until another place writes.
         if let Some((key, here)) = shared.only_here() {

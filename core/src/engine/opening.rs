@@ -179,13 +179,15 @@ impl Engine {
             // what it went back to would name that.
             shared.persist_commit(shared.root().sequence).await?;
             in_force::heal(&shared.context.storage, &headers, &engine.secrets).await;
-            shared.clear_up().await?;
         }
         if options.accept_rollback {
-            shared.remember_instead().await?
-        } else {
-            shared.remember().await?
+            // Before anything relies on it that this history is the one that is remembered.
+            shared.remember_instead().await?;
         }
+        if !options.read_only {
+            shared.clear_up().await?;
+        }
+        shared.remember().await?;
         Ok(engine)
     }
 
@@ -263,6 +265,7 @@ impl Engine {
             trusted,
             is_strange: AtomicBool::new(false),
             told_at: AtomicU64::new(u64::MAX),
+            signed_at: AtomicU64::new(0),
             root: Mutex::new(Arc::new(root)),
             recent: Mutex::new(Recent::default()),
             queue: Mutex::default(),

@@ -36,10 +36,9 @@ pub trait TrustedState: MaybeSendSync {
     }
 
     /// Whether what this device has left behind at this place is known to be of the history that is remembered. Then a lock is a
-    /// proof that nobody can come to need what its writers left, also where the blobs may be at several places, and another has
-    /// written to them. Where this is not kept, it is not known: then what each crash leaves behind there takes space for 30 days
-    /// ([`Tuning::elsewhere_silence_millis`]), or until a compaction ends other writers, and grows with each. As long as all was
-    /// written from one place, it is not asked for.
+    /// proof that nobody can come to need what its writers left, also where the blobs may be at several places. Where this is not kept,
+    /// it is not known: then what the last crashes have left behind there takes space for 30 days ([`Tuning::elsewhere_silence_millis`]), or
+    /// until a compaction ends other writers; and what each has, where not all was written from this place, since there was a first commit.
     ///
     /// # Errors
     /// As [`TrustedState::load`].

@@ -5,10 +5,13 @@
 //! may be another one's, made apart since that epoch was claimed, and what was committed here is a fork's other side; or it has
 //! come back, and the last commits of it are still to come.
 //!
-//! So a history says whether all of it was made at one place. While that is this one, it is nobody else's, and a lock proves all.
-//! From the first commit of another place on, whoever opens without having followed the history here to its newest commit
-//! *disowns* what was claimed from here: the rows name another place from then on, whose writers no lock tells of. And every commit
-//! does that to rows of other places: who comes back to one of those may have committed meanwhile what this history knows nothing of.
+//! So whoever opens without having followed the history here to its newest commit *disowns* what was claimed from here: the rows
+//! name no place from then on, whose writers no lock tells of. And every commit does that to rows of other places: who comes back to
+//! one of those may have committed meanwhile what this history knows nothing of.
+//!
+//! What is disowned waits for long. A program that has no memory of a folder disowns with each opening, and what its crashes leave
+//! would fill the disk. So a history says whether all of it was made at one place: while that is this one, no more than the newest of
+//! what was disowned waits. It says so from its first commit on; of one that does not, nobody knows.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,7 +22,7 @@ use bytes::Bytes;
 use super::commit::Draft;
 use super::place::{self, Claimant};
 use super::root::Root;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
 use super::transaction::Transaction;
 use super::view::table_range;
 use crate::format::rows::{self, Claim, EpochRow, PLACE_BYTES};
@@ -34,10 +37,13 @@ pub(super) const NOWHERE: Place = [0; PLACE_BYTES];
 /// How many epochs of other places one commit disowns, at most.
 const APART_EPOCHS_MAX: usize = 60;
 
-/// The row of an epoch that no lock is a proof for, and that is open.
-pub(super) fn disowned(row: &EpochRow) -> EpochRow {
+/// A writer that commits is heard of so often at least, in milliseconds: much more often than others wait for it.
+const SIGN_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
+/// The row of an epoch that no lock is a proof for, and that is open, and was heard of now.
+pub(super) fn disowned(row: &EpochRow, now: u64) -> EpochRow {
     let claim = row.claim.map(|claim| Claim { place: NOWHERE, has_ended: false, ..claim });
-    EpochRow { claim, ..*row }
+    EpochRow { claim, time: now }
 }
 
 /// Where a history says that it was made, if it was at one of several places.
@@ -46,10 +52,11 @@ fn written_at(row: Option<Bytes>) -> Result<Option<Place>> {
     row.map(place).transpose().map_err(|_| Error::damaged("place of a history", None, "of another length"))
 }
 
-/// What it has to say once a commit is made here; none where it says that.
-fn written_here_too(at: Option<Place>, here: Place) -> Option<Place> {
+/// What it has to say once a commit is made here; none where it says that. `is_first`: it is the first of all. Of a history that says
+/// nothing, some may have been made elsewhere.
+fn written_here_too(at: Option<Place>, here: Place, is_first: bool) -> Option<Place> {
     match at {
-        None => Some(here),
+        None => Some(if is_first { here } else { NOWHERE }),
         Some(at) if at == here || at == NOWHERE => None,
         Some(_) => Some(NOWHERE),
     }
@@ -85,18 +92,13 @@ impl Shared {
         self.is_strange.load(Ordering::Acquire)
     }
 
-    /// Whether what was written so far, at any of several places, was all written from here, or there is one place.
+    /// Whether it is known that what was written so far, at any of several places, was all written from here; or there is one place.
     pub(super) async fn is_written_here_alone(&self, view: &Transaction) -> Result<bool> {
         if self.place().is_none() {
             return Ok(true);
         }
         let at = written_at(view.get_own(&rows::counter_key(rows::WRITTEN_AT)).await?)?;
-        Ok(at.is_none() || at == self.place())
-    }
-
-    /// Whether a lock proves nothing, in a state, of what was written from here.
-    pub(super) async fn is_strange_in(&self, view: &Transaction) -> Result<bool> {
-        Ok(self.is_strange() && !self.is_written_here_alone(view).await?)
+        Ok(at == self.place())
     }
 
     /// What a commit is to say, which somebody makes who knows that nothing is on its way from other places.
@@ -104,26 +106,41 @@ impl Shared {
         self.place().map(|here| (rows::counter_key(rows::WRITTEN_AT), Bytes::copy_from_slice(&here)))
     }
 
-    /// Has a commit say where it is made, and disown what is open of other places; whether it says all that there is to be said.
-    /// What is said makes no commit spill: that takes an epoch, which is not there for each.
+    /// Has a commit say where it is made, that its writer is there, and disown what is open of other places; whether it says all that
+    /// there is to be said. What is said makes no commit spill that has no epoch for it.
     pub(super) async fn tell_place(&self, base: &Root, draft: &mut Draft) -> Result<bool> {
         let Some(here) = self.place() else { return Ok(true) };
-        // A state that we have made ourselves says all of it.
-        if self.told_at.load(Ordering::Acquire) == base.sequence {
+        let now = self.env().now();
+        // A state that we have made ourselves says all of it, but for what time does.
+        let is_heard = now < self.signed_at.load(Ordering::Acquire).saturating_add(SIGN_MILLIS);
+        if is_heard && self.told_at.load(Ordering::Acquire) == base.sequence {
             return Ok(true);
         }
-        let mut told = Vec::new();
+        let has_epoch = lock(&self.epoch).number.is_some();
         let key = rows::counter_key(rows::WRITTEN_AT);
+        let mut told = Vec::new();
         if !draft.rows.contains_key(&key)
-            && let Some(at) = written_here_too(written_at(base.get(&self.nodes, &key).await?)?, here)
+            && let Some(at) =
+                written_here_too(written_at(base.get(&self.nodes, &key).await?)?, here, base.sequence == 0)
         {
-            told.push((key, Bytes::copy_from_slice(&at)));
+            let at = Bytes::copy_from_slice(&at);
+            if has_epoch {
+                draft.rows.insert(key, Some(at));
+            } else {
+                told.push((key, at));
+            }
+        }
+        let epochs = self.epochs_in(base).await?;
+        if !is_heard {
+            let own = self.own_epochs();
+            let own = epochs.iter().filter(|(epoch, row)| own.contains(epoch) && !row.has_ended());
+            told.extend(own.map(|(epoch, row)| (rows::epoch_key(*epoch), EpochRow { time: now, ..*row }.encode())));
         }
         // The newest first: they are the most likely to be gone on with.
-        let apart = self.epochs_in(base).await?.into_iter().rev().filter(|(_, row)| is_apart(row, here));
-        let apart = apart.map(|(epoch, row)| (rows::epoch_key(epoch), disowned(&row).encode()));
+        let apart = epochs.iter().rev().filter(|(_, row)| is_apart(row, here));
+        told.extend(apart.map(|(epoch, row)| (rows::epoch_key(*epoch), disowned(row, now).encode())));
         // What this commit decides of an epoch stands.
-        told.extend(apart.filter(|(key, _)| !draft.rows.contains_key(key)));
+        told.retain(|(key, _)| !draft.rows.contains_key(key));
         let all = told.len();
         told.truncate(APART_EPOCHS_MAX);
         let (max, mut bytes, mut said) = (self.chain.body_bytes_max(), draft.body_bytes(), 0);
@@ -141,6 +158,7 @@ impl Shared {
     /// Whether a commit that we have made says all that [`Shared::tell_place`] had to say.
     pub(super) fn has_told_place(&self, sequence: u64) {
         self.told_at.store(sequence, Ordering::Release);
+        self.signed_at.store(self.env().now(), Ordering::Release);
     }
 
     async fn epochs_in(&self, root: &Root) -> Result<BTreeMap<u32, EpochRow>> {
@@ -177,10 +195,13 @@ mod tests {
 
     #[test]
     fn a_history_says_where_it_was_made_until_that_was_at_two_places() {
-        assert_eq!(written_here_too(None, HERE), Some(HERE));
-        assert_eq!(written_here_too(Some(HERE), HERE), None);
-        assert_eq!(written_here_too(Some(THERE), HERE), Some(NOWHERE));
-        assert_eq!(written_here_too(Some(NOWHERE), HERE), None);
+        assert_eq!(written_here_too(None, HERE, true), Some(HERE));
+        assert_eq!(written_here_too(None, HERE, false), Some(NOWHERE));
+        for is_first in [true, false] {
+            assert_eq!(written_here_too(Some(HERE), HERE, is_first), None);
+            assert_eq!(written_here_too(Some(THERE), HERE, is_first), Some(NOWHERE));
+            assert_eq!(written_here_too(Some(NOWHERE), HERE, is_first), None);
+        }
         assert_eq!(written_at(None).unwrap(), None);
         assert_eq!(written_at(Some(Bytes::copy_from_slice(&HERE))).unwrap(), Some(HERE));
         assert!(written_at(Some(Bytes::from_static(b"short"))).is_err());
@@ -193,8 +214,8 @@ mod tests {
         assert!(!is_apart(&row(THERE, true), HERE) && !is_apart(&row(HERE, false), HERE));
         assert!(!is_apart(&EpochRow { time: 3, claim: None }, HERE));
         for has_ended in [true, false] {
-            let disowned = disowned(&row(THERE, has_ended));
-            assert_eq!(disowned, row(NOWHERE, false));
+            let disowned = disowned(&row(THERE, has_ended), 5);
+            assert_eq!(disowned, EpochRow { time: 5, ..row(NOWHERE, false) });
             assert!(!is_apart(&disowned, HERE));
         }
     }

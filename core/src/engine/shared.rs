@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) trusted: Option<Arc<dyn TrustedState>>,
     /// Whether what was written from this place may be of another history than the one that is open: see [`super::settled`].
     pub(super) is_strange: AtomicBool,
+    /// When a commit of ours last said that its writer is there, in milliseconds of the clock.
+    pub(super) signed_at: AtomicU64,
     /// A commit of ours that says all of where it was made that there was to be said.
     pub(super) told_at: AtomicU64,
     pub(crate) root: Mutex<Arc<Root>>,

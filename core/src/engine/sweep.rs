@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::place::Claimant;
 use super::root::Root;
-use super::settled::disowned;
+use super::settled::{NOWHERE, disowned};
 use super::shared::{Shared, lock};
 use super::transaction::Transaction;
 use crate::format::rows::{self, DataBlock, EpochRow};
@@ -23,6 +23,9 @@ use crate::{Error, Result};
 /// How many epochs of writers that are gone one claim takes, at most: as many rows as the smallest commit has room for. Without an
 /// epoch nothing can spill.
 const GONE_EPOCHS_MAX: usize = 60;
+
+/// How many epochs that are disowned wait for the 30 days in a history that was all written from here, as far as it says.
+const DISOWNED_HERE_MAX: usize = 1;
 
 /// What is to become of the epochs of writers that are gone.
 #[derive(Default)]
@@ -56,7 +59,7 @@ impl Gone {
     /// The rows, as they are to be.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u32, Option<EpochRow>)> {
         let ended = self.ended.iter().map(|(epoch, row)| (*epoch, row.ended()));
-        let disowned = self.disowned.iter().map(|(epoch, row)| (*epoch, Some(disowned(row))));
+        let disowned = self.disowned.iter().map(|(epoch, row)| (*epoch, Some(disowned(row, row.time))));
         self.over.keys().map(|epoch| (*epoch, None)).chain(ended).chain(disowned)
     }
 
@@ -131,16 +134,18 @@ impl Shared {
         let is_past = |epoch: &u32| rows.get(epoch).is_none_or(EpochRow::has_ended) && !lasting.contains(epoch);
         let past = abandoned.iter().copied().filter(is_past).collect();
         let mut gone = Gone { past, is_settled: true, ..Gone::default() };
-        let is_ours_alone = self.is_written_here_alone(view).await?;
-        let (is_strange, own) = (self.is_strange() && !is_ours_alone, self.own_epochs());
+        let (is_strange, own) = (self.is_strange(), self.own_epochs());
+        let mut too_many = if alone { self.too_many_disowned(view, &rows).await? } else { BTreeSet::new() };
         for (epoch, row) in rows {
             if lasting.contains(&epoch) {
                 continue;
             }
+            if too_many.remove(&epoch) {
+                gone.over.insert(epoch, row);
+                continue;
+            }
             // Where there is one place all are of it, whatever their rows say: a clone has those of its source.
-            // So is one without a claim, of a program that made none, while nobody else has written.
-            let is_here =
-                here.is_none() || Claimant::of(&row).place() == here || (is_ours_alone && row.claim.is_none());
+            let is_here = here.is_none() || Claimant::of(&row).place() == here;
             if is_here && is_strange && here.is_some() && !own.contains(&epoch) {
                 // One that has ended is open again only where none of its writer's can be there, to commit under it.
                 if alone || !row.has_ended() {
@@ -171,6 +176,20 @@ impl Shared {
         Ok(gone.bounded())
     }
 
+    /// Epochs of this place that were disowned, and wait no longer: newer ones do, of a history that nobody else has written to.
+    /// To be asked by who is alone here.
+    async fn too_many_disowned(&self, view: &Transaction, rows: &BTreeMap<u32, EpochRow>) -> Result<BTreeSet<u32>> {
+        if self.place().is_none() || !self.is_written_here_alone(view).await? {
+            return Ok(BTreeSet::new());
+        }
+        let own = self.own_epochs();
+        let is_disowned = |(epoch, row): &(&u32, &EpochRow)| {
+            !row.has_ended() && Claimant::of(row).place() == Some(NOWHERE) && !own.contains(epoch)
+        };
+        let disowned = rows.iter().filter(is_disowned).map(|(epoch, _)| *epoch);
+        Ok(disowned.rev().skip(DISOWNED_HERE_MAX).collect())
+    }
+
     /// Sweeps after the writers of these epochs; whether all is gone that they left. It is no error where that has to wait.
     pub(super) async fn sweep_settled(self: &Arc<Self>, over: &BTreeMap<u32, EpochRow>) -> bool {
         let settled = {
@@ -192,8 +211,11 @@ impl Shared {
         self.catch_up_as_writer().await?;
         let (root, _pin) = self.pin();
         let held = lock(&self.epoch).number;
+        // What has come meanwhile may have disowned some: that stands.
+        let now = self.epoch_rows(&Transaction::new(self)).await?;
         let is_over = |epoch: u32, counter: u64| {
-            Some(epoch) != held && over.get(&epoch).is_some_and(|row| Claimant::of(row).made(counter))
+            let row = over.get(&epoch).filter(|row| now.get(&epoch) == Some(row));
+            Some(epoch) != held && row.is_some_and(|row| Claimant::of(row).made(counter))
         };
         self.sweep_after(&root, is_over, false).await
     }
@@ -223,7 +245,7 @@ impl Shared {
         let next = view.get_own(&rows::counter_key(rows::NEXT_EPOCH)).await?;
         let is_one_place = self.place().is_none();
         let mut claims = Claims { rows: self.epoch_rows(&view).await?, next: next_epoch(next)?, is_one_place };
-        if !everything && self.place().is_some() && self.is_strange_in(&view).await? {
+        if !everything && !is_one_place && self.is_strange() {
             // Those of here that have ended are to be disowned, as soon as that can be done.
             claims.rows.retain(|_, row| Claimant::of(row).place() != self.place());
         }
@@ -242,16 +264,12 @@ impl Shared {
     pub(super) async fn sweep_alone(self: &Arc<Self>) -> Result<u64> {
         self.catch_up_as_writer().await?;
         let (root, _pin) = self.pin();
-        let (held, here) = (lock(&self.epoch).number, self.place());
-        let view = Transaction::new(self);
-        let rows = if here.is_some() { self.epoch_rows(&view).await? } else { BTreeMap::new() };
-        let is_ours_alone = self.is_written_here_alone(&view).await?;
-        let is_strange = self.is_strange() && !is_ours_alone;
-        drop(view);
+        let (held, here, is_strange) = (lock(&self.epoch).number, self.place(), self.is_strange());
+        let rows = if here.is_some() { self.epoch_rows(&Transaction::new(self)).await? } else { BTreeMap::new() };
         let is_left = |row: &EpochRow, counter: u64| {
             let was = Claimant::of(row);
             // Of what is disowned with the next claim no lock tells.
-            let is_here = was.place() == here || (is_ours_alone && row.claim.is_none());
+            let is_here = was.place() == here;
             if is_here { !is_strange && was.made(counter) } else { row.has_ended() && was.made(counter) }
         };
         let is_over = |epoch: u32, counter: u64| {

@@ -54,7 +54,7 @@ pub const NEXT_EPOCH: u8 = 0x01;
 /// [`COUNTER`] key: the sequence of the newest snapshot that is kept; no row: 0, there is none.
 pub const NEWEST_SNAPSHOT: u8 = 0x02;
 /// [`COUNTER`] key: the place, [`PLACE_BYTES`] long, that all commits were made at which were made at any of several; zeros: there
-/// was more than one; no row: there was none.
+/// was more than one, or that is not known; no row: there was none.
 pub const WRITTEN_AT: u8 = 0x03;
 /// How many commits the history remembers.
 pub const HISTORY_COMMITS: u64 = 65_536;

@@ -239,25 +239,98 @@ fn where_there_is_one_place_its_lock_tells_of_all_epochs_that_a_clone_has_from_a
 }
 
 #[test]
-fn what_was_open_without_a_place_is_ended_by_the_lock_of_a_folder_that_nobody_else_has_written_to() {
+fn what_was_open_without_a_place_may_be_anybodys_and_waits_for_a_month() {
     let (root, dice) = (scratch(), &mut Dice::new(12));
     block_on(async {
-        let folder = root.path().join("folder");
-        let create = CreateOptions::new(password()).kdf(KdfParameters::MINIMUM).block_bytes(4096);
+        let ([mut desk, _], _) = two(root.path(), dice).await;
+        let (env, clock) = Env::manual(9);
+        clock.advance(Duration::from_millis(2_000_000_000_000));
+        desk.env = env;
+        let create = CreateOptions::new(password()).kdf(KdfParameters::MINIMUM).block_bytes(4096).env(desk.env.clone());
         let source = format!("sqlite:{}", root.path().join("source").display());
         let at_work = Repository::create(source.as_str(), create.without_trusted_state()).await.unwrap();
         write(&at_work, dice, "at work").await.unwrap();
-        at_work.clone_to(folder.to_str().unwrap(), strongroom::CloneOptions::default()).await.unwrap();
-        let open = async || {
-            let options = OpenOptions::new(password()).without_trusted_state();
-            Repository::open(folder.to_str().unwrap(), options).await.unwrap()
+        let left = at_work.engine().own_epochs();
+        desk.folder = root.path().join("clone");
+        at_work.clone_to(desk.place(), strongroom::CloneOptions::default()).await.unwrap();
+        let open_epochs = async |options| {
+            let repository = Repository::open(desk.place(), options).await.unwrap();
+            let own = repository.engine().own_epochs();
+            let mut open = repository.engine().open_epochs().await.unwrap();
+            open.retain(|epoch| !own.contains(epoch));
+            repository.fs().write("/written", &[1]).await.unwrap();
+            repository.close().await.unwrap();
+            open
         };
-        let looks = open().await;
-        let (open_epochs, own) = (looks.engine().open_epochs().await.unwrap(), looks.engine().own_epochs());
-        assert_eq!(open_epochs, own);
-        looks.close().await.unwrap();
-        drop(looks);
-        assert!(open().await.engine().open_epochs().await.unwrap().is_empty());
+        for days in [0, 29] {
+            clock.advance(Duration::from_secs(days * 24 * 60 * 60));
+            for _ in 0..3 {
+                assert_eq!(open_epochs(desk.options().without_trusted_state()).await, left);
+                assert_eq!(open_epochs(desk.options()).await, left);
+            }
+        }
+        clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
+        assert!(open_epochs(desk.options()).await.is_empty());
+    });
+}
+
+#[test]
+fn a_writer_that_commits_now_and_then_is_not_taken_for_gone_elsewhere() {
+    let (root, dice) = (scratch(), &mut Dice::new(14));
+    block_on(async {
+        let ([mut desk, mut laptop], mut client) = two(root.path(), dice).await;
+        let (env, clock) = Env::manual(10);
+        clock.advance(Duration::from_millis(2_000_000_000_000));
+        (desk.env, laptop.env) = (env.clone(), env);
+        let at_work = desk.open().await.unwrap();
+        for day in 0..40 {
+            at_work.fs().write("/diary", &[day]).await.unwrap();
+            clock.advance(Duration::from_secs(24 * 60 * 60));
+        }
+        let own = at_work.engine().own_epochs();
+        let mut transaction = at_work.engine().begin();
+        put(&mut transaction, dice, 20).await;
+        client.finish(dice);
+        let keys = at_work.engine().keys().clone();
+        let before = blocks(&laptop.folder, &keys);
+        let elsewhere = laptop.open().await.unwrap();
+        elsewhere.fs().write("/elsewhere", &noise(dice, 9000)).await.unwrap();
+        assert!(elsewhere.engine().open_epochs().await.unwrap().is_superset(&own));
+        assert!(before.values().all(|path| laptop.folder.join(path).exists()));
+        // But of one of which nothing was heard for as long, nobody waits for more.
+        clock.advance(Duration::from_secs(31 * 24 * 60 * 60));
+        elsewhere.close().await.unwrap();
+        drop(elsewhere);
+        let elsewhere = laptop.open().await.unwrap();
+        elsewhere.fs().write("/elsewhere", &noise(dice, 9000)).await.unwrap();
+        assert!(elsewhere.engine().open_epochs().await.unwrap().is_disjoint(&own));
+    });
+}
+
+#[test]
+fn who_ends_other_writers_is_known_by_its_lock_again_though_another_has_disowned_it() {
+    let (root, dice) = (scratch(), &mut Dice::new(15));
+    block_on(async {
+        let ([desk, laptop], mut client) = two(root.path(), dice).await;
+        let keys = desk.open().await.unwrap().engine().keys().clone();
+        let at_work = desk.open().await.unwrap();
+        write(&at_work, dice, "claims").await.unwrap();
+        client.finish(dice);
+        let elsewhere = laptop.open().await.unwrap();
+        write(&elsewhere, dice, "laptop").await.unwrap();
+        elsewhere.close().await.unwrap();
+        client.finish(dice);
+        at_work.refresh().await.unwrap();
+        let options = CompactOptions { end_other_writers: true, ..CompactOptions::default() };
+        at_work.compact(options).await.unwrap();
+        let before = blocks(&desk.folder, &keys);
+        put(&mut at_work.engine().begin(), dice, 100).await;
+        drop(at_work);
+        let made = blocks(&desk.folder, &keys).into_iter().filter(|(id, _)| !before.contains_key(id));
+        let left: Vec<_> = made.map(|(_, path)| path).collect();
+        assert!(left.len() > 100);
+        desk.open().await.unwrap().close().await.unwrap();
+        assert_eq!(still_there(&desk, &left), 0);
     });
 }
 
@@ -348,21 +421,24 @@ async fn killed_and_forgetful(device: &Device, keys: &Keys, dice: &mut Dice) -> 
 }
 
 #[test]
-fn who_remembers_nothing_of_a_folder_that_nobody_else_has_written_to_leaves_no_more_with_each_crash() {
+fn who_remembers_nothing_of_a_folder_that_nobody_else_has_written_to_leaves_what_the_last_crashes_left() {
     let (root, dice) = (scratch(), &mut Dice::new(11));
     block_on(async {
         let (devices, mut client) = two(root.path(), dice).await;
         let [desk, laptop] = &devices;
         let keys = desk.open().await.unwrap().engine().keys().clone();
-        let mut left = killed_and_forgetful(desk, &keys, dice).await;
-        let after_one = client::read(&desk.folder).len();
-        for crash in 0..4 {
-            let again = killed_and_forgetful(desk, &keys, dice).await;
-            assert_eq!(still_there(desk, &left), 0, "crash {crash}");
-            left = again;
+        let (mut left, mut files) = (Vec::new(), Vec::new());
+        for crash in 0..8 {
+            left.push(killed_and_forgetful(desk, &keys, dice).await);
+            files.push(client::read(&desk.folder).len());
+            // The one before, and one more that it has met.
+            for (number, left) in left.iter().enumerate() {
+                let kept = if number + 2 >= crash { left.len() } else { 0 };
+                assert_eq!(still_there(desk, left), kept, "{number} after {crash}");
+            }
         }
-        let files = client::read(&desk.folder).len();
-        assert!(files < after_one + 20, "{files} files, {after_one} after the first crash");
+        assert!(files[7] < files[2] + 20, "{files:?}");
+        let mut left: Vec<_> = left.into_iter().skip(5).flatten().collect();
         // From another device's first commit on no lock here tells of what it may bring back.
         client.finish(dice);
         laptop.write(dice, "laptop").await.unwrap();
@@ -381,7 +457,9 @@ fn who_remembers_nothing_of_a_folder_that_nobody_else_has_written_to_leaves_no_m
         drop(repository);
         assert_eq!(still_there(desk, &left), 0);
         let left = killed_and_forgetful(desk, &keys, dice).await;
-        Repository::open(desk.place(), forgetful()).await.unwrap().close().await.unwrap();
+        for _ in 0..3 {
+            killed_and_forgetful(desk, &keys, dice).await;
+        }
         assert_eq!(still_there(desk, &left), 0);
     });
 }

@@ -66,14 +66,6 @@ async fn go_on(desk: &Device, dice: &mut Dice, options: OpenOptions) {
     }
 }
 
-/// From then on what was written at the desk is not all that there may be.
-async fn write_elsewhere(laptop: &Device, client: &mut Client, dice: &mut Dice) {
-    let repository = laptop.open().await.unwrap();
-    write(&repository, dice, "elsewhere").await.unwrap();
-    repository.close().await.unwrap();
-    client.finish(dice);
-}
-
 fn for_each_end(run: impl AsyncFn(&Path, &mut Dice, End)) {
     for (seed, end) in [(1, End::Closed), (2, End::Killed), (3, End::Closed), (4, End::Killed)] {
         let (root, dice) = (scratch(), &mut Dice::new(seed));
@@ -268,8 +260,7 @@ impl TrustedState for Noting {
 fn what_was_disowned_is_remembered_before_it_is_relied_on() {
     let (root, dice) = (scratch(), &mut Dice::new(11));
     block_on(async {
-        let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
-        write_elsewhere(&laptop, &mut client, dice).await;
+        let ([mut desk, _], _) = two(root.path(), dice).await;
         let writer = desk.open().await.unwrap();
         write(&writer, dice, "killed").await.unwrap();
         drop(writer);
@@ -290,8 +281,7 @@ fn what_was_disowned_is_remembered_before_it_is_relied_on() {
 fn what_comes_back_into_the_folder_after_all_was_emptied_finds_its_blocks_again() {
     let (root, dice) = (scratch(), &mut Dice::new(6));
     block_on(async {
-        let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
-        write_elsewhere(&laptop, &mut client, dice).await;
+        let ([mut desk, _], _) = two(root.path(), dice).await;
         let writer = desk.open().await.unwrap();
         let keys = writer.engine().keys().clone();
         let claim = writer.info().await.unwrap().sequence + 1;
@@ -321,13 +311,69 @@ fn what_comes_back_into_the_folder_after_all_was_emptied_finds_its_blocks_again(
     });
 }
 
+/// How somebody opens a folder whose newest commits are still to come.
+#[derive(Clone, Copy, Debug)]
+enum Opens {
+    Forgetful,
+    Accepting,
+}
+
+#[test]
+fn what_was_closed_here_and_gone_on_with_elsewhere_is_kept_though_the_end_of_it_is_still_to_come() {
+    for opens in [Opens::Forgetful, Opens::Accepting] {
+        let (root, dice) = (scratch(), &mut Dice::new(12));
+        block_on(async {
+            let ([desk, laptop], mut client) = two(root.path(), dice).await;
+            let writer = desk.open().await.unwrap();
+            let keys = writer.engine().keys().clone();
+            let claim = writer.info().await.unwrap().sequence + 1;
+            for number in 0..3 {
+                writer.fs().write(&format!("/desk-{number}"), &noise(dice, 60_000)).await.unwrap();
+            }
+            writer.close().await.unwrap();
+            drop(writer);
+            client.finish(dice);
+            let at_laptop = laptop.open().await.unwrap();
+            write(&at_laptop, dice, "laptop").await.unwrap();
+            at_laptop.close().await.unwrap();
+            drop(at_laptop);
+            client.finish(dice);
+            // That is known here, too.
+            let looks = Repository::open(desk.place(), desk.options().read_only(true)).await.unwrap();
+            let (tree, newest) = (read(&looks).await.unwrap(), looks.info().await.unwrap().sequence);
+            looks.close().await.unwrap();
+            drop(looks);
+            // The folder is emptied and filled again, and what is there says of no other device that it has written.
+            let late: Vec<_> = (claim + 1..=newest).map(|sequence| commit(sequence, &keys)).collect();
+            let kept: Vec<_> = late.iter().map(|path| fs::read(desk.folder.join(path)).unwrap()).collect();
+            late.iter().for_each(|path| fs::remove_file(desk.folder.join(path)).unwrap());
+            let before = blocks(&desk.folder, &keys);
+            for session in 0..3 {
+                let options = match opens {
+                    Opens::Forgetful => desk.options().without_trusted_state(),
+                    Opens::Accepting => desk.options().accept_rollback(session == 0),
+                };
+                let repository = Repository::open(desk.place(), options).await.unwrap();
+                assert!(session > 0 || repository.info().await.unwrap().sequence <= claim + 1);
+                repository.fs().write(&format!("/too-early-{session}"), b"small").await.unwrap();
+                repository.close().await.unwrap();
+            }
+            assert!(before.values().all(|path| desk.folder.join(path).exists()), "{opens:?}");
+            for (path, bytes) in late.iter().zip(&kept) {
+                let lost = if desk.folder.join(path).exists() { " (1)" } else { "" };
+                fs::write(desk.folder.join(format!("{}{lost}", path.display())), bytes).unwrap();
+            }
+            assert_is_whole(&desk, &tree, &root.path().join("taken")).await;
+        });
+    }
+}
+
 #[test]
 fn what_was_disowned_goes_when_somebody_says_so_and_after_a_month() {
     for is_said in [true, false] {
         let (root, dice) = (scratch(), &mut Dice::new(7));
         block_on(async {
-            let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
-            write_elsewhere(&laptop, &mut client, dice).await;
+            let ([mut desk, _], _) = two(root.path(), dice).await;
             let (env, clock) = Env::manual(8);
             clock.advance(Duration::from_millis(2_000_000_000_000));
             desk.env = env;
