@@ -38,4 +38,9 @@ mod medium {
     pub(crate) fn cases(all: u32) -> u32 {
         all
     }
+
+    /// What a device remembers that opens it. Of the one place of the double nothing needs to be known.
+    pub(crate) fn memory() -> Option<std::sync::Arc<dyn strongroom_core::engine::TrustedState>> {
+        None
+    }
 }

@@ -14,7 +14,7 @@ use strongroom_core::engine::{
 };
 use strongroom_core::env::Env;
 
-use super::medium::Medium;
+use super::medium::{self, Medium};
 
 pub(crate) const TABLE: Table = Table(0x80);
 
@@ -46,7 +46,7 @@ impl Bed {
             suite,
             block_bytes,
             kdf: KdfParameters::MINIMUM,
-            trusted: None,
+            trusted: medium::memory(),
             tuning: tuning(),
         };
         let engine = Engine::create(Arc::new(storage.another()), Env::deterministic(seed), create).await.unwrap();
@@ -62,7 +62,7 @@ impl Bed {
     pub(crate) async fn open_with(&mut self, change: impl FnOnce(&mut OpenOptions<'_>)) -> Result<Engine> {
         self.seed += 1;
         let mut options = OpenOptions::new(Unlock::Root(&self.root));
-        options.tuning = self.tuning;
+        (options.tuning, options.trusted) = (self.tuning, medium::memory());
         change(&mut options);
         Engine::open(Arc::new(self.storage.reopen()), Env::deterministic(self.seed << 32), options).await
     }

@@ -11,7 +11,7 @@ use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
 use strongroom_core::env::{BoxTask, Clock, Env, Random, RandomUnavailable, Spawn};
 use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, Options, Result};
 
-use super::medium::Medium;
+use super::medium::{self, Medium};
 use super::model::Shown;
 
 /// A repository on a medium; opened again by its root secret, so that key derivation is not the cost.
@@ -42,7 +42,7 @@ impl Bed {
             suite: Suite::Aes256Gcm,
             block_bytes,
             kdf: KdfParameters::MINIMUM,
-            trusted: None,
+            trusted: medium::memory(),
             tuning: tuning(),
         };
         let engine = Engine::create(Arc::new(storage.another()), env(seed), create).await.unwrap();
@@ -80,7 +80,7 @@ impl Bed {
         self.seed += 1;
         let mut options = engine::OpenOptions::new(Unlock::Root(&self.root));
         options.tuning = tuning;
-        options.read_only = read_only;
+        (options.read_only, options.trusted) = (read_only, medium::memory());
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
