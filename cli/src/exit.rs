@@ -71,6 +71,10 @@ impl Failure {
     /// Says on what it failed.
     #[must_use]
     pub(crate) fn on(mut self, what: impl fmt::Display) -> Self {
+        // Who asked to stop knows on what.
+        if self.message.starts_with("interrupted") {
+            return self;
+        }
         let what = what.to_string();
         let what = storage::brief(&what);
         // Many causes name it themselves, at the beginning or after what was being done with it.

@@ -86,12 +86,17 @@ impl Interrupt {
 
     /// The same for a part of something larger: not given at all once someone asked to stop, since the note of a signal
     /// that came just before the wait would wake nobody.
-    pub(crate) fn while_asked_for<T>(&self, give: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    ///
+    /// # Errors
+    /// Someone has asked to stop already; what `failed` makes of an error of `give`.
+    pub(crate) fn while_asked_for<T>(
+        &self,
+        give: impl FnOnce() -> std::io::Result<T>,
+        failed: fn(std::io::Error) -> Failure,
+    ) -> Result<T, Failure> {
         self.while_waiting(|| {
-            if self.asked() {
-                return Err(std::io::Error::other("interrupted"));
-            }
-            give()
+            self.check()?;
+            give().map_err(failed)
         })
     }
 
@@ -113,5 +118,23 @@ impl Interrupt {
     /// An error where someone asked to stop.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.asked() { Err(Failure::failed("interrupted: nothing of this command was kept")) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::stdout_failed;
+
+    #[test]
+    fn a_signal_that_comes_before_a_wait_is_told_as_one_and_not_as_a_failure_of_what_was_waited_for() {
+        let interrupt = Interrupt::default();
+        let gives = || interrupt.while_asked_for(|| Ok(1), stdout_failed);
+        assert!(matches!(gives(), Ok(1)));
+        let fails = interrupt.while_asked_for(|| Err::<(), _>(std::io::Error::other("gone")), stdout_failed);
+        assert_eq!(fails.unwrap_err().on("/file").to_string(), "/file: cannot write to stdout: gone");
+        interrupt.asked.store(true, Ordering::SeqCst);
+        let told = gives().unwrap_err().on("/file").to_string();
+        assert!(told.starts_with("interrupted: "), "{told}");
     }
 }

@@ -67,7 +67,7 @@ impl Output {
 
     /// Bytes as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.interrupt.while_asked_for(|| self.stdout.write_all(bytes)).map_err(stdout_failed)
+        self.interrupt.while_asked_for(|| self.stdout.write_all(bytes), stdout_failed)
     }
 
     /// A name, then the end of the line: escaped on a terminal, as it is in a pipe.

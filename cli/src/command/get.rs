@@ -44,7 +44,7 @@ async fn get(snapshot: &FsSnapshot, path: &[u8], local: &OsStr, context: &mut Co
         // A device or a pipe is written into; it is not replaced.
         Ok(there) if !there.is_file() => {
             let open = || std::fs::OpenOptions::new().write(true).open(&local);
-            let device = context.interrupt.while_asked_for(open).map_err(local_failed)?;
+            let device = context.interrupt.while_asked_for(open, local_failed)?;
             return stream(&file, context, Some(device)).await;
         }
         Ok(_) => {}
@@ -80,7 +80,7 @@ async fn stream(file: &File, context: &mut Context, mut device: Option<std::fs::
         }
         let piece = buffer.get(..read).unwrap_or_default();
         match &mut device {
-            Some(device) => context.interrupt.while_asked_for(|| device.write_all(piece)).map_err(local_failed)?,
+            Some(device) => context.interrupt.while_asked_for(|| device.write_all(piece), local_failed)?,
             None => context.output.bytes(piece)?,
         }
         offset += u64::try_from(read).unwrap_or(u64::MAX);
