@@ -3,7 +3,8 @@
 //!
 //! For such a put may still arrive, from somewhere on the way, and it would write over whatever was put under the name since. So
 //! whoever puts something else there finds that the earlier put has taken effect: it is sent again first. A server that keeps
-//! conditions would have let one of the two win as well.
+//! conditions would have let one of the two win as well. That goes for durable puts: other names are drawn, and nobody ever puts
+//! anything else under them.
 //!
 //! That another process writes, too, is against what was promised, and is found out where it costs little: whoever begins to write
 //! puts a number into the marker, and looks for it before and after each durable put, on which all else rests. Before it: the one
@@ -26,10 +27,10 @@ use crate::config::ConditionalPut;
 use crate::marker::{self, Marker};
 use crate::storage::{Requests, S3Storage, made_otherwise};
 
-/// Among how many locks the names are spread.
+/// Among how many locks the names at an address are spread.
 const TURNS: usize = 64;
 
-/// So much is remembered of puts that nobody knows the effect of. Most are settled at once, by the retry layer.
+/// So much is remembered of durable puts that nobody knows the effect of. Most are settled at once, by the retry layer.
 const LATE_BYTES_MAX: usize = 64 << 20;
 
 /// What was looked at before so long, the time that the machine slept included, is looked at again before anything is put.
@@ -38,16 +39,34 @@ const LOOK_MAX: Duration = Duration::from_secs(20);
 /// Where not even the last of so many looks is new enough, nothing is put.
 const LOOKS_COUNT_MAX: usize = 3;
 
-/// The number by which this process is known at an address, once it is; held while that is found out.
-type Writer = Arc<tokio::sync::Mutex<Option<String>>>;
-
 /// Of all storages of this process that are for a single writer.
 #[derive(Clone, Debug)]
 pub(crate) struct Alone {
-    turns: Arc<[tokio::sync::Mutex<()>]>,
     late: Arc<Mutex<VecDeque<Late>>>,
-    /// By which numbers this process is known, and where.
-    writers: Arc<Mutex<BTreeMap<String, Writer>>>,
+    addresses: Arc<Mutex<BTreeMap<String, Arc<Beside>>>>,
+}
+
+/// What those of this process who write to one address share: a server that does not answer keeps nobody from writing to others.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    turns: Vec<tokio::sync::Mutex<()>>,
+    /// The number by which this process is known there, once it is; held while that is found out.
+    writer: tokio::sync::Mutex<Option<String>>,
+}
+
+impl Beside {
+    fn new() -> Self {
+        Self { turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(), writer: tokio::sync::Mutex::default() }
+    }
+
+    /// Waits for those who put this name.
+    async fn turn(&self, name: Name) -> Option<MutexGuard<'_, ()>> {
+        let place = usize::from(name.as_bytes()[0]) % TURNS;
+        match self.turns.get(place) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,20 +85,7 @@ impl Alone {
     }
 
     fn new() -> Self {
-        Self {
-            turns: (0..TURNS).map(|_| tokio::sync::Mutex::new(())).collect(),
-            late: Arc::default(),
-            writers: Arc::default(),
-        }
-    }
-
-    /// Waits for those who put this name.
-    pub(crate) async fn turn(&self, name: Name) -> Option<MutexGuard<'_, ()>> {
-        let place = usize::from(name.as_bytes()[0]) % TURNS;
-        match self.turns.get(place) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        }
+        Self { late: Arc::default(), addresses: Arc::default() }
     }
 
     /// What may still arrive at an address.
@@ -99,9 +105,10 @@ impl Alone {
         }
     }
 
-    /// One for each address: a server that does not answer keeps nobody from writing to others.
-    fn writer(&self, address: String) -> Writer {
-        self.writers.lock().unwrap_or_else(PoisonError::into_inner).entry(address).or_default().clone()
+    /// Those who write to an address.
+    fn beside(&self, address: String) -> Arc<Beside> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.entry(address).or_insert_with(|| Arc::new(Beside::new())).clone()
     }
 
     /// It has arrived.
@@ -119,8 +126,8 @@ impl S3Storage {
     /// another process came since, it is not the later one.
     pub(crate) async fn claim(&self) -> Result<()> {
         let requests = &self.requests;
-        let known = requests.alone.writer(requests.address(""));
-        let mut known = known.lock().await;
+        let beside = requests.alone.beside(requests.address(""));
+        let mut known = beside.writer.lock().await;
         let found = self.marker().await?;
         if let Some(marker) = found.as_ref().filter(|marker| marker.conditional_put != ConditionalPut::SingleWriter) {
             return Err(made_otherwise(marker));
@@ -183,14 +190,14 @@ impl Requests {
     /// Looks first and puts then: for those of this process alone.
     pub(crate) async fn put_alone(&self, operation: Operation, key: &Path, name: Name, bytes: Bytes) -> Result<Put> {
         let hex = name.to_hex();
-        let _turn = self.alone.turn(name).await;
-        let address = self.address(&hex);
+        let beside = self.alone.beside(self.address(""));
+        let _turn = beside.turn(name).await;
         let decides = operation == Operation::PutDurable;
         // Taken before the look and kept until the put is answered: in line behind others the put would be sent long after the look.
         let _permit = self.permits.acquire().await;
-        let beside = if decides { self.permits.try_acquire().ok() } else { None };
+        let second = if decides { self.permits.try_acquire().ok() } else { None };
         let mut within = self.clone();
-        within.permits = Arc::new(Semaphore::new(1 + usize::from(beside.is_some())));
+        within.permits = Arc::new(Semaphore::new(1 + usize::from(second.is_some())));
         // Until something was sent for this call, it has no effect.
         let unsent = |error: Error| error.with_effect(Effect::None);
         // Where something is there by now, another process may have been told that it is safe: nothing is sent, neither this nor what
@@ -198,6 +205,11 @@ impl Requests {
         if within.is_there(operation, name, &hex, decides).await.map_err(unsent)? {
             return Ok(Put::Exists);
         }
+        if !decides {
+            // What arrives late is what is there. And blocks are many: among their notes those of commits would be lost.
+            return within.send(operation, key, &hex, PutMode::Overwrite, bytes).await;
+        }
+        let address = self.address(&hex);
         if let Some(earlier) = self.alone.late(&address)
             && earlier != bytes
         {
@@ -216,7 +228,7 @@ impl Requests {
         if is_settled {
             self.alone.settle(&address);
         }
-        if answer.is_ok() && decides {
+        if answer.is_ok() {
             let alone = within.is_still_alone(operation, &hex).await;
             alone.map_err(|error| error.with_effect(Effect::Unknown))?;
         }
@@ -507,6 +519,30 @@ mod tests {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let put = block_on(well_handle.put_durable(sample_name(1), sample_bytes(1, 100)));
+                assert_eq!(put.unwrap(), Put::Created);
+                assert!(!waiting.is_finished());
+                hanging.faults().release();
+                waiting.join().unwrap().unwrap();
+            });
+        });
+    }
+
+    /// Headers, for one, have names that begin alike wherever they are.
+    #[test]
+    fn who_takes_a_turn_at_one_server_keeps_nobody_waiting_for_the_same_name_at_another() {
+        block_on(async {
+            let (hanging, stuck, _) = two_processes().await;
+            let (_well, well_handle, _) = two_processes().await;
+            for handle in [&stuck, &well_handle] {
+                handle.put_durable(sample_name(1), sample_bytes(1, 100)).await.unwrap();
+            }
+            hanging.faults().hold(&[Verb::Get]);
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| block_on(stuck.put_durable(sample_name(2), sample_bytes(1, 100))));
+                while hanging.faults().held() == 0 && !waiting.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let put = block_on(well_handle.put_durable(sample_name(2), sample_bytes(1, 100)));
                 assert_eq!(put.unwrap(), Put::Created);
                 assert!(!waiting.is_finished());
                 hanging.faults().release();

@@ -172,7 +172,9 @@ fn failed(error: strongroom::Error, source: &StorageUri, target: &StorageUri) ->
             Failure::from(error).at(target)
         }
         strongroom::Error::Core(E::NoSnapshot { .. }) => Failure::from(error),
-        _ => Failure::from(error).at(source),
+        strongroom::Error::Core(_) => Failure::from(error).at(source),
+        // It is the engine that is copied: a file system is opened in the copy alone.
+        _ => Failure::from(error).at(target),
     }
 }
 
@@ -222,5 +224,27 @@ impl Report {
             self.cipher,
             units::size(self.block_bytes.into()),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_told_of_the_place_it_failed_in() {
+        let place = |uri| StorageUri::parse(uri).unwrap();
+        let (source, target) = (place("mem://old"), place("mem://new"));
+        let told = |error| failed(error, &source, &target).to_string();
+        let damage = || E::damaged("chunk", None, "shorter than it was");
+        for (error, is_of, is_not_of) in [
+            (damage().into(), "mem://old", "mem://new"),
+            (damage().in_copy().into(), "mem://new", "mem://old"),
+            (E::AlreadyExists.into(), "mem://new", "mem://old"),
+            (strongroom::Error::NoFileSystem, "mem://new", "mem://old"),
+        ] {
+            let told = told(error);
+            assert!(told.contains(is_of) && !told.contains(is_not_of), "{told}");
+        }
     }
 }

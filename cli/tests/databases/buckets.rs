@@ -158,7 +158,7 @@ fn no_command_makes_more_requests_at_once_than_it_may_and_each_makes_so_many() {
     bucket.succeeds(&[&["-r", &uri][..], &init].concat());
     // They wait for each other, and no more come while they wait: however long it takes a machine to send them.
     let does = |place: &str, arguments: &[&str]| {
-        bucket.server.faults().meet(AT_ONCE, 3, Duration::from_millis(500));
+        bucket.server.faults().meet(AT_ONCE, 3, Duration::from_millis(500), Duration::from_secs(5));
         bucket.succeeds(&[&["-r", place], arguments].concat());
         assert_eq!(bucket.server.faults().take_met(), [AT_ONCE; 3], "{arguments:?}");
     };

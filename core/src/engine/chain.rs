@@ -537,7 +537,13 @@ impl Chain {
                 .ok_or_else(|| Error::Invalid("a hint that no block holds".into()))?;
         }
         let sealed = builder.seal(&context.keys)?;
-        put_own_durable(&**self.storage(), &context.env, sealed.name, sealed.bytes).await?;
+        match put_own_durable(&**self.storage(), &context.env, sealed.name, sealed.bytes).await {
+            // It was there, and one who put the hint of a newer checkpoint was done with it before it could be made durable.
+            Err(error)
+                if error.kind() == storage::ErrorKind::NotFound && error.operation() == storage::Operation::Persist => {
+            }
+            put => drop(put?),
+        }
         for other in others {
             // A hint of a still newer checkpoint, by another writer, stays.
             let newer = matches!(self.read_hint(*other).await, Ok(hint) if hint.sequence > sequence);

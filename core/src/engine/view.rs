@@ -1,13 +1,13 @@
 //! Reading: what snapshots and transactions have in common.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
+use futures_util::{StreamExt as _, stream};
 
 use super::nodes::Nodes;
 use super::root::{Overlay, Root, Side};
@@ -18,6 +18,9 @@ use crate::format::{Pointer, RecordKind, SEAL_BYTES};
 use crate::storage::MaybeSendSync;
 use crate::tree::{Direction, MergedCursor, TreeRoot};
 use crate::{Error, Result};
+
+/// Of so many lost blocks at once it is found out why.
+const EXPLAINED_AT_ONCE: usize = 4;
 
 /// Who reads chunks one after the other over a network wants so many bytes at once ([`View::chunks`]), so that what lies together
 /// comes together; elsewhere one chunk.
@@ -200,17 +203,24 @@ impl Shared {
         self.explain_each(payloads, root.sequence).await
     }
 
-    /// As [`Shared::explain`], of each that was not to be had: once for each block, and one after the other, as each look finds the
-    /// head anew and holds the state there.
+    /// As [`Shared::explain`], of each that was not to be had: once for each block, and a few at a time, as each look finds the head
+    /// anew and holds the state there.
     pub(crate) async fn explain_each(&self, mut payloads: Vec<Result<Bytes>>, sequence: u64) -> Vec<Result<Bytes>> {
-        let mut explained = BTreeMap::new();
+        let mut missing = BTreeMap::new();
+        for error in payloads.iter().filter_map(|payload| payload.as_ref().err()) {
+            if let Error::Missing { blob, .. } = error {
+                missing.entry(*blob).or_insert_with(|| error.clone());
+            }
+        }
+        let looks = missing.into_iter().map(|(blob, error)| async move { (blob, self.explain(error, sequence).await) });
+        let explained: BTreeMap<_, _> = stream::iter(looks).buffer_unordered(EXPLAINED_AT_ONCE).collect().await;
         for payload in &mut payloads {
-            let Err(error) = payload else { continue };
-            let Error::Missing { blob, .. } = *error else { continue };
-            *error = match explained.entry(blob) {
-                Entry::Occupied(known) => Error::clone(known.get()),
-                Entry::Vacant(free) => free.insert(self.explain(error.clone(), sequence).await).clone(),
-            };
+            if let Err(error) = payload
+                && let Error::Missing { blob, .. } = error
+                && let Some(explained) = explained.get(blob)
+            {
+                *error = explained.clone();
+            }
         }
         payloads
     }

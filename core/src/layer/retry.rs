@@ -107,7 +107,7 @@ const AMBIGUOUS: RetryPolicy = RetryPolicy {
 /// and a later try that is refused says nothing of an earlier one: the effect stays unknown.
 ///
 /// # Errors
-/// What the storage raises.
+/// What the storage raises; `NotFound` of a `persist` where somebody has deleted it since it was there.
 pub(crate) async fn put_own_durable(storage: &dyn Storage, env: &Env, name: Name, bytes: Bytes) -> Result<Put> {
     let mut attempts = Attempts::at_ambiguous(env, storage);
     let mut unknown = false;

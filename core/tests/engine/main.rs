@@ -11,6 +11,7 @@ mod destroy;
 mod freshness;
 mod gathering;
 mod headers;
+mod hints;
 mod hostile;
 mod model;
 mod processes;

@@ -218,8 +218,9 @@ impl File {
         let length = available(content.size, out);
         let out = out.get_mut(..length).unwrap_or_default();
         if length > 0 {
-            let reading = Reading { inode: self.inode, version: self.version(), content };
-            self.reader.read(&self.shared, &snapshot, reading, offset, out).await?;
+            let (shared, snapshot) = (&self.shared, &snapshot);
+            let reading = Reading { shared, snapshot, inode: self.inode, version: self.version(), content };
+            self.reader.read(reading, offset, out).await?;
         }
         Ok(length)
     }

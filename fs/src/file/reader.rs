@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use strongroom_core as core;
@@ -47,9 +47,11 @@ pub(super) struct Reader {
     state: Mutex<State>,
 }
 
-/// What is read: a file's content, or an older version of it.
+/// What is read: a file's content, or an older version of it, as a state shows it.
 #[derive(Clone, Copy)]
-pub(super) struct Reading {
+pub(super) struct Reading<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) inode: u64,
     pub(super) version: Option<u64>,
     /// The length, and what says whether it is still the same.
@@ -111,47 +113,33 @@ impl Reader {
     }
 
     /// Fills `out` with bytes from `offset` on, all of them before the end that `content` states.
-    pub(super) async fn read(
-        &self,
-        shared: &std::sync::Arc<Shared>,
-        snapshot: &Snapshot,
-        reading: Reading,
-        offset: u64,
-        out: &mut [u8],
-    ) -> Result<()> {
+    pub(super) async fn read(&self, reading: Reading<'_>, offset: u64, out: &mut [u8]) -> Result<()> {
         let end = offset.saturating_add(out.len() as u64);
-        let long_min = if snapshot.is_remote() { LONG_REMOTE_BYTES_MIN } else { LONG_BYTES_MIN };
+        let long_min = if reading.snapshot.is_remote() { LONG_REMOTE_BYTES_MIN } else { LONG_BYTES_MIN };
         let until = self.lock().begin(reading.content, offset, end, long_min);
         let mut begun = Begun { reader: self, offset, end, has_ended: false };
-        let filled = self.fill(shared, snapshot, reading, offset, out, until).await;
+        let filled = self.fill(reading, offset, out, until).await;
         // One that failed has ended as well: tried again it goes on nowhere, and what failed with it is fetched anew.
         begun.has_ended = true;
         filled
     }
 
     /// As [`Reader::read`], where what lies up to `until` is fetched ahead.
-    async fn fill(
-        &self,
-        shared: &std::sync::Arc<Shared>,
-        snapshot: &Snapshot,
-        reading: Reading,
-        offset: u64,
-        out: &mut [u8],
-        until: Option<u64>,
-    ) -> Result<()> {
-        let content = reading.content;
+    async fn fill(&self, reading: Reading<'_>, offset: u64, out: &mut [u8], until: Option<u64>) -> Result<()> {
+        let Reading { shared, snapshot, content, .. } = reading;
         let (is_remote, sequential) = (snapshot.is_remote(), until.is_some());
         let (mut at, mut out) = (offset, out);
         while !out.is_empty() {
-            let placed = self.find(shared, snapshot, reading, at, sequential).await?;
-            let mut fetched = self.lock().take(&placed.extent);
+            let placed = self.find(reading, at, sequential).await?;
             if let Some(until) = until {
+                let is_at_hand = self.lock().has(&placed.extent);
                 // Over a network what is wanted now comes with what follows: one request less.
-                let together = is_remote && matches!(fetched, Fetched::Not);
-                let from = if together { placed.start } else { placed.end() };
-                self.fetch_ahead(shared, snapshot, reading, from..until).await?;
-                if together {
-                    fetched = self.lock().take(&placed.extent);
+                let from = if is_remote && !is_at_hand { placed.start } else { placed.end() };
+                // Before anything is taken: a read that is dropped meanwhile leaves all that came where it is.
+                let begun = self.fetch_ahead(reading, from..until).await;
+                // Who has what is wanted does without what follows.
+                if !is_at_hand {
+                    begun?;
                 }
             }
             let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
@@ -160,6 +148,7 @@ impl Reader {
             match placed.extent {
                 Extent::Hole { .. } => head.fill(0),
                 Extent::Data { chunk, length, skip } => {
+                    let fetched = self.lock().take(chunk);
                     let plain = match fetched {
                         Fetched::Held(plain) => plain,
                         Fetched::Ready(plain) => plain?,
@@ -180,15 +169,8 @@ impl Reader {
     }
 
     /// The extent at an offset, remembered or looked up with those that follow.
-    async fn find(
-        &self,
-        shared: &Shared,
-        snapshot: &Snapshot,
-        reading: Reading,
-        offset: u64,
-        sequential: bool,
-    ) -> Result<Placed> {
-        let Reading { inode, version, content } = reading;
+    async fn find(&self, reading: Reading<'_>, offset: u64, sequential: bool) -> Result<Placed> {
+        let Reading { shared, snapshot, inode, version, content } = reading;
         if let Some(placed) = self.lock().remembered(content, offset) {
             return Ok(placed);
         }
@@ -212,17 +194,10 @@ impl Reader {
         first.ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {offset}")))
     }
 
-    /// Starts fetching what follows, as far as the bound allows.
-    async fn fetch_ahead(
-        &self,
-        shared: &std::sync::Arc<Shared>,
-        snapshot: &Snapshot,
-        reading: Reading,
-        range: Range<u64>,
-    ) -> Result<()> {
-        let content = reading.content;
-        let env = shared.engine.env();
-        if env.parallelism() < 2 {
+    /// Starts fetching what follows, as far as the bound allows. Where it is dropped or fails, what it had gathered is gathered again.
+    async fn fetch_ahead(&self, reading: Reading<'_>, range: Range<u64>) -> Result<()> {
+        let Reading { shared, snapshot, content, .. } = reading;
+        if shared.engine.env().parallelism() < 2 {
             return Ok(());
         }
         let reach = self.lock().reach(shared.tuning.read_ahead_bytes, snapshot.is_remote());
@@ -230,25 +205,26 @@ impl Reader {
             return Ok(());
         }
         let mut gathered = Gathered::default();
+        // All before this is on its way, and all before that is gathered.
+        let mut begun = self.lock().pass_by(range.start);
+        let mut at = begun;
         loop {
-            let at = {
+            {
                 let mut state = self.lock();
-                state.ahead_end = state.ahead_end.max(range.start);
-                if state.content != content {
+                if state.content != content || state.ahead_end != begun {
                     return Ok(());
                 }
-                if state.held_bytes() + gathered.bytes >= reach.bytes || state.ahead_end >= range.end {
-                    state.fetch(shared, snapshot, gathered);
+                let is_enough = state.held_bytes() + gathered.bytes >= reach.bytes || at >= range.end;
+                if is_enough || gathered.bytes >= reach.batch_bytes {
+                    state.fetch(shared, snapshot, std::mem::take(&mut gathered));
+                    (state.ahead_end, begun) = (at, at);
+                }
+                if is_enough {
                     return Ok(());
                 }
-                state.ahead_end
-            };
-            let placed = self.find(shared, snapshot, reading, at, true).await?;
-            let mut state = self.lock();
-            if state.content != content || state.ahead_end != at {
-                return Ok(());
             }
-            state.ahead_end = placed.end();
+            let placed = self.find(reading, at, true).await?;
+            at = placed.end();
             if let Extent::Data { chunk, length, skip } = placed.extent
                 && shared.cached(chunk).is_none()
             {
@@ -256,9 +232,6 @@ impl Reader {
                 // It comes whole, however little of it the file has left; how long it is shows when it is there.
                 let up_to = u64::from(skip.saturating_add(length));
                 gathered.bytes += up_to.max(shared.boundaries().average_bytes() as u64);
-                if gathered.bytes >= reach.batch_bytes {
-                    state.fetch(shared, snapshot, std::mem::take(&mut gathered));
-                }
             }
         }
     }
@@ -398,9 +371,22 @@ impl State {
         self.extents.extend(found.iter().map(|placed| (placed.start, placed.extent)));
     }
 
-    /// The chunk of an extent, where it is held or on its way; what was fetched before it and not read is forgotten.
-    fn take(&mut self, extent: &Extent) -> Fetched {
-        let Extent::Data { chunk, .. } = *extent else { return Fetched::Not };
+    /// What is before this offset is not fetched ahead any more; answers up to where it is.
+    fn pass_by(&mut self, offset: u64) -> u64 {
+        self.ahead_end = self.ahead_end.max(offset);
+        self.ahead_end
+    }
+
+    /// Whether an extent's chunk is held or on its way; a hole has none.
+    fn has(&self, extent: &Extent) -> bool {
+        let Extent::Data { chunk, .. } = *extent else { return true };
+        self.held.as_ref().is_some_and(|(held, _)| *held == chunk)
+            || self.ready.iter().any(|(ready, _)| *ready == chunk)
+            || self.ahead.iter().any(|ahead| ahead.gathered.chunks.contains(&chunk))
+    }
+
+    /// A chunk, where it is held or on its way; what was fetched before it and not read is forgotten.
+    fn take(&mut self, chunk: ChunkNumber) -> Fetched {
         if let Some((held, plain)) = &self.held
             && *held == chunk
         {
@@ -436,7 +422,7 @@ impl State {
     }
 
     /// Has a batch fetched.
-    fn fetch(&mut self, shared: &std::sync::Arc<Shared>, snapshot: &Snapshot, gathered: Gathered) {
+    fn fetch(&mut self, shared: &Arc<Shared>, snapshot: &Snapshot, gathered: Gathered) {
         if gathered.chunks.is_empty() {
             return;
         }

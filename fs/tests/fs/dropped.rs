@@ -2,7 +2,7 @@
 //! told the truth.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
@@ -11,11 +11,11 @@ use futures_lite::future::{block_on, poll_once, yield_now};
 use strongroom_conformance::between::{Before, Between};
 use strongroom_conformance::crash::{CrashOptions, CrashingStorage};
 use strongroom_conformance::cut;
-use strongroom_core::crypto::{KdfParameters, Suite};
+use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
 use strongroom_core::env::{BoxTask, Env, Spawn};
-use strongroom_core::storage::{Name, Operation, Result as StorageResult};
+use strongroom_core::storage::{Error as StorageError, ErrorKind, Name, Operation, Result as StorageResult};
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
 use super::support::{Bed, assert_sound, at_once, noise, tuning, with_workers};
@@ -242,53 +242,93 @@ impl Spawn for InSteps {
 }
 
 impl InSteps {
-    fn step(&self) {
+    /// Whether anything is left to be done.
+    fn step(&self) -> bool {
         let mut context = Context::from_waker(Waker::noop());
-        self.tasks.lock().unwrap().retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+        let mut tasks = self.tasks.lock().unwrap();
+        tasks.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
+        !tasks.is_empty()
+    }
+
+    /// Does something while they go on; `None` where it takes more polls than that, and is dropped.
+    async fn beside<T>(&self, polls: u64, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        for _ in 0..polls {
+            if let Some(done) = poll_once(&mut work).await {
+                return Some(done);
+            }
+            self.step();
+        }
+        None
     }
 }
 
-/// Each answer is so many polls away.
+/// Each answer is so many polls away, and some do not come.
+#[derive(Debug, Default)]
+struct Line {
+    polls: usize,
+    gets: AtomicU64,
+    is_down: AtomicBool,
+    refused: AtomicU64,
+}
+
 #[derive(Debug)]
-struct FarAway(usize);
+struct FarAway(Arc<Line>);
 
 #[async_trait]
 impl Before for FarAway {
-    async fn before(&self, _: Operation, _: Option<Name>) -> StorageResult<()> {
-        for _ in 0..self.0 {
+    async fn before(&self, operation: Operation, _: Option<Name>) -> StorageResult<()> {
+        self.0.gets.fetch_add(u64::from(operation == Operation::Get), Ordering::Relaxed);
+        for _ in 0..self.0.polls {
             yield_now().await;
+        }
+        if self.0.is_down.load(Ordering::Relaxed) {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(StorageError::new(ErrorKind::Unavailable, operation, "the line"));
         }
         Ok(())
     }
 }
 
-/// `f`, to be read from a storage that is far away, with workers that go on when they are told to.
-async fn far_away(content: &[u8], polls: usize) -> (Arc<InSteps>, FileSystem) {
-    let credentials = Credentials::password("correct horse");
-    let create = CreateOptions {
-        credentials: &credentials,
-        recovery: None,
-        suite: Suite::Aes256Gcm,
-        block_bytes: 32 << 10,
-        kdf: KdfParameters::MINIMUM,
-        trusted: None,
-        tuning: tuning(),
-    };
-    let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
-    let engine = Engine::create(Arc::new(medium.another()), Env::deterministic(1), create).await.unwrap();
-    let root = engine.root_secret();
-    let fs = FileSystem::create(engine, Options::default()).await.unwrap();
-    fs.write("f", content).await.unwrap();
-    fs.engine().checkpoint().await.unwrap();
-    fs.engine().close().await.unwrap();
-    drop(fs);
-    let workers = Arc::new(InSteps::default());
-    let storage = Arc::new(Between::new(medium.reopen(), FarAway(polls)));
-    let open = engine::OpenOptions::new(Unlock::Root(&root));
-    let engine = Engine::open(storage, with_workers(2, workers.clone()), open).await.unwrap();
-    // What was fetched is held for who reads the file, and nowhere else.
-    let fs = FileSystem::open_with(engine, Tuning { cache_bytes: 0, ..Tuning::default() }).await.unwrap();
-    (workers, fs)
+/// A file `f`, and how to get there.
+struct Far {
+    medium: CrashingStorage,
+    root: RootSecret,
+}
+
+impl Far {
+    async fn new(content: &[u8], block_bytes: u32) -> Self {
+        let credentials = Credentials::password("correct horse");
+        let create = CreateOptions {
+            credentials: &credentials,
+            recovery: None,
+            suite: Suite::Aes256Gcm,
+            block_bytes,
+            kdf: KdfParameters::MINIMUM,
+            trusted: None,
+            tuning: tuning(),
+        };
+        let medium = CrashingStorage::new(CrashOptions { yields: false, ..CrashOptions::default() });
+        let engine = Engine::create(Arc::new(medium.another()), Env::deterministic(1), create).await.unwrap();
+        let root = engine.root_secret();
+        let fs = FileSystem::create(engine, Options::default()).await.unwrap();
+        fs.write("f", content).await.unwrap();
+        fs.engine().checkpoint().await.unwrap();
+        fs.engine().close().await.unwrap();
+        Self { medium, root }
+    }
+
+    /// To be read from far away, with workers that go on when they are told to.
+    async fn open(&mut self, polls: usize, seed: u64) -> (Arc<InSteps>, Arc<Line>, FileSystem) {
+        let (workers, line) = (Arc::new(InSteps::default()), Arc::new(Line { polls, ..Line::default() }));
+        let storage = Arc::new(Between::new(self.medium.reopen(), FarAway(line.clone())));
+        let open = engine::OpenOptions::new(Unlock::Root(&self.root));
+        let engine = Engine::open(storage, with_workers(seed, workers.clone()), open).await.unwrap();
+        // What was fetched is held for who reads the file, and nowhere else.
+        let tuning = Tuning { cache_bytes: 0, read_ahead_bytes: 512 << 10, ..Tuning::default() };
+        let fs = FileSystem::open_with(engine, tuning).await.unwrap();
+        (workers, line, fs)
+    }
 }
 
 #[test]
@@ -298,7 +338,7 @@ fn who_reads_in_order_with_less_patience_than_an_answer_takes_gets_there_by_aski
     const PIECE: usize = 4096;
     block_on(async {
         let content = noise(3, 600_000);
-        let (workers, fs) = far_away(&content, ANSWER_POLLS).await;
+        let (workers, _, fs) = Far::new(&content, 32 << 10).await.open(ANSWER_POLLS, 2).await;
         let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
         let mut piece = [0; PIECE];
         // Who reads in order has what follows fetched ahead.
@@ -330,6 +370,75 @@ fn who_reads_in_order_with_less_patience_than_an_answer_takes_gets_there_by_aski
             assert!(piece == content[offset..][..PIECE], "at {offset}");
         }
         assert!(asked > 0, "it never waited");
+    });
+}
+
+const FOR_EVER: u64 = 1_000_000;
+/// In more chunks than are looked for at once.
+const CHUNKS_MANY: usize = 3 * 128;
+
+#[test]
+fn what_came_for_a_read_that_is_dropped_while_it_looks_for_what_follows_is_not_fetched_again() {
+    const PIECE: usize = 4096;
+    let content = noise(5, CHUNKS_MANY * PIECE);
+    let mut far = block_on(Far::new(&content, 8 << 10));
+    let (mut seed, mut least) = (1, None);
+    with_every_patience(async |patience| {
+        seed += 1;
+        let (workers, line, fs) = far.open(1, seed << 32).await;
+        let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        workers.are_slow.store(true, Ordering::Relaxed);
+        let before = line.gets.load(Ordering::Relaxed);
+        let (mut piece, mut dropped) = ([0; PIECE], 0);
+        // The most patient one comes first.
+        let patience = if least.is_none() { FOR_EVER } else { patience };
+        for (number, expected) in content.chunks(PIECE).enumerate() {
+            let offset = (number * PIECE) as u64;
+            // Whatever was begun has come: the read itself waits for what it looks for.
+            while workers.step() {}
+            let mut read = workers.beside(patience, file.read_exact_at(offset, &mut piece)).await;
+            if read.is_none() {
+                dropped += 1;
+                read = workers.beside(FOR_EVER, file.read_exact_at(offset, &mut piece)).await;
+            }
+            read.unwrap().unwrap();
+            assert!(piece == expected, "at {offset}");
+        }
+        let gets = line.gets.load(Ordering::Relaxed) - before;
+        let least = *least.get_or_insert(gets);
+        // What it waited for is asked for once more, and nothing else.
+        assert!(gets <= least + dropped, "{gets}, of {dropped} reads that were dropped after {patience}; else {least}");
+        patience < FOR_EVER && dropped == 0
+    });
+}
+
+#[test]
+fn who_reads_what_is_there_hears_nothing_of_what_follows() {
+    const PIECE: usize = 4096;
+    block_on(async {
+        let content = noise(6, CHUNKS_MANY * PIECE);
+        let (workers, line, fs) = Far::new(&content, 8 << 10).await.open(3, 2).await;
+        let file = fs.open_file("f", OpenOptions::new()).await.unwrap();
+        workers.are_slow.store(true, Ordering::Relaxed);
+        let (mut piece, mut was_there, mut failed) = ([0; PIECE], 0, 0);
+        for (number, expected) in content.chunks(PIECE).enumerate() {
+            let offset = (number * PIECE) as u64;
+            while workers.step() {}
+            // It has two batches of a quarter of a megabyte, and knows for no third one where things are.
+            if number == 40 {
+                line.is_down.store(true, Ordering::Relaxed);
+            }
+            let mut read = workers.beside(FOR_EVER, file.read_exact_at(offset, &mut piece)).await.unwrap();
+            if read.is_err() && line.is_down.swap(false, Ordering::Relaxed) {
+                failed += 1;
+                read = workers.beside(FOR_EVER, file.read_exact_at(offset, &mut piece)).await.unwrap();
+            }
+            read.unwrap_or_else(|error| panic!("at {offset}: {error}"));
+            was_there += u32::from(line.is_down.load(Ordering::Relaxed) && line.refused.load(Ordering::Relaxed) > 0);
+            assert!(piece == expected, "at {offset}");
+        }
+        assert_eq!(failed, 1);
+        assert!(was_there > 16, "{was_there} reads came to their end when what follows could not be found");
     });
 }
 

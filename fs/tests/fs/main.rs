@@ -24,6 +24,7 @@ mod remains;
 mod scale;
 mod simulated;
 mod support;
+mod unlinked;
 mod versions;
 mod xattrs;
 

@@ -47,6 +47,7 @@ mod files {
     mod remains;
     #[allow(dead_code)] // some is for the other modules there
     mod support;
+    mod unlinked;
     mod versions;
     mod xattrs;
 }

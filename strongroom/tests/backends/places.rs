@@ -83,8 +83,8 @@ const FAR_AWAY: &[&str] = &[
     "engine::destroy::without_the_right",
     "engine::space",
     "files::dropped",
-    "files::handles::after_a_crash_the_next_writer_gives",
     "files::remains",
+    "files::unlinked::after_a_crash_the_next_writer_gives",
 ];
 
 /// What makes each of many calls the last, or very many calls.
@@ -113,6 +113,7 @@ const REQUESTS: &[&str] = &[
     "files::fsx",
     "files::handles",
     "files::mend",
+    "files::unlinked",
 ];
 
 /// And where the same requests were made once without a cache.
@@ -125,6 +126,7 @@ const REQUESTS_AGAIN: &[&str] = &[
     "files::fsx",
     "files::handles",
     "files::mend",
+    "files::unlinked",
     "files::versions",
 ];
 

@@ -52,6 +52,8 @@ pub enum Fault {
 pub struct Faults {
     state: Mutex<State>,
     released: Notify,
+    /// Of those who wait for each other: one came, or all may go on.
+    gathered: Notify,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,9 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 struct Meeting {
     wanted: usize,
+    /// For one that is alone, and for one more than are wanted.
+    briefly: Duration,
+    /// For those who are still wanted, since the last one came.
     patience: Duration,
     times_left: usize,
     /// So many are there, and it is seen whether more come.
@@ -101,7 +106,7 @@ impl Drop for Full<'_> {
             let times_left = meeting.times_left.saturating_sub(1);
             (times_left > 0).then_some(Meeting { times_left, is_full: false, ..meeting })
         });
-        self.0.released.notify_waiters();
+        self.0.gathered.notify_waiters();
     }
 }
 
@@ -138,7 +143,7 @@ impl Default for Faults {
             meeting: None,
             met: Vec::new(),
         };
-        Self { state: Mutex::new(state), released: Notify::new() }
+        Self { state: Mutex::new(state), released: Notify::new(), gathered: Notify::new() }
     }
 }
 
@@ -170,6 +175,7 @@ impl Faults {
         let mut state = self.lock();
         *state = State { held: state.held, ..fresh };
         self.released.notify_waiters();
+        self.gathered.notify_waiters();
     }
 
     /// Requests of these kinds wait from now on, before anything is done for them, until [`Faults::release`].
@@ -189,13 +195,14 @@ impl Faults {
         self.released.notify_waiters();
     }
 
-    /// Each request waits until so many are there, or until nobody has come for so long; once they are there, all of them wait for so
-    /// long again, and then it is noted how many there are. So often; then nobody waits any more.
+    /// Each request waits until so many are there, or until nobody has come for so long: `briefly` where it is alone, as one that
+    /// the client sends by itself is, else `patience`, which may be long. Once they are there, all of them wait `briefly` for one
+    /// more, and then it is noted how many there are. So often; then nobody waits any more.
     ///
     /// While all of its requests wait, a client has exactly so many under way: none is answered meanwhile, and the end of one that it
     /// gave up has long been seen.
-    pub fn meet(&self, wanted: usize, times: usize, patience: Duration) {
-        self.lock().meeting = Some(Meeting { wanted, patience, times_left: times, is_full: false });
+    pub fn meet(&self, wanted: usize, times: usize, briefly: Duration, patience: Duration) {
+        self.lock().meeting = Some(Meeting { wanted, briefly, patience, times_left: times, is_full: false });
     }
 
     /// How many there were each time, since the last call.
@@ -205,26 +212,45 @@ impl Faults {
 
     /// Waits for the others.
     pub(crate) async fn gather(&self) {
-        let mut released = pin!(self.released.notified());
-        let (_held, Meeting { patience, is_full, .. }, fills) = {
+        let (_held, meeting, fills) = {
             let mut state = self.lock();
             let held = state.held + 1;
             let Some(meeting) = &mut state.meeting else { return };
             let fills = held >= meeting.wanted && !meeting.is_full;
             meeting.is_full |= fills;
             let meeting = *meeting;
-            released.as_mut().enable();
             state.held = held;
+            // Who waits has company now.
+            self.gathered.notify_waiters();
             (Held(self), meeting, fills)
         };
         if fills {
             let _full = Full(self);
-            tokio::time::sleep(patience).await;
-        } else if is_full
-            || timeout(patience, released.as_mut()).await.is_err()
-                && self.lock().meeting.is_some_and(|meeting| meeting.is_full)
-        {
-            released.await;
+            tokio::time::sleep(meeting.briefly).await;
+            return;
+        }
+        loop {
+            let mut changed = pin!(self.gathered.notified());
+            let patience = {
+                let state = self.lock();
+                // From here on it hears of it.
+                changed.as_mut().enable();
+                match &state.meeting {
+                    Some(now) if now.times_left != meeting.times_left => return,
+                    Some(now) if now.is_full => None,
+                    Some(now) => Some(if state.held > 1 { now.patience } else { now.briefly }),
+                    None => return,
+                }
+            };
+            match patience {
+                None => changed.await,
+                Some(patience) => {
+                    let is_over = timeout(patience, changed).await.is_err();
+                    if is_over && !self.lock().meeting.is_some_and(|meeting| meeting.is_full) {
+                        return;
+                    }
+                }
+            }
         }
     }
 
@@ -345,7 +371,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let faults = Faults::default();
-            faults.meet(2, 2, Duration::from_millis(50));
+            faults.meet(2, 2, Duration::from_millis(50), Duration::from_millis(50));
             futures_util::future::join(faults.gather(), faults.gather()).await;
             assert_eq!(faults.take_met(), [2]);
             // One alone is not kept for ever.
@@ -354,6 +380,27 @@ mod tests {
             assert_eq!((faults.take_met(), faults.held()), (vec![3], 0));
             faults.gather().await;
             assert!(faults.take_met().is_empty(), "nobody waits any more");
+        });
+    }
+
+    #[test]
+    fn who_has_company_waits_for_the_one_that_is_missing_longer_than_who_is_alone() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (faults, briefly) = (Faults::default(), Duration::from_millis(20));
+            faults.meet(3, 1, briefly, Duration::from_secs(300));
+            // Alone it goes, and counts for nothing.
+            faults.gather().await;
+            let late = async {
+                tokio::time::sleep(briefly * 10).await;
+                faults.gather().await;
+            };
+            futures_util::future::join3(faults.gather(), faults.gather(), late).await;
+            assert_eq!((faults.take_met(), faults.held()), (vec![3], 0));
+            // Not for ever either.
+            faults.meet(3, 1, briefly, briefly * 2);
+            futures_util::future::join(faults.gather(), faults.gather()).await;
+            assert_eq!((faults.take_met(), faults.held()), (vec![], 0));
         });
     }
 

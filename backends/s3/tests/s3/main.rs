@@ -12,5 +12,6 @@ mod faults;
 mod machine;
 mod repository;
 mod requests;
+mod single_writer;
 mod throttle;
 mod tls;
