@@ -15,11 +15,12 @@ use super::commit::{Draft, Extra, Floor, Leader, Outcome};
 use super::gather::Gathering;
 use super::place;
 use super::root::{Overlay, Root, Side};
+use super::settled::heard_of;
 use super::shared::{Shared, lock};
 use super::snapshots::keep;
 use super::view::table_range;
 use crate::format::Pointer;
-use crate::format::rows::{self, ChunkRow, DataBlock, EpochRow, Place};
+use crate::format::rows::{self, ChunkRow, DataBlock, Place};
 use crate::format::{BlockClass, RecordKind};
 use crate::storage::ErrorKind;
 use crate::tree::{self, Applied, Dead, Direction, MergedCursor};
@@ -94,7 +95,7 @@ impl Shared {
             let key = rows::epoch_key(open);
             // Others may have disowned it meanwhile: that stays.
             let row = match base.get(&self.nodes, &key).await? {
-                Some(row) => EpochRow { time: now, ..place::decode(&row)? },
+                Some(row) => heard_of(&place::decode(&row)?, now),
                 None => self.own_claimant(open).row(now),
             };
             draft.rows.insert(key, Some(row.encode()));

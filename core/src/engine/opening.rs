@@ -187,7 +187,11 @@ impl Engine {
         if !options.read_only {
             shared.clear_up().await?;
         }
-        shared.remember().await?;
+        if options.accept_rollback {
+            shared.remember_instead().await?;
+        } else {
+            shared.remember().await?;
+        }
         Ok(engine)
     }
 

@@ -36,7 +36,7 @@ impl Shared {
     ) -> Result<Outcome> {
         let sequence = base.sequence + 1;
         let named = self.settle_usage(&base, &mut draft, sequence).await?;
-        let has_told = self.tell_place(&base, &mut draft).await?;
+        let told = self.tell_place(&base, &mut draft).await?;
         let now = self.env().now();
         let floor = self.floor(&base, sequence, now, extra.floor);
         let checkpoint = extra.roots.is_some();
@@ -83,9 +83,7 @@ impl Shared {
         leader.in_flight = Some(Prepared { sealed, base, next, keys, requests, kept: Vec::new(), put: false });
         let outcome = self.finish(leader).await?;
         if let Outcome::Published(sequence) = outcome {
-            if has_told {
-                self.has_told_place(sequence);
-            }
+            self.has_told_place(&told, sequence);
             let mut unreferenced = lock(&self.unreferenced);
             for block in named.iter().chain(&spills) {
                 unreferenced.remove(block);

@@ -43,7 +43,20 @@ const SIGN_MILLIS: u64 = 24 * 60 * 60 * 1000;
 /// The row of an epoch that no lock is a proof for, and that is open, and was heard of now.
 pub(super) fn disowned(row: &EpochRow, now: u64) -> EpochRow {
     let claim = row.claim.map(|claim| Claim { place: NOWHERE, has_ended: false, ..claim });
-    EpochRow { claim, time: now }
+    heard_of(&EpochRow { claim, ..*row }, now)
+}
+
+/// The row of an epoch that was heard of now. A clock that is behind takes nothing back.
+pub(super) fn heard_of(row: &EpochRow, now: u64) -> EpochRow {
+    EpochRow { time: row.time.max(now), ..*row }
+}
+
+/// What a commit says of where it is made.
+pub(super) struct Told {
+    /// All that there was to be said.
+    pub(super) all: bool,
+    /// That its writer is there, at this time.
+    pub(super) signed_at: Option<u64>,
 }
 
 /// Where a history says that it was made, if it was at one of several places.
@@ -106,15 +119,16 @@ impl Shared {
         self.place().map(|here| (rows::counter_key(rows::WRITTEN_AT), Bytes::copy_from_slice(&here)))
     }
 
-    /// Has a commit say where it is made, that its writer is there, and disown what is open of other places; whether it says all that
-    /// there is to be said. What is said makes no commit spill that has no epoch for it.
-    pub(super) async fn tell_place(&self, base: &Root, draft: &mut Draft) -> Result<bool> {
-        let Some(here) = self.place() else { return Ok(true) };
+    /// Has a commit say where it is made, that its writer is there, and disown what is open of other places. What is said makes no
+    /// commit spill that has no epoch for it.
+    pub(super) async fn tell_place(&self, base: &Root, draft: &mut Draft) -> Result<Told> {
+        let nothing = Told { all: true, signed_at: None };
+        let Some(here) = self.place() else { return Ok(nothing) };
         let now = self.env().now();
         // A state that we have made ourselves says all of it, but for what time does.
         let is_heard = now < self.signed_at.load(Ordering::Acquire).saturating_add(SIGN_MILLIS);
         if is_heard && self.told_at.load(Ordering::Acquire) == base.sequence {
-            return Ok(true);
+            return Ok(nothing);
         }
         let has_epoch = lock(&self.epoch).number.is_some();
         let key = rows::counter_key(rows::WRITTEN_AT);
@@ -134,7 +148,7 @@ impl Shared {
         if !is_heard {
             let own = self.own_epochs();
             let own = epochs.iter().filter(|(epoch, row)| own.contains(epoch) && !row.has_ended());
-            told.extend(own.map(|(epoch, row)| (rows::epoch_key(*epoch), EpochRow { time: now, ..*row }.encode())));
+            told.extend(own.map(|(epoch, row)| (rows::epoch_key(*epoch), heard_of(row, now).encode())));
         }
         // The newest first: they are the most likely to be gone on with.
         let apart = epochs.iter().rev().filter(|(_, row)| is_apart(row, here));
@@ -152,13 +166,17 @@ impl Shared {
                 said += 1;
             }
         }
-        Ok(said == all)
+        Ok(Told { all: said == all, signed_at: (!is_heard && said == all).then_some(now) })
     }
 
-    /// Whether a commit that we have made says all that [`Shared::tell_place`] had to say.
-    pub(super) fn has_told_place(&self, sequence: u64) {
-        self.told_at.store(sequence, Ordering::Release);
-        self.signed_at.store(self.env().now(), Ordering::Release);
+    /// What a commit that we have made says.
+    pub(super) fn has_told_place(&self, told: &Told, sequence: u64) {
+        if told.all {
+            self.told_at.store(sequence, Ordering::Release);
+        }
+        if let Some(time) = told.signed_at {
+            self.signed_at.store(time, Ordering::Release);
+        }
     }
 
     async fn epochs_in(&self, root: &Root) -> Result<BTreeMap<u32, EpochRow>> {
@@ -216,6 +234,7 @@ mod tests {
         for has_ended in [true, false] {
             let disowned = disowned(&row(THERE, has_ended), 5);
             assert_eq!(disowned, EpochRow { time: 5, ..row(NOWHERE, false) });
+            assert_eq!(super::disowned(&row(THERE, has_ended), 1), row(NOWHERE, false), "a clock that is behind");
             assert!(!is_apart(&disowned, HERE));
         }
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::place::Claimant;
 use super::root::Root;
-use super::settled::{NOWHERE, disowned};
+use super::settled::{NOWHERE, disowned, heard_of};
 use super::shared::{Shared, lock};
 use super::transaction::Transaction;
 use crate::format::rows::{self, DataBlock, EpochRow};
@@ -23,9 +23,6 @@ use crate::{Error, Result};
 /// How many epochs of writers that are gone one claim takes, at most: as many rows as the smallest commit has room for. Without an
 /// epoch nothing can spill.
 const GONE_EPOCHS_MAX: usize = 60;
-
-/// How many epochs that are disowned wait for the 30 days in a history that was all written from here, as far as it says.
-const DISOWNED_HERE_MAX: usize = 1;
 
 /// What is to become of the epochs of writers that are gone.
 #[derive(Default)]
@@ -135,7 +132,8 @@ impl Shared {
         let past = abandoned.iter().copied().filter(is_past).collect();
         let mut gone = Gone { past, is_settled: true, ..Gone::default() };
         let (is_strange, own) = (self.is_strange(), self.own_epochs());
-        let mut too_many = if alone { self.too_many_disowned(view, &rows).await? } else { BTreeSet::new() };
+        let mut too_many =
+            if alone && is_strange { self.too_many_disowned(view, &rows).await? } else { BTreeSet::new() };
         for (epoch, row) in rows {
             if lasting.contains(&epoch) {
                 continue;
@@ -149,7 +147,7 @@ impl Shared {
             if is_here && is_strange && here.is_some() && !own.contains(&epoch) {
                 // One that has ended is open again only where none of its writer's can be there, to commit under it.
                 if alone || !row.has_ended() {
-                    gone.disowned.insert(epoch, EpochRow { time: now, ..row });
+                    gone.disowned.insert(epoch, heard_of(&row, now));
                 } else {
                     gone.is_settled = false;
                 }
@@ -176,8 +174,8 @@ impl Shared {
         Ok(gone.bounded())
     }
 
-    /// Epochs of this place that were disowned, and wait no longer: newer ones do, of a history that nobody else has written to.
-    /// To be asked by who is alone here.
+    /// Epochs of this place that were disowned, and wait no longer: some that were later do, of a history that nobody else has written
+    /// to. To be asked by who is alone here, and does not remember it: each time, it may be, and crashes each time.
     async fn too_many_disowned(&self, view: &Transaction, rows: &BTreeMap<u32, EpochRow>) -> Result<BTreeSet<u32>> {
         if self.place().is_none() || !self.is_written_here_alone(view).await? {
             return Ok(BTreeSet::new());
@@ -186,8 +184,10 @@ impl Shared {
         let is_disowned = |(epoch, row): &(&u32, &EpochRow)| {
             !row.has_ended() && Claimant::of(row).place() == Some(NOWHERE) && !own.contains(epoch)
         };
-        let disowned = rows.iter().filter(is_disowned).map(|(epoch, _)| *epoch);
-        Ok(disowned.rev().skip(DISOWNED_HERE_MAX).collect())
+        // What was disowned together waits together.
+        let last = rows.iter().filter(is_disowned).map(|(_, row)| row.time).max();
+        let before = rows.iter().filter(is_disowned).filter(|(_, row)| Some(row.time) < last);
+        Ok(before.map(|(epoch, _)| *epoch).collect())
     }
 
     /// Sweeps after the writers of these epochs; whether all is gone that they left. It is no error where that has to wait.

@@ -283,9 +283,9 @@ fn a_writer_that_commits_now_and_then_is_not_taken_for_gone_elsewhere() {
         clock.advance(Duration::from_millis(2_000_000_000_000));
         (desk.env, laptop.env) = (env.clone(), env);
         let at_work = desk.open().await.unwrap();
-        for day in 0..40 {
+        for day in 0..50 {
             at_work.fs().write("/diary", &[day]).await.unwrap();
-            clock.advance(Duration::from_secs(24 * 60 * 60));
+            clock.advance(Duration::from_secs(20 * 60 * 60));
         }
         let own = at_work.engine().own_epochs();
         let mut transaction = at_work.engine().begin();
@@ -304,6 +304,28 @@ fn a_writer_that_commits_now_and_then_is_not_taken_for_gone_elsewhere() {
         let elsewhere = laptop.open().await.unwrap();
         elsewhere.fs().write("/elsewhere", &noise(dice, 9000)).await.unwrap();
         assert!(elsewhere.engine().open_epochs().await.unwrap().is_disjoint(&own));
+    });
+}
+
+#[test]
+fn a_clock_that_is_behind_ends_no_writer_elsewhere_early() {
+    let (root, dice) = (scratch(), &mut Dice::new(16));
+    block_on(async {
+        let ([mut desk, mut laptop], mut client) = two(root.path(), dice).await;
+        let years = |count: u64| Duration::from_secs(count * 365 * 24 * 60 * 60);
+        let ((now, clock), (behind, late)) = (Env::manual(11), Env::manual(12));
+        clock.advance(years(50));
+        late.advance(years(30));
+        (desk.env, laptop.env) = (now.clone(), behind);
+        let at_work = desk.open().await.unwrap();
+        at_work.fs().write("/claims", b"small").await.unwrap();
+        let own = at_work.engine().own_epochs();
+        client.finish(dice);
+        laptop.open().await.unwrap().fs().write("/before the clock was set", b"small").await.unwrap();
+        laptop.env = now;
+        let elsewhere = laptop.open().await.unwrap();
+        elsewhere.fs().write("/after", b"small").await.unwrap();
+        assert!(elsewhere.engine().open_epochs().await.unwrap().is_superset(&own));
     });
 }
 

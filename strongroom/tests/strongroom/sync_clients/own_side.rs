@@ -324,14 +324,20 @@ fn what_was_closed_here_and_gone_on_with_elsewhere_is_kept_though_the_end_of_it_
         let (root, dice) = (scratch(), &mut Dice::new(12));
         block_on(async {
             let ([desk, laptop], mut client) = two(root.path(), dice).await;
-            let writer = desk.open().await.unwrap();
-            let keys = writer.engine().keys().clone();
-            let claim = writer.info().await.unwrap().sequence + 1;
-            for number in 0..3 {
-                writer.fs().write(&format!("/desk-{number}"), &noise(dice, 60_000)).await.unwrap();
+            // Two at once, both closed in order.
+            let writers = [desk.open().await.unwrap(), desk.open().await.unwrap()];
+            let keys = writers[0].engine().keys().clone();
+            for (number, writer) in writers.iter().enumerate() {
+                writer.fs().write(&format!("/claims-{number}"), b"small").await.unwrap();
             }
-            writer.close().await.unwrap();
-            drop(writer);
+            writers[0].refresh().await.unwrap();
+            let claimed = writers[0].info().await.unwrap().sequence;
+            for number in 0..4 {
+                writers[number % 2].fs().write(&format!("/desk-{number}"), &noise(dice, 60_000)).await.unwrap();
+            }
+            for writer in writers {
+                writer.close().await.unwrap();
+            }
             client.finish(dice);
             let at_laptop = laptop.open().await.unwrap();
             write(&at_laptop, dice, "laptop").await.unwrap();
@@ -344,17 +350,19 @@ fn what_was_closed_here_and_gone_on_with_elsewhere_is_kept_though_the_end_of_it_
             looks.close().await.unwrap();
             drop(looks);
             // The folder is emptied and filled again, and what is there says of no other device that it has written.
-            let late: Vec<_> = (claim + 1..=newest).map(|sequence| commit(sequence, &keys)).collect();
+            let late: Vec<_> = (claimed + 1..=newest).map(|sequence| commit(sequence, &keys)).collect();
             let kept: Vec<_> = late.iter().map(|path| fs::read(desk.folder.join(path)).unwrap()).collect();
             late.iter().for_each(|path| fs::remove_file(desk.folder.join(path)).unwrap());
             let before = blocks(&desk.folder, &keys);
-            for session in 0..3 {
+            for session in 0..4 {
                 let options = match opens {
                     Opens::Forgetful => desk.options().without_trusted_state(),
                     Opens::Accepting => desk.options().accept_rollback(session == 0),
                 };
                 let repository = Repository::open(desk.place(), options).await.unwrap();
-                assert!(session > 0 || repository.info().await.unwrap().sequence <= claim + 1);
+                if session == 0 {
+                    assert!(!read(&repository).await.unwrap().contains_key("desk-0"));
+                }
                 repository.fs().write(&format!("/too-early-{session}"), b"small").await.unwrap();
                 repository.close().await.unwrap();
             }
@@ -366,6 +374,24 @@ fn what_was_closed_here_and_gone_on_with_elsewhere_is_kept_though_the_end_of_it_
             assert_is_whole(&desk, &tree, &root.path().join("taken")).await;
         });
     }
+}
+
+#[test]
+fn what_was_disowned_more_than_once_waits_where_the_device_remembers_by_now() {
+    let (root, dice) = (scratch(), &mut Dice::new(13));
+    block_on(async {
+        let ([mut desk, _], _) = two(root.path(), dice).await;
+        let keys = desk.open().await.unwrap().engine().keys().clone();
+        let mut left = Vec::new();
+        for home in 0..2 {
+            left.extend(left_over::killed(&desk, &keys, dice).await);
+            desk.trust = Arc::new(LocalTrust::in_folder(root.path().join(format!("home {home}")), "here"));
+            for _ in 0..2 {
+                desk.open().await.unwrap().close().await.unwrap();
+                assert!(left.iter().all(|path| desk.folder.join(path).is_file()), "{home}");
+            }
+        }
+    });
 }
 
 #[test]
