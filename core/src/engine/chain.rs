@@ -538,10 +538,12 @@ impl Chain {
         }
         let sealed = builder.seal(&context.keys)?;
         match put_own_durable(&**self.storage(), &context.env, sealed.name, sealed.bytes).await {
-            // It was there, and one who put the hint of a newer checkpoint was done with it before it could be made durable.
+            // It was there, and one who put the hint of a newer checkpoint was done with it before it could be made durable. A clone
+            // needs its own to be there.
             Err(error)
-                if error.kind() == storage::ErrorKind::NotFound && error.operation() == storage::Operation::Persist => {
-            }
+                if mark.is_none()
+                    && error.kind() == storage::ErrorKind::NotFound
+                    && error.operation() == storage::Operation::Persist => {}
             put => drop(put?),
         }
         for other in others {

@@ -136,11 +136,7 @@ impl Reader {
                 // Over a network what is wanted now comes with what follows: one request less.
                 let from = if is_remote && !is_at_hand { placed.start } else { placed.end() };
                 // Before anything is taken: a read that is dropped meanwhile leaves all that came where it is.
-                let begun = self.fetch_ahead(reading, from..until).await;
-                // Who has what is wanted does without what follows.
-                if !is_at_hand {
-                    begun?;
-                }
+                self.fetch_ahead(reading, from..until).await;
             }
             let within = usize::try_from(at - placed.start).unwrap_or(usize::MAX);
             let here = usize::try_from(placed.end() - at).unwrap_or(usize::MAX).min(out.len());
@@ -149,11 +145,16 @@ impl Reader {
                 Extent::Hole { .. } => head.fill(0),
                 Extent::Data { chunk, length, skip } => {
                     let fetched = self.lock().take(chunk);
-                    let plain = match fetched {
-                        Fetched::Held(plain) => plain,
-                        Fetched::Ready(plain) => plain?,
-                        Fetched::Coming(ahead) => self.receive(content, ahead, chunk).await?,
-                        Fetched::Not => shared.chunk(snapshot, chunk).await?,
+                    let ahead = match fetched {
+                        Fetched::Held(plain) => Some(plain),
+                        Fetched::Ready(plain) => plain.ok(),
+                        Fetched::Coming(ahead) => self.receive(content, ahead, chunk).await.ok(),
+                        Fetched::Not => None,
+                    };
+                    // What failed ahead may have done so long ago.
+                    let plain = match ahead {
+                        Some(plain) => plain,
+                        None => shared.chunk(snapshot, chunk).await?,
                     };
                     if sequential && (here as u64).saturating_add(within as u64) < u64::from(length) {
                         self.lock().held = Some((chunk, plain.clone()));
@@ -194,15 +195,16 @@ impl Reader {
         first.ok_or_else(|| damaged("extent", format!("inode {inode:#x} has none at offset {offset}")))
     }
 
-    /// Starts fetching what follows, as far as the bound allows. Where it is dropped or fails, what it had gathered is gathered again.
-    async fn fetch_ahead(&self, reading: Reading<'_>, range: Range<u64>) -> Result<()> {
+    /// Starts fetching what follows, as far as the bound allows. Where it is dropped, what it had gathered is gathered again. What
+    /// cannot be found is told of to who reads there.
+    async fn fetch_ahead(&self, reading: Reading<'_>, range: Range<u64>) {
         let Reading { shared, snapshot, content, .. } = reading;
         if shared.engine.env().parallelism() < 2 {
-            return Ok(());
+            return;
         }
         let reach = self.lock().reach(shared.tuning.read_ahead_bytes, snapshot.is_remote());
         if self.lock().held_bytes() > reach.enough_bytes {
-            return Ok(());
+            return;
         }
         let mut gathered = Gathered::default();
         // All before this is on its way, and all before that is gathered.
@@ -212,18 +214,26 @@ impl Reader {
             {
                 let mut state = self.lock();
                 if state.content != content || state.ahead_end != begun {
-                    return Ok(());
+                    return;
                 }
                 let is_enough = state.held_bytes() + gathered.bytes >= reach.bytes || at >= range.end;
-                if is_enough || gathered.bytes >= reach.batch_bytes {
+                // Of what is cached, and of holes, nothing is gathered.
+                if is_enough || gathered.bytes >= reach.batch_bytes || gathered.chunks.is_empty() {
                     state.fetch(shared, snapshot, std::mem::take(&mut gathered));
                     (state.ahead_end, begun) = (at, at);
                 }
                 if is_enough {
-                    return Ok(());
+                    return;
                 }
             }
-            let placed = self.find(reading, at, true).await?;
+            let Ok(placed) = self.find(reading, at, true).await else {
+                let mut state = self.lock();
+                if state.content == content && state.ahead_end == begun {
+                    state.fetch(shared, snapshot, gathered);
+                    state.ahead_end = at;
+                }
+                return;
+            };
             at = placed.end();
             if let Extent::Data { chunk, length, skip } = placed.extent
                 && shared.cached(chunk).is_none()
@@ -296,8 +306,9 @@ async fn current(snapshot: &Snapshot, inode: u64, offset: u64, page: usize) -> R
     let first = extents::find(snapshot, inode, offset).await?;
     let mut found = vec![first];
     let mut walk = extents::walk(snapshot, inode, first.end());
+    // What cannot be read of those that follow is told of where it is wanted.
     while found.len() < page
-        && let Some(placed) = walk.next().await?
+        && let Ok(Some(placed)) = walk.next().await
     {
         found.push(placed);
     }
