@@ -72,7 +72,7 @@ impl Failure {
     #[must_use]
     pub(crate) fn on(mut self, what: impl fmt::Display) -> Self {
         // Who asked to stop knows on what.
-        if self.message.starts_with("interrupted") {
+        if self.message.starts_with("interrupted: ") {
             return self;
         }
         let what = what.to_string();

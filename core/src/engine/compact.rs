@@ -125,8 +125,8 @@ async fn end_others(shared: &Arc<Shared>, own: u32) -> Result<()> {
         if others.is_empty() && ours.is_empty() && is_told {
             return Ok(());
         }
-        for epoch in ours.into_keys() {
-            let row = shared.own_claimant(epoch).row(shared.env().now());
+        for (epoch, row) in ours {
+            let row = shared.own_claimant(epoch).row(row.time.max(shared.env().now()));
             transaction.put_own(rows::epoch_key(epoch), Some(row.encode()));
         }
         // Nothing is on its way from elsewhere: from here on a lock tells of all again, until another place writes.

@@ -38,7 +38,7 @@ pub(super) const NOWHERE: Place = [0; PLACE_BYTES];
 const APART_EPOCHS_MAX: usize = 60;
 
 /// A writer that commits is heard of so often at least, in milliseconds: much more often than others wait for it.
-const SIGN_MILLIS: u64 = 24 * 60 * 60 * 1000;
+const SIGN_MILLIS: u64 = 6 * 60 * 60 * 1000;
 
 /// The row of an epoch that no lock is a proof for, and that is open, and was heard of now.
 pub(super) fn disowned(row: &EpochRow, now: u64) -> EpochRow {
@@ -126,7 +126,8 @@ impl Shared {
         let Some(here) = self.place() else { return Ok(nothing) };
         let now = self.env().now();
         // A state that we have made ourselves says all of it, but for what time does.
-        let is_heard = now < self.signed_at.load(Ordering::Acquire).saturating_add(SIGN_MILLIS);
+        let signed_at = self.signed_at.load(Ordering::Acquire);
+        let is_heard = (signed_at..signed_at.saturating_add(SIGN_MILLIS)).contains(&now);
         if is_heard && self.told_at.load(Ordering::Acquire) == base.sequence {
             return Ok(nothing);
         }
@@ -151,8 +152,9 @@ impl Shared {
             told.extend(own.map(|(epoch, row)| (rows::epoch_key(*epoch), heard_of(row, now).encode())));
         }
         // The newest first: they are the most likely to be gone on with.
-        let apart = epochs.iter().rev().filter(|(_, row)| is_apart(row, here));
-        told.extend(apart.map(|(epoch, row)| (rows::epoch_key(*epoch), disowned(row, now).encode())));
+        let apart: Vec<_> = epochs.iter().rev().filter(|(_, row)| is_apart(row, here)).collect();
+        let heard = apart.iter().map(|(_, row)| row.time).fold(now, u64::max);
+        told.extend(apart.iter().map(|(epoch, row)| (rows::epoch_key(**epoch), disowned(row, heard).encode())));
         // What this commit decides of an epoch stands.
         told.retain(|(key, _)| !draft.rows.contains_key(key));
         let all = told.len();

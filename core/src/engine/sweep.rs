@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::place::Claimant;
 use super::root::Root;
-use super::settled::{NOWHERE, disowned, heard_of};
+use super::settled::{NOWHERE, disowned};
 use super::shared::{Shared, lock};
 use super::transaction::Transaction;
 use crate::format::rows::{self, DataBlock, EpochRow};
@@ -147,7 +147,7 @@ impl Shared {
             if is_here && is_strange && here.is_some() && !own.contains(&epoch) {
                 // One that has ended is open again only where none of its writer's can be there, to commit under it.
                 if alone || !row.has_ended() {
-                    gone.disowned.insert(epoch, heard_of(&row, now));
+                    gone.disowned.insert(epoch, row);
                 } else {
                     gone.is_settled = false;
                 }
@@ -155,6 +155,9 @@ impl Shared {
             }
             // Of a writer elsewhere no lock tells, and what it committed may be on its way.
             let silence = if is_here { self.tuning.epoch_silence_millis } else { self.tuning.elsewhere_silence_millis };
+            // Whose clock is wrong, of two places, nobody knows: what was committed since it was last heard of has to be as late.
+            let is_elsewhere = Claimant::of(&row).place().is_some_and(|place| Some(place) != here && place != NOWHERE);
+            let now = if is_elsewhere && here.is_some() { now.min(view.began_on().time) } else { now };
             // What we have given up may still be under way to storage.
             let (is_given_up, is_alone) = (abandoned.contains(&epoch), is_here && alone);
             let is_over = match row.has_ended() {
@@ -171,7 +174,11 @@ impl Shared {
                 gone.ended.insert(epoch, row)
             };
         }
-        Ok(gone.bounded())
+        let mut gone = gone.bounded();
+        // What is disowned together is of one time, whatever its clocks said.
+        let heard = gone.disowned.values().map(|row| row.time).fold(now, u64::max);
+        gone.disowned.values_mut().for_each(|row| row.time = heard);
+        Ok(gone)
     }
 
     /// Epochs of this place that were disowned, and wait no longer: some that were later do, of a history that nobody else has written
@@ -184,10 +191,15 @@ impl Shared {
         let is_disowned = |(epoch, row): &(&u32, &EpochRow)| {
             !row.has_ended() && Claimant::of(row).place() == Some(NOWHERE) && !own.contains(epoch)
         };
-        // What was disowned together waits together.
-        let last = rows.iter().filter(is_disowned).map(|(_, row)| row.time).max();
-        let before = rows.iter().filter(is_disowned).filter(|(_, row)| Some(row.time) < last);
-        Ok(before.map(|(epoch, _)| *epoch).collect())
+        // What was disowned together waits together; a clock that was ahead once is no reason to give up what came after it.
+        let (mut last, mut before) = (0, BTreeSet::new());
+        for (epoch, row) in rows.iter().rev().filter(is_disowned) {
+            if row.time < last {
+                before.insert(*epoch);
+            }
+            last = last.max(row.time);
+        }
+        Ok(before)
     }
 
     /// Sweeps after the writers of these epochs; whether all is gone that they left. It is no error where that has to wait.

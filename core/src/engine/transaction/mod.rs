@@ -135,6 +135,11 @@ impl Transaction {
         self.root.sequence
     }
 
+    /// The state that it began on.
+    pub(super) fn began_on(&self) -> &Root {
+        &self.root
+    }
+
     /// Bytes of rows and of payloads kept in rows that this transaction holds in memory.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {

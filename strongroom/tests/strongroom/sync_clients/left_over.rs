@@ -134,6 +134,13 @@ fn a_sweep_after_a_month_of_silence_that_is_cut_short_is_done_again() {
         let (env, clock) = Env::manual(5);
         clock.advance(Duration::from_millis(2_000_000_000_000));
         laptop.env = env;
+        // From what is committed here on, for clocks elsewhere say nothing.
+        let first = laptop.open().await.unwrap();
+        first.fs().write("/first", b"here").await.unwrap();
+        first.close().await.unwrap();
+        drop(first);
+        assert_eq!(still_there(&laptop, &left), left.len());
+        clock.advance(Duration::from_secs(31 * 24 * 60 * 60));
         let stuck = Stuck::at(&laptop, &left);
         laptop.open().await.unwrap().fs().write("/goes on", b"all the same").await.unwrap();
         let there = still_there(&laptop, &left);
@@ -307,25 +314,55 @@ fn a_writer_that_commits_now_and_then_is_not_taken_for_gone_elsewhere() {
     });
 }
 
+/// With a clock that is so many days late after years.
+fn at_day(day: u64, seed: u64) -> Env {
+    let (env, clock) = Env::manual(seed);
+    clock.advance(Duration::from_secs((50 * 365 + day) * 24 * 60 * 60));
+    env
+}
+
 #[test]
-fn a_clock_that_is_behind_ends_no_writer_elsewhere_early() {
-    let (root, dice) = (scratch(), &mut Dice::new(16));
+fn a_clock_that_is_wrong_ends_no_writer_elsewhere_early() {
+    // Of the writer, and of who opens elsewhere first and next.
+    for (seed, days) in [[7_000, 0, 7_000], [0, 40, 40], [0, 40, 0], [40, 40, 0], [40, 0, 40]].into_iter().enumerate() {
+        let (root, dice) = (scratch(), &mut Dice::new(16));
+        block_on(async {
+            let ([mut desk, mut laptop], mut client) = two(root.path(), dice).await;
+            desk.env = at_day(days[0], 20 + seed as u64);
+            let at_work = desk.open().await.unwrap();
+            at_work.fs().write("/claims", b"small").await.unwrap();
+            let own = at_work.engine().own_epochs();
+            put(&mut at_work.engine().begin(), dice, 20).await;
+            client.finish(dice);
+            let before = blocks(&laptop.folder, at_work.engine().keys());
+            for (turn, day) in days[1..].iter().enumerate() {
+                laptop.env = at_day(*day, 40 + 10 * turn as u64 + seed as u64);
+                let elsewhere = laptop.open().await.unwrap();
+                elsewhere.fs().write("/elsewhere", &[turn as u8]).await.unwrap();
+                assert!(elsewhere.engine().open_epochs().await.unwrap().is_superset(&own), "{days:?}");
+                elsewhere.close().await.unwrap();
+            }
+            assert!(before.values().all(|path| laptop.folder.join(path).exists()), "{days:?}");
+        });
+    }
+}
+
+#[test]
+fn what_a_crash_left_while_the_clock_was_ahead_gives_up_nothing_that_was_left_later() {
+    let (root, dice) = (scratch(), &mut Dice::new(17));
     block_on(async {
-        let ([mut desk, mut laptop], mut client) = two(root.path(), dice).await;
-        let years = |count: u64| Duration::from_secs(count * 365 * 24 * 60 * 60);
-        let ((now, clock), (behind, late)) = (Env::manual(11), Env::manual(12));
-        clock.advance(years(50));
-        late.advance(years(30));
-        (desk.env, laptop.env) = (now.clone(), behind);
-        let at_work = desk.open().await.unwrap();
-        at_work.fs().write("/claims", b"small").await.unwrap();
-        let own = at_work.engine().own_epochs();
-        client.finish(dice);
-        laptop.open().await.unwrap().fs().write("/before the clock was set", b"small").await.unwrap();
-        laptop.env = now;
-        let elsewhere = laptop.open().await.unwrap();
-        elsewhere.fs().write("/after", b"small").await.unwrap();
-        assert!(elsewhere.engine().open_epochs().await.unwrap().is_superset(&own));
+        let ([mut desk, _], _) = two(root.path(), dice).await;
+        let keys = desk.open().await.unwrap().engine().keys().clone();
+        desk.env = at_day(365, 70);
+        killed_and_forgetful(&desk, &keys, dice).await;
+        desk.env = at_day(0, 71);
+        let left = killed_and_forgetful(&desk, &keys, dice).await;
+        for seed in 0..3 {
+            desk.env = at_day(1, 72 + seed);
+            let forgetful = desk.options().without_trusted_state();
+            Repository::open(desk.place(), forgetful).await.unwrap().close().await.unwrap();
+            assert_eq!(still_there(&desk, &left), left.len());
+        }
     });
 }
 

@@ -323,12 +323,20 @@ fn what_was_closed_here_and_gone_on_with_elsewhere_is_kept_though_the_end_of_it_
     for opens in [Opens::Forgetful, Opens::Accepting] {
         let (root, dice) = (scratch(), &mut Dice::new(12));
         block_on(async {
-            let ([desk, laptop], mut client) = two(root.path(), dice).await;
+            let ([mut desk, laptop], mut client) = two(root.path(), dice).await;
+            let at_hour = |hour: u64, seed| {
+                let (env, clock) = Env::manual(seed);
+                clock.advance(Duration::from_secs((500_000 + hour) * 60 * 60));
+                (env, clock)
+            };
+            let clock;
+            (desk.env, clock) = at_hour(1, 30);
             // Two at once, both closed in order.
             let writers = [desk.open().await.unwrap(), desk.open().await.unwrap()];
             let keys = writers[0].engine().keys().clone();
             for (number, writer) in writers.iter().enumerate() {
                 writer.fs().write(&format!("/claims-{number}"), b"small").await.unwrap();
+                clock.advance(Duration::from_secs(60));
             }
             writers[0].refresh().await.unwrap();
             let claimed = writers[0].info().await.unwrap().sequence;
@@ -354,6 +362,8 @@ fn what_was_closed_here_and_gone_on_with_elsewhere_is_kept_though_the_end_of_it_
             let kept: Vec<_> = late.iter().map(|path| fs::read(desk.folder.join(path)).unwrap()).collect();
             late.iter().for_each(|path| fs::remove_file(desk.folder.join(path)).unwrap());
             let before = blocks(&desk.folder, &keys);
+            // The clock is set back, too.
+            desk.env = at_hour(0, 31).0;
             for session in 0..4 {
                 let options = match opens {
                     Opens::Forgetful => desk.options().without_trusted_state(),
