@@ -7,11 +7,7 @@ use strongroom_fs::{
     Attributes, CheckOptions, Compression, Error, FILE_BYTES_MAX, FileSystem, FsTransaction, OpenOptions, Options,
 };
 
-use super::support::{Bed, assert_sound, noise};
-
-fn writing() -> OpenOptions {
-    OpenOptions::new().write(true).create(true)
-}
+use super::support::{Bed, assert_sound, noise, writing};
 
 async fn chunks(fs: &FileSystem) -> usize {
     fs.check(CheckOptions::default(), |_| {}).await.unwrap().references.len()

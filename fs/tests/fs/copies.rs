@@ -10,16 +10,12 @@ use strongroom_fs::{
     XattrMode,
 };
 
-use super::support::{Bed, Seen, assert_sound, noise, tree};
+use super::support::{Bed, Seen, assert_sound, chunks, noise, tree};
 
 /// The state of now, which stays.
 async fn kept(fs: &FileSystem) -> FsSnapshot {
     fs.engine().create_snapshot("then").await.unwrap();
     fs.at(fs.engine().open_snapshot("then").await.unwrap())
-}
-
-async fn chunks(fs: &FileSystem) -> u64 {
-    fs.engine().info().await.unwrap().chunks
 }
 
 #[test]

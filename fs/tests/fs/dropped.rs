@@ -18,11 +18,7 @@ use strongroom_core::env::{BoxTask, Env, Spawn};
 use strongroom_core::storage::{Error as StorageError, ErrorKind, Name, Operation, Result as StorageResult};
 use strongroom_fs::{CheckOptions, Error, File, FileSystem, OpenOptions, Options, Tuning};
 
-use super::support::{Bed, assert_sound, at_once, noise, tuning, with_workers};
-
-fn writing() -> OpenOptions {
-    OpenOptions::new().write(true).create(true)
-}
+use super::support::{Bed, assert_sound, at_once, noise, tuning, with_workers, writing};
 
 /// On storage that takes its time.
 async fn slow() -> (Bed, FileSystem) {

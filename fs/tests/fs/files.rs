@@ -3,19 +3,9 @@
 use futures_lite::future::block_on;
 use strongroom_conformance::crash::CrashOptions;
 use strongroom_core::env::Env;
-use strongroom_fs::{Attributes, Error, File, FsTransaction, OpenOptions, Options, Timestamp};
+use strongroom_fs::{Attributes, Error, FsTransaction, OpenOptions, Options, Timestamp};
 
-use super::support::{Bed, assert_sound, noise};
-
-fn writing() -> OpenOptions {
-    OpenOptions::new().write(true).create(true)
-}
-
-async fn content(file: &File) -> Vec<u8> {
-    let mut out = vec![0; file.len().await.unwrap() as usize];
-    file.read_exact_at(0, &mut out).await.unwrap();
-    out
-}
+use super::support::{Bed, assert_sound, content, noise, writing};
 
 #[test]
 fn what_is_written_is_seen_by_the_handle_at_once_and_by_others_after_a_flush() {

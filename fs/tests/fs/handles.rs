@@ -3,25 +3,9 @@
 use std::sync::Arc;
 
 use futures_lite::future::block_on;
-use strongroom_fs::{
-    AccessTime, Compression, Error, File, FileSystem, OpenOptions, Options, Settings, Timestamp, Tuning,
-};
+use strongroom_fs::{AccessTime, Compression, Error, FileSystem, OpenOptions, Options, Settings, Timestamp, Tuning};
 
-use super::support::{Bed, assert_sound, noise};
-
-fn writing() -> OpenOptions {
-    OpenOptions::new().write(true).create(true)
-}
-
-async fn content(file: &File) -> Vec<u8> {
-    let mut out = vec![0; file.len().await.unwrap() as usize];
-    file.read_exact_at(0, &mut out).await.unwrap();
-    out
-}
-
-async fn chunks(fs: &FileSystem) -> u64 {
-    fs.engine().info().await.unwrap().chunks
-}
+use super::support::{Bed, assert_sound, chunks, content, noise, writing};
 
 #[test]
 fn what_one_handle_writes_all_handles_see_at_once() {

@@ -9,7 +9,7 @@ use strongroom_core::env::Env;
 use strongroom_fs::format::INODE;
 use strongroom_fs::{Attributes, CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
-use super::support::{Bed, assert_sound, noise};
+use super::support::{Bed, assert_sound, chunks, noise};
 
 /// Stretches of data in the file that is removed, each with a hole before it: rows for two transactions.
 const ISLANDS: u64 = 5_000;
@@ -32,10 +32,6 @@ async fn islands(fs: &FileSystem, path: &str) {
     })
     .await
     .unwrap();
-}
-
-async fn chunks(fs: &FileSystem) -> u64 {
-    fs.engine().info().await.unwrap().chunks
 }
 
 async fn orphans(fs: &FileSystem) -> u64 {

@@ -9,7 +9,7 @@ use strongroom_core::crypto::{KdfParameters, RootSecret, Suite};
 use strongroom_core::engine::keyring::Credentials;
 use strongroom_core::engine::{self, CreateOptions, Engine, Unlock};
 use strongroom_core::env::{BoxTask, Clock, Env, Random, RandomUnavailable, Spawn};
-use strongroom_fs::{CheckOptions, FileSystem, Follow, Kind, Options, Result};
+use strongroom_fs::{CheckOptions, File, FileSystem, Follow, Kind, OpenOptions, Options, Result};
 
 use super::medium::{self, Medium};
 use super::model::Shown;
@@ -84,6 +84,22 @@ impl Bed {
         let engine = Engine::open(Arc::new(self.storage.reopen()), (self.env)(self.seed << 32), options).await?;
         FileSystem::open(engine).await
     }
+}
+
+/// A file is made where there is none.
+pub(crate) fn writing() -> OpenOptions {
+    OpenOptions::new().write(true).create(true)
+}
+
+pub(crate) async fn content(file: &File) -> Vec<u8> {
+    let mut out = vec![0; file.len().await.unwrap() as usize];
+    file.read_exact_at(0, &mut out).await.unwrap();
+    out
+}
+
+/// How many chunks are kept.
+pub(crate) async fn chunks(fs: &FileSystem) -> u64 {
+    fs.engine().info().await.unwrap().chunks
 }
 
 /// Everything that either check can find is in order, and the chunks are referred to as often as they count.

@@ -5,23 +5,9 @@ use strongroom_conformance::crash::{CrashOptions, Fault};
 use strongroom_core::engine;
 use strongroom_core::env::Env;
 use strongroom_core::storage::{ErrorKind, Operation};
-use strongroom_fs::{CheckOptions, Error, File, FileSystem, Follow, OpenOptions, Options, XattrMode};
+use strongroom_fs::{CheckOptions, Error, FileSystem, Follow, OpenOptions, Options, XattrMode};
 
-use super::support::{Bed, assert_sound, noise};
-
-fn writing() -> OpenOptions {
-    OpenOptions::new().write(true).create(true)
-}
-
-async fn content(file: &File) -> Vec<u8> {
-    let mut out = vec![0; file.len().await.unwrap() as usize];
-    file.read_exact_at(0, &mut out).await.unwrap();
-    out
-}
-
-async fn chunks(fs: &FileSystem) -> u64 {
-    fs.engine().info().await.unwrap().chunks
-}
+use super::support::{Bed, assert_sound, chunks, content, noise, writing};
 
 #[test]
 fn a_removed_file_is_read_and_written_by_those_who_have_it_open_and_goes_with_the_last() {
